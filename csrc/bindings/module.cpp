@@ -1,0 +1,36 @@
+// The extension module: chooses the instruction set once, then hands each file its functions.
+#include "bindings/module.hpp"
+
+#include <cstdlib>
+
+#include "bindings/arrays.hpp"
+
+namespace hesskern::bindings {
+
+namespace {
+const Kernels *chosen = nullptr;
+}
+
+const Kernels &kernels() { return *chosen; }
+
+}  // namespace hesskern::bindings
+
+PYBIND11_MODULE(_core, module) {
+    using namespace hesskern;
+    namespace py = pybind11;
+    const char *requested = std::getenv("HESSKERN_ISA"), *reason = "";
+    bindings::chosen = choose_kernels(requested, &reason);
+    py::list names;
+    for (const char *const *name = available_kernels(); *name; ++name) names.append(*name);
+    if (!bindings::chosen)
+        throw py::import_error("HESSKERN_ISA is '" + std::string(requested) + "', but " + reason +
+                               "; it must be one of " + std::string(py::str(names)) + ", or unset.");
+    module.doc() = "Kernels of hesskern; use the functions of the package instead.";
+    module.attr("isa") = bindings::chosen->name;
+    module.attr("available_isas") = py::tuple(names);
+    module.attr("version") = HESSKERN_VERSION;
+    bindings::bind_blas(module);
+    bindings::bind_network(module);
+    bindings::bind_descent(module);
+    bindings::bind_curvature(module);
+}

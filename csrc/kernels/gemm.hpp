@@ -1,0 +1,169 @@
+// Small dense products C = beta C + alpha op(A) op(B), row-major, and the door to BLAS for the large ones.
+//
+// Two loops are enough: `product` runs its vectors along the rows of B and C (A may be read with any strides, so it is
+// A or A^T), `product_nt` runs them along the summed index of A and B^T. Callers choose the layout in which the long
+// dimension is contiguous; BLAS takes over above `blas_threshold` multiply-adds, measured by bench/gemm.py.
+#pragma once
+
+#include "kernels/blas.hpp"
+#include "kernels/simd.hpp"
+
+namespace hesskern::HESSKERN_ISA {
+
+inline constexpr index blas_threshold = 64 * 64 * 64;
+inline constexpr index blas_largest = 2147483647;
+
+template <class T, int Lanes, int Rows, int Columns>
+inline void product_tile(index k, T alpha, const T *a, index a_row, index a_column, const T *b, index ldb, T beta, T *c,
+                         index ldc) {
+    using V = Vector<T, Lanes>;
+    V acc[Rows][Columns] = {};
+    for (index p = 0; p < k; ++p) {
+        V row[Columns];
+        for (int j = 0; j < Columns; ++j) row[j] = load<T, Lanes>(b + p * ldb + j * Lanes);
+        for (int i = 0; i < Rows; ++i) {
+            const T scalar = a[i * a_row + p * a_column];
+            for (int j = 0; j < Columns; ++j) acc[i][j] += row[j] * scalar;
+        }
+    }
+    for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Columns; ++j) {
+            T *target = c + i * ldc + j * Lanes;
+            V value = acc[i][j] * alpha;
+            if (beta != T(0)) value += load<T, Lanes>(target) * beta;
+            store<T, Lanes>(target, value);
+        }
+}
+
+template <class T, int Lanes, int Columns>
+inline void product_strip(index m, index k, T alpha, const T *a, index a_row, index a_column, const T *b, index ldb,
+                          T beta, T *c, index ldc) {
+    index i = 0;
+    for (; i + 4 <= m; i += 4)
+        product_tile<T, Lanes, 4, Columns>(k, alpha, a + i * a_row, a_row, a_column, b, ldb, beta, c + i * ldc, ldc);
+    a += i * a_row;
+    c += i * ldc;
+    switch (m - i) {
+        case 3: return product_tile<T, Lanes, 3, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+        case 2: return product_tile<T, Lanes, 2, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+        case 1: return product_tile<T, Lanes, 1, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+        default: return;
+    }
+}
+
+// Columns that fill no whole vector, with vectors of half the width each time.
+template <class T, int Lanes>
+inline void product_tail(index m, index n, index k, T alpha, const T *a, index a_row, index a_column, const T *b,
+                         index ldb, T beta, T *c, index ldc) {
+    if (n >= Lanes) {
+        product_strip<T, Lanes, 1>(m, k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+        b += Lanes;
+        c += Lanes;
+        n -= Lanes;
+    }
+    if constexpr (Lanes > 1) {
+        if (n > 0) product_tail<T, Lanes / 2>(m, n, k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+    }
+}
+
+// C (m,n) = beta C + alpha A B with A(i,p) = a[i * a_row + p * a_column], B (k,n).
+template <class T>
+inline void small_product(index m, index n, index k, T alpha, const T *a, index a_row, index a_column, const T *b,
+                          index ldb, T beta, T *c, index ldc) {
+    constexpr int L = lanes<T>;
+    index j = 0;
+    for (; j + 4 * L <= n; j += 4 * L)
+        product_strip<T, L, 4>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    for (; j + L <= n; j += L)
+        product_strip<T, L, 1>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    if constexpr (L > 1) {
+        if (j < n) product_tail<T, L / 2>(m, n - j, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    }
+}
+
+template <class T, int Rows, int Columns>
+inline void dot_tile(index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta, T *c, index ldc) {
+    constexpr int L = lanes<T>;
+    using V = Vector<T, L>;
+    V acc[Rows][Columns] = {};
+    index p = 0;
+    for (; p + L <= k; p += L) {
+        V right[Columns];
+        for (int j = 0; j < Columns; ++j) right[j] = load<T, L>(b + j * ldb + p);
+        for (int i = 0; i < Rows; ++i) {
+            const V left = load<T, L>(a + i * lda + p);
+            for (int j = 0; j < Columns; ++j) acc[i][j] += left * right[j];
+        }
+    }
+    for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Columns; ++j) {
+            T total = sum<T, L>(acc[i][j]);
+            for (index q = p; q < k; ++q) total += a[i * lda + q] * b[j * ldb + q];
+            T &target = c[i * ldc + j];
+            target = beta == T(0) ? alpha * total : beta * target + alpha * total;
+        }
+}
+
+template <class T, int Rows>
+inline void dot_strip(index n, index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta, T *c,
+                      index ldc) {
+    index j = 0;
+    for (; j + 4 <= n; j += 4) dot_tile<T, Rows, 4>(k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
+    for (; j < n; ++j) dot_tile<T, Rows, 1>(k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
+}
+
+// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k).
+template <class T>
+inline void small_product_nt(index m, index n, index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta,
+                             T *c, index ldc) {
+    index i = 0;
+    for (; i + 4 <= m; i += 4) dot_strip<T, 4>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+    for (; i < m; ++i) dot_strip<T, 1>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+}
+
+// Whether BLAS is there, worth its call, and able to index the operands.
+template <class T>
+inline bool use_blas(const Blas<T> &blas, index m, index n, index k, index lda, index ldb, index ldc) {
+    return blas.gemm && m * n * k > blas_threshold && m > 1 && n > 1 && k > 1 && m <= blas_largest &&
+           n <= blas_largest && k <= blas_largest && lda <= blas_largest && ldb <= blas_largest && ldc <= blas_largest;
+}
+
+// Row-major C = A B is column-major C^T = B^T A^T: the operands change places, nothing is transposed or copied.
+template <class T>
+inline void call_blas(const Blas<T> &blas, bool transpose_a, bool transpose_b, index m, index n, index k, T alpha,
+                      const T *a, index lda, const T *b, index ldb, T beta, T *c, index ldc) {
+    char left = transpose_b ? 'T' : 'N', right = transpose_a ? 'T' : 'N';
+    int rows = int(n), columns = int(m), inner = int(k), stride_b = int(ldb), stride_a = int(lda), stride_c = int(ldc);
+    blas.gemm(&left, &right, &rows, &columns, &inner, &alpha, const_cast<T *>(b), &stride_b, const_cast<T *>(a),
+              &stride_a, &beta, c, &stride_c);
+}
+
+template <class T>
+inline void multiply_nn(const Blas<T> &blas, index m, index n, index k, T alpha, const T *a, index lda, const T *b,
+                        index ldb, T beta, T *c, index ldc) {
+    if (use_blas(blas, m, n, k, lda, ldb, ldc))
+        call_blas(blas, false, false, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    else
+        small_product(m, n, k, alpha, a, lda, index(1), b, ldb, beta, c, ldc);
+}
+
+// C (m,n) = beta C + alpha A^T B with A (k,m), B (k,n).
+template <class T>
+inline void multiply_tn(const Blas<T> &blas, index m, index n, index k, T alpha, const T *a, index lda, const T *b,
+                        index ldb, T beta, T *c, index ldc) {
+    if (use_blas(blas, m, n, k, lda, ldb, ldc))
+        call_blas(blas, true, false, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    else
+        small_product(m, n, k, alpha, a, index(1), lda, b, ldb, beta, c, ldc);
+}
+
+template <class T>
+inline void multiply_nt(const Blas<T> &blas, index m, index n, index k, T alpha, const T *a, index lda, const T *b,
+                        index ldb, T beta, T *c, index ldc) {
+    if (use_blas(blas, m, n, k, lda, ldb, ldc))
+        call_blas(blas, false, true, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    else
+        small_product_nt(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+}  // namespace hesskern::HESSKERN_ISA

@@ -1,0 +1,322 @@
+// Forward and backward through a linear network.
+//
+// Two forms of the same mathematics, chosen by counting multiply-adds:
+//   sample form   pushes the N samples through the layers: Z_l = Z_{l-1} W_l^T + u b_l^T, D_{l-1} = D_l W_l;
+//   product form  pushes the identity through them, so that nothing but the residual E = X P^T - Y and G = E^T X grows
+//                 with N. The first layer then costs nothing: Z_1 = [W_1 b_1]^T and its gradient is D_1^T.
+// In both, the gradient of layer l is D_l^T Z_{l-1} and the loss is half the squared norm of the residual itself, never
+// the expanded square, which cancels.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "kernels/network.hpp"
+
+namespace hesskern::HESSKERN_ISA {
+
+// Hands out pieces of the caller's scratch memory; with no memory it only counts.
+template <class T>
+struct Scratch {
+    T *base;
+    index used = 0;
+    T *take(index count) {
+        T *piece = base ? base + used : nullptr;
+        used += (count + 7) / 8 * 8;
+        return piece;
+    }
+};
+
+inline constexpr index chunk_elements = 32768;
+inline constexpr index smallest_chunk = 64;
+
+template <class T>
+inline index widest(const Network<T> &net) {
+    index most = 1;
+    for (index l = 0; l <= net.depth; ++l) most = larger(most, net.pad[l]);
+    return most;
+}
+
+// How many samples go through at once: enough for fast products, few enough for their activations to stay in cache.
+template <class T>
+inline index chunk_rows(const Network<T> &net, index samples) {
+    return smaller(samples, larger(smallest_chunk, chunk_elements / widest(net)));
+}
+
+template <class T>
+inline index product_rows(const Network<T> &net) {
+    return net.width[0] + (net.bias ? 1 : 0);
+}
+
+// Multiply-adds of one forward (and backward) pass in either form.
+template <class T>
+inline bool product_form_is_cheaper(const Network<T> &net, index samples, bool backward) {
+    double later = 0;
+    for (index l = 1; l < net.depth; ++l) later += double(net.width[l]) * double(net.width[l + 1]);
+    const double first = double(net.width[0]) * double(net.width[1]), rows = double(product_rows(net));
+    const double output = double(samples) * rows * double(net.width[net.depth]);
+    const double sample = double(samples) * (backward ? 2 * first + 3 * later : first + later);
+    const double product = backward ? 3 * rows * later + 2 * output : rows * later + output;
+    return product < sample;
+}
+
+// Z_l for `rows` rows of Z_{l-1}; `ones` is the column the bias multiplies (null: no bias is added).
+template <class T>
+inline void forward_layer(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *in, index in_stride,
+                          const T *ones, index ones_step, T *out) {
+    const Layer<T> &layer = net.layer[l - 1];
+    const index k = net.width[l - 1], n = net.width[l], n_pad = net.pad[l], k_pad = net.pad[l - 1];
+    if (layer.transposed)
+        multiply_nn(blas, rows, n_pad, k, T(1), in, in_stride, layer.weight, layer.stride, T(0), out, n_pad);
+    else
+        multiply_nt(blas, rows, n, k_pad, T(1), in, in_stride, layer.weight, layer.stride, T(0), out, n_pad);
+    if (layer.bias && ones)
+        small_product(rows, n, index(1), T(1), ones, ones_step, index(1), layer.bias, n, T(1), out, n_pad);
+}
+
+// Adds this layer's gradient D^T Z_{l-1} to `gradient` (beta = 1) or sets it (beta = 0); with `ones` the bias's too.
+template <class T>
+inline void layer_gradient(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *in,
+                           index in_stride, const T *ones, index ones_step, const T *delta, T beta,
+                           const Layer<T> &gradient) {
+    const index k = net.width[l - 1], n = net.width[l], n_pad = net.pad[l], k_pad = net.pad[l - 1];
+    if (gradient.transposed)
+        multiply_tn(blas, k, n_pad, rows, T(1), in, in_stride, delta, n_pad, beta, gradient.weight, gradient.stride);
+    else
+        multiply_tn(blas, n, k_pad, rows, T(1), delta, n_pad, in, in_stride, beta, gradient.weight, gradient.stride);
+    if (gradient.bias && ones)
+        small_product(index(1), n, rows, T(1), ones, index(1), ones_step, delta, n_pad, beta, gradient.bias, n);
+}
+
+// D_{l-1} = D_l W_l.
+template <class T>
+inline void backward_layer(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *delta, T *out) {
+    const Layer<T> &layer = net.layer[l - 1];
+    const index k = net.width[l - 1], n = net.width[l], n_pad = net.pad[l], k_pad = net.pad[l - 1];
+    if (layer.transposed)
+        multiply_nt(blas, rows, k, n_pad, T(1), delta, n_pad, layer.weight, layer.stride, T(0), out, k_pad);
+    else
+        multiply_nn(blas, rows, k_pad, n, T(1), delta, n_pad, layer.weight, layer.stride, T(0), out, k_pad);
+}
+
+template <class T>
+inline double squared_norm(const T *values, index rows, index columns, index stride) {
+    constexpr int L = lanes<T>;
+    double total = 0;
+    for (index r = 0; r < rows; ++r) {
+        const T *row = values + r * stride;
+        Vector<T, L> acc = {};
+        index c = 0;
+        for (; c + L <= columns; c += L) {
+            const Vector<T, L> v = load<T, L>(row + c);
+            acc += v * v;
+        }
+        total += double(sum<T, L>(acc));
+        for (; c < columns; ++c) total += double(row[c]) * double(row[c]);
+    }
+    return total;
+}
+
+template <class T>
+inline void subtract(T *target, index stride, const T *other, index other_stride, index rows, index columns) {
+    for (index r = 0; r < rows; ++r)
+        for (index c = 0; c < columns; ++c) target[r * stride + c] -= other[r * other_stride + c];
+}
+
+template <class T>
+struct PassMemory {
+    T *activation;  // Z_1 .. Z_L, one behind the other
+    T *delta[2];
+    T *residual;
+    T *first;           // product form: [W_1 b_1]^T where the layer is stored plain
+    T *first_gradient;  // and its gradient
+};
+
+template <class T>
+inline PassMemory<T> pass_memory(const Network<T> &net, index samples, bool product, Scratch<T> &scratch) {
+    const index rows = product ? product_rows(net) : chunk_rows(net, samples);
+    index activations = 0;
+    for (index l = 1; l <= net.depth; ++l) activations += rows * net.pad[l];
+    PassMemory<T> memory{};
+    memory.activation = scratch.take(activations);
+    memory.delta[0] = scratch.take(rows * widest(net));
+    memory.delta[1] = scratch.take(rows * widest(net));
+    if (product) {
+        memory.residual = scratch.take(chunk_rows(net, samples) * net.pad[net.depth]);
+        memory.first = scratch.take(rows * net.pad[1]);
+        memory.first_gradient = scratch.take(rows * net.pad[1]);
+    }
+    return memory;
+}
+
+// [W_1 b_1]^T of a first layer that is stored plain.
+template <class T>
+inline void transpose_first(const Network<T> &net, T *target) {
+    const Layer<T> &layer = net.layer[0];
+    const index in = net.width[0], out = net.width[1], pad = net.pad[1];
+    for (index a = 0; a < in; ++a)
+        for (index r = 0; r < out; ++r) target[a * pad + r] = layer.weight[r * layer.stride + a];
+    if (net.bias)
+        for (index r = 0; r < out; ++r) target[in * pad + r] = layer.bias ? layer.bias[r] : T(0);
+}
+
+template <class T>
+inline void store_first_gradient(const Network<T> &net, const T *delta, const Layer<T> &gradient) {
+    const index in = net.width[0], out = net.width[1], pad = net.pad[1];
+    for (index r = 0; r < out; ++r)
+        for (index a = 0; a < in; ++a) gradient.weight[r * gradient.stride + a] = delta[a * pad + r];
+    if (gradient.bias)
+        for (index r = 0; r < out; ++r) gradient.bias[r] = delta[in * pad + r];
+}
+
+// Z_1 .. Z_L of the product form; returns P^T (with its bias row).
+template <class T>
+inline const T *product_forward(const Blas<T> &blas, const Network<T> &net, const PassMemory<T> &memory,
+                                const T *&first) {
+    const index rows = product_rows(net), in_width = net.width[0];
+    const T *none = nullptr;
+    first = net.layer[0].transposed ? net.layer[0].weight : memory.first;
+    if (!net.layer[0].transposed) transpose_first(net, memory.first);
+    const T *in = first;
+    T *out = memory.activation;
+    for (index l = 2; l <= net.depth; ++l) {
+        forward_layer(blas, net, l, rows, in, net.pad[l - 1], none, index(0), out);
+        // The identity's rows see no bias; the constant, its last row, sees all of them.
+        if (net.layer[l - 1].bias)
+            for (index r = 0; r < net.width[l]; ++r) out[in_width * net.pad[l] + r] += net.layer[l - 1].bias[r];
+        in = out;
+        out += rows * net.pad[l];
+    }
+    return in;
+}
+
+// E = X P^T + u p^T - Y for a few samples.
+template <class T>
+inline void product_residual(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, index start, index rows,
+                             const T *map, T *residual) {
+    const index in = net.width[0], out = net.width[net.depth], pad = net.pad[net.depth];
+    multiply_nn(blas, rows, pad, in, T(1), data.x + start * data.x_stride, data.x_stride, map, pad, T(0), residual,
+                pad);
+    if (net.bias)
+        small_product(rows, out, index(1), T(1), data.ones + start * data.ones_step, data.ones_step, index(1),
+                      map + in * pad, pad, T(1), residual, pad);
+    if (data.y) subtract(residual, pad, data.y + start * data.y_stride, data.y_stride, rows, out);
+}
+
+template <class T>
+inline double product_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
+                           const Layer<T> *gradient, const PassMemory<T> &memory) {
+    const index in = net.width[0], pad = net.pad[net.depth], rows = product_rows(net);
+    const index chunk = chunk_rows(net, data.samples);
+    const T *first;
+    const T *map = product_forward(blas, net, memory, first);
+    // With one layer the seed is the gradient itself.
+    T *first_gradient = gradient && gradient[0].transposed ? gradient[0].weight : memory.first_gradient;
+    T *seed = net.depth == 1 ? first_gradient : memory.delta[0];
+    double total = 0;
+    for (index start = 0; start < data.samples; start += chunk) {
+        const index count = smaller(chunk, data.samples - start);
+        product_residual(blas, net, data, start, count, map, memory.residual);
+        total += squared_norm(memory.residual, count, net.width[net.depth], pad);
+        if (!gradient) continue;
+        const T beta = start == 0 ? T(0) : T(1);
+        multiply_tn(blas, in, pad, count, scale, data.x + start * data.x_stride, data.x_stride, memory.residual, pad,
+                    beta, seed, pad);
+        if (net.bias)
+            small_product(index(1), pad, count, scale, data.ones + start * data.ones_step, index(1), data.ones_step,
+                          memory.residual, pad, beta, seed + in * pad, pad);
+    }
+    if (!gradient) return total;
+    const T *delta = seed;
+    const T *activation = memory.activation;
+    for (index l = 2; l < net.depth; ++l) activation += rows * net.pad[l];  // Z_L, behind Z_2 .. Z_{L-1}
+    for (index l = net.depth; l >= 2; --l) {
+        const T *input = l == 2 ? first : (activation -= rows * net.pad[l - 1]);
+        const T *none = nullptr;
+        layer_gradient(blas, net, l, rows, input, net.pad[l - 1], none, index(0), delta, T(0), gradient[l - 1]);
+        if (gradient[l - 1].bias)  // the constant's row
+            for (index r = 0; r < net.width[l]; ++r) gradient[l - 1].bias[r] = delta[in * net.pad[l] + r];
+        T *below = l == 2 ? first_gradient : (delta == memory.delta[0] ? memory.delta[1] : memory.delta[0]);
+        backward_layer(blas, net, l, rows, delta, below);
+        delta = below;
+    }
+    if (!gradient[0].transposed)
+        store_first_gradient(net, delta, gradient[0]);
+    else if (net.bias && !gradient[0].bias)
+        std::memset(gradient[0].weight + in * gradient[0].stride, 0, std::size_t(net.pad[1]) * sizeof(T));
+    return total;
+}
+
+template <class T>
+inline double sample_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
+                          const Layer<T> *gradient, const PassMemory<T> &memory) {
+    const index chunk = chunk_rows(net, data.samples), out = net.width[net.depth], pad = net.pad[net.depth];
+    double total = 0;
+    for (index start = 0; start < data.samples; start += chunk) {
+        const index rows = smaller(chunk, data.samples - start);
+        const T *ones = data.ones + start * data.ones_step;
+        const T *in = data.x + start * data.x_stride;
+        index in_stride = data.x_stride;
+        T *z = memory.activation;
+        for (index l = 1; l <= net.depth; ++l) {
+            forward_layer(blas, net, l, rows, in, in_stride, ones, data.ones_step, z);
+            in = z;
+            in_stride = net.pad[l];
+            z += chunk * net.pad[l];
+        }
+        T *residual = z - chunk * pad;
+        subtract(residual, pad, data.y + start * data.y_stride, data.y_stride, rows, out);
+        total += squared_norm(residual, rows, out, pad);
+        if (!gradient) continue;
+        if (scale != T(1))
+            for (index k = 0; k < rows * pad; ++k) residual[k] *= scale;
+        const T beta = start == 0 ? T(0) : T(1);
+        const T *delta = residual;
+        const T *activation = residual;
+        for (index l = net.depth; l >= 1; --l) {
+            const T *input = l == 1 ? data.x + start * data.x_stride : (activation -= chunk * net.pad[l - 1]);
+            layer_gradient(blas, net, l, rows, input, l == 1 ? data.x_stride : net.pad[l - 1], ones, data.ones_step,
+                           delta, beta, gradient[l - 1]);
+            if (l == 1) break;
+            T *below = delta == memory.delta[0] ? memory.delta[1] : memory.delta[0];
+            backward_layer(blas, net, l, rows, delta, below);
+            delta = below;
+        }
+    }
+    return total;
+}
+
+// Predictions (samples, out), without padding.
+template <class T>
+inline void predict(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, bool product, T *out,
+                    const PassMemory<T> &memory) {
+    const index chunk = chunk_rows(net, data.samples), width = net.width[net.depth];
+    const T *first;
+    const T *map = product ? product_forward(blas, net, memory, first) : nullptr;
+    for (index start = 0; start < data.samples; start += chunk) {
+        const index rows = smaller(chunk, data.samples - start);
+        if (product) {
+            product_residual(blas, net, data, start, rows, map, out + start * width);
+            continue;
+        }
+        const T *in = data.x + start * data.x_stride;
+        index in_stride = data.x_stride;
+        T *z = memory.activation;
+        for (index l = 1; l <= net.depth; ++l) {
+            T *target = l == net.depth ? out + start * width : z;
+            forward_layer(blas, net, l, rows, in, in_stride, data.ones + start * data.ones_step, data.ones_step,
+                          target);
+            in = z;
+            in_stride = net.pad[l];
+            z += chunk * net.pad[l];
+        }
+    }
+}
+
+// ||E||^2, and with `gradient` the gradient of scale/2 ||E||^2.
+template <class T>
+inline double pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, bool product, T scale,
+                   const Layer<T> *gradient, const PassMemory<T> &memory) {
+    return product ? product_pass(blas, net, data, scale, gradient, memory)
+                   : sample_pass(blas, net, data, scale, gradient, memory);
+}
+
+}  // namespace hesskern::HESSKERN_ISA

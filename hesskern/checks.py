@@ -1,0 +1,130 @@
+"""Arguments, checked once, with messages that say what was wrong and how to mend it.
+
+Accepted as they are: float32 and float64 arrays, read-only ones, and any strides (Fortran order, slices, reversed);
+what is not C-contiguous is copied into a contiguous array with the same numbers. Refused: other dtypes, wrong shapes,
+empty arrays, NaN and infinities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from hesskern._array import Array
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def as_array(value: object, name: str, ndim: int) -> Array:
+    """Return `value` as a C-contiguous, finite float32 or float64 array with `ndim` dimensions."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # a tensor that requires grad or lives on a GPU raises its own kind
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); "
+            f"for a torch tensor pass {name}.detach().cpu().numpy()."
+        ) from error
+    if array.dtype.newbyteorder("=") not in FLOATS:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected float64 (or float32). Convert it with {name}.astype(numpy.float64)."
+        )
+    if array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimension{'s' if ndim > 1 else ''}.")
+    if array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape} and is empty; expected at least one row and one column.")
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        first = tuple(int(k) for k in bad[0])
+        raise ValueError(
+            f"{name} holds {len(bad)} value{'s' if len(bad) > 1 else ''} that "
+            f"{'are' if len(bad) > 1 else 'is'} NaN or infinite, the first at index {first}; expected finite numbers."
+        )
+    return array
+
+
+def same_dtype(reference: Array, reference_name: str, array: Array, name: str) -> None:
+    """Refuse a mixture of float32 and float64: converting silently would cost precision or memory."""
+    if array.dtype != reference.dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but {reference_name} has {reference.dtype}; "
+            f"convert one of them, for instance with {name}.astype(numpy.{reference.dtype})."
+        )
+
+
+def positive(value: object, name: str) -> float:
+    """Return a finite number > 0."""
+    number = real(value, name)
+    if not number > 0:
+        raise ValueError(f"{name} is {number!r}; expected a number greater than 0.")
+    return number
+
+
+def non_negative(value: object, name: str) -> float:
+    """Return a finite number >= 0."""
+    number = real(value, name)
+    if number < 0:
+        raise ValueError(f"{name} is {number!r}; expected a number greater than or equal to 0.")
+    return number
+
+
+def real(value: object, name: str) -> float:
+    """Return a finite real number as a float."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {_shown(value)}; expected a real number.")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number!r}; expected a finite number.")
+    return number
+
+
+def integer(value: object, name: str, least: int) -> int:
+    """Return an integer >= `least`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {_shown(value)}; expected an integer.")
+    if value < least:
+        raise ValueError(f"{name} is {int(value)}; expected at least {least}.")
+    return int(value)
+
+
+def one_of(value: object, name: str, allowed: Sequence[str]) -> str:
+    """Return `value` if it is one of the allowed words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {_shown(value)}; expected one of {', '.join(repr(word) for word in allowed)}.")
+    return value
+
+
+def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> Array:
+    """Return `out` if results can be written straight into it: exact shape and dtype, C order, writeable."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} is a {type(out).__name__}; expected a numpy array.")
+    wanted = f"numpy.empty({shape}, dtype=numpy.{dtype})"
+    if out.shape != shape:
+        raise ValueError(f"{name} has shape {out.shape}; expected {shape}. Make it with {wanted}.")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} has dtype {out.dtype}; expected {dtype}. Make it with {wanted}.")
+    if not out.flags.c_contiguous:
+        raise ValueError(f"{name} is not C-contiguous (strides {out.strides}); make it with {wanted}.")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only; expected an array that can be written. Make it with {wanted}.")
+    return out
+
+
+def frozen(array: Array, given: object) -> Array:
+    """Return `array` read-only, copied first if it is (part of) what the caller gave and may change."""
+    if isinstance(given, np.ndarray) and np.shares_memory(array, given):
+        array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    kind = f"of type {type(value).__name__}"
+    return f"{text} ({kind})" if len(text) <= 60 else f"an object {kind}"

@@ -1,0 +1,247 @@
+"""A linear network: a stack of `nn.Linear` layers without activations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from hesskern import backends, checks
+from hesskern._array import Array
+
+
+class LinearNetwork:
+    """Weights and biases of a linear network, in the layout of PyTorch.
+
+    The prediction is ``X @ W_1.T @ W_2.T ... @ W_L.T`` (plus biases), with samples in the rows of `X`. A network is a
+    value: its arrays are copies and read-only, so a Hessian taken from it stays the Hessian of it.
+
+    Parameters
+    ----------
+    weights : sequence of (out, in) arrays, float32 or float64
+        One matrix a layer, as ``nn.Linear.weight``: layer l has shape ``(m_l, m_{l-1})``.
+    biases : sequence of (out,) arrays or None, optional
+        One entry a layer; ``None`` for a layer (or for all of them) without bias.
+
+    Raises
+    ------
+    TypeError
+        If an array is not float32 or float64, or dtypes are mixed.
+    ValueError
+        If shapes do not fit each other, or an array is empty or holds NaN or infinities.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern as hk
+    >>> net = hk.LinearNetwork([np.ones((3, 2)), np.ones((1, 3))])
+    >>> net.widths, net.depth, net.num_parameters
+    ((2, 3, 1), 2, 9)
+    >>> net.forward(np.array([[1.0, 2.0]]))
+    array([[9.]])
+    """
+
+    __slots__ = ("_biases", "_weights")
+
+    def __init__(self, weights: Sequence[Array], biases: Sequence[Array | None] | None = None) -> None:
+        if isinstance(weights, np.ndarray) or not isinstance(weights, Sequence):
+            raise TypeError(f"weights is a {type(weights).__name__}; expected a list of matrices, one for each layer.")
+        if len(weights) == 0:
+            raise ValueError("weights is empty; expected at least one matrix.")
+        arrays: list[Array] = []
+        for layer, given in enumerate(weights):
+            name = f"weights[{layer}]"
+            array = checks.as_array(given, name, 2)
+            if layer > 0:
+                checks.same_dtype(arrays[0], "weights[0]", array, name)
+                if array.shape[1] != arrays[-1].shape[0]:
+                    raise ValueError(
+                        f"{name} has shape {array.shape}, but weights[{layer - 1}] has {arrays[-1].shape}; expected "
+                        f"shape (out, {arrays[-1].shape[0]}): weights are (out, in), as nn.Linear.weight, so that "
+                        "each takes what the one before gives."
+                    )
+            arrays.append(checks.frozen(array, given))
+        self._weights = tuple(arrays)
+        self._biases = self._checked_biases(biases)
+
+    def _checked_biases(self, biases: Sequence[Array | None] | None) -> tuple[Array | None, ...]:
+        if biases is None:
+            return (None,) * self.depth
+        if isinstance(biases, np.ndarray) or not isinstance(biases, Sequence) or len(biases) != self.depth:
+            count = len(biases) if isinstance(biases, Sequence) else type(biases).__name__
+            raise ValueError(f"biases has {count} entries; expected {self.depth}, one (or None) for each layer.")
+        checked: list[Array | None] = []
+        for layer, given in enumerate(biases):
+            if given is None:
+                checked.append(None)
+                continue
+            name = f"biases[{layer}]"
+            array = checks.as_array(given, name, 1)
+            checks.same_dtype(self._weights[0], "weights[0]", array, name)
+            if array.shape != (self.widths[layer + 1],):
+                raise ValueError(f"{name} has shape {array.shape}; expected ({self.widths[layer + 1]},).")
+            checked.append(checks.frozen(array, given))
+        return tuple(checked)
+
+    @classmethod
+    def random(
+        cls, widths: Sequence[int], *, seed: int | None = None, bias: bool = False, dtype: type[np.floating] = np.float64
+    ) -> LinearNetwork:
+        """Return a network with normal weights of variance 1/in (and normal biases of variance 1/in).
+
+        Parameters
+        ----------
+        widths : sequence of int
+            ``(m_0, m_1, ..., m_L)``: inputs, hidden widths, outputs.
+        seed : int, optional
+            Seed of ``numpy.random.default_rng``.
+        bias : bool
+            Whether every layer has a bias.
+        dtype : numpy.float64 or numpy.float32
+            Type of the parameters.
+
+        Examples
+        --------
+        >>> import hesskern as hk
+        >>> hk.LinearNetwork.random([5, 100, 5], seed=0)
+        LinearNetwork(5-100-5, no bias, float64, 1000 parameters)
+        """
+        sizes = [checks.integer(width, f"widths[{k}]", 1) for k, width in enumerate(widths)]
+        if len(sizes) < 2:
+            raise ValueError(f"widths is {tuple(sizes)}; expected at least two numbers, inputs and outputs.")
+        if np.dtype(dtype) not in checks.FLOATS:
+            raise TypeError(f"dtype is {np.dtype(dtype)}; expected float64 or float32.")
+        rng = np.random.default_rng(seed)
+        weights: list[Array] = []
+        biases: list[Array | None] = []
+        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+            weights.append((rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)).astype(dtype))
+            biases.append((rng.standard_normal(outputs) / np.sqrt(inputs)).astype(dtype) if bias else None)
+        return cls(weights, biases)
+
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """Weights, (out, in), read-only."""
+        return self._weights
+
+    @property
+    def biases(self) -> tuple[Array | None, ...]:
+        """Biases, (out,), read-only; None for a layer without one."""
+        return self._biases
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """``(m_0, m_1, ..., m_L)``: inputs, hidden widths, outputs."""
+        return (self._weights[0].shape[1], *(weight.shape[0] for weight in self._weights))
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self._weights)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """float32 or float64."""
+        return self._weights[0].dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(w.size for w in self._weights) + sum(b.size for b in self._biases if b is not None)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether any layer has a bias."""
+        return any(bias is not None for bias in self._biases)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names in the order of `flatten`: "0.weight", "0.bias", "1.weight", ..."""
+        names: list[str] = []
+        for layer, bias in enumerate(self._biases):
+            names.append(f"{layer}.weight")
+            if bias is not None:
+                names.append(f"{layer}.bias")
+        return tuple(names)
+
+    def forward(self, X: Array, *, backend: str | None = None) -> Array:
+        """Return the predictions (N, o) of the samples in the rows of X (N, i).
+
+        Multiplies in the cheaper order: through the layers, or by the product of the weights.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X has the wrong dtype or shape, is empty or not finite.
+        """
+        array = checks.as_array(X, "X", 2)
+        checks.same_dtype(self._weights[0], "the network", array, "X")
+        check_inputs(array, self)
+        return backends.get(backend).forward(self, array)
+
+    def flatten(self) -> Array:
+        """Return all parameters as one vector, in `named_parameters()` order, each row-major."""
+        parts: list[Array] = []
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            parts.append(weight.ravel())
+            if bias is not None:
+                parts.append(bias)
+        return np.concatenate(parts)
+
+    def unflatten(self, vector: Array) -> LinearNetwork:
+        """Return a network of this shape whose parameters are `vector` (the inverse of `flatten`).
+
+        Use it for anything that has one number a parameter, a gradient for instance.
+        """
+        flat = checks.as_array(vector, "vector", 1)
+        if flat.shape != (self.num_parameters,):
+            raise ValueError(f"vector has shape {flat.shape}; expected ({self.num_parameters},).")
+        checks.same_dtype(self._weights[0], "the network", flat, "vector")
+        weights: list[Array] = []
+        biases: list[Array | None] = []
+        at = 0
+        for weight, bias in zip(self._weights, self._biases, strict=True):
+            weights.append(flat[at : at + weight.size].reshape(weight.shape))
+            at += weight.size
+            biases.append(None if bias is None else flat[at : at + bias.size])
+            at += 0 if bias is None else bias.size
+        return LinearNetwork(weights, biases)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to an ``.npz`` file (names as in `parameter_names`)."""
+        arrays = {f"{layer}.weight": weight for layer, weight in enumerate(self._weights)}
+        arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(self._biases) if bias is not None}
+        with open(path, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LinearNetwork:
+        """Read a network that `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            depth = sum(name.endswith(".weight") for name in file.files)
+            if depth == 0 or any(f"{layer}.weight" not in file.files for layer in range(depth)):
+                raise ValueError(f"path is {os.fspath(path)!r}, which holds {file.files}; expected '0.weight', ...")
+            weights = [file[f"{layer}.weight"] for layer in range(depth)]
+            biases = [file[f"{layer}.bias"] if f"{layer}.bias" in file.files else None for layer in range(depth)]
+        return cls(weights, biases)
+
+    def __repr__(self) -> str:
+        widths = "-".join(str(width) for width in self.widths)
+        count = sum(bias is not None for bias in self._biases)
+        bias = "no bias" if count == 0 else "bias" if count == self.depth else f"bias in {count} of {self.depth} layers"
+        return f"LinearNetwork({widths}, {bias}, {self.dtype}, {self.num_parameters} parameters)"
+
+    def __getstate__(self) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
+        return self._weights, self._biases
+
+    def __setstate__(self, state: tuple[tuple[Array, ...], tuple[Array | None, ...]]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+
+def check_inputs(X: Array, net: LinearNetwork) -> None:
+    """Refuse X whose columns are not the network's inputs."""
+    if X.shape[1] != net.widths[0]:
+        hint = " It looks transposed: samples are rows." if X.shape[0] == net.widths[0] else ""
+        raise ValueError(
+            f"X has shape {X.shape}; expected (N, {net.widths[0]}) for a network with {net.widths[0]} inputs.{hint}"
+        )
