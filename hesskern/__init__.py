@@ -4,6 +4,7 @@ Conventions: samples in rows, weights (out, in) as ``nn.Linear.weight``, arrays 
 ``named_parameters()`` order, loss half the squared norm of the residual unless said otherwise.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from hesskern import datasets
@@ -13,28 +14,39 @@ from hesskern.condition import Condition
 from hesskern.information import info
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
+from hesskern.ranks import PredictedRank, predicted_rank
+from hesskern.spectrum import Spectrum
 from hesskern.training import Run, fit
 
 if TYPE_CHECKING:
+    from hesskern.cross import CrossBlock
+    from hesskern.hessian import Hessian
     from hesskern.kronecker import KroneckerHessian
 
 __all__ = [
     "Condition",
+    "CrossBlock",
+    "Hessian",
     "KroneckerHessian",
     "LinearNetwork",
+    "PredictedRank",
     "Run",
+    "Spectrum",
     "SquaredLoss",
     "__version__",
     "datasets",
     "fit",
     "info",
+    "predicted_rank",
     "use_backend",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "KroneckerHessian":  # loads scipy.sparse.linalg, which `import hesskern` need not do
-        from hesskern.kronecker import KroneckerHessian  # noqa: PLC0415
+#: Operators load scipy.sparse.linalg, which `import hesskern` need not do.
+_LAZY = {"CrossBlock": "hesskern.cross", "Hessian": "hesskern.hessian", "KroneckerHessian": "hesskern.kronecker"}
 
-        return KroneckerHessian
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'hesskern' has no attribute {name!r}")

@@ -30,13 +30,14 @@ def as_array(value: object, name: str, ndim: int) -> Array:
         ) from error
     if array.dtype.newbyteorder("=") not in FLOATS:
         raise TypeError(
-            f"{name} has dtype {array.dtype}; expected float64 (or float32). Convert it with {name}.astype(numpy.float64)."
+            f"{name} has dtype {array.dtype}; expected float64 (or float32). "
+            f"Convert it with {name}.astype(numpy.float64)."
         )
     if array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimension{'s' if ndim > 1 else ''}.")
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape} and is empty; expected at least one row and one column.")
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    array = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))
         first = tuple(int(k) for k in bad[0])
@@ -78,7 +79,10 @@ def real(value: object, name: str) -> float:
         value = value[()]
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {_shown(value)}; expected a real number.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the range of float64
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number!r}; expected a finite number.")
     return number

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.spectrum import Spectrum
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -22,14 +27,17 @@ class Condition:
     rank, size : int
         How many eigenvalues are not zero, and how many there are.
     tolerance : float
-        A singular value of an equilibrated factor at or below `tolerance` times the largest counted as zero:
-        ``max(m, n) * eps`` of the (m, n) factor and its dtype. Equilibrated: rows and columns scaled to one, so that
-        units of measurement decide nothing.
+        What counted as zero, relative to the largest. For the block of one layer, a singular value of an equilibrated
+        factor: ``max(m, n) * eps`` of the (m, n) factor and its dtype (equilibrated: rows and columns scaled to one, so
+        that units of measurement decide nothing). Otherwise an absolute eigenvalue.
     gap : float
-        Smallest singular value counted over the largest not counted (both of equilibrated factors); infinite where none
-        was left out but those that the shapes force to zero. A gap near 1 means that the rank is a matter of taste.
+        Smallest of these values counted over the largest not counted; infinite where none was left out but those that
+        are zero for structural reasons. A gap near 1 means that the rank is a matter of taste.
     uncertainty : float
         Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows.
+    negative : int
+        How many eigenvalues are negative; not zero for an indefinite Hessian, whose condition number says nothing about
+        the speed of gradient descent.
     """
 
     value: float
@@ -40,6 +48,7 @@ class Condition:
     tolerance: float
     gap: float
     uncertainty: float
+    negative: int = 0
 
     @property
     def note(self) -> str:
@@ -47,6 +56,8 @@ class Condition:
         if self.rank == 0:
             return "the matrix is zero: its condition number is undefined"
         notes = []
+        if self.negative:
+            notes.append(f"indefinite: {self.negative} negative eigenvalues")
         if self.rank < self.size:
             notes.append(f"rank-deficient: {self.size - self.rank} of {self.size} eigenvalues are zero and left out")
         if self.gap < 1e3:
@@ -68,3 +79,59 @@ class Condition:
 def undefined(size: int, tolerance: float) -> Condition:
     """Return the condition of a zero matrix."""
     return Condition(math.nan, 0.0, 0.0, 0, size, tolerance, math.inf, math.nan)
+
+
+def from_spectrum(spectrum: Spectrum, shift: float, tolerance: float, error: float) -> Condition:
+    """Return the condition of a matrix with this spectrum plus `shift` times the identity.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Without the shift.
+    shift : float
+    tolerance : float
+        Absolute eigenvalues at or below it are zero before the shift.
+    error : float
+        Absolute error of an eigenvalue.
+    """
+    exact = np.where(np.abs(spectrum.values) > tolerance, spectrum.values, 0.0)
+    shifted = exact + shift
+    size = np.abs(shifted)
+    nonzero = size > (tolerance if shift == 0 else 0.0)
+    largest = float(size.max(initial=0.0))
+    if not nonzero.any():
+        return undefined(spectrum.size, tolerance)
+    smallest = float(size[nonzero].min())
+    dropped = float(np.abs(spectrum.values[~nonzero]).max(initial=0.0))
+    return Condition(
+        value=largest / smallest,
+        largest=largest,
+        smallest=smallest,
+        rank=int(spectrum.multiplicities[nonzero].sum()),
+        size=spectrum.size,
+        tolerance=tolerance / largest,
+        gap=smallest / dropped if dropped else math.inf,
+        uncertainty=error / largest + error / smallest,
+        negative=int(spectrum.multiplicities[shifted < 0].sum()),
+    )
+
+
+def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], epsilon: float) -> Condition:
+    """Return the condition of a rectangular matrix from its singular values, descending."""
+    tolerance = max(shape) * epsilon
+    largest = float(values[0])
+    rank = int(np.sum(values > tolerance * largest))
+    if rank == 0:
+        return undefined(min(shape), tolerance)
+    smallest = float(values[rank - 1])
+    dropped = float(values[rank]) if rank < len(values) else 0.0
+    return Condition(
+        value=largest / smallest,
+        largest=largest,
+        smallest=smallest,
+        rank=rank,
+        size=min(shape),
+        tolerance=tolerance,
+        gap=smallest / dropped if dropped else math.inf,
+        uncertainty=tolerance * largest / smallest,
+    )

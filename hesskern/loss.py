@@ -13,7 +13,7 @@ from hesskern.network import LinearNetwork, check_inputs
 from hesskern.problem import Data, reduce_samples
 
 if TYPE_CHECKING:  # SciPy's sparse package is not needed before the first Hessian
-    from hesskern.kronecker import KroneckerHessian
+    from hesskern.hessian import Hessian
 
 KINDS = ("half_sum", "sum", "mean")
 
@@ -80,7 +80,7 @@ class SquaredLoss:
         self.kind = checks.one_of(kind, "kind", KINDS)
         self.weight_decay = checks.non_negative(weight_decay, "weight_decay")
         self.backend = None if backend is None else backends.resolve(backend)
-        self._data = {reduced: {} for reduced in (False, True)}  # type: dict[bool, dict[bool, Data]]
+        self._reduced: dict[tuple[bool, str], Data] = {}
 
     @property
     def scale(self) -> float:
@@ -89,10 +89,13 @@ class SquaredLoss:
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
         """Return the samples, or their exact reduction to at most i (+1 with biases) rows, computed once."""
-        cache = self._data[reduced]
-        if bias not in cache:
-            cache[bias] = reduce_samples(self.X, self.Y, bias=bias) if reduced else Data(self.X, None, self.Y, 0.0)
-        return cache[bias]
+        if not reduced:
+            return Data(self.X, None, self.Y, 0.0)
+        key = bias, backends.resolve(self.backend)
+        if key not in self._reduced:
+            triangular_factor = backends.get(self.backend).triangular_factor
+            self._reduced[key] = reduce_samples(self.X, self.Y, bias=bias, triangular_factor=triangular_factor)
+        return self._reduced[key]
 
     def check_network(self, net: LinearNetwork) -> None:
         """Refuse a network that does not fit the data."""
@@ -102,7 +105,8 @@ class SquaredLoss:
         check_inputs(self.X, net)
         if self.Y.shape[1] != net.widths[-1]:
             raise ValueError(
-                f"Y has shape {self.Y.shape}; expected (N, {net.widths[-1]}) for a network with {net.widths[-1]} outputs."
+                f"Y has shape {self.Y.shape}; expected (N, {net.widths[-1]}) for a network with {net.widths[-1]} "
+                "outputs."
             )
 
     def __call__(self, net: LinearNetwork) -> float:
@@ -124,25 +128,31 @@ class SquaredLoss:
             gradient += self.X.dtype.type(self.weight_decay) * net.flatten()
         return self._value(net, squared), gradient
 
-    def hessian(self, net: LinearNetwork, params: Sequence[int | str] | None = None) -> KroneckerHessian:
-        """Return the Hessian with respect to one layer's parameters, as an operator; see `KroneckerHessian`.
+    def hessian(self, net: LinearNetwork, params: Sequence[int | str] | None = None) -> Hessian:
+        """Return the Hessian at `net` as an operator; see `Hessian`.
 
         Parameters
         ----------
         net : LinearNetwork
-        params : sequence of int or str
-            The layer, counted from 0, or its parameters by name: ``[1]`` or ``["1.weight"]`` is W_2 of a network
-            without biases.
+        params : sequence of int or str, optional
+            With respect to which parameters: layer numbers counted from 0 and names, ``[1]`` or ``["1.weight"]``.
+            Default: all. The order is that of `named_parameters()`, whatever order is given.
+
+        Returns
+        -------
+        Hessian
+            A `KroneckerHessian` where the parameters belong to one layer.
 
         Raises
         ------
-        ValueError
-            If `params` names no layer, or more than one.
+        TypeError, ValueError
+            If the network does not fit the data or `params` names something it does not have.
         """
-        from hesskern.kronecker import KroneckerHessian, selected_layer  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.selection import select  # noqa: PLC0415
 
         self.check_network(net)
-        return KroneckerHessian(self, net, selected_layer(net, params))
+        return made(self, net, select(net, params), "full")
 
     def _value(self, net: LinearNetwork, squared: float) -> float:
         value = 0.5 * self.scale * squared

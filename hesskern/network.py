@@ -85,7 +85,12 @@ class LinearNetwork:
 
     @classmethod
     def random(
-        cls, widths: Sequence[int], *, seed: int | None = None, bias: bool = False, dtype: type[np.floating] = np.float64
+        cls,
+        widths: Sequence[int],
+        *,
+        seed: int | None = None,
+        bias: bool = False,
+        dtype: type[np.floating] = np.float64,
     ) -> LinearNetwork:
         """Return a network with normal weights of variance 1/in (and normal biases of variance 1/in).
 

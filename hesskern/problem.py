@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesskern._array import Array
 
@@ -23,7 +25,9 @@ class Data(NamedTuple):
         return np.ones(len(self.X), self.X.dtype) if self.ones is None else self.ones
 
 
-def reduce_samples(X: Array, Y: Array, *, bias: bool) -> Data:
+def reduce_samples(
+    X: Array, Y: Array, *, bias: bool, triangular_factor: Callable[[Sequence[Array]], NDArray[np.float64]]
+) -> Data:
     r"""Replace N samples by at most i (with biases i+1) rows with the same loss, gradient and Hessian.
 
     With the thin QR ``[X 1] = Q R``, ``‖X P.T - Y‖² = ‖R P.T - Q.T Y‖² + ‖Y - Q Q.T Y‖²`` for every P. One triangular
@@ -36,6 +40,8 @@ def reduce_samples(X: Array, Y: Array, *, bias: bool) -> Data:
     Y : (N, o) array
     bias : bool
         Whether the network has biases, that is whether a column of ones belongs to X.
+    triangular_factor : callable
+        R of the thin QR of matrices side by side, of a backend.
 
     Returns
     -------
@@ -45,11 +51,8 @@ def reduce_samples(X: Array, Y: Array, *, bias: bool) -> Data:
     columns = X.shape[1] + bool(bias)
     if len(X) <= columns:
         return Data(X, None, Y, 0.0)
-    stacked = np.empty((len(X), columns + Y.shape[1]))
-    stacked[:, : X.shape[1]] = X
-    stacked[:, X.shape[1] : columns] = 1.0
-    stacked[:, columns:] = Y
-    triangle = np.linalg.qr(stacked, mode="r")
+    ones = np.broadcast_to(X.dtype.type(1), (len(X), int(bias)))
+    triangle = triangular_factor((X, ones, Y))
     rest = triangle[columns:, columns:]
     return Data(
         np.ascontiguousarray(triangle[:columns, : X.shape[1]], dtype=X.dtype),

@@ -133,7 +133,9 @@ def fit(
     descent = backends.get(backend or loss.backend).descent(
         net, data, rate=rate, scale=loss.scale, decay=loss.weight_decay, rtol=relative
     )
-    status, losses = _drive(descent, max_steps, record_every, progress=progress)
+    # A first guess at how many steps take 20 ms; the loop corrects it.
+    work = net.num_parameters * min(len(data.X), net.widths[0] + 1)
+    status, losses = _drive(descent, max_steps, record_every, max(1, min(512, 4_000_000 // work)), progress=progress)
     steps = np.arange(0, record_every * len(losses), record_every, dtype=np.int64)
     rows = f"{len(loss.X)} samples to {len(data.X)} rows" if len(data.X) < len(loss.X) else ""
     return Run(
@@ -146,19 +148,21 @@ def fit(
 
 
 def _drive(
-    descent: Descent, max_steps: int, record_every: int, *, progress: bool
+    descent: Descent, max_steps: int, record_every: int, first_piece: int, *, progress: bool
 ) -> tuple[Status, NDArray[np.float64]]:
     """Run the loop in pieces of 20 to 100 ms until it ends; Ctrl-C is seen between two of them."""
-    kept: list[NDArray[np.float64]] = []
+    kept: dict[int, NDArray[np.float64]] = {}  # by the step a piece starts from
     bar = _bar(max_steps) if progress else None
-    piece, start = 64, 0
+    piece = first_piece
     losses = np.empty(0)
-    before: Array | None = None
+    start = 0
+    before, previous = (descent.parameters(), 0), (descent.parameters(), 0)
     status: Status = "max_steps"
     try:
-        while start < max_steps:
-            losses = np.empty(min(piece, max_steps - start))
-            before = descent.parameters()
+        while descent.steps < max_steps:
+            start = descent.steps
+            losses = kept[start] = np.empty(min(piece, max_steps - start))
+            before, previous = (descent.parameters(), start), before
             began = time.perf_counter()
             stop = descent.run(losses)
             took = time.perf_counter() - began
@@ -167,8 +171,8 @@ def _drive(
             if stop != "running":
                 status = stop
                 break
-            kept.append(losses[-start % record_every :: record_every])
-            start, losses = descent.steps, np.empty(0)
+            kept[start] = losses[-start % record_every :: record_every].copy()
+            losses = np.empty(0)
             if took < _SHORTEST:
                 piece *= 2
             elif took > _LONGEST:
@@ -178,20 +182,19 @@ def _drive(
     finally:
         if bar is not None:
             bar.close()
+    if len(losses):  # the last piece ended early
+        kept[start] = losses[: descent.steps - start][-start % record_every :: record_every]
     if status == "diverged":
-        # The weights of a loss that is not finite are worthless: go back to the last ones before them.
-        last = max(descent.steps - 1, start)
-        assert before is not None
-        descent.set_parameters(before, start)
-        if last > start:
-            descent.run(np.empty(last - start))
-        losses = losses[: last - start + 1]
-        if descent.steps == 0 and not np.isfinite(losses).all():
-            losses = losses[:0]
-    else:
-        losses = losses[: descent.steps - start]
-    kept.append(losses[-start % record_every :: record_every])
-    return status, np.concatenate(kept)
+        _step_back(descent, *(before if descent.steps > start else previous))
+    return status, np.concatenate([*kept.values(), np.empty(0)])
+
+
+def _step_back(descent: Descent, flat: Array, steps: int) -> None:
+    """Return to the last parameters whose loss was finite, repeating the steps since `flat`; to the start if none."""
+    failed = descent.steps
+    descent.set_parameters(flat, steps)
+    if failed - 1 > steps:
+        descent.run(np.empty(failed - 1 - steps))
 
 
 def _bar(total: int) -> Any:

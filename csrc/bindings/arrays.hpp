@@ -52,6 +52,7 @@ py::array checked(const py::handle &object, const char *name, std::initializer_l
     if (!py::dtype::of<T>().is(array.dtype()) && !py::dtype::of<T>().equal(array.dtype()))
         fail(std::string(name) + " must have dtype " + std::string(py::str(py::dtype::of<T>())));
     if (array.ndim() != index(shape.size())) fail(std::string(name) + " has the wrong number of dimensions");
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) fail(std::string(name) + " is not aligned");
     index axis = 0, expected_stride = index(sizeof(T)) * array.size();
     for (const index length : shape) {
         if (length >= 0 && array.shape(axis) != length)

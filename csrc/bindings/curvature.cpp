@@ -1,6 +1,11 @@
 // Blocks of the Hessian and singular values of their factors.
+#include <pybind11/stl.h>
+
+#include <unistd.h>
+
 #include <algorithm>
-#include <limits>
+#include <cstring>
+#include <thread>
 
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
@@ -9,28 +14,95 @@ namespace hesskern::bindings {
 
 namespace {
 
+// A matrix with rows padded so that whole vectors can be read past their end.
 template <class T>
-void kronecker(const py::handle &u, const py::handle &v, bool bias, const py::handle &out) {
-    py::array left = checked<T>(u, "output_factor", {-1, -1}), right = checked<T>(v, "input_factor", {-1, -1});
-    const index outputs = left.shape(0), inputs = right.shape(0);
-    if (left.shape(1) != outputs || right.shape(1) != inputs) fail("the factors of a diagonal block must be square");
-    if (outputs < 1 || inputs < (bias ? 2 : 1)) fail("a factor is empty");
-    py::array target = checked<T>(out, "out", {outputs * inputs, outputs * inputs});
-    const index weight_inputs = inputs - (bias ? 1 : 0);
-    const KroneckerBlock<T> block{read<T>(left), read<T>(right), outputs,         weight_inputs,
-                                  outputs,       weight_inputs,  bias,            bias,
-                                  written<T>(target, "out"),     outputs * inputs};
+struct Padded {
+    Buffer<T> memory;
+    index stride;
+    Padded(const py::handle &object, const char *name, index rows, index columns) {
+        const index step = index(kernels().vector_bytes) / index(sizeof(T));
+        const py::array array = checked<T>(object, name, {rows, columns});
+        stride = (columns + step - 1) / step * step;
+        memory = make_buffer<T>(rows * stride);
+        for (index r = 0; r < rows; ++r) std::copy_n(read<T>(array) + r * columns, columns, memory.get() + r * stride);
+    }
+};
+
+std::vector<AssemblySide> sides(const py::sequence &given) {
+    std::vector<AssemblySide> sides;
+    for (const py::handle item : given) {
+        const auto side = item.cast<std::tuple<index, index, bool>>();
+        sides.push_back({std::get<0>(side), std::get<1>(side), std::get<2>(side)});
+        if (sides.back().outer < 1 || sides.back().inner + sides.back().bias < 1) fail("a side of a block is empty");
+    }
+    if (sides.empty()) fail("the Hessian has no layers");
+    return sides;
+}
+
+index length(const std::vector<AssemblySide> &sides) {
+    index total = 0;
+    for (const AssemblySide &side : sides) total += side.outer * (side.inner + side.bias);
+    return total;
+}
+
+// Three quarters of the last-level cache, where the C library too starts to write past it.
+index cache_bytes() {
+    static const index size = [] {
+        index found = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+        found = index(::sysconf(_SC_LEVEL3_CACHE_SIZE));
+#endif
+        return (found > 0 ? found : index(16) << 20) / 4 * 3;
+    }();
+    return size;
+}
+
+template <class T>
+void assemble(const py::sequence &row_sides, const py::sequence &column_sides, const py::sequence &blocks,
+              const py::handle &out, index threads) {
+    const std::vector<AssemblySide> rows = sides(row_sides), columns = sides(column_sides);
+    const index total = length(rows), width = length(columns);
+    py::array target = checked<T>(out, "out", {total, width});
+    if (py::len(blocks) != rows.size() * columns.size()) fail("there must be one block for each pair of layers");
+    std::vector<Padded<T>> kept;
+    kept.reserve(4 * rows.size() * columns.size());
+    std::vector<AssemblyBlock<T>> block;
+    for (std::size_t m = 0; m < rows.size(); ++m)
+        for (std::size_t l = 0; l < columns.size(); ++l) {
+            const auto given = blocks[m * columns.size() + l].cast<py::tuple>();
+            if (given.size() != 4) fail("a block is a tuple (U, V, B, W)");
+            const index inner_rows = rows[m].inner + rows[m].bias, inner_columns = columns[l].inner + columns[l].bias;
+            const Padded<T> &u = kept.emplace_back(given[0], "U", rows[m].outer, columns[l].outer);
+            const Padded<T> &v = kept.emplace_back(given[1], "V", inner_rows, inner_columns);
+            block.push_back({u.memory.get(), v.memory.get(), nullptr, nullptr, u.stride, v.stride});
+            if (given[2].is_none() != given[3].is_none()) fail("B and W come together");
+            if (given[2].is_none()) continue;
+            block.back().b = kept.emplace_back(given[2], "B", inner_rows, columns[l].outer).memory.get();
+            block.back().w = kept.emplace_back(given[3], "W", rows[m].outer, inner_columns).memory.get();
+        }
+    const Assembly<T> assembly{index(rows.size()), index(columns.size()), total, rows.data(), columns.data(),
+                               block.data(),       written<T>(target, "out"), target.nbytes() >= cache_bytes()};
+    const index workers = std::clamp<index>(threads, 1, std::max<index>(1, total / 64));
+    const index scratch_size = (width + 64 + 15) / 16 * 16;
     py::gil_scoped_release release;
-    const Buffer<T> scratch = make_buffer<T>(outputs * inputs);
-    kernels().of<T>().kronecker(block, scratch.get());
+    const Buffer<T> scratch = make_buffer<T>(scratch_size * workers);
+    const auto work = [&](index worker) {
+        kernels().of<T>().assemble(assembly, total * worker / workers, total * (worker + 1) / workers,
+                                   scratch.get() + worker * scratch_size);
+    };
+    std::vector<std::jthread> others;
+    for (index worker = 1; worker < workers; ++worker) others.emplace_back(work, worker);
+    work(0);
 }
 
 // first: any strides (a transposed view is read as it is), float64.
-py::tuple product_svd(const py::array &first, const py::sequence &weights, double tolerance) {
+py::tuple product_svd(const py::array &first, const py::sequence &weights, double tolerance, bool rotated) {
     if (!first.dtype().equal(py::dtype::of<double>()) || first.ndim() != 2 || first.size() == 0)
         fail("first must be a non-empty float64 matrix");
     const index size = index(sizeof(double));
-    if (first.strides(0) % size != 0 || first.strides(1) % size != 0) fail("first is not aligned");
+    if (first.strides(0) % size != 0 || first.strides(1) % size != 0 ||
+        reinterpret_cast<std::uintptr_t>(first.data()) % alignof(double) != 0)
+        fail("first is not aligned");
     std::vector<py::array> kept;
     std::vector<const double *> pointer;
     std::vector<index> outputs;
@@ -45,7 +117,8 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
     }
     const FactorChain chain{read<double>(first),     first.shape(0),        first.shape(1),
                             first.strides(0) / size, first.strides(1) / size, index(outputs.size()),
-                            pointer.data(),          outputs.data(),        tolerance};
+                            pointer.data(),          outputs.data(),          rotated,
+                            tolerance};
     py::array_t<double> values(count);
     double *target = values.mutable_data();
     FactorSpectrum spectrum{};
@@ -58,17 +131,70 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
     return py::make_tuple(values, spectrum.rank, spectrum.kept, spectrum.dropped, spectrum.amplification);
 }
 
+// Copies rows [start, start + count) of a matrix of any strides into the columns of `chunk` from `at` on.
+template <class T>
+void gather(const py::array &part, index start, index count, double *chunk, index stride) {
+    const char *data = static_cast<const char *>(part.data());
+    const index columns = part.shape(1), row = part.strides(0), column = part.strides(1);
+    for (index j = 0; j < columns; ++j)
+        for (index i = 0; i < count; ++i) {
+            T value;
+            std::memcpy(&value, data + (start + i) * row + j * column, sizeof value);
+            chunk[i * stride + j] = double(value);
+        }
+}
+
+py::array_t<double> triangular_factor(const py::sequence &given) {
+    std::vector<py::array> parts;
+    index columns = 0, rows = -1;
+    for (const py::handle item : given) {
+        if (!py::isinstance<py::array>(item)) fail("a part must be a numpy array");
+        parts.push_back(py::reinterpret_borrow<py::array>(item));
+        const py::array &part = parts.back();
+        if (part.ndim() != 2 || (rows >= 0 && part.shape(0) != rows)) fail("the parts must be matrices of equal height");
+        if (!holds_float32(part) && !part.dtype().equal(py::dtype::of<double>())) fail("a part must hold floats");
+        rows = part.shape(0);
+        columns += part.shape(1);
+    }
+    if (rows < 1 || columns < 1) fail("the matrix is empty");
+    constexpr index chunk_rows = 192;  // 60 KB at 40 columns
+    const index stride = (columns + 7) / 8 * 8;
+    py::array_t<double> triangle({columns, columns});
+    double *out = triangle.mutable_data();
+    {
+        std::vector<bool> single;
+        for (const py::array &part : parts) single.push_back(holds_float32(part));
+        py::gil_scoped_release release;
+        const Buffer<double> r = make_buffer<double>(columns * stride), c = make_buffer<double>(chunk_rows * stride),
+                             work = make_buffer<double>(2 * 8 * stride);
+        for (index start = 0; start < rows; start += chunk_rows) {
+            const index count = std::min(chunk_rows, rows - start);
+            index at = 0;
+            for (std::size_t k = 0; k < parts.size(); ++k) {
+                (single[k] ? gather<float> : gather<double>)(parts[k], start, count, c.get() + at, stride);
+                at += parts[k].shape(1);
+            }
+            kernels().append_rows(r.get(), c.get(), stride, count, columns, work.get());
+        }
+        for (index i = 0; i < columns; ++i)
+            for (index j = 0; j < columns; ++j) out[i * columns + j] = j < i ? 0.0 : r[std::size_t(i * stride + j)];
+    }
+    return triangle;
+}
+
 }  // namespace
 
 void bind_curvature(py::module_ &module) {
     module.def(
-        "kronecker",
-        [](const py::array &u, const py::array &v, bool bias, const py::array &out) {
-            (holds_float32(u) ? kronecker<float> : kronecker<double>)(u, v, bias, out);
-        },
-        py::arg("output_factor"), py::arg("input_factor"), py::arg("bias"), py::arg("out"),
-        "The diagonal block output_factor (x) input_factor into out; with `bias` the last input is the constant one.");
+        "assemble",
+        [](const py::sequence &rows, const py::sequence &columns, const py::sequence &blocks, const py::array &out,
+           index threads) { (holds_float32(out) ? assemble<float> : assemble<double>)(rows, columns, blocks, out, threads); },
+        py::arg("rows"), py::arg("columns"), py::arg("blocks"), py::arg("out"), py::arg("threads") = 1,
+        "Dense blocks U[r,p] V[s,q] + B[s,p] W[r,q] into out; sides are (outer, inner, bias), blocks (U, V, B, W).");
+    module.def("triangular_factor", &triangular_factor, py::arg("parts"),
+               "R (n, n) of the QR decomposition of the parts side by side, read a few rows at a time.");
     module.def("product_svd", &product_svd, py::arg("first"), py::arg("weights"), py::arg("tolerance"),
+               py::arg("rotated") = false,
                "Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).");
 }
 

@@ -1,44 +1,39 @@
 // Gradient descent as an object that owns the padded state, so that Python can run it a few steps at a time.
 #include <atomic>
-#include <limits>
-#include <variant>
 
-#include "bindings/arrays.hpp"
+#include "bindings/layout.hpp"
 #include "bindings/module.hpp"
 
 namespace hesskern::bindings {
 
 namespace {
 
-// Where each layer lies in the one buffer of parameters (and of gradients).
-struct Slot {
-    index weight, bias, stride, rows;  // bias < 0: none
-    bool transposed;
-};
-
 template <class T>
 class State {
   public:
-    State(const py::sequence &weights, const py::sequence &biases, const py::handle &x, const py::handle &ones,
-          const py::handle &y, double rate, double scale, double decay, double constant, double rtol)
-        : rtol_(rtol) {
-        const NetworkView<T> view(weights, biases);
-        const DataView<T> given(x, ones, y, view.width().front(), view.width().back());
+    State(const NetworkView<T> &view, const DataView<T> &given, double rate, double scale, double decay,
+          double constant, double rtol)
+        : layout_(view, kernels().of<T>().product_form(view.network(), given.data.samples, true)),
+          samples_(layout_.copy(given.data)),
+          parameters_(make_buffer<T>(layout_.count())),
+          gradient_(make_buffer<T>(layout_.count())),
+          layer_(layout_.over(parameters_.get())),
+          gradient_layer_(layout_.over(gradient_.get())),
+          rtol_(rtol) {
+        for (std::size_t l = 0; l < layer_.size(); ++l) {
+            const Layer<T> &from = view.layers()[l], &to = layer_[l];
+            const index in = layout_.width()[l], out = layout_.width()[l + 1];
+            for (index r = 0; r < out; ++r)
+                for (index a = 0; a < in; ++a)
+                    to.weight[to.transposed ? a * to.stride + r : r * to.stride + a] = from.weight[r * in + a];
+            if (from.bias) std::copy_n(from.bias, out, to.bias);
+        }
         const KernelsFor<T> &k = kernels().of<T>();
-        width_ = view.width();
-        samples_ = given.data.samples;
-        const Network<T> plain = view.network();
-        bias_ = plain.bias;
-        product_ = k.product_form(plain, samples_, true);
-        lanes_ = index(kernels().vector_bytes) / index(sizeof(T));
-        for (const index w : width_) pad_.push_back((w + lanes_ - 1) / lanes_ * lanes_);
-        lay_out(view);
-        copy_data(given.data);
-        network_ = {plain.depth, width_.data(), pad_.data(), layer_.data(), bias_};
-        scratch_ = make_buffer<T>(k.pass_scratch(network_, samples_, product_));
-        problem_ = {network_,        data_,    gradient_layer_.data(), parameters_.get(), gradient_.get(), count_,
-                    scratch_.get(),  product_, rate,                   scale,             decay,           constant};
-        read_from(view);
+        const Network<T> network = layout_.network(layer_);
+        scratch_ = make_buffer<T>(k.pass_scratch(network, samples_.data.samples, layout_.product()));
+        problem_ = {network,         samples_.data,    gradient_layer_.data(), parameters_.get(),
+                    gradient_.get(), layout_.count(),  scratch_.get(),         layout_.product(),
+                    rate,            scale,            decay,                  constant};
     }
 
     // One run at a time: a second thread would write into the same state.
@@ -62,113 +57,43 @@ class State {
         return stop;
     }
 
-    void write_to(T *flat) const {
-        for (std::size_t l = 0; l < slot_.size(); ++l) {
-            const index in = width_[l], out = width_[l + 1];
-            for (index r = 0; r < out; ++r)
-                for (index a = 0; a < in; ++a) flat[r * in + a] = parameters_[std::size_t(entry(l, r, a))];
-            flat += in * out;
-            if (slot_[l].bias >= 0) flat = std::copy_n(parameters_.get() + slot_[l].bias, out, flat);
-        }
-    }
-
+    void write_to(T *flat) const { layout_.unpack(parameters_.get(), flat, 1); }
     void set(const T *flat, index steps) {
-        for (std::size_t l = 0; l < slot_.size(); ++l) {
-            const index in = width_[l], out = width_[l + 1];
-            for (index r = 0; r < out; ++r)
-                for (index a = 0; a < in; ++a) parameters_[std::size_t(entry(l, r, a))] = flat[r * in + a];
-            flat += in * out;
-            if (slot_[l].bias >= 0) {
-                std::copy_n(flat, out, parameters_.get() + slot_[l].bias);
-                flat += out;
-            }
-        }
+        layout_.pack(flat, 1, parameters_.get());
         steps_ = steps;
     }
-
     index steps() const { return steps_; }
-    index size() const { return size_; }
-    bool product() const { return product_; }
+    index size() const { return layout_.size(); }
+    bool product() const { return layout_.product(); }
 
   private:
-    index entry(std::size_t l, index r, index a) const {
-        const Slot &slot = slot_[l];
-        return slot.weight + (slot.transposed ? a * slot.stride + r : r * slot.stride + a);
-    }
-
-    // The longer dimension of each weight is made the contiguous one. The product form needs the first transposed.
-    void lay_out(const NetworkView<T> &view) {
-        size_ = view.parameters();
-        for (std::size_t l = 0; l < view.layers().size(); ++l) {
-            const bool transposed = (l == 0 && product_) || width_[l + 1] > width_[l];
-            Slot slot{count_, -1, transposed ? pad_[l + 1] : pad_[l], 0, transposed};
-            slot.rows = transposed ? width_[l] : width_[l + 1];
-            count_ += slot.rows * slot.stride;
-            const bool has_bias = view.layers()[l].bias != nullptr;
-            if (transposed ? bias_ : has_bias) {
-                if (has_bias) slot.bias = count_;
-                count_ += pad_[l + 1];
-            }
-            slot_.push_back(slot);
-        }
-        count_ = (count_ + 15) / 16 * 16;
-        parameters_ = make_buffer<T>(count_);
-        gradient_ = make_buffer<T>(count_);
-        const auto over = [&](T *base) {
-            std::vector<Layer<T>> layers;
-            for (const Slot &slot : slot_)
-                layers.push_back({base + slot.weight, slot.bias >= 0 ? base + slot.bias : nullptr, slot.stride,
-                                  slot.transposed});
-            return layers;
-        };
-        layer_ = over(parameters_.get());
-        gradient_layer_ = over(gradient_.get());
-    }
-
-    void read_from(const NetworkView<T> &view) {
-        for (std::size_t l = 0; l < slot_.size(); ++l) {
-            const Layer<T> &source = view.layers()[l];
-            for (index r = 0; r < width_[l + 1]; ++r)
-                for (index a = 0; a < width_[l]; ++a)
-                    parameters_[std::size_t(entry(l, r, a))] = source.weight[r * width_[l] + a];
-            if (source.bias) std::copy_n(source.bias, width_[l + 1], parameters_.get() + slot_[l].bias);
-        }
-    }
-
-    void copy_data(const Data<T> &given) {
-        const index in = width_.front(), out = width_.back(), pad_in = pad_.front(), pad_out = pad_.back();
-        x_ = make_buffer<T>(samples_ * pad_in);
-        y_ = make_buffer<T>(samples_ * pad_out);
-        ones_ = make_buffer<T>(samples_);
-        for (index n = 0; n < samples_; ++n) {
-            std::copy_n(given.x + n * in, in, x_.get() + n * pad_in);
-            std::copy_n(given.y + n * out, out, y_.get() + n * pad_out);
-            ones_[std::size_t(n)] = given.ones[n * given.ones_step];
-        }
-        data_ = {samples_, x_.get(), pad_in, ones_.get(), 1, y_.get(), pad_out};
-    }
-
-    std::vector<index> width_, pad_;
-    std::vector<Slot> slot_;
+    Layout<T> layout_;
+    typename Layout<T>::Samples samples_;
+    Buffer<T> parameters_, gradient_, scratch_;
     std::vector<Layer<T>> layer_, gradient_layer_;
-    Buffer<T> parameters_, gradient_, scratch_, x_, y_, ones_;
-    Network<T> network_{};
-    Data<T> data_{};
     DescentProblem<T> problem_{};
-    index samples_ = 0, count_ = 0, size_ = 0, lanes_ = 1, steps_ = 0;
-    bool bias_ = false, product_ = false;
+    index steps_ = 0;
     double rtol_, target_ = -1.0;
     std::atomic<bool> running_ = false;
 };
+
+template <class T>
+std::unique_ptr<State<T>> make_state(const py::sequence &weights, const py::sequence &biases, const py::array &x,
+                                     const py::object &ones, const py::array &y, double rate, double scale,
+                                     double decay, double constant, double rtol) {
+    const NetworkView<T> view(weights, biases);
+    const DataView<T> data(x, ones, y, view.width().front(), view.width().back());
+    return std::make_unique<State<T>>(view, data, rate, scale, decay, constant, rtol);
+}
 
 class Descent {
   public:
     Descent(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
             const py::array &y, double rate, double scale, double decay, double constant, double rtol) {
         if (holds_float32(x))
-            f32_ = std::make_unique<State<float>>(weights, biases, x, ones, y, rate, scale, decay, constant, rtol);
+            f32_ = make_state<float>(weights, biases, x, ones, y, rate, scale, decay, constant, rtol);
         else
-            f64_ = std::make_unique<State<double>>(weights, biases, x, ones, y, rate, scale, decay, constant, rtol);
+            f64_ = make_state<double>(weights, biases, x, ones, y, rate, scale, decay, constant, rtol);
     }
 
     std::string run(const py::array &losses) {

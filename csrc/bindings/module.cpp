@@ -32,5 +32,6 @@ PYBIND11_MODULE(_core, module) {
     bindings::bind_blas(module);
     bindings::bind_network(module);
     bindings::bind_descent(module);
+    bindings::bind_hessian(module);
     bindings::bind_curvature(module);
 }

@@ -9,6 +9,7 @@ namespace py = pybind11;
 void bind_blas(py::module_ &module);
 void bind_network(py::module_ &module);
 void bind_descent(py::module_ &module);
+void bind_hessian(py::module_ &module);
 void bind_curvature(py::module_ &module);
 
 }  // namespace hesskern::bindings

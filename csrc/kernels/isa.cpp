@@ -1,8 +1,10 @@
 // The table of one instruction set. CMake compiles this file once per set, with HESSKERN_ISA naming the namespace.
+#include "kernels/assembly.hpp"
 #include "kernels/descent.hpp"
-#include "kernels/kronecker.hpp"
+#include "kernels/hessian_product.hpp"
 #include "kernels/product_svd.hpp"
 #include "kernels/table.hpp"
+#include "kernels/tall_qr.hpp"
 
 namespace hesskern::HESSKERN_ISA {
 namespace {
@@ -30,7 +32,7 @@ index pass_scratch(const Network<T> &net, index samples, bool product) {
 template <class T>
 constexpr KernelsFor<T> kernels_for() {
     return {predict_entry<T>, pass_entry<T>, product_form_is_cheaper<T>, pass_scratch<T>, descend<T>,
-            kronecker_block<T>};
+            assemble<T>, hessian_scratch<T>, hessian_prepare<T>, hessian_product<T>};
 }
 
 }  // namespace
@@ -40,6 +42,6 @@ constexpr KernelsFor<T> kernels_for() {
 
 extern const Kernels table;
 const Kernels table = {HESSKERN_STRING(HESSKERN_ISA), HESSKERN_VECTOR_BYTES, kernels_for<double>(), kernels_for<float>(),
-                       product_svd, product_svd_scratch};
+                       product_svd, product_svd_scratch, append_rows};
 
 }  // namespace hesskern::HESSKERN_ISA

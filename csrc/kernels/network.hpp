@@ -25,7 +25,7 @@ struct Network {
     bool bias;  // any layer has one
 };
 
-// Samples in rows. `ones` is the column that the biases multiply: a vector after the data was reduced by QR, otherwise
+// Samples in rows of `pad[0]` values. `ones` is the column that the biases multiply: a vector after the data was reduced by QR, otherwise
 // a single 1 read with step 0.
 template <class T>
 struct Data {
@@ -36,6 +36,16 @@ struct Data {
     std::int64_t ones_step;
     const T *y;
     std::int64_t y_stride;
+};
+
+// The rows that go through the layers, and the column of them that biases multiply: in the product form the constant is
+// the last row of the identity.
+template <class T>
+struct Rows {
+    std::int64_t count;
+    bool product;
+    const T *ones;
+    std::int64_t ones_step;
 };
 
 }  // namespace hesskern

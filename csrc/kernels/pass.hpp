@@ -58,43 +58,60 @@ inline bool product_form_is_cheaper(const Network<T> &net, index samples, bool b
     return product < sample;
 }
 
-// Z_l for `rows` rows of Z_{l-1}; `ones` is the column the bias multiplies (null: no bias is added).
+// out = beta out + in W_l^T, without the bias. `layer` may hold any matrix of layer l's shape.
 template <class T>
-inline void forward_layer(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *in, index in_stride,
-                          const T *ones, index ones_step, T *out) {
-    const Layer<T> &layer = net.layer[l - 1];
+inline void forward_layer(const Blas<T> &blas, const Network<T> &net, index l, const Layer<T> &layer, index rows,
+                          const T *in, T beta, T *out) {
     const index k = net.width[l - 1], n = net.width[l], n_pad = net.pad[l], k_pad = net.pad[l - 1];
     if (layer.transposed)
-        multiply_nn(blas, rows, n_pad, k, T(1), in, in_stride, layer.weight, layer.stride, T(0), out, n_pad);
+        multiply_nn(blas, rows, n_pad, k, T(1), in, k_pad, layer.weight, layer.stride, beta, out, n_pad);
     else
-        multiply_nt(blas, rows, n, k_pad, T(1), in, in_stride, layer.weight, layer.stride, T(0), out, n_pad);
-    if (layer.bias && ones)
-        small_product(rows, n, index(1), T(1), ones, ones_step, index(1), layer.bias, n, T(1), out, n_pad);
+        multiply_nt(blas, rows, n, k_pad, T(1), in, k_pad, layer.weight, layer.stride, beta, out, n_pad);
 }
 
-// Adds this layer's gradient D^T Z_{l-1} to `gradient` (beta = 1) or sets it (beta = 0); with `ones` the bias's too.
 template <class T>
-inline void layer_gradient(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *in,
-                           index in_stride, const T *ones, index ones_step, const T *delta, T beta,
-                           const Layer<T> &gradient) {
+inline void add_bias(const Network<T> &net, index l, const Layer<T> &layer, const Rows<T> &rows, T *out) {
+    if (!layer.bias) return;
+    const index n = net.width[l], n_pad = net.pad[l];
+    if (rows.product)
+        for (index r = 0; r < n; ++r) out[(rows.count - 1) * n_pad + r] += layer.bias[r];
+    else
+        small_product(rows.count, n, index(1), T(1), rows.ones, rows.ones_step, index(1), layer.bias, n, T(1), out,
+                      n_pad);
+}
+
+// gradient = beta gradient + D^T Z_{l-1}, the bias left alone.
+template <class T>
+inline void weight_gradient(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *in,
+                            const T *delta, T beta, const Layer<T> &gradient) {
     const index k = net.width[l - 1], n = net.width[l], n_pad = net.pad[l], k_pad = net.pad[l - 1];
     if (gradient.transposed)
-        multiply_tn(blas, k, n_pad, rows, T(1), in, in_stride, delta, n_pad, beta, gradient.weight, gradient.stride);
+        multiply_tn(blas, k, n_pad, rows, T(1), in, k_pad, delta, n_pad, beta, gradient.weight, gradient.stride);
     else
-        multiply_tn(blas, n, k_pad, rows, T(1), delta, n_pad, in, in_stride, beta, gradient.weight, gradient.stride);
-    if (gradient.bias && ones)
-        small_product(index(1), n, rows, T(1), ones, index(1), ones_step, delta, n_pad, beta, gradient.bias, n);
+        multiply_tn(blas, n, k_pad, rows, T(1), delta, n_pad, in, k_pad, beta, gradient.weight, gradient.stride);
 }
 
-// D_{l-1} = D_l W_l.
 template <class T>
-inline void backward_layer(const Blas<T> &blas, const Network<T> &net, index l, index rows, const T *delta, T *out) {
-    const Layer<T> &layer = net.layer[l - 1];
+inline void bias_gradient(const Network<T> &net, index l, const Rows<T> &rows, const T *delta, T beta,
+                          const Layer<T> &gradient) {
+    if (!gradient.bias) return;
+    const index n = net.width[l], n_pad = net.pad[l];
+    if (rows.product)
+        std::memcpy(gradient.bias, delta + (rows.count - 1) * n_pad, std::size_t(n) * sizeof(T));
+    else
+        small_product(index(1), n, rows.count, T(1), rows.ones, index(1), rows.ones_step, delta, n_pad, beta,
+                      gradient.bias, n);
+}
+
+// out = beta out + D_l W_l. `layer` may hold any matrix of layer l's shape.
+template <class T>
+inline void backward_layer(const Blas<T> &blas, const Network<T> &net, index l, const Layer<T> &layer, index rows,
+                           const T *delta, T beta, T *out) {
     const index k = net.width[l - 1], n = net.width[l], n_pad = net.pad[l], k_pad = net.pad[l - 1];
     if (layer.transposed)
-        multiply_nt(blas, rows, k, n_pad, T(1), delta, n_pad, layer.weight, layer.stride, T(0), out, k_pad);
+        multiply_nt(blas, rows, k, n_pad, T(1), delta, n_pad, layer.weight, layer.stride, beta, out, k_pad);
     else
-        multiply_nn(blas, rows, k_pad, n, T(1), delta, n_pad, layer.weight, layer.stride, T(0), out, k_pad);
+        multiply_nn(blas, rows, k_pad, n, T(1), delta, n_pad, layer.weight, layer.stride, beta, out, k_pad);
 }
 
 template <class T>
@@ -158,8 +175,14 @@ inline void transpose_first(const Network<T> &net, T *target) {
         for (index r = 0; r < out; ++r) target[in * pad + r] = layer.bias ? layer.bias[r] : T(0);
 }
 
+// D_1 of the product form is the first gradient, transposed: kept where it is, or written into plain storage.
 template <class T>
 inline void store_first_gradient(const Network<T> &net, const T *delta, const Layer<T> &gradient) {
+    if (gradient.transposed) {
+        if (net.bias && !gradient.bias)  // a row for a bias that this layer does not have
+            std::memset(gradient.weight + net.width[0] * gradient.stride, 0, std::size_t(net.pad[1]) * sizeof(T));
+        return;
+    }
     const index in = net.width[0], out = net.width[1], pad = net.pad[1];
     for (index r = 0; r < out; ++r)
         for (index a = 0; a < in; ++a) gradient.weight[r * gradient.stride + a] = delta[a * pad + r];
@@ -167,23 +190,20 @@ inline void store_first_gradient(const Network<T> &net, const T *delta, const La
         for (index r = 0; r < out; ++r) gradient.bias[r] = delta[in * pad + r];
 }
 
-// Z_1 .. Z_L of the product form; returns P^T (with its bias row).
+// Z_1 .. Z_L of the product form; returns Z_L = P^T (with its bias row).
 template <class T>
 inline const T *product_forward(const Blas<T> &blas, const Network<T> &net, const PassMemory<T> &memory,
                                 const T *&first) {
-    const index rows = product_rows(net), in_width = net.width[0];
-    const T *none = nullptr;
+    const Rows<T> rows{product_rows(net), true, nullptr, 0};
     first = net.layer[0].transposed ? net.layer[0].weight : memory.first;
     if (!net.layer[0].transposed) transpose_first(net, memory.first);
     const T *in = first;
     T *out = memory.activation;
     for (index l = 2; l <= net.depth; ++l) {
-        forward_layer(blas, net, l, rows, in, net.pad[l - 1], none, index(0), out);
-        // The identity's rows see no bias; the constant, its last row, sees all of them.
-        if (net.layer[l - 1].bias)
-            for (index r = 0; r < net.width[l]; ++r) out[in_width * net.pad[l] + r] += net.layer[l - 1].bias[r];
+        forward_layer(blas, net, l, net.layer[l - 1], rows.count, in, T(0), out);
+        add_bias(net, l, net.layer[l - 1], rows, out);
         in = out;
-        out += rows * net.pad[l];
+        out += rows.count * net.pad[l];
     }
     return in;
 }
@@ -225,23 +245,19 @@ inline double product_pass(const Blas<T> &blas, const Network<T> &net, const Dat
                           memory.residual, pad, beta, seed + in * pad, pad);
     }
     if (!gradient) return total;
+    const Rows<T> all{rows, true, nullptr, 0};
     const T *delta = seed;
     const T *activation = memory.activation;
     for (index l = 2; l < net.depth; ++l) activation += rows * net.pad[l];  // Z_L, behind Z_2 .. Z_{L-1}
     for (index l = net.depth; l >= 2; --l) {
         const T *input = l == 2 ? first : (activation -= rows * net.pad[l - 1]);
-        const T *none = nullptr;
-        layer_gradient(blas, net, l, rows, input, net.pad[l - 1], none, index(0), delta, T(0), gradient[l - 1]);
-        if (gradient[l - 1].bias)  // the constant's row
-            for (index r = 0; r < net.width[l]; ++r) gradient[l - 1].bias[r] = delta[in * net.pad[l] + r];
+        weight_gradient(blas, net, l, rows, input, delta, T(0), gradient[l - 1]);
+        bias_gradient(net, l, all, delta, T(0), gradient[l - 1]);
         T *below = l == 2 ? first_gradient : (delta == memory.delta[0] ? memory.delta[1] : memory.delta[0]);
-        backward_layer(blas, net, l, rows, delta, below);
+        backward_layer(blas, net, l, net.layer[l - 1], rows, delta, T(0), below);
         delta = below;
     }
-    if (!gradient[0].transposed)
-        store_first_gradient(net, delta, gradient[0]);
-    else if (net.bias && !gradient[0].bias)
-        std::memset(gradient[0].weight + in * gradient[0].stride, 0, std::size_t(net.pad[1]) * sizeof(T));
+    store_first_gradient(net, delta, gradient[0]);
     return total;
 }
 
@@ -252,14 +268,13 @@ inline double sample_pass(const Blas<T> &blas, const Network<T> &net, const Data
     double total = 0;
     for (index start = 0; start < data.samples; start += chunk) {
         const index rows = smaller(chunk, data.samples - start);
-        const T *ones = data.ones + start * data.ones_step;
+        const Rows<T> some{rows, false, data.ones + start * data.ones_step, data.ones_step};
         const T *in = data.x + start * data.x_stride;
-        index in_stride = data.x_stride;
         T *z = memory.activation;
         for (index l = 1; l <= net.depth; ++l) {
-            forward_layer(blas, net, l, rows, in, in_stride, ones, data.ones_step, z);
+            forward_layer(blas, net, l, net.layer[l - 1], rows, in, T(0), z);
+            add_bias(net, l, net.layer[l - 1], some, z);
             in = z;
-            in_stride = net.pad[l];
             z += chunk * net.pad[l];
         }
         T *residual = z - chunk * pad;
@@ -273,11 +288,11 @@ inline double sample_pass(const Blas<T> &blas, const Network<T> &net, const Data
         const T *activation = residual;
         for (index l = net.depth; l >= 1; --l) {
             const T *input = l == 1 ? data.x + start * data.x_stride : (activation -= chunk * net.pad[l - 1]);
-            layer_gradient(blas, net, l, rows, input, l == 1 ? data.x_stride : net.pad[l - 1], ones, data.ones_step,
-                           delta, beta, gradient[l - 1]);
+            weight_gradient(blas, net, l, rows, input, delta, beta, gradient[l - 1]);
+            bias_gradient(net, l, some, delta, beta, gradient[l - 1]);
             if (l == 1) break;
             T *below = delta == memory.delta[0] ? memory.delta[1] : memory.delta[0];
-            backward_layer(blas, net, l, rows, delta, below);
+            backward_layer(blas, net, l, net.layer[l - 1], rows, delta, T(0), below);
             delta = below;
         }
     }
@@ -297,15 +312,14 @@ inline void predict(const Blas<T> &blas, const Network<T> &net, const Data<T> &d
             product_residual(blas, net, data, start, rows, map, out + start * width);
             continue;
         }
+        const Rows<T> some{rows, false, data.ones + start * data.ones_step, data.ones_step};
         const T *in = data.x + start * data.x_stride;
-        index in_stride = data.x_stride;
         T *z = memory.activation;
         for (index l = 1; l <= net.depth; ++l) {
             T *target = l == net.depth ? out + start * width : z;
-            forward_layer(blas, net, l, rows, in, in_stride, data.ones + start * data.ones_step, data.ones_step,
-                          target);
+            forward_layer(blas, net, l, net.layer[l - 1], rows, in, T(0), target);
+            add_bias(net, l, net.layer[l - 1], some, target);
             in = z;
-            in_stride = net.pad[l];
             z += chunk * net.pad[l];
         }
     }

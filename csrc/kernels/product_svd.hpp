@@ -186,6 +186,12 @@ inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum
             memory.c[j * stride + i] = entry;
             memory.c_size[j * stride + i] = magnitude(entry);
         }
+    if (chain.rotated)  // small rows may be nothing but the rounding errors of the rotation
+        for (index j = 0; j < inner; ++j) {
+            double *size = memory.c_size + j * stride;
+            const double norm = square_root(dot(size, size, chain.rows));
+            for (index i = 0; i < chain.rows; ++i) size[i] = norm;
+        }
     for (index k = 0; k < chain.count; ++k) {
         const index outputs = chain.outputs[k], width = k == 0 ? chain.columns : chain.outputs[k - 1];
         if (k == 0) {

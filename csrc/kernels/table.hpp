@@ -24,14 +24,40 @@ struct DescentProblem {
     double rate, scale, decay, constant;
 };
 
+// One side of a block of the Hessian: the parameters of one layer. See kernels/assembly.hpp.
+struct AssemblySide {
+    std::int64_t outer, inner;
+    bool bias;
+};
+
+// H[(r,s),(p,q)] = U[r,p] V[s,q] + B[s,p] W[r,q]; rows of all four are padded so that whole vectors can be read.
 template <class T>
-struct KroneckerBlock {
-    const T *u;  // (row_outputs, column_outputs)
-    const T *v;  // (row_inputs [+1], column_inputs [+1])
-    std::int64_t row_outputs, row_inputs, column_outputs, column_inputs;
-    bool row_bias, column_bias;
-    T *out;
-    std::int64_t out_stride;
+struct AssemblyBlock {
+    const T *u, *v, *b, *w;  // b and w null: no functional part
+    std::int64_t outer_stride, inner_stride;
+};
+
+template <class T>
+struct Assembly {
+    std::int64_t row_layers, column_layers, total_rows;
+    const AssemblySide *rows, *columns;
+    const AssemblyBlock<T> *block;  // row_layers x column_layers
+    T *out;                         // contiguous
+    bool stream;                    // larger than the caches: write past them
+};
+
+// Everything a product with the Hessian needs. See kernels/hessian_product.hpp.
+template <class T>
+struct HessianProblem {
+    Network<T> network;
+    Data<T> data;
+    Rows<T> rows;
+    const T *const *activation;  // Z_0 ... Z_L
+    const T *const *delta;       // delta[l] = D_l, l = 1 ... L
+    const T *gram;               // scale X^T X of the product form
+    T scale;
+    T *scratch;
+    bool gauss_newton, functional;
 };
 
 // The product  first W_1^T W_2^T ... W_count^T,  whose singular values are wanted. See kernels/product_svd.hpp.
@@ -41,6 +67,7 @@ struct FactorChain {
     std::int64_t count;
     const double *const *weight;  // weight[k] is (outputs[k], outputs[k-1]), row-major; outputs[-1] = columns
     const std::int64_t *outputs;
+    bool rotated;      // an orthogonal matrix acted on the rows of `first`: rounding goes with its columns
     double tolerance;  // a singular value of an equilibrated factor at or below this, relatively, counts as zero
 };
 
@@ -60,7 +87,12 @@ struct KernelsFor {
     std::int64_t (*pass_scratch)(const Network<T> &, std::int64_t samples, bool product);
     std::int64_t (*descend)(const Blas<T> &, const DescentProblem<T> &, std::int64_t steps, double target,
                             double *losses, DescentStop *stop);
-    void (*kronecker)(const KroneckerBlock<T> &, T *scratch);
+    void (*assemble)(const Assembly<T> &, std::int64_t first_row, std::int64_t last_row, T *scratch);
+    std::int64_t (*hessian_scratch)(const Network<T> &, std::int64_t rows);
+    void (*hessian_prepare)(const Blas<T> &, const HessianProblem<T> &, T *const *activation, T *const *delta,
+                            T *gram);
+    void (*hessian_product)(const Blas<T> &, const HessianProblem<T> &, const Layer<T> *direction,
+                            const Layer<T> *product);
 };
 
 struct Kernels {
@@ -71,6 +103,9 @@ struct Kernels {
     // Singular values of factor[count-1] ... factor[0], descending, into `values` (min of all dimensions).
     void (*product_svd)(const FactorChain &, double *values, FactorSpectrum *spectrum, double *scratch);
     std::int64_t (*product_svd_scratch)(const FactorChain &);
+    // r := triangular factor of [r; c]; see kernels/tall_qr.hpp.
+    void (*append_rows)(double *r, double *c, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                        double *work);
 
     template <class T>
     const KernelsFor<T> &of() const;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -10,8 +11,12 @@ from numpy.typing import NDArray
 
 from hesskern import _core
 from hesskern._array import Array
-from hesskern.backends.protocol import Layers, ProductSvd, Stop
+from hesskern.backends.protocol import Block, HessianProduct, Layers, ProductSvd, Side, Stop
 from hesskern.problem import Data
+
+#: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
+_THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+_THREADS_FROM_BYTES = 16 << 20
 
 
 def _load_blas() -> str:
@@ -76,18 +81,34 @@ class CppBackend:
         value = _core.squared_residual(net.weights, net.biases, data.X, data.ones, data.Y, scale, flat)
         return value, flat
 
-    def descent(
-        self, net: Layers, data: Data, *, rate: float, scale: float, decay: float, rtol: float
-    ) -> CppDescent:
+    def descent(self, net: Layers, data: Data, *, rate: float, scale: float, decay: float, rtol: float) -> CppDescent:
         return CppDescent(net, data, rate, scale, decay, rtol)
 
-    def kronecker(self, output_factor: Array, input_factor: Array, *, bias: bool, out: Array) -> None:
-        _core.kronecker(output_factor, input_factor, bias, out)
+    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
+        threads = _THREADS if out.nbytes >= _THREADS_FROM_BYTES else 1
+        _core.assemble(rows, columns, blocks, out, threads)
+
+    def hessian_product(
+        self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
+    ) -> HessianProduct:
+        product: HessianProduct = _core.HessianProduct(
+            net.weights, net.biases, data.X, data.ones, data.Y, scale, decay, gauss_newton, functional
+        )
+        return product
+
+    def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
+        triangle: NDArray[np.float64] = _core.triangular_factor(parts)
+        return triangle
 
     def product_svd(
-        self, first: NDArray[np.float64], weights: Sequence[NDArray[np.float64]], tolerance: float
+        self,
+        first: NDArray[np.float64],
+        weights: Sequence[NDArray[np.float64]],
+        tolerance: float,
+        *,
+        rotated: bool = False,
     ) -> ProductSvd:
-        return ProductSvd(*_core.product_svd(first, weights, tolerance))
+        return ProductSvd(*_core.product_svd(first, weights, tolerance, rotated))
 
 
 BACKEND = CppBackend()

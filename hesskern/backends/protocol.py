@@ -57,6 +57,30 @@ class Descent(Protocol):
         """Go back to these parameters."""
 
 
+class Side(NamedTuple):
+    """The parameters of one layer on one side of a dense block: ``outer * (inner + bias)`` of them."""
+
+    outer: int
+    inner: int
+    bias: bool  # a last inner index, the constant input, whose parameters stand behind all others
+
+
+class Block(NamedTuple):
+    """``H[(r,s),(p,q)] = U[r,p] V[s,q] + B[s,p] W[r,q]``, r and p outer, s and q inner indices."""
+
+    U: Array
+    V: Array
+    B: Array | None = None
+    W: Array | None = None
+
+
+class HessianProduct(Protocol):
+    """Products with a Hessian, whatever does not depend on the vector kept."""
+
+    def apply(self, v: Array, out: Array) -> None:
+        """Write H v into `out`; both (P,) or (P, k), C-contiguous, in `named_parameters()` order."""
+
+
 class Backend(Protocol):
     """The kernels; arguments are checked, C-contiguous, of one dtype."""
 
@@ -76,10 +100,26 @@ class Backend(Protocol):
     def descent(self, net: Layers, data: Data, *, rate: float, scale: float, decay: float, rtol: float) -> Descent:
         """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``; ``rtol < 0`` never converges."""
 
-    def kronecker(self, output_factor: Array, input_factor: Array, *, bias: bool, out: Array) -> None:
-        """Write ``output_factor ⊗ input_factor`` into `out`, in the order weight (row-major), then bias."""
+    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
+        """Write a dense block of the Hessian, one `Block` for each pair of sides (row-major), into `out`."""
+
+    def hessian_product(
+        self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
+    ) -> HessianProduct:
+        """Return products with ``scale * (the parts asked for) + decay * I`` at these weights."""
+
+    def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
+        """Return R (n, n) of the thin QR of these matrices side by side; any strides, rows of zeros if they are few."""
 
     def product_svd(
-        self, first: NDArray[np.float64], weights: Sequence[NDArray[np.float64]], tolerance: float
+        self,
+        first: NDArray[np.float64],
+        weights: Sequence[NDArray[np.float64]],
+        tolerance: float,
+        *,
+        rotated: bool = False,
     ) -> ProductSvd:
-        """Return the singular values of ``first @ W_1.T @ W_2.T ...`` and its rank."""
+        """Return the singular values of ``first @ W_1.T @ W_2.T ...`` and its rank.
+
+        `rotated`: `first` is a triangular factor, whose small rows may be nothing but rounding errors.
+        """

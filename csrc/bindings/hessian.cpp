@@ -1,0 +1,139 @@
+// Products with the Hessian, as an object that keeps everything that does not depend on the vector.
+#include <atomic>
+
+#include "bindings/layout.hpp"
+#include "bindings/module.hpp"
+
+namespace hesskern::bindings {
+
+namespace {
+
+template <class T>
+class Products {
+  public:
+    Products(const NetworkView<T> &view, const DataView<T> &given, double scale, double decay, bool gauss_newton,
+             bool functional)
+        : layout_(view, kernels().of<T>().product_form(view.network(), given.data.samples, true)),
+          samples_(layout_.copy(given.data)),
+          weights_(make_buffer<T>(layout_.count())),
+          direction_(make_buffer<T>(layout_.count())),
+          product_(make_buffer<T>(layout_.count())),
+          layer_(layout_.over(weights_.get())),
+          direction_layer_(layout_.over(direction_.get())),
+          product_layer_(layout_.over(product_.get())),
+          decay_(T(decay)) {
+        std::vector<T> flat;
+        for (std::size_t l = 0; l < layer_.size(); ++l) {
+            const Layer<T> &from = view.layers()[l];
+            flat.insert(flat.end(), from.weight, from.weight + view.width()[l] * view.width()[l + 1]);
+            if (from.bias) flat.insert(flat.end(), from.bias, from.bias + view.width()[l + 1]);
+        }
+        layout_.pack(flat.data(), 1, weights_.get());
+
+        const Network<T> network = layout_.network(layer_);
+        const Data<T> &data = samples_.data;
+        const bool product = layout_.product();
+        const index rows = product ? network.width[0] + (network.bias ? 1 : 0) : data.samples;
+        index activations = 0;
+        for (const index pad : layout_.pad()) activations += rows * pad;
+        memory_ = make_buffer<T>(2 * activations + (product ? rows * rows : 0));
+        T *next = memory_.get();
+        std::vector<T *> activation, delta;
+        for (const index pad : layout_.pad()) {
+            activation.push_back(next);
+            delta.push_back(next + rows * pad);
+            next += 2 * rows * pad;
+        }
+        if (product)
+            activation[1] = layer_[0].weight;
+        else
+            activation[0] = samples_.x.get();
+        activation_.assign(activation.begin(), activation.end());
+        delta_.assign(delta.begin(), delta.end());
+        const KernelsFor<T> &k = kernels().of<T>();
+        const index scratch = std::max(k.hessian_scratch(network, rows), data.samples * layout_.pad().back());
+        scratch_ = make_buffer<T>(scratch);
+        problem_ = {network, data,     {rows, product, data.ones, data.ones_step},
+                    activation_.data(), delta_.data(), next, T(scale), scratch_.get(), gauss_newton, functional};
+        k.hessian_prepare(blas<T>(), problem_, activation.data(), delta.data(), next);
+    }
+
+    // `columns` vectors, column j of the row-major (P, columns) array.
+    void apply(const T *v, T *out, index columns) {
+        if (running_.exchange(true)) throw std::runtime_error("this Hessian is multiplying in another thread already");
+        for (index j = 0; j < columns; ++j) {
+            layout_.pack(v + j, columns, direction_.get());
+            kernels().of<T>().hessian_product(blas<T>(), problem_, direction_layer_.data(), product_layer_.data());
+            layout_.unpack(product_.get(), out + j, columns);
+        }
+        if (decay_ != T(0))
+            for (index k = 0; k < layout_.size() * columns; ++k) out[k] += decay_ * v[k];
+        running_ = false;
+    }
+
+    index size() const { return layout_.size(); }
+
+  private:
+    Layout<T> layout_;
+    typename Layout<T>::Samples samples_;
+    Buffer<T> weights_, direction_, product_, memory_, scratch_;
+    std::vector<Layer<T>> layer_, direction_layer_, product_layer_;
+    std::vector<const T *> activation_, delta_;
+    HessianProblem<T> problem_{};
+    T decay_;
+    std::atomic<bool> running_ = false;
+};
+
+class HessianProduct {
+  public:
+    HessianProduct(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
+                   const py::array &y, double scale, double decay, bool gauss_newton, bool functional) {
+        const auto make = [&]<class T>(std::unique_ptr<Products<T>> &target) {
+            const NetworkView<T> view(weights, biases);
+            const DataView<T> data(x, ones, y, view.width().front(), view.width().back());
+            target = std::make_unique<Products<T>>(view, data, scale, decay, gauss_newton, functional);
+        };
+        if (holds_float32(x))
+            make(f32_);
+        else
+            make(f64_);
+    }
+
+    void apply(const py::array &v, const py::array &out) {
+        if (f32_)
+            apply_to(*f32_, v, out);
+        else
+            apply_to(*f64_, v, out);
+    }
+
+  private:
+    template <class T>
+    static void apply_to(Products<T> &products, const py::array &v, const py::array &out) {
+        const bool vector = v.ndim() == 1;
+        const index columns = vector || v.ndim() != 2 ? 1 : v.shape(1);
+        const index size = products.size();
+        const py::array from = vector ? checked<T>(v, "v", {size}) : checked<T>(v, "v", {size, columns});
+        py::array to = vector ? checked<T>(out, "out", {size}) : checked<T>(out, "out", {size, columns});
+        const T *source = read<T>(from);
+        T *target = written<T>(to, "out");
+        py::gil_scoped_release release;
+        products.apply(source, target, columns);
+    }
+
+    std::unique_ptr<Products<float>> f32_;
+    std::unique_ptr<Products<double>> f64_;
+};
+
+}  // namespace
+
+void bind_hessian(py::module_ &module) {
+    py::class_<HessianProduct>(module, "HessianProduct", "Products of the Hessian with vectors, in closed form.")
+        .def(py::init<const py::sequence &, const py::sequence &, const py::array &, const py::object &,
+                      const py::array &, double, double, bool, bool>(),
+             py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"), py::arg("scale"),
+             py::arg("decay"), py::arg("gauss_newton"), py::arg("functional"))
+        .def("apply", &HessianProduct::apply, py::arg("v"), py::arg("out"),
+             "H v into out; v is (P,) or (P, k), in named_parameters() order.");
+}
+
+}  // namespace hesskern::bindings

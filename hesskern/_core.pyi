@@ -1,0 +1,150 @@
+"""
+Kernels of hesskern; use the functions of the package instead.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "Descent",
+    "HessianProduct",
+    "assemble",
+    "available_isas",
+    "forward",
+    "isa",
+    "load_blas",
+    "product_svd",
+    "squared_residual",
+    "triangular_factor",
+    "unload_blas",
+    "version",
+]
+
+class Descent:
+    """
+    Full-batch gradient descent, resumable between calls of run().
+    """
+    def __init__(
+        self,
+        weights: collections.abc.Sequence[typing.Any],
+        biases: collections.abc.Sequence[typing.Any],
+        X: numpy.ndarray,
+        ones: typing.Any,
+        Y: numpy.ndarray,
+        rate: typing.SupportsFloat | typing.SupportsIndex,
+        scale: typing.SupportsFloat | typing.SupportsIndex,
+        decay: typing.SupportsFloat | typing.SupportsIndex,
+        constant: typing.SupportsFloat | typing.SupportsIndex,
+        rtol: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None: ...
+    def parameters(self, out: numpy.ndarray) -> None:
+        """
+        The current parameters, flat, into out.
+        """
+    def run(self, losses: numpy.ndarray) -> str:
+        """
+        Take up to len(losses) steps, writing the loss each one started from; 'running', 'converged' or 'diverged'.
+        """
+    def set_parameters(self, flat: numpy.ndarray, steps: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Go back to these parameters and this number of steps.
+        """
+    @property
+    def product_form(self) -> bool:
+        """
+        Whether the product of the weights, not the samples, goes through the layers.
+        """
+    @property
+    def steps(self) -> int:
+        """
+        Steps taken.
+        """
+
+class HessianProduct:
+    """
+    Products of the Hessian with vectors, in closed form.
+    """
+    def __init__(
+        self,
+        weights: collections.abc.Sequence[typing.Any],
+        biases: collections.abc.Sequence[typing.Any],
+        X: numpy.ndarray,
+        ones: typing.Any,
+        Y: numpy.ndarray,
+        scale: typing.SupportsFloat | typing.SupportsIndex,
+        decay: typing.SupportsFloat | typing.SupportsIndex,
+        gauss_newton: bool,
+        functional: bool,
+    ) -> None: ...
+    def apply(self, v: numpy.ndarray, out: numpy.ndarray) -> None:
+        """
+        H v into out; v is (P,) or (P, k), in named_parameters() order.
+        """
+
+def assemble(
+    rows: collections.abc.Sequence[typing.Any],
+    columns: collections.abc.Sequence[typing.Any],
+    blocks: collections.abc.Sequence[typing.Any],
+    out: numpy.ndarray,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> None:
+    """
+    Dense blocks U[r,p] V[s,q] + B[s,p] W[r,q] into out; sides are (outer, inner, bias), blocks (U, V, B, W).
+    """
+
+def forward(
+    weights: collections.abc.Sequence[typing.Any],
+    biases: collections.abc.Sequence[typing.Any],
+    X: numpy.ndarray,
+    out: numpy.ndarray,
+) -> None:
+    """
+    Predictions (N, o) of X (N, i) into out.
+    """
+
+def load_blas(capi: dict[str, typing.Any]) -> None:
+    """
+    Use the BLAS of `scipy.linalg.cython_blas.__pyx_capi__`; ImportError where it does not fit.
+    """
+
+def product_svd(
+    first: numpy.ndarray,
+    weights: collections.abc.Sequence[typing.Any],
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    rotated: bool = False,
+) -> tuple[typing.Any, ...]:
+    """
+    Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).
+    """
+
+def squared_residual(
+    weights: collections.abc.Sequence[typing.Any],
+    biases: collections.abc.Sequence[typing.Any],
+    X: numpy.ndarray,
+    ones: typing.Any,
+    Y: numpy.ndarray,
+    scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    gradient: typing.Any = None,
+) -> float:
+    """
+    Squared norm of the residual; with `gradient` (flat) the gradient of scale/2 times it.
+    """
+
+def triangular_factor(parts: collections.abc.Sequence[typing.Any]) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    R (n, n) of the QR decomposition of the parts side by side, read a few rows at a time.
+    """
+
+def unload_blas() -> None:
+    """
+    Use hesskern's own loops for every product, whatever its size.
+    """
+
+available_isas: tuple[str, ...]
+isa: str
+version: str

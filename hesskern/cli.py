@@ -1,0 +1,184 @@
+"""The command ``hesskern``.
+
+Exit codes: 0 done; 1 the demo ran and something does not agree; 2 it cannot be done as asked, one sentence on stderr
+says why; 130 stopped by Ctrl-C; 141 nobody reads the output any more. Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hesskern import _core, backends
+
+if TYPE_CHECKING:
+    from hesskern.demo import Demo
+
+AGREE, DISAGREE, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+
+
+class RefusedError(Exception):
+    """The command cannot do what it was asked for; the message says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; default: those of this process.
+
+    Examples
+    --------
+    >>> from hesskern.cli import main
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    hesskern ...
+    0
+    """
+    try:
+        try:
+            arguments = _parser().parse_args(argv)
+            code: int = arguments.command(arguments)
+        except SystemExit as stop:  # argparse: --help, --version, or a usage error it has printed
+            code = stop.code if isinstance(stop.code, int) else REFUSED
+        sys.stdout.flush()
+    except RefusedError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("hesskern: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return UNREAD
+    except OSError as error:  # the output's disk is full, say; paths are checked where they are used
+        _discard_output()
+        return _refuse(f"cannot write the output: {error.strerror or error}")
+    except MemoryError as error:
+        return _refuse(str(error) or "out of memory")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hesskern", description="Exact curvature of linear networks: Hessians, condition numbers, ranks."
+    )
+    parser.add_argument("--version", action="version", version=f"hesskern {_core.version}")
+    commands = parser.add_subparsers(required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="174 or 5345? The case this package started with",
+        description="Train a 5-100-5 linear network, take the condition number of its Hessian with respect to W_2 in "
+        "every way that was in play, and say which is right and why. Exit code 1 if something does not agree.",
+    )
+    demo.add_argument(
+        "--plot", metavar="FILE", help="also write a picture; the suffix says which kind: .png, .svg, .pdf"
+    )
+    demo.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    demo.add_argument("--backend", metavar="NAME", help=f"compute with this backend: {', '.join(backends.names())}")
+    demo.set_defaults(command=_demo)
+
+    info = commands.add_parser(
+        "info",
+        help="versions, instruction set, BLAS, threads, GPU",
+        description="Print what is running: versions, backend, instruction set, BLAS with its threads, GPU.",
+    )
+    info.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    _check_backend(arguments.backend)
+    if arguments.plot is not None:
+        _picture(arguments.plot, None)
+    from hesskern import demo  # noqa: PLC0415 - not needed by the other commands
+
+    result = demo.run(arguments.backend, say=_say)
+    try:
+        if arguments.plot is not None:
+            _say("drawing")
+            _picture(arguments.plot, result)
+    finally:  # what was computed is shown, also where the disk was full or Ctrl-C came
+        print(_json(result.as_dict()) if arguments.json else result.describe(), flush=True)
+    for failure in result.failures:
+        print(f"hesskern demo: {failure}.", file=sys.stderr)
+    return AGREE if result.ok else DISAGREE
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    _check_backend(None)
+    from hesskern import info  # noqa: PLC0415 - not needed by the other commands
+
+    found = info()
+    print(_json(found) if arguments.json else _table(found), flush=True)
+    return AGREE
+
+
+def _check_backend(name: str | None) -> None:
+    if name is not None and name not in backends.names():
+        raise RefusedError(f"--backend is {name!r}; expected one of {', '.join(map(repr, backends.names()))}.")
+    try:
+        backends.get(name)
+    except (ValueError, ImportError) as error:  # HESSKERN_BACKEND is wrong, or the backend cannot be loaded
+        raise RefusedError(str(error)) from error
+
+
+def _picture(path: str, result: Demo | None) -> None:
+    """Write the picture, or where there is nothing to draw yet, see whether it could be written."""
+    from hesskern import plot  # noqa: PLC0415 - not needed by the other commands
+
+    try:
+        if result is None:
+            plot.check_path(path)
+        else:
+            plot.save_demo(result, path)
+    except (ImportError, ValueError) as error:
+        raise RefusedError(f"--plot: {error}") from error
+    except OSError as error:
+        raise RefusedError(f"--plot: cannot write {path!r}: {error.strerror or error}.") from error
+
+
+def _say(doing: str) -> None:
+    """Say on a terminal what takes the time; a program that reads stderr gets errors only."""
+    if sys.stderr.isatty():
+        print(f"hesskern: {doing} ...", file=sys.stderr, flush=True)
+
+
+def _json(found: dict[str, Any]) -> str:
+    return json.dumps(found, allow_nan=False)
+
+
+def _table(found: dict[str, Any]) -> str:
+    rows: list[tuple[str, str]] = []
+    for name, value in found.items():
+        label = name.replace("_", " ")
+        if isinstance(value, dict):
+            rows += [(key, "not installed" if item is None else str(item)) for key, item in value.items()]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            rows += [(label, ", ".join(f"{key} {part}" for key, part in item.items())) for item in value]
+        elif isinstance(value, list):
+            rows.append((label, ", ".join(map(str, value))))
+        else:
+            rows.append((label, "none" if value is None else str(value)))
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {text}".rstrip() for label, text in rows)
+
+
+def _refuse(why: str) -> int:
+    print(f"hesskern: {why}", file=sys.stderr)
+    return REFUSED
+
+
+def _discard_output() -> None:
+    """Send what is still buffered for stdout nowhere, or the interpreter fails on it again when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is no real file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

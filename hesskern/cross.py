@@ -1,0 +1,125 @@
+"""A block of the Hessian between two layers: rectangular."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from hesskern import backends, checks
+from hesskern._array import Array
+from hesskern.assembly import grid
+from hesskern.condition import Condition, from_singular_values
+from hesskern.factors import Factors, Mode
+from hesskern.hessian import Hessian
+from hesskern.network import LinearNetwork
+from hesskern.operator import dense_target
+from hesskern.selection import Part, part_size
+
+if TYPE_CHECKING:
+    from hesskern.loss import SquaredLoss
+
+
+class CrossBlock(LinearOperator):
+    """Second derivatives between the parameters of two layers, ``H.block(row, column)``.
+
+    Its transpose is ``H.block(column, row)``. It has singular values in place of eigenvalues.
+    """
+
+    def __init__(self, loss: SquaredLoss, net: LinearNetwork, row: Part, column: Part, mode: Mode) -> None:
+        self._loss, self._net, self._mode = loss, net, mode
+        self.row, self.column = row, column
+        self._backend = backends.get(loss.backend)
+        super().__init__(np.dtype(net.dtype), (part_size(net, row), part_size(net, column)))
+
+    @cached_property
+    def _around(self) -> Hessian:
+        """The Hessian over both layers, in `named_parameters()` order."""
+        both = sorted((self.row, self.column), key=lambda part: part.layer)
+        return Hessian(self._loss, self._net, both, self._mode)
+
+    def _matmat(self, V: Array) -> Array:
+        return self._corner(V, given_first=self.column.layer < self.row.layer)
+
+    def _rmatmat(self, V: Array) -> Array:
+        return self._corner(V, given_first=self.row.layer < self.column.layer)
+
+    def _corner(self, V: Array, *, given_first: bool) -> Array:
+        """Return the product of the off-diagonal corner: zeros for the other layer, its rows of the result."""
+        total, given = self._around.shape[0], len(V)
+        full = np.zeros((total, V.shape[1]), np.result_type(V.dtype, self.dtype))
+        full[slice(0, given) if given_first else slice(total - given, total)] = V
+        product: Array = self._around.matmat(full)
+        return product[given:] if given_first else product[: total - given]
+
+    def _matvec(self, v: Array) -> Array:
+        return self._matmat(np.reshape(v, (-1, 1)))[:, 0]
+
+    def _rmatvec(self, v: Array) -> Array:
+        return self._rmatmat(np.reshape(v, (-1, 1)))[:, 0]
+
+    def _transpose(self) -> CrossBlock:
+        return CrossBlock(self._loss, self._net, self.column, self.row, self._mode)
+
+    _adjoint = _transpose
+
+    def toarray(self, out: Array | None = None, vec: str = "row") -> Array:
+        """Return the dense block; arguments as for `Hessian.toarray`."""
+        checks.one_of(vec, "vec", ("row", "column"))
+        what = f"block of layers {self.row.layer} and {self.column.layer}"
+        out = dense_target(out, self.shape, self.dtype, what)
+        factors = Factors(self._net, self._loss.data(bias=self._net.has_bias, reduced=True), self._loss.scale)
+        self._backend.assemble(*grid(factors, (self.row,), (self.column,), self._mode, vec, self.dtype), out)
+        return out
+
+    def diagonal(self) -> Array:
+        """Return the main diagonal of the rectangle."""
+        return np.diagonal(self.toarray()).copy()
+
+    def trace(self) -> float:
+        """Return the sum of the main diagonal."""
+        return float(np.sum(self.diagonal(), dtype=np.float64))
+
+    def svdvals(self) -> NDArray[np.float64]:
+        """Return the singular values, descending, of the dense block."""
+        values: NDArray[np.float64] = np.linalg.svd(self.toarray().astype(np.float64), compute_uv=False)
+        return values
+
+    def condition(self) -> Condition:
+        """Return largest over smallest nonzero singular value, with the decision about the rank."""
+        return from_singular_values(self.svdvals(), self.shape, float(np.finfo(self.dtype).eps))
+
+    def cond(self) -> float:
+        """Return the condition number; NaN for the zero matrix."""
+        return self.condition().value
+
+    def rank(self) -> int:
+        """Return the numerical rank."""
+        return self.condition().rank
+
+    def gauss_newton(self) -> CrossBlock:
+        """Return the Gauss-Newton part of the block."""
+        return CrossBlock(self._loss, self._net, self.row, self.column, "gauss_newton")
+
+    def functional(self) -> CrossBlock:
+        """Return the functional part of the block."""
+        return CrossBlock(self._loss, self._net, self.row, self.column, "functional")
+
+    def _not_symmetric(self, *_args: Any, **_options: Any) -> Any:
+        """Raise: a rectangular block has no eigenvalues."""
+        raise ValueError(
+            f"the block of layers {self.row.layer} and {self.column.layer} has shape {self.shape} and is not "
+            "symmetric: it has no eigenvalues, inverse or determinant. Use svdvals(), rank() or condition()."
+        )
+
+    spectrum = eigvalsh = eigh = solve = logdet = _not_symmetric
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CrossBlock, (self._loss, self._net, self.row, self.column, self._mode)
+
+    def __repr__(self) -> str:
+        layers = f"layers {self.row.layer} and {self.column.layer}"
+        return f"<{self.shape[0]}x{self.shape[1]} Hessian block of {layers} with dtype={self.dtype}>"

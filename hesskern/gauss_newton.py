@@ -1,0 +1,57 @@
+"""Eigenvalues of the Gauss-Newton matrix as squared singular values of the Jacobian.
+
+Squaring first, by forming ``J.T J``, would lose half of the digits. For two layers the Jacobian falls apart: in the
+basis of the left singular vectors of W_2 the outputs do not mix, and what belongs to the singular value s is
+``[s X, X W_1.T]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hesskern import memory
+from hesskern.assembly import inner_indices, interleaved
+from hesskern.basis import DenseBasis, Eigenbasis, Values, ValuesOnly
+from hesskern.factors import Factors
+from hesskern.selection import Part
+
+
+def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -> Eigenbasis:
+    """Return the eigenbasis of ``J.T J`` for the selected parameters; `lift`: with eigenvectors."""
+    weights, scale = factors.weights, factors.scale
+    inner = [factors.inputs[part.layer][:, inner_indices(part, weights[part.layer].shape[1])] for part in parts]
+    outer = [factors.above[part.layer] for part in parts]
+    outputs, rows = len(weights[-1]), len(factors.X)
+    size = sum(matrix.shape[1] * len(weights[part.layer]) for matrix, part in zip(inner, parts, strict=True))
+    largest = max(size, outputs * rows)
+    if not lift and factors.depth == 2 and len(parts) == 2 and outer[0] is not None:
+        strengths = np.linalg.svd(outer[0], compute_uv=False)
+        found = [_svdvals(np.hstack([s * inner[0], inner[1]])) for s in strengths]
+        # Outputs that W_2 does not reach see the last layer only.
+        found += [_svdvals(inner[1])] * (outputs - len(strengths))
+        nonzero: Values = scale * np.concatenate(found) ** 2
+        return ValuesOnly(nonzero, zeros=size - len(nonzero), dense_size=largest)
+    memory.require(
+        3 * 8 * size * max(outputs * rows, size if lift else 1),
+        f"the Jacobian of {outputs * rows} x {size} that is left after all reductions",
+        "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+    )
+    pieces = []
+    for top, matrix, part in zip(outer, inner, parts, strict=True):
+        piece = np.kron(np.eye(outputs) if top is None else top, matrix)
+        pieces.append(piece[:, interleaved(matrix.shape[1], len(weights[part.layer]), part)])
+    jacobian = np.hstack(pieces)
+    if not lift:
+        values: Values = scale * _svdvals(jacobian) ** 2
+        return ValuesOnly(values, zeros=size - len(values), dense_size=largest)
+    _, sigma, vectors = np.linalg.svd(jacobian, full_matrices=True)
+    padded = np.zeros(size)
+    padded[: len(sigma)] = scale * sigma**2
+    return DenseBasis(padded, vectors.T, dense_size=largest)
+
+
+def _svdvals(matrix: Values) -> Values:
+    values: Values = np.linalg.svd(matrix, compute_uv=False)
+    return values

@@ -1,0 +1,262 @@
+"""What every curvature operator can do, from products, a dense assembly and an eigenbasis."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from hesskern import checks, memory
+from hesskern._array import Array
+from hesskern.basis import Eigenbasis
+from hesskern.condition import Condition, from_spectrum
+from hesskern.spectrum import Spectrum
+
+Which = Literal["LA", "SA", "LM", "SM"]
+WHICH = ("LA", "SA", "LM", "SM")
+
+
+class CurvatureOperator(LinearOperator):
+    """A symmetric operator of a linear network's curvature; made by ``loss.hessian``, not directly.
+
+    A SciPy ``LinearOperator``: it goes into ``eigsh``, ``lobpcg``, ``cg`` or ``minres`` as it is.
+    """
+
+    #: Multiple of the identity that is part of the operator (weight decay).
+    _shift: float
+    dtype: np.dtype[np.floating[Any]]
+    shape: tuple[int, int]
+
+    # What a subclass provides -----------------------------------------------------------------------------------------
+
+    def _apply(self, V: Array) -> Array:
+        """Return the product with a C-contiguous (P,) or (P, k) array of a float dtype."""
+        raise NotImplementedError  # abstract
+
+    def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
+        """Return the eigenbasis without the shift; `lift`: with eigenvectors, not only eigenvalues."""
+        raise NotImplementedError  # abstract
+
+    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
+        """Return the absolute tolerance for a zero eigenvalue, and the absolute error of an eigenvalue."""
+        raise NotImplementedError  # abstract
+
+    def diagonal(self) -> Array:
+        """Return the diagonal (P,), exact, from the factors."""
+        raise NotImplementedError  # abstract
+
+    def trace(self) -> float:
+        """Return the trace, exact, from the factors."""
+        raise NotImplementedError  # abstract
+
+    # Products ---------------------------------------------------------------------------------------------------------
+
+    def __matmul__(self, other: Any) -> Any:
+        if type(other) is np.ndarray and other.dtype == self.dtype and other.ndim in (1, 2):
+            if other.shape[0] != self.shape[1]:
+                raise ValueError(f"v has shape {other.shape}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
+            return self._apply(other if other.flags.c_contiguous else np.ascontiguousarray(other))
+        return super().__matmul__(other)
+
+    def _matmat(self, V: Array) -> Array:
+        V = np.asarray(V)
+        if np.iscomplexobj(V):
+            real: Array = self._matmat(V.real)
+            return real + 1j * self._matmat(V.imag)
+        return self._apply(np.ascontiguousarray(V, dtype=np.result_type(V.dtype, self.dtype)))
+
+    def _matvec(self, v: Array) -> Array:
+        return self._matmat(np.ravel(v))
+
+    def _adjoint(self) -> CurvatureOperator:
+        return self
+
+    def _transpose(self) -> CurvatureOperator:
+        return self
+
+    # Eigenvalues ------------------------------------------------------------------------------------------------------
+
+    def spectrum(self) -> Spectrum:
+        """Return all eigenvalues with their multiplicities.
+
+        Hidden layers wider than their neighbours together are reduced first, exactly, so the cost is that of one thin
+        QR of their weights and of one eigenproblem of the reduced size: for two layers at most ``(i+o)²``, whatever
+        the width.
+
+        Raises
+        ------
+        MemoryError
+            If the reduced eigenproblem does not fit in the memory that is free.
+        """
+        return self._eigenbasis(lift=False).groups.shifted(self._shift)
+
+    def eigvalsh(self) -> NDArray[np.float64]:
+        """Return all P eigenvalues, ascending."""
+        return self.spectrum().expand()
+
+    def eigh(self, k: int | None = None, which: Which = "LA", *, dense: bool = True) -> tuple[NDArray[np.float64], Any]:
+        """Return eigenvalues (ascending) and orthonormal eigenvectors in full coordinates.
+
+        Parameters
+        ----------
+        k : int, optional
+            How many; default: all P.
+        which : {"LA", "SA", "LM", "SM"}
+            Largest or smallest, algebraically or in magnitude.
+        dense : bool
+            Eigenvectors as a (P, k) array; otherwise as a LinearOperator of that shape, which stores factors only.
+
+        Returns
+        -------
+        values : (k,) array
+        vectors : (P, k) array or LinearOperator
+            Column j belongs to ``values[j]``.
+
+        Raises
+        ------
+        MemoryError
+            If they would not fit.
+        """
+        size = self.shape[0]
+        count = size if k is None else checks.integer(k, "k", 1)
+        if count > size:
+            raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
+        checks.one_of(which, "which", WHICH)
+        basis = self._eigenbasis(lift=True)
+        values = basis.values + self._shift
+        order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
+        chosen = order[:count] if which in ("SA", "SM") else order[size - count :]
+        chosen = chosen[np.argsort(values[chosen], kind="stable")]
+        vectors = Eigenvectors(basis, chosen, size)
+        return values[chosen], vectors.toarray() if dense else vectors
+
+    def condition(self) -> Condition:
+        """Return the condition number with rank, tolerance, gap and uncertainty; see `Condition`.
+
+        Largest over smallest nonzero absolute eigenvalue. An eigenvalue counts as zero when rounding alone could have
+        made it: below size times the rounding unit of the largest, or below the rounding error of the residual's part.
+        """
+        basis = self._eigenbasis(lift=False)
+        tolerance, error = self._tolerances(basis)
+        return from_spectrum(basis.groups, self._shift, tolerance, error)
+
+    def cond(self) -> float:
+        """Return the condition number; NaN for the zero matrix."""
+        return self.condition().value
+
+    def rank(self) -> int:
+        """Return the numerical rank."""
+        return self.condition().rank
+
+    # Solving ----------------------------------------------------------------------------------------------------------
+
+    def solve(self, b: Array, damping: float = 0.0, *, rcond: float | None = None) -> Array:
+        """Return x with ``(H + damping I) x = b``, exactly, in the eigenbasis.
+
+        Parameters
+        ----------
+        b : (P,) or (P, k) array
+        damping : float, >= 0
+        rcond : float, optional
+            Return the least-norm least-squares solution instead of refusing a singular system: eigenvalues at or below
+            `rcond` times the largest (or below the tolerance of `condition`) are left out.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If the matrix is numerically singular and `rcond` is not given; the message names the rank.
+        """
+        given = np.asarray(b)
+        rhs = checks.as_array(b, "b", 2 if given.ndim == 2 else 1)
+        if len(rhs) != self.shape[0]:
+            raise ValueError(f"b has shape {rhs.shape}; expected ({self.shape[0]},) or ({self.shape[0]}, k).")
+        basis = self._eigenbasis(lift=True)
+        shift = self._shift + checks.non_negative(damping, "damping")
+        tolerance, _ = self._tolerances(basis)
+        values = basis.values + shift
+        keep = np.abs(values) > tolerance
+        if rcond is not None:
+            keep &= np.abs(values) > checks.non_negative(rcond, "rcond") * np.abs(values).max()
+        elif not keep.all():
+            raise np.linalg.LinAlgError(self._singular(int(keep.sum()), damping))
+        inverse = np.zeros(len(values))
+        inverse[keep] = 1.0 / values[keep]
+        columns = rhs.reshape(len(rhs), -1).astype(np.float64)
+        solution = basis.vectors(inverse[:, None] * basis.coordinates(columns))
+        return np.ascontiguousarray(solution.reshape(rhs.shape), dtype=rhs.dtype)
+
+    def logdet(self, damping: float = 0.0) -> float:
+        """Return ``log det(H + damping I)``, exactly, from the spectrum.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If the matrix is singular (the message names the rank) or not positive definite.
+        """
+        basis = self._eigenbasis(lift=False)
+        groups = basis.groups
+        shift = self._shift + checks.non_negative(damping, "damping")
+        tolerance, _ = self._tolerances(basis)
+        shifted = groups.shifted(shift)
+        rank = shifted.count(tolerance)
+        if rank < self.shape[0]:
+            raise np.linalg.LinAlgError(self._singular(rank, damping))
+        negative = int(shifted.multiplicities[shifted.values < 0].sum())
+        if negative:
+            raise np.linalg.LinAlgError(
+                f"the matrix has {negative} negative eigenvalues, the lowest {shifted.min:.6g}, so its determinant has "
+                f"no real logarithm; pass damping > {-groups.min - self._shift:.6g}, or use spectrum()."
+            )
+        return float(np.log(shifted.values) @ shifted.multiplicities)
+
+    def _singular(self, rank: int, damping: float) -> str:
+        return (
+            f"the matrix is singular: rank {rank} of {self.shape[0]} with damping {damping:g}; pass damping > 0, "
+            "or for solve rcond=0.0 to get the least-norm solution."
+        )
+
+
+def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any], what: str) -> Array:
+    """Return the array to write a dense matrix into: `out`, checked, or a new one if it fits in memory."""
+    if out is not None:
+        return checks.out_array(out, shape, dtype)
+    memory.require(
+        shape[0] * shape[1] * dtype.itemsize,
+        f"the dense {shape[0]} x {shape[1]} {what}",
+        "use the operator itself (H @ v, H.spectrum(), H.condition(), H.solve()), which needs its small factors only, "
+        "or pass out=numpy.memmap(...) to build it on disk.",
+    )
+    return np.empty(shape, dtype)
+
+
+class Eigenvectors(LinearOperator):
+    """Chosen eigenvectors as an operator (P, k): coordinates in, vectors out."""
+
+    def __init__(self, basis: Eigenbasis, chosen: NDArray[np.intp], size: int) -> None:
+        self._basis, self._chosen = basis, chosen
+        super().__init__(np.dtype(np.float64), (size, len(chosen)))
+
+    def _matmat(self, C: Array) -> Array:
+        coordinates = np.zeros((self.shape[0], C.shape[1]))
+        coordinates[self._chosen] = C
+        return self._basis.vectors(coordinates)
+
+    def _rmatmat(self, V: Array) -> Array:
+        return self._basis.coordinates(np.asarray(V, dtype=np.float64))[self._chosen]
+
+    def _matvec(self, c: Array) -> Array:
+        return self._matmat(np.reshape(c, (-1, 1)))[:, 0]
+
+    def _rmatvec(self, v: Array) -> Array:
+        return self._rmatmat(np.reshape(v, (-1, 1)))[:, 0]
+
+    def toarray(self) -> Array:
+        """Return the eigenvectors as a dense (P, k) array."""
+        memory.require(
+            3 * 8 * self.shape[0] * self.shape[1],
+            f"{self.shape[1]} eigenvectors of length {self.shape[0]}",
+            "ask for fewer (k=), or for dense=False.",
+        )
+        return self._matmat(np.eye(self.shape[1]))

@@ -1,0 +1,234 @@
+"""Pictures, drawn by matplotlib on axes that the caller gives; matplotlib is loaded on first use.
+
+Install it with ``pip install "hesskern[plot]"``. Colours are those of Okabe and Ito, told apart by every kind of colour
+vision; no meaning rests on colour alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._array import Array
+
+if TYPE_CHECKING:
+    from hesskern.demo import Demo
+
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#007F5F", "#6B6B6B"
+
+_STYLE = {
+    "font.size": 11,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "hesskern",
+}
+
+
+def formats() -> tuple[str, ...]:
+    """Return the suffixes that pictures can be written with, without the dot."""
+    return tuple(sorted(_matplotlib("backend_bases").FigureCanvasBase.get_supported_filetypes()))
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that a picture cannot be written to, before the work is done rather than after.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the suffix is not that of a picture.
+    OSError
+        If there cannot be such a file.
+    """
+    target = Path(path)
+    known = formats()
+    if target.suffix.lower().removeprefix(".") not in known:
+        had = f"has the suffix {target.suffix!r}" if target.suffix else "has no suffix"
+        raise ValueError(f"{os.fspath(path)!r} {had}; expected one of .{', .'.join(known)}.")
+    existed = target.exists()
+    with target.open("ab"):  # the only sure way to know; nothing is written
+        pass
+    if not existed:
+        target.unlink()
+
+
+def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
+    """Draw the loss at the start of each epoch, relative to the first, on a log scale.
+
+    A loss that climbs above its start (a catapult) is marked, and its first epochs are shown again in a closer view.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    losses : (steps,) array
+        The loss each epoch started from, ``run.history["loss"]``.
+    """
+    relative = np.asarray(losses, dtype=np.float64) / losses[0]
+    epochs = np.arange(1, len(relative) + 1)
+    ax.semilogy(epochs, relative, color=color, linewidth=2)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("loss / first loss")
+    ax.set_xlim(0, 1.02 * len(relative))
+    ax.grid(axis="y", color="0.92")
+    ax.annotate(
+        f"{relative[-1]:.3g} in epoch {len(relative)}",
+        (epochs[-1], relative[-1]),
+        xytext=(-40, 0),  # left of the end and below the curve, which comes down from there
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=color,
+        arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkB": 5},
+    )
+    ax.plot(epochs[-1], relative[-1], "o", color=color, clip_on=False)
+    peak = int(relative.argmax())
+    if peak > 0:
+        _closer(ax, epochs, relative, peak)
+
+
+def _closer(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
+    above = int(np.flatnonzero(relative >= 1.0)[-1]) + 1
+    shown = slice(0, min(len(relative), above + max(4, above // 2)))
+    inset = ax.inset_axes((0.42, 0.55, 0.58, 0.39))
+    inset.plot(epochs[shown], relative[shown], "-o", color=BLUE, linewidth=1.5, markersize=3.5)
+    inset.axhline(1.0, color=GREY, linewidth=0.8, linestyle=":")
+    inset.plot(epochs[peak], relative[peak], "o", color=VERMILION, markersize=7)
+    inset.annotate(
+        f"catapult: {relative[peak]:.1f} times\nthe first loss",
+        (epochs[peak], relative[peak]),
+        xytext=(0.99, 0.99),
+        textcoords="axes fraction",
+        ha="right",
+        va="top",
+        arrowprops={"arrowstyle": "-", "color": VERMILION, "linewidth": 0.8, "shrinkB": 5},
+        color=VERMILION,
+    )
+    inset.set_ylim(0, 1.18 * relative[peak])
+    inset.set_title(f"the first {len(epochs[shown])} epochs, linear scale", fontsize=10, fontweight="normal", pad=4)
+    inset.tick_params(labelsize=9)
+    ax.plot(epochs[peak], relative[peak], "o", color=VERMILION, markersize=7)
+
+
+def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, str, str]]) -> None:
+    """Draw spectra as lines above each other, what is zero but for rounding on axes of its own.
+
+    Parameters
+    ----------
+    axes : two matplotlib.axes.Axes
+        The left one for the noise, the right one for the eigenvalues that count; they share their rows.
+    rows : sequence of (name, values, rank, color, note)
+        From top to bottom: absolute eigenvalues, descending, of which the first `rank` count. Where there are None,
+        `note` is written in their place, else beneath the name. A row of `rank` values only has no noise: its zeros are
+        exact, and the left axes say so.
+    """
+    noise, counted = axes
+    for at, (name, values, rank, color, note) in enumerate(rows):
+        low, high = at + 0.18, at - 0.22
+        counted.text(0.0, at - 0.32, name, color=color, fontweight="bold", transform=_rows(counted), va="bottom")
+        if values is None:
+            counted.text(0.0, at, textwrap.fill(note, 42), color=GREY, transform=_rows(counted), va="center")
+            continue
+        kept, rest = values[:rank], values[rank:]
+        counted.vlines(kept, high, low, color=color, linewidth=2.4)
+        _bracket(counted, float(kept[-1]), float(kept[0]), at + 0.27, color, note)
+        if len(rest):
+            noise.vlines(rest[rest > 0.0], high, low, color=color, linewidth=0.6, alpha=0.5)
+        else:
+            noise.text(0.5, at - 0.02, "exactly zero", color=color, transform=_rows(noise), ha="center", va="center")
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_ylim(len(rows) - 0.45, -0.6)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="x", color="0.92")
+        ax.set_axisbelow(True)
+
+
+def _rows(ax: Any) -> Any:
+    """Return the transform with x as a fraction of the axes and y in data: the row."""
+    return ax.get_yaxis_transform()
+
+
+def _bracket(ax: Any, left: float, right: float, y: float, color: str, text: str) -> None:
+    ax.annotate(
+        "", (left, y), (right, y), arrowprops={"arrowstyle": "<->", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 1}
+    )
+    ax.text(np.sqrt(left * right), y + 0.03, text, color=color, ha="center", va="top")
+
+
+def save_demo(demo: Demo, path: str | os.PathLike[str]) -> None:
+    """Write the demo's picture: the loss over the epochs, and the three spectra that were in question.
+
+    Raises
+    ------
+    ImportError, ValueError, OSError
+        As `check_path`.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context(_STYLE):
+        figure = _matplotlib("figure").Figure(figsize=(12, 4.6), dpi=110, layout="constrained", facecolor="white")
+        draw_demo(figure, demo)
+        picture = io.BytesIO()  # the file appears whole or not at all
+        figure.savefig(picture, format=suffix)
+    Path(path).write_bytes(picture.getvalue())
+
+
+def draw_demo(figure: Any, demo: Demo) -> None:
+    """Draw the demo's picture on an empty matplotlib figure."""
+    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.35), wspace=0.04)
+    ax = left.subplots()
+    loss(ax, demo.losses)
+    ax.set_title(f"Training: {demo.steps} epochs")
+
+    noise, counted = right.subplots(1, 2, width_ratios=(1.0, 2.3))
+    size, rank = demo.condition.size, demo.condition.rank
+    ours = np.repeat(demo.values, demo.multiplicities)
+    times = "/".join(str(count) for count in sorted(set(demo.multiplicities.tolist())))
+    autograd = demo.autograd
+    spectra(
+        (noise, counted),
+        [
+            ("hesskern", ours, rank, BLUE, f"κ = {demo.condition.value:.2f}"),
+            (
+                "PyTorch autograd",
+                None if autograd is None else autograd.dense.values,
+                0 if autograd is None else autograd.dense.rank,
+                GREEN,
+                demo.autograd_missing if autograd is None else f"κ = {autograd.dense.cond:.2f}",
+            ),
+            (
+                "the formula as posted",
+                demo.as_posted.values,
+                demo.as_posted.rank,
+                VERMILION,
+                f"κ = {demo.as_posted.cond:.2f}",
+            ),
+        ],
+    )
+    counted.set_xlabel(f"{rank} nonzero eigenvalues, {times} on each line")
+    noise.set_xlabel(f"{size - rank} zeros, with rounding")
+    noise.set_title("Three spectra of the Hessian in W₂")
+
+
+def _matplotlib(module: str = "") -> Any:
+    try:
+        package = importlib.import_module("matplotlib")
+        return importlib.import_module(f"matplotlib.{module}") if module else package
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
+        why = "is not installed" if missing else f"does not load: {error}"
+        raise ImportError(f'pictures need matplotlib, which {why}; pip install "hesskern[plot]"') from error

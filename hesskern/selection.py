@@ -1,0 +1,74 @@
+"""Which parameters a Hessian is taken with respect to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern import checks
+from hesskern.network import LinearNetwork
+
+
+class Part(NamedTuple):
+    """The selected parameters of one layer."""
+
+    layer: int
+    weight: bool
+    bias: bool
+
+
+def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part, ...]:
+    """Return the selected parameters, in `named_parameters()` order.
+
+    Parameters
+    ----------
+    net : LinearNetwork
+    params : sequence of int or str, or None
+        Layer numbers (0-based, all parameters of the layer) or names ("1.weight"); None: everything.
+    """
+    if params is None:
+        params = list(range(net.depth))
+    if isinstance(params, str) or not isinstance(params, Sequence) or len(params) == 0:
+        raise TypeError(f"params is {params!r}; expected a list of layer numbers or parameter names, for instance [1].")
+    known = net.parameter_names
+    names: set[str] = set()
+    for given in params:
+        if isinstance(given, str):
+            if given not in known:
+                raise ValueError(f"params holds {given!r}; the network has {', '.join(known)}.")
+            names.add(given)
+            continue
+        number = checks.integer(given, "params", 0)
+        if number >= net.depth:
+            raise ValueError(f"params holds layer {number}; layers are counted from 0 to {net.depth - 1}.")
+        names |= {name for name in known if name.startswith(f"{number}.")}
+    parts = (Part(k, f"{k}.weight" in names, f"{k}.bias" in names) for k in range(net.depth))
+    return tuple(part for part in parts if part.weight or part.bias)
+
+
+def positions(net: LinearNetwork, parts: Sequence[Part]) -> NDArray[np.intp] | None:
+    """Return where the selected parameters stand in ``net.flatten()``; None: all of them, in order."""
+    chosen: list[NDArray[np.intp]] = []
+    at = 0
+    wanted = {part.layer: part for part in parts}
+    for layer, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
+        part = wanted.get(layer, Part(layer, False, False))
+        if part.weight:
+            chosen.append(np.arange(at, at + weight.size))
+        at += weight.size
+        if bias is not None:
+            if part.bias:
+                chosen.append(np.arange(at, at + bias.size))
+            at += bias.size
+    everything = np.concatenate(chosen)
+    return None if len(everything) == at else everything
+
+
+def part_size(net: LinearNetwork, part: Part) -> int:
+    """Return how many parameters a part has."""
+    outputs, inputs = net.weights[part.layer].shape
+    size: int = outputs * (inputs * part.weight + part.bias)
+    return size

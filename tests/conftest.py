@@ -1,0 +1,71 @@
+"""Fixtures: every test that asks for `backend` runs over every backend, with the tolerances that backend states."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib mode leaves sys.path alone
+
+import hesskern as hk
+from hesskern import backends
+from hesskern.backends.protocol import Backend
+
+
+@pytest.fixture(params=backends.names())
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each backend in turn, chosen for the whole process while the test runs."""
+    with hk.use_backend(request.param):
+        yield backends.get(request.param)
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    """Each type of number in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def close(backend: Backend) -> Callable[..., None]:
+    """Compare arrays to the backend's tolerance, relative to the largest entry: sums round relative to their terms."""
+
+    def compare(actual: object, expected: object, dtype: str = "float64", factor: float = 1.0) -> None:
+        found, wanted = np.asarray(actual), np.asarray(expected)
+        assert found.shape == wanted.shape
+        scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=factor * backend.tolerance[dtype] * scale)
+
+    return compare
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script in a fresh interpreter that sees the same hesskern, with variables set or (None) unset."""
+
+    def run(script: str, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
+        environment = child_environment(**variables)
+        return subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def child_environment(**variables: str | None) -> dict[str, str]:
+    """The environment of a child: ours without HESSKERN_*, with these variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HESSKERN_")}
+    root = str(Path(hk.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    for name, value in variables.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment

@@ -1,0 +1,155 @@
+"""What the package is checked against: slow, exact, and sharing no line with it.
+
+The squared residual of a linear network is a polynomial of degree two in every single parameter, so second differences
+with step one *are* its second derivatives. Evaluated on integers, in integer arithmetic, they carry no error at all.
+Singular values come from mpmath with hundreds of digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mpmath
+import numpy as np
+
+DIGITS = 220
+#: Eigenvalues of a Gram matrix below this fraction of the largest are zero: the inputs are floats, so what is not zero
+#: is far above, and rounding at DIGITS is far below.
+ZERO = mpmath.mpf(10) ** -180
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Loss, gradient (P,) and Hessian (P, P), with the slice of each layer's parameters."""
+
+    loss: float
+    gradient: np.ndarray
+    hessian: np.ndarray
+    layers: tuple[slice, ...]
+
+    def block(self, layer: int) -> np.ndarray:
+        """The diagonal block of one layer."""
+        return self.hessian[self.layers[layer], self.layers[layer]]
+
+
+def layer_slices(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> tuple[slice, ...]:
+    """Where each layer's weight and bias lie in the flat vector."""
+    slices, at = [], 0
+    for weight, bias in zip(weights, biases, strict=True):
+        size = weight.size + (0 if bias is None else bias.size)
+        slices.append(slice(at, at + size))
+        at += size
+    return tuple(slices)
+
+
+def flatten(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The parameters one after the other: weight row by row, then bias."""
+    values = []
+    for weight, bias in zip(weights, biases, strict=True):
+        for row in weight:
+            values.extend(row)
+        if bias is not None:
+            values.extend(bias)
+    return np.array(values)
+
+
+def forward(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], X: np.ndarray) -> np.ndarray:
+    """Predictions, one sample, one output and one input at a time."""
+    rows = []
+    for sample in X:
+        values = list(sample)
+        for weight, bias in zip(weights, biases, strict=True):
+            shift = [0] * len(weight) if bias is None else bias
+            values = [
+                sum((w * v for w, v in zip(row, values, strict=True)), start=b)
+                for row, b in zip(weight, shift, strict=True)
+            ]
+        rows.append(values)
+    return np.array(rows)
+
+
+def _squared_residuals(
+    thetas: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], X: np.ndarray, Y: np.ndarray
+) -> np.ndarray:
+    """Sum of squared residuals for every row of `thetas` (flat parameters), in the integers."""
+    assert thetas.dtype == X.dtype == Y.dtype == np.int64
+    values = np.broadcast_to(X, (len(thetas), *X.shape))
+    at = 0
+    for weight, bias in zip(weights, biases, strict=True):
+        batch = thetas[:, at : at + weight.size].reshape(-1, *weight.shape)
+        at += weight.size
+        values = np.einsum("bni,boi->bno", values, batch)
+        if bias is not None:
+            values = values + thetas[:, None, at : at + bias.size]
+            at += bias.size
+    return np.einsum("bno->b", (values - Y) ** 2)
+
+
+def exact(
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray | None],
+    X: np.ndarray,
+    Y: np.ndarray,
+    kind: str = "half_sum",
+    weight_decay: float = 0.0,
+) -> Exact:
+    """Loss, gradient and full dense Hessian of integer problems by exact differences."""
+    theta = flatten(weights, biases)
+    count = len(theta)
+    unit = np.eye(count, dtype=np.int64)
+
+    def squared(thetas: np.ndarray) -> np.ndarray:
+        return _squared_residuals(thetas, weights, biases, X, Y)
+
+    here = squared(theta[None])[0]
+    up, down = squared(theta + unit), squared(theta - unit)
+    hessian = np.diag(up - 2 * here + down)
+    j, k = np.triu_indices(count, 1)
+    if len(j):
+        mixed = (
+            squared(theta + unit[j] + unit[k])
+            - squared(theta + unit[j] - unit[k])
+            - squared(theta - unit[j] + unit[k])
+            + squared(theta - unit[j] - unit[k])
+        )
+        assert not np.any(mixed % 4)
+        hessian[j, k] = hessian[k, j] = mixed // 4
+    factor = {"half_sum": 0.5, "sum": 1.0, "mean": 1.0 / Y.size}[kind]
+    return Exact(
+        loss=float(factor * here + 0.5 * weight_decay * np.sum(theta**2)),
+        gradient=factor * (up - down) / 2 + weight_decay * theta,
+        hessian=factor * hessian + weight_decay * np.eye(count),
+        layers=layer_slices(weights, biases),
+    )
+
+
+def singular_values(*factors: np.ndarray) -> list[mpmath.mpf]:
+    """Nonzero singular values of the product of the factors, descending, from the exact values of the floats."""
+    with mpmath.workdps(DIGITS):
+        product = mpmath.matrix(factors[0].tolist())
+        for factor in factors[1:]:
+            product = product * mpmath.matrix(factor.tolist())
+        gram = product.T * product if product.cols <= product.rows else product * product.T
+        eigenvalues = sorted(mpmath.eigsy(gram, eigvals_only=True), reverse=True)
+        if eigenvalues[0] <= 0:
+            return []
+        return [mpmath.sqrt(value) for value in eigenvalues if value > ZERO * eigenvalues[0]]
+
+
+def condition(weights: Sequence[np.ndarray], X: np.ndarray, layer: int) -> tuple[mpmath.mpf, int]:
+    """Condition number and rank of the block of one layer, without biases: squares of products of singular values."""
+    inner = singular_values(X, *(weight.T for weight in weights[:layer]))
+    outer = [mpmath.mpf(1)] * len(weights[layer])
+    if layer + 1 < len(weights):
+        outer = singular_values(*reversed(weights[layer + 1 :]))
+    if not inner or not outer:
+        return mpmath.nan, 0
+    with mpmath.workdps(DIGITS):
+        return (inner[0] / inner[-1] * outer[0] / outer[-1]) ** 2, len(inner) * len(outer)
+
+
+def relative_error(value: float, truth: mpmath.mpf) -> float:
+    """The difference in units of the truth."""
+    with mpmath.workdps(DIGITS):
+        return float(abs(mpmath.mpf(value) / truth - 1))

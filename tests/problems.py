@@ -1,0 +1,86 @@
+"""Random problems, made from a seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import hesskern as hk
+
+KINDS = ("half_sum", "sum", "mean")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Weights, biases and data, as integers or as floats."""
+
+    weights: list[np.ndarray]
+    biases: list[np.ndarray | None]
+    X: np.ndarray
+    Y: np.ndarray
+    kind: str = "half_sum"
+    weight_decay: float = 0.0
+
+    def network(self, dtype: str = "float64") -> hk.LinearNetwork:
+        """The network of the package."""
+        return hk.LinearNetwork(
+            [w.astype(dtype) for w in self.weights], [None if b is None else b.astype(dtype) for b in self.biases]
+        )
+
+    def loss(self, dtype: str = "float64") -> hk.SquaredLoss:
+        """The loss of the package."""
+        return hk.SquaredLoss(self.X.astype(dtype), self.Y.astype(dtype), self.kind, self.weight_decay)
+
+
+def _special(rng: np.random.Generator, seed: int) -> tuple[int, list[int]]:
+    """Number of samples and widths; each seed in a row gives another of the shapes that break things."""
+    depth = int(rng.integers(1, 4))
+    widths = [int(width) for width in rng.integers(1, 5, depth + 1)]
+    samples = int(rng.integers(1, 9))
+    match seed % 7:
+        case 0:  # fewer samples than inputs
+            widths[0] = 4
+            samples = int(rng.integers(1, 4))
+        case 1:
+            samples = 1
+        case 2:
+            widths[0] = 1
+        case 3:
+            widths[-1] = 1
+        case 4:
+            widths = [widths[0], 1, 3]
+        case 5:  # a bottleneck
+            widths = [3, 2, 4]
+    return samples, widths
+
+
+def small(seed: int) -> Problem:
+    """Return a small problem with integer entries, for exact answers."""
+    rng = np.random.default_rng([2024, seed])
+    samples, widths = _special(rng, seed)
+    biases = [
+        rng.integers(-3, 4, out) if seed % 3 == 1 or (seed % 3 == 2 and rng.random() < 0.5) else None
+        for out in widths[1:]
+    ]
+    return Problem(
+        [rng.integers(-3, 4, (out, inner)) for inner, out in zip(widths[:-1], widths[1:], strict=True)],
+        biases,
+        rng.integers(-3, 4, (samples, widths[0])),
+        rng.integers(-9, 10, (samples, widths[-1])),
+        KINDS[seed // 3 % 3],
+        0.75 if seed % 4 == 3 else 0.0,
+    )
+
+
+def normal(widths: list[int], samples: int, seed: int = 0, *, bias: bool = False, **loss: object) -> Problem:
+    """Return a problem with normal data and weights of variance 1/in: activations stay near one at any size."""
+    rng = np.random.default_rng([4711, seed])
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    return Problem(
+        [rng.standard_normal((out, inner)) / np.sqrt(inner) for inner, out in pairs],
+        [rng.standard_normal(out) if bias else None for _, out in pairs],
+        rng.standard_normal((samples, widths[0])),
+        rng.standard_normal((samples, widths[-1])),
+        **loss,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,212 @@
+"""The layers of the house, read from the sources: imports point one way, and importing is cheap."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE, CSRC = ROOT / "hesskern", ROOT / "csrc"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+OPTIONAL = {"torch", "numba", "matplotlib", "tqdm", "cuda"}
+TESTING = {"tests", "oracle", "problems", "conftest", "pytest", "hypothesis", "mpmath"}
+
+
+def type_checking_only(tree):
+    """Every node inside `if TYPE_CHECKING:`."""
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+
+
+def imports(path, *, top_level_only=False):
+    """Pairs (module, name or None) that a module imports at run time: `import a.b`, `from a.b import name`."""
+    tree = ast.parse(path.read_text())
+    skipped = type_checking_only(tree)
+    if top_level_only:
+        skipped |= {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for inner in ast.walk(node)
+        }
+    found = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, None) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {(node.module, alias.name) for alias in node.names}
+    return found
+
+
+def packages(path, **options):
+    """Top-level packages that a module imports."""
+    return {module.split(".")[0] for module, _ in imports(path, **options)}
+
+
+def is_module(name):
+    base = ROOT.joinpath(*name.split("."))
+    return name == "hesskern._core" or base.with_suffix(".py").exists() or (base / "__init__.py").exists()
+
+
+def ours(path, **options):
+    """The package's own modules that a module imports; `from hesskern import checks` imports hesskern.checks."""
+    found = set()
+    for module, name in imports(path, **options):
+        if module.split(".")[0] == "hesskern":
+            full = f"{module}.{name}"
+            found.add(full if name and is_module(full) else module)
+    return found
+
+
+def names(paths):
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+BACKENDS = [path for path in MODULES if path.parent.name == "backends" and path.stem not in ("__init__", "protocol")]
+
+
+def test_the_reader_sees_imports():
+    assert "hesskern._core" in ours(PACKAGE / "backends" / "cpp.py")
+    assert "hesskern.backends.protocol" in ours(PACKAGE / "backends" / "cpp.py")
+    assert "hesskern.loss" in ours(PACKAGE / "training.py")
+    assert "scipy" in packages(PACKAGE / "backends" / "cpp.py")
+    assert "scipy" not in packages(PACKAGE / "backends" / "cpp.py", top_level_only=True)
+    assert len(BACKENDS) >= 2
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=names(BACKENDS))
+def test_a_backend_imports_neither_another_nor_the_api(path):
+    allowed = {"hesskern._core", "hesskern._array", "hesskern.problem", "hesskern.backends.protocol"}
+    assert ours(path) <= allowed
+
+
+def used_of_the_extension(path):
+    """What a module takes from `_core`."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    found = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "_core"}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "hesskern._core":
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_kernels_are_called_by_one_backend_only(path):
+    if path.name == "cpp.py":
+        assert {"forward", "Descent"} <= used_of_the_extension(path)
+    else:
+        assert used_of_the_extension(path) <= {"version", "isa", "available_isas"}
+
+
+def test_the_registry_knows_no_backend_before_it_is_asked_for():
+    assert ours(PACKAGE / "backends" / "__init__.py") == {"hesskern.backends.protocol"}
+
+
+def test_the_lower_layers_do_not_import_the_higher_ones():
+    lower = {
+        "_array": set(),
+        "checks": {"hesskern._array"},
+        "memory": set(),
+        "problem": {"hesskern._array"},
+        "backends/protocol": {"hesskern._array", "hesskern.problem"},
+    }
+    for name, allowed in lower.items():
+        assert ours(PACKAGE / f"{name}.py") <= allowed, name
+    api = {"hesskern.training", "hesskern.datasets", "hesskern.cli", "hesskern.demo"}
+    for name in ("network", "loss", "condition"):
+        assert not ours(PACKAGE / f"{name}.py") & api, name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_production_code_imports_no_test(path):
+    assert not packages(path) & TESTING
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_optional_packages_are_imported_where_they_are_used(path):
+    if path.stem in ("torch", "numba", "plot"):
+        pytest.skip("loaded only by those who ask for it by name")
+    assert not packages(path, top_level_only=True) & OPTIONAL
+
+
+def includes(path):
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), flags=re.MULTILINE)
+
+
+KERNELS = sorted((CSRC / "kernels").rglob("*.[hc]*"))
+BINDINGS = sorted((CSRC / "bindings").rglob("*.[hc]*"))
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=names(KERNELS))
+def test_kernels_know_no_python(path):
+    for header in includes(path):
+        assert not re.search(r"python|pybind11|numpy|bindings", header, flags=re.IGNORECASE), header
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+    assert not re.search(r"\bPy[A-Z_]\w*|\bpy::|pybind11", code)
+
+
+def test_bindings_are_where_python_is():
+    assert len(KERNELS) >= 5
+    assert any("pybind11/pybind11.h" in includes(path) for path in BINDINGS)
+    for path in BINDINGS:
+        inner = {header for header in includes(path) if header.startswith("kernels/")}
+        # Kernels are reached through the table of the chosen instruction set, never by their templates.
+        assert inner <= {"kernels/table.hpp", "kernels/blas.hpp", "kernels/network.hpp"}, path.name
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=names(KERNELS))
+def test_what_is_compiled_per_instruction_set_shares_no_inline_code(path):
+    """An inline function of the standard library, compiled for AVX-512, may be the copy that the linker keeps."""
+    if path.name in ("dispatch.cpp", "dispatch.hpp"):
+        pytest.skip("compiled once")
+    heavy = {"algorithm", "vector", "string", "memory", "functional", "map", "iostream", "numeric", "complex", "cmath"}
+    assert not heavy & set(includes(path))
+
+
+def test_no_global_instruction_set():
+    assert not re.search(r"-march=native|-mtune=native", (ROOT / "CMakeLists.txt").read_text())
+
+
+IMPORTED = """
+import json, sys, time
+began = time.perf_counter()
+import hesskern
+took = time.perf_counter() - began
+print(json.dumps([took, sorted(sys.modules)]))
+"""
+
+
+def test_import_is_quick_and_loads_nothing_heavy(python):
+    best, loaded = float("inf"), set()
+    for _ in range(7):  # the best of several: the machine may be busy
+        done = python(IMPORTED)
+        assert done.returncode == 0, done.stderr
+        took, modules = json.loads(done.stdout)
+        best, loaded = min(best, took), loaded | set(modules)
+        if best < 0.2:
+            break
+    assert not loaded & {"torch", "numba", "matplotlib", "scipy.sparse", "tqdm", "cuda", "jax"}
+    assert "numpy" in loaded
+    assert best < 0.3
+
+
+def test_public_names():
+    import hesskern as hk
+
+    assert {"LinearNetwork", "SquaredLoss", "fit", "info", "use_backend", "datasets", "Condition"} <= set(hk.__all__)
+    for name in hk.__all__:
+        assert getattr(hk, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        hk.nothing  # noqa: B018

@@ -1,0 +1,183 @@
+"""The demo: its numbers against the known ones, its verdict when something is off, with and without PyTorch."""
+
+import dataclasses
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from hesskern import _posted, datasets, demo
+from hesskern.backends import names
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """One run without PyTorch, whether it is installed or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        return demo.run(repeats=1)
+
+
+@pytest.fixture(scope="module")
+def full():
+    pytest.importorskip("torch")
+    return demo.run(repeats=1)
+
+
+@pytest.mark.parametrize("backend", names())
+def test_the_known_numbers(backend):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        found = demo.run(backend, repeats=1)
+    assert found.backend == backend
+    assert found.status == "converged"
+    assert found.steps == len(found.losses) == 608
+    assert found.losses[-1] <= 1e-20 * found.losses[0]
+    assert found.losses.max() / found.losses[0] == pytest.approx(9.4966, rel=1e-4)
+    assert found.condition.value == pytest.approx(174.0739405, rel=1e-6)
+    assert found.mended.cond == pytest.approx(174.0739405, rel=1e-6)
+    assert found.as_posted.cond == pytest.approx(5345.8106, rel=1e-6)
+    assert found.condition.rank == found.mended.rank == found.as_posted.rank == 25
+    assert found.numpy_cond > 1e16  # meaningless, which is the point
+    assert found.ok and found.failures == ()
+
+
+def test_the_learning_rate_is_beyond_the_stable_one(bare):
+    # The largest eigenvalue of a diagonal block is at most that of the whole Hessian.
+    case = datasets.two_layer_case()
+    W1, W2 = case.network.weights
+    blocks = np.linalg.norm(W2, 2) ** 2 * np.linalg.norm(case.X, 2) ** 2, np.linalg.norm(case.X @ W1.T, 2) ** 2
+    assert bare.stable_lr == pytest.approx(2 / max(blocks), rel=1e-10)
+    assert bare.lr > bare.stable_lr
+
+
+def test_spectrum_is_that_of_the_dense_matrix(bare):
+    ours = np.repeat(bare.values, bare.multiplicities)
+    np.testing.assert_allclose(ours, bare.mended.values[:25], rtol=1e-9)
+    assert not np.allclose(ours, bare.as_posted.values[:25], rtol=0.1)
+
+
+def test_autograd_agrees(full):
+    assert full.autograd_missing == ""
+    assert full.autograd.epochs == 608
+    assert full.autograd.dense.cond == pytest.approx(174.0739405, rel=1e-6)
+    assert full.autograd.dense.rank == 25
+    assert full.autograd.difference < 1e-12
+    assert full.ok, full.failures
+    text = full.describe()
+    assert "hesskern, autograd and the mended formula agree" in text
+    assert text.count("174.0739") == 3
+
+
+def test_posted_code_starts_where_the_case_does():
+    torch = pytest.importorskip("torch")
+    case = datasets.two_layer_case()
+    one_epoch = dataclasses.replace(case, rtol=1.0)  # the first loss is the first loss already
+    posted = _posted.run(torch, one_epoch, repeats=1)
+    W1, W2 = case.network.weights
+    E = case.X @ W1.T @ W2.T - case.Y
+    np.testing.assert_allclose(posted.W1, W1 - case.lr * W2.T @ E.T @ case.X, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(posted.W2, W2 - case.lr * E.T @ case.X @ W1.T, rtol=1e-12, atol=1e-14)
+    assert posted.epochs == 1
+    A = case.X @ posted.W1.T
+    np.testing.assert_allclose(posted.hessian, np.kron(np.eye(5), A.T @ A), atol=1e-12 * np.abs(A.T @ A).max())
+
+
+def test_without_torch_it_says_what_to_install(bare):
+    assert bare.autograd is None
+    assert bare.ok
+    text = bare.describe()
+    assert 'pip install "hesskern[torch]"' in text
+    assert "hesskern and the mended formula agree" in text
+    assert text.count("174.0739") == 2
+
+
+def test_broken_torch_is_reported_as_broken(monkeypatch):
+    def fails(name):
+        raise OSError("libtorch_cpu.so: cannot open shared object file")
+
+    monkeypatch.setattr(_posted.importlib, "import_module", fails)
+    with pytest.raises(_posted.TorchUnavailableError, match=r"installed but does not load: libtorch_cpu\.so"):
+        _posted.load_torch()
+
+
+def test_missing_part_of_torch_is_not_missing_torch(monkeypatch):
+    def fails(name):
+        raise ModuleNotFoundError("No module named 'typing_extensions'", name="typing_extensions")
+
+    monkeypatch.setattr(_posted.importlib, "import_module", fails)
+    with pytest.raises(_posted.TorchUnavailableError, match=r"installed but does not load: .*typing_extensions"):
+        _posted.load_torch()
+
+
+def test_text_explains_and_is_ascii(bare):
+    text = bare.describe()
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 120
+    for part in ("608 epochs", "9.5 times", "5345.8106", "`w1.dot(x)` should be `w1.dot(x.T)`", "25 of 500", "rows"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 607}, "the number of epochs is 607; expected 608"),
+        ({"status": "max_steps"}, "training max_steps after 608 epochs"),
+        ({"multiplicities": np.array([5, 5, 5, 5, 4])}, "the number of nonzero eigenvalues is 24; expected 25"),
+    ],
+)
+def test_disagreement_is_said(bare, change, said):
+    wrong = dataclasses.replace(bare, **change)
+    assert not wrong.ok
+    assert wrong.failures == (said,)
+    assert "NOT AS IT SHOULD BE" in wrong.describe() and said in wrong.describe()
+
+
+@pytest.mark.parametrize("name", ["condition", "mended", "as_posted"])
+def test_a_condition_number_slightly_off_is_caught(bare, name):
+    def off_by(relative):
+        part = getattr(bare, name)
+        field = "value" if name == "condition" else "cond"
+        moved = {field: getattr(part, field) * (1 + relative)}
+        new = dataclasses.replace(part, **moved) if name == "condition" else part._replace(**moved)
+        return dataclasses.replace(bare, **{name: new})
+
+    assert off_by(1e-8).ok
+    assert not off_by(1e-5).ok
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_never_agrees(value):
+    assert not demo.Check("x", value, 1.0, 1e-6).ok
+    assert not demo.Check("x", 1.0, math.nan, 1e-6).ok
+
+
+def test_dict_is_strict_json_and_complete(bare):
+    wild = dataclasses.replace(bare, numpy_cond=math.inf)
+    found = json.loads(json.dumps(wild.as_dict(), allow_nan=False))
+    assert found["numpy_cond"] is None
+    assert found["autograd"] is None
+    assert found["condition"]["value"] == bare.condition.value
+    assert found["losses"] == bare.losses.tolist()
+    assert found["as_posted"]["cond"] == bare.as_posted.cond
+    assert found["ok"] is True and all(check["ok"] for check in found["checks"])
+    assert set(field.name for field in dataclasses.fields(bare)) <= set(found)
+
+
+def test_dict_with_autograd(full):
+    found = json.loads(json.dumps(full.as_dict(), allow_nan=False))
+    assert len(found["autograd"]["dense"]["values"]) == 500
+
+
+def test_interrupted_training_is_not_taken_for_a_result(monkeypatch):
+    interrupted = dataclasses.replace(demo.fit(*_start(), lr=1e-5, max_steps=3), status="interrupted")
+    monkeypatch.setattr(demo, "fit", lambda *args, **options: interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(repeats=1)
+
+
+def _start():
+    case = datasets.two_layer_case()
+    return case.network, demo.SquaredLoss(case.X, case.Y)
