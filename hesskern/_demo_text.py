@@ -34,7 +34,7 @@ def _training(demo: Demo) -> str:
     if demo.lr > demo.stable_lr:
         lines += [
             f"The loss first climbs to {relative[peak]:.1f} times its start, in epoch {peak + 1} (a catapult):",
-            f"the learning rate {demo.lr:.3g} is beyond 2/lambda_max at the start, which is < {demo.stable_lr:.3g}.",
+            f"the learning rate {demo.lr:.3g} is beyond 2/lambda_max = {demo.stable_lr:.3g} of the full Hessian there.",
         ]
     return "\n".join(lines)
 

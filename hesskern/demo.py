@@ -87,7 +87,7 @@ class Demo:
     status, steps, losses
         How training ended, after how many epochs, and the loss at the start of each.
     lr, stable_lr : float
-        The learning rate, and an upper bound on 2/λ_max at the start, beyond which descent is unstable there.
+        The learning rate, and 2/λ_max of the full Hessian at the start, beyond which descent is unstable there.
     condition : Condition
         Of the Hessian with respect to W_2, from its factors.
     values, multiplicities
@@ -200,7 +200,8 @@ def run(backend: str | None = None, *, repeats: int = REPEATS, say: Callable[[st
     trained, train_seconds = _timed(lambda: _train(case, loss), repeats)
     condition, cond_seconds = _timed(lambda: loss.hessian(trained.network, params=[1]).condition(), repeats)
     hessian, hessian_seconds = _timed(lambda: loss.hessian(trained.network, params=[1]).toarray(), repeats)
-    values, multiplicities = _spectrum(case.X, trained.network)
+    spectrum = loss.hessian(trained.network, params=[1]).spectrum()
+    nonzero = spectrum.values > 0  # structural zeros are exact
 
     say("taking condition numbers of dense 500 x 500 matrices")
     W1 = trained.network.weights[0]
@@ -225,10 +226,10 @@ def run(backend: str | None = None, *, repeats: int = REPEATS, say: Callable[[st
         steps=trained.steps,
         losses=trained.history["loss"],
         lr=case.lr,
-        stable_lr=min(2.0 / loss.hessian(case.network, params=[layer]).condition().largest for layer in (0, 1)),
+        stable_lr=2.0 / loss.hessian(case.network).spectrum().max,
         condition=condition,
-        values=values,
-        multiplicities=multiplicities,
+        values=spectrum.values[nonzero][::-1],
+        multiplicities=spectrum.multiplicities[nonzero][::-1],
         numpy_cond=float(np.linalg.cond(hessian)),
         as_posted=as_posted,
         mended=mended,
@@ -274,14 +275,6 @@ def _dense(matrix: Array, repeats: int) -> Dense:
 
     (values, rank), seconds = _timed(compute, repeats)
     return Dense(float(values[0] / values[rank - 1]), rank, values, seconds)
-
-
-def _spectrum(X: Array, net: LinearNetwork) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the nonzero eigenvalues of ``I_o ⊗ W_1 X.T X W_1.T``: squared singular values, each o times."""
-    factor = X @ net.weights[0].T
-    singular = np.linalg.svd(factor, compute_uv=False)
-    singular = singular[singular > singular[0] * max(factor.shape) * np.finfo(factor.dtype).eps]
-    return singular**2, np.full(len(singular), net.widths[-1], dtype=np.int64)
 
 
 def _timed(compute: Callable[[], T], repeats: int) -> tuple[T, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from hesskern import memory
 from hesskern.assembly import inner_indices, interleaved
 from hesskern.basis import DenseBasis, Eigenbasis, Values, ValuesOnly
-from hesskern.factors import Factors
+from hesskern.factors import Factors, Matrix
 from hesskern.selection import Part
 
 
@@ -52,6 +52,5 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
     return DenseBasis(padded, vectors.T, dense_size=largest)
 
 
-def _svdvals(matrix: Values) -> Values:
-    values: Values = np.linalg.svd(matrix, compute_uv=False)
-    return values
+def _svdvals(matrix: Matrix) -> Values:
+    return np.linalg.svd(matrix, compute_uv=False).astype(np.float64, copy=False)

@@ -202,6 +202,11 @@ class LinearNetwork:
         if flat.shape != (self.num_parameters,):
             raise ValueError(f"vector has shape {flat.shape}; expected ({self.num_parameters},).")
         checks.same_dtype(self._weights[0], "the network", flat, "vector")
+        return self._with(checks.frozen(flat, vector))
+
+    def _with(self, flat: Array) -> LinearNetwork:
+        """Return a network of this shape over a vector that is checked, and that nobody else will change."""
+        flat.flags.writeable = False
         weights: list[Array] = []
         biases: list[Array | None] = []
         at = 0
@@ -210,7 +215,9 @@ class LinearNetwork:
             at += weight.size
             biases.append(None if bias is None else flat[at : at + bias.size])
             at += 0 if bias is None else bias.size
-        return LinearNetwork(weights, biases)
+        made = object.__new__(LinearNetwork)
+        made._weights, made._biases = tuple(weights), tuple(biases)
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to an ``.npz`` file (names as in `parameter_names`)."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from hesskern import checks, memory
 from hesskern._array import Array
@@ -38,6 +38,11 @@ class CurvatureOperator(LinearOperator):
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         """Return the eigenbasis without the shift; `lift`: with eigenvectors, not only eigenvalues."""
         raise NotImplementedError  # abstract
+
+    def _lanczos_suits(self, k: int, which: Which) -> bool:
+        """Whether k eigenvectors come faster, and as surely, from products with vectors than from the eigenbasis."""
+        del k, which
+        return False
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
         """Return the absolute tolerance for a zero eigenvalue, and the absolute error of an eigenvalue."""
@@ -114,6 +119,11 @@ class CurvatureOperator(LinearOperator):
         vectors : (P, k) array or LinearOperator
             Column j belongs to ``values[j]``.
 
+        Notes
+        -----
+        A few eigenvectors at the ends of a large spectrum that no reduction makes small come from Lanczos iterations
+        (ARPACK) to full precision; everything else from the reductions and LAPACK.
+
         Raises
         ------
         MemoryError
@@ -124,6 +134,11 @@ class CurvatureOperator(LinearOperator):
         if count > size:
             raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
         checks.one_of(which, "which", WHICH)
+        if dense and self._lanczos_suits(count, which):
+            plain = LinearOperator(self.shape, matvec=self._apply, dtype=np.float64)
+            found, directions = eigsh(plain, count, which=which, v0=np.ones(size), tol=0)
+            order = np.argsort(found)
+            return found[order], directions[:, order]
         basis = self._eigenbasis(lift=True)
         values = basis.values + self._shift
         order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")

@@ -139,7 +139,7 @@ def fit(
     steps = np.arange(0, record_every * len(losses), record_every, dtype=np.int64)
     rows = f"{len(loss.X)} samples to {len(data.X)} rows" if len(data.X) < len(loss.X) else ""
     return Run(
-        network=net.unflatten(descent.parameters()),
+        network=net._with(descent.parameters()),
         steps=descent.steps,
         status=status,
         history={"step": steps} | ({"loss": losses} if "loss" in record else {}),

@@ -84,3 +84,56 @@ def normal(widths: list[int], samples: int, seed: int = 0, *, bias: bool = False
         rng.standard_normal((samples, widths[-1])),
         **loss,  # type: ignore[arg-type]
     )
+
+
+def _general_widths(rng: np.random.Generator, depth: int, shape: str) -> list[int]:
+    widths = [int(width) for width in rng.integers(2, 6, depth + 1)]
+    if shape == "one" and depth > 1:
+        widths[int(rng.integers(1, depth))] = 1
+    elif shape == "ends":
+        widths[int(rng.integers(0, 2)) * depth] = 1
+    elif shape == "wide" and depth > 1:
+        layer = int(rng.integers(1, depth))
+        widths[layer] = widths[layer - 1] + widths[layer + 1] + 1 + int(rng.integers(1, 5))
+    elif shape == "wide twice" and depth > 1:  # reducible next to each other, or one behind the other
+        widths = [2, *([3, 9, 2, 8, 3][: depth - 1] if rng.random() < 0.5 else [7, 13, 2, 7, 3][: depth - 1]), 2]
+    return widths
+
+
+SHAPES = ("plain", "one", "ends", "wide", "wide twice", "few samples")
+
+
+def general(seed: int) -> Problem:
+    """Return a normal problem of depth 1 to 5: each seed in a row another depth, each five another kind of shape."""
+    rng = np.random.default_rng([31, seed])
+    depth, shape = 1 + seed % 5, SHAPES[seed // 5 % 6]
+    widths = _general_widths(rng, depth, shape)
+    samples = int(rng.integers(1, widths[0])) if shape == "few samples" else int(rng.integers(widths[0], 12))
+    chance = (0.0, 1.0, 0.5)[int(rng.integers(0, 3))]
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    return Problem(
+        [rng.standard_normal((out, inner)) / np.sqrt(inner) for inner, out in pairs],
+        [rng.standard_normal(out) if rng.random() < chance else None for _, out in pairs],
+        rng.standard_normal((samples, widths[0])),
+        rng.standard_normal((samples, widths[-1])),
+        KINDS[int(rng.integers(0, 3))],
+        (0.0, 0.375)[int(rng.integers(0, 2))],
+    )
+
+
+def deep_integers(seed: int) -> Problem:
+    """Return a small problem of depth 1 to 5 with integer entries, for exact answers."""
+    rng = np.random.default_rng([57, seed])
+    depth = 1 + seed % 5
+    widths = [int(width) for width in rng.integers(1, 4, depth + 1)]
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    samples = int(rng.integers(1, 6))
+    chance = (0.0, 1.0, 0.5)[seed // 5 % 3]
+    return Problem(
+        [rng.integers(-2, 3, (out, inner)) for inner, out in pairs],
+        [rng.integers(-2, 3, out) if rng.random() < chance else None for _, out in pairs],
+        rng.integers(-3, 4, (samples, widths[0])),
+        rng.integers(-9, 10, (samples, widths[-1])),
+        KINDS[int(rng.integers(0, 3))],
+        (0.0, 0.75)[int(rng.integers(0, 2))],
+    )

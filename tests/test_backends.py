@@ -116,7 +116,7 @@ SIZES = [
     ([3, 5, 2], 4),
     ([17, 33, 9], 21),  # no multiple of any vector length
     ([16, 64, 8, 32], 48),
-    ([100, 130, 90], 150),  # every product above the BLAS threshold
+    ([300, 330, 290], 270),  # every product above the BLAS threshold
     ([64, 64, 64], 65),  # around it
     ([2, 500, 3], 4000),  # several chunks of samples
     ([90, 3, 2, 80], 700),

@@ -125,6 +125,22 @@ def test_wrong_failing_and_absent_contestants_are_not_timed():
     assert "not measured" in tables
 
 
+def test_what_another_left_in_a_shared_array_does_not_pass():
+    shared = np.zeros(1)
+
+    def writes():
+        shared[0] = 1.0
+        return shared[0]
+
+    result = runner.run_problem(
+        problem_of(
+            contestant("writes", writes), contestant("forgets", lambda: shared[0]), spoil=lambda: shared.fill(7.0)
+        ),
+        runner.Settings(rounds=1, least=0.0),
+    )
+    assert [outcome.status for outcome in result.outcomes] == ["timed", "wrong"]
+
+
 def test_without_torch_its_contestants_are_absent(monkeypatch):
     monkeypatch.setattr(peers, "torch", lambda: None)
     statuses = {}

@@ -38,12 +38,12 @@ def real_blas():
 
 def products():
     """Results whose products are all above the BLAS threshold."""
-    problem = problems.normal([100, 130, 90], 150, bias=True)
+    problem = problems.normal([300, 330, 290], 270, bias=True)
     loss, net = problem.loss(), problem.network()
     return [
         net.forward(problem.X, backend="cpp"),
         loss.gradient(net),
-        hk.fit(net, loss, lr=1e-4, max_steps=5, backend="cpp").network.flatten(),
+        hk.fit(net, loss, lr=1e-8, max_steps=5, backend="cpp").network.flatten(),
     ]
 
 
@@ -53,7 +53,7 @@ def test_results_are_the_same_without():
     _core.unload_blas()
     without = products()
     for ours, theirs in zip(without, with_blas, strict=True):
-        # Sums of 150 terms in another order.
+        # Sums of 330 terms in another order.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
     # Another order of sums differs somewhere; where nothing does, BLAS was never called.
     assert any(not np.array_equal(ours, theirs) for ours, theirs in zip(without, with_blas, strict=True))

@@ -67,7 +67,7 @@ def _in_order(problem):
 @pytest.mark.parametrize(
     ("widths", "samples"),
     [
-        ([70, 130, 90], 150),  # above the BLAS threshold
+        ([300, 330, 290], 270),  # above the BLAS threshold
         ([3, 200, 2], 5000),  # many samples, in chunks
         ([90, 4, 100], 300),
         ([6, 7, 8, 9, 5], 33),

@@ -51,7 +51,7 @@ CONFIGURATIONS = [
     ([6, 2], 20, True, "half_sum", 0.01, 0.01),
     ([1, 1, 1], 1, False, "half_sum", 0.0, 0.1),
     ([2, 30, 1], 5, True, "mean", 0.2, 0.005),
-    ([70, 65, 80], 70, False, "mean", 0.0, 1.0),  # products above the BLAS threshold
+    ([280, 260, 270], 270, False, "mean", 0.0, 1.0),  # products above the BLAS threshold
 ]
 
 

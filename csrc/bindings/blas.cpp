@@ -25,7 +25,8 @@ typename Blas<T>::Gemm gemm_of(const py::dict &capi, const char *name) {
     const char *found = PyCapsule_GetName(capsule.ptr());
     const std::string signature = found ? found : "";
     // Cython names the number type __pyx_t_..._cython_blas_d (or _s); newer ones may write double or float.
-    const std::string number = sizeof(T) == 8 ? "(?:double|__pyx_t_\\w*cython_blas_d)" : "(?:float|__pyx_t_\\w*cython_blas_s)";
+    const std::string number = sizeof(T) == 8 ? "(?:double|__pyx_t_\\w*cython_blas_d)"
+                                              : "(?:float|__pyx_t_\\w*cython_blas_s)";
     const std::string c = "char \\*, ", i = "int \\*, ", t = number + " \\*, ";
     const std::regex expected("void \\(" + c + c + i + i + i + t + t + i + t + i + t + t + "int \\*\\)");
     if (!std::regex_match(signature, expected))

@@ -136,6 +136,17 @@ template <class T>
 void gather(const py::array &part, index start, index count, double *chunk, index stride) {
     const char *data = static_cast<const char *>(part.data());
     const index columns = part.shape(1), row = part.strides(0), column = part.strides(1);
+    if (column == index(sizeof(T))) {  // rows are contiguous: read along them
+        for (index i = 0; i < count; ++i) {
+            const char *from = data + (start + i) * row;
+            for (index j = 0; j < columns; ++j) {
+                T value;
+                std::memcpy(&value, from + j * column, sizeof value);
+                chunk[i * stride + j] = double(value);
+            }
+        }
+        return;
+    }
     for (index j = 0; j < columns; ++j)
         for (index i = 0; i < count; ++i) {
             T value;

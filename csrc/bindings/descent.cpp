@@ -31,9 +31,18 @@ class State {
         const KernelsFor<T> &k = kernels().of<T>();
         const Network<T> network = layout_.network(layer_);
         scratch_ = make_buffer<T>(k.pass_scratch(network, samples_.data.samples, layout_.product()));
-        problem_ = {network,         samples_.data,    gradient_layer_.data(), parameters_.get(),
-                    gradient_.get(), layout_.count(),  scratch_.get(),         layout_.product(),
-                    rate,            scale,            decay,                  constant};
+        problem_ = {network,
+                    samples_.data,
+                    gradient_layer_.data(),
+                    parameters_.get(),
+                    gradient_.get(),
+                    layout_.count(),
+                    scratch_.get(),
+                    layout_.product(),
+                    rate,
+                    scale,
+                    decay,
+                    constant};
     }
 
     // One run at a time: a second thread would write into the same state.

@@ -1,5 +1,5 @@
 // Products with the Hessian, as an object that keeps everything that does not depend on the vector.
-#include <atomic>
+#include <mutex>
 
 #include "bindings/layout.hpp"
 #include "bindings/module.hpp"
@@ -53,14 +53,22 @@ class Products {
         const KernelsFor<T> &k = kernels().of<T>();
         const index scratch = std::max(k.hessian_scratch(network, rows), data.samples * layout_.pad().back());
         scratch_ = make_buffer<T>(scratch);
-        problem_ = {network, data,     {rows, product, data.ones, data.ones_step},
-                    activation_.data(), delta_.data(), next, T(scale), scratch_.get(), gauss_newton, functional};
+        problem_ = {network,
+                    data,
+                    {rows, product, data.ones, data.ones_step},
+                    activation_.data(),
+                    delta_.data(),
+                    next,
+                    T(scale),
+                    scratch_.get(),
+                    gauss_newton,
+                    functional};
         k.hessian_prepare(blas<T>(), problem_, activation.data(), delta.data(), next);
     }
 
     // `columns` vectors, column j of the row-major (P, columns) array.
     void apply(const T *v, T *out, index columns) {
-        if (running_.exchange(true)) throw std::runtime_error("this Hessian is multiplying in another thread already");
+        const std::lock_guard<std::mutex> alone(busy_);  // one scratch memory: a second thread waits
         for (index j = 0; j < columns; ++j) {
             layout_.pack(v + j, columns, direction_.get());
             kernels().of<T>().hessian_product(blas<T>(), problem_, direction_layer_.data(), product_layer_.data());
@@ -68,7 +76,6 @@ class Products {
         }
         if (decay_ != T(0))
             for (index k = 0; k < layout_.size() * columns; ++k) out[k] += decay_ * v[k];
-        running_ = false;
     }
 
     index size() const { return layout_.size(); }
@@ -81,7 +88,7 @@ class Products {
     std::vector<const T *> activation_, delta_;
     HessianProblem<T> problem_{};
     T decay_;
-    std::atomic<bool> running_ = false;
+    std::mutex busy_;
 };
 
 class HessianProduct {

@@ -1,7 +1,7 @@
 // The padded layout of a network's parameters that the training loop and the Hessian products share.
 //
-// Every layer is stored so that its longer dimension is contiguous, padded to whole vectors with zeros; the product form
-// needs the first one transposed. Parameters, gradients and directions are buffers in this one layout.
+// Every layer is stored so that its longer dimension is contiguous, padded to whole vectors with zeros; the product
+// form needs the first one transposed. Parameters, gradients and directions are buffers in this one layout.
 #pragma once
 
 #include <algorithm>

@@ -49,7 +49,8 @@ void bind_network(py::module_ &module) {
         [](const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::array &out) {
             (holds_float32(x) ? forward<float> : forward<double>)(weights, biases, x, out);
         },
-        py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("out"), "Predictions (N, o) of X (N, i) into out.");
+        py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("out"),
+        "Predictions (N, o) of X (N, i) into out.");
     module.def(
         "squared_residual",
         [](const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,

@@ -6,8 +6,8 @@
 // the Gauss-Newton part is the Kronecker product U (x) V, the functional part couples outer with inner indices. With a
 // bias the last inner index is the constant input; those parameters stand behind the weight's.
 //
-// Segments are written in whole vectors, each overrunning into the next, which overwrites it: there are no tails. A matrix
-// larger than the caches is built row by row in a buffer and copied past them.
+// Segments are written in whole vectors, each overrunning into the next, which overwrites it: there are no tails. A
+// matrix larger than the caches is built row by row in a buffer and copied past them.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -29,7 +29,8 @@ inline void combine(T *target, const T *left, T left_factor, const T *right, T r
 template <class T, bool Functional>
 inline void assemble_segment(const AssemblyBlock<T> &block, const AssemblySide &side, index r, index s, T *row) {
     const T *u = block.u + r * block.outer_stride, *v = block.v + s * block.inner_stride;
-    const T *b = Functional ? block.b + s * block.outer_stride : u, *w = Functional ? block.w + r * block.inner_stride : v;
+    const T *b = Functional ? block.b + s * block.outer_stride : u,
+            *w = Functional ? block.w + r * block.inner_stride : v;
     if (side.inner > 0)
         for (index p = 0; p < side.outer; ++p)
             combine<T, Functional>(row + p * side.inner, v, u[p], w, b[p], side.inner);

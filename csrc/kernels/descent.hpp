@@ -29,8 +29,8 @@ inline index descend(const Blas<T> &blas, const DescentProblem<T> &problem, inde
     const T rate = T(problem.rate), keep = T(1.0 - problem.rate * problem.decay);
     *stop = DescentStop::steps;
     for (index s = 0; s < steps; ++s) {
-        double loss = 0.5 * problem.scale * pass(blas, net, problem.data, problem.product, T(problem.scale),
-                                                 problem.gradient, memory);
+        double loss = 0.5 * problem.scale *
+                      pass(blas, net, problem.data, problem.product, T(problem.scale), problem.gradient, memory);
         if (problem.decay != 0)
             loss += 0.5 * problem.decay * squared_norm(problem.parameters, index(1), problem.count, problem.count);
         loss += problem.constant;

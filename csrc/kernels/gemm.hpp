@@ -2,7 +2,8 @@
 //
 // Two loops are enough: `product` runs its vectors along the rows of B and C (A may be read with any strides, so it is
 // A or A^T), `product_nt` runs them along the summed index of A and B^T. Callers choose the layout in which the long
-// dimension is contiguous; BLAS takes over above `blas_threshold` multiply-adds, measured by bench/gemm.py.
+// dimension is contiguous; BLAS takes over above `blas_threshold` multiply-adds, measured by
+// bench/tasks/gemm.py.
 #pragma once
 
 #include "kernels/blas.hpp"
@@ -10,7 +11,10 @@
 
 namespace hesskern::HESSKERN_ISA {
 
-inline constexpr index blas_threshold = 64 * 64 * 64;
+// With 512-bit vectors these loops keep up with a BLAS that has none, and lose little to one that does.
+inline constexpr index blas_threshold = HESSKERN_VECTOR_BYTES == 64 ? 256 * 256 * 256 : 64 * 64 * 64;
+// Vectors along a tile's rows: four need 21 registers, and only AVX-512 has 32 of them.
+inline constexpr int tile_columns = HESSKERN_VECTOR_BYTES == 64 ? 4 : 3;
 inline constexpr index blas_largest = 2147483647;
 
 template <class T, int Lanes, int Rows, int Columns>
@@ -72,10 +76,14 @@ inline void small_product(index m, index n, index k, T alpha, const T *a, index 
                           index ldb, T beta, T *c, index ldc) {
     constexpr int L = lanes<T>;
     index j = 0;
-    for (; j + 4 * L <= n; j += 4 * L)
-        product_strip<T, L, 4>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
-    for (; j + L <= n; j += L)
-        product_strip<T, L, 1>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    for (; j + tile_columns * L <= n; j += tile_columns * L)
+        product_strip<T, L, tile_columns>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    const index vectors = (n - j) / L;
+    if (tile_columns > 3 && vectors == 3)
+        product_strip<T, L, 3>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    if (vectors == 2) product_strip<T, L, 2>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    if (vectors == 1) product_strip<T, L, 1>(m, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
+    j += vectors * L;
     if constexpr (L > 1) {
         if (j < n) product_tail<T, L / 2>(m, n - j, k, alpha, a, a_row, a_column, b + j, ldb, beta, c + j, ldc);
     }
@@ -112,13 +120,29 @@ inline void dot_strip(index n, index k, T alpha, const T *a, index lda, const T 
     for (; j < n; ++j) dot_tile<T, Rows, 1>(k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
 }
 
-// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k).
+// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k). Dot products where they are long and few; else a transposed copy
+// of a panel of B pays for itself.
 template <class T>
 inline void small_product_nt(index m, index n, index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta,
                              T *c, index ldc) {
-    index i = 0;
-    for (; i + 4 <= m; i += 4) dot_strip<T, 4>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
-    for (; i < m; ++i) dot_strip<T, 1>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+    constexpr index L = lanes<T>, panel_rows = 64, panel_columns = tile_columns * L;
+    if (m < 4 ? k >= L : n < 4 * L && k >= 4 * L) {
+        index i = 0;
+        for (; i + 4 <= m; i += 4) dot_strip<T, 4>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+        for (; i < m; ++i) dot_strip<T, 1>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+        return;
+    }
+    T turned[panel_rows * panel_columns];
+    for (index j = 0; j < n; j += panel_columns) {
+        const index width = smaller(panel_columns, n - j);
+        for (index p = 0; p < k; p += panel_rows) {
+            const index height = smaller(panel_rows, k - p);
+            for (index q = 0; q < height; ++q)
+                for (index r = 0; r < width; ++r) turned[q * panel_columns + r] = b[(j + r) * ldb + p + q];
+            small_product(m, width, height, alpha, a + p, lda, index(1), turned, panel_columns, p == 0 ? beta : T(1),
+                          c + j, ldc);
+        }
+    }
 }
 
 // Whether BLAS is there, worth its call, and able to index the operands.

@@ -55,8 +55,8 @@ inline void hessian_prepare(const Blas<T> &blas, const HessianProblem<T> &proble
     } else {
         for (index k = 0; k < rows; ++k)
             for (index c = 0; c < out; ++c)
-                delta[net.depth][k * pad + c] =
-                    problem.scale * (prediction[k * pad + c] - data.y[k * data.y_stride + c]);
+                delta[net.depth][k * pad + c] = problem.scale *
+                                                (prediction[k * pad + c] - data.y[k * data.y_stride + c]);
     }
     for (index l = net.depth; l >= 2; --l)
         backward_layer(blas, net, l, net.layer[l - 1], rows, delta[l], T(0), delta[l - 1]);

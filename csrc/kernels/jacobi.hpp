@@ -1,8 +1,8 @@
 // Singular values to high relative accuracy: column-pivoted QR, then one-sided Jacobi on R^T.
 //
 // Matrices here are column-major (`stride` between columns), so every loop runs along a column. A bidiagonalisation
-// would lose the small singular values of a graded matrix; Jacobi keeps all that the scaled matrix determines (Drmac and
-// Veselic 2008, SIAM J. Matrix Anal. Appl. 29, 1322).
+// would lose the small singular values of a graded matrix; Jacobi keeps all that the scaled matrix determines (Drmac
+// and Veselic 2008, SIAM J. Matrix Anal. Appl. 29, 1322).
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -41,8 +41,8 @@ inline double power_of_two(double x) {
     return power > 0 ? power : 1.0;
 }
 
-// A = Q R P^T in place: R above the diagonal, reflectors in `reflector` (one column each) with `beta`, column j of R P^T
-// at `pivot[j]`. Returns min(m, n), the number of rows of R.
+// A = Q R P^T in place: R above the diagonal, reflectors in `reflector` (one column each) with `beta`, column j of R
+// P^T at `pivot[j]`. Returns min(m, n), the number of rows of R.
 inline index pivoted_qr(double *a, index stride, index m, index n, index *pivot, double *reflector, double *beta) {
     const index steps = smaller(m, n);
     for (index j = 0; j < n; ++j) pivot[j] = j;

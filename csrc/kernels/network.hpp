@@ -25,8 +25,8 @@ struct Network {
     bool bias;  // any layer has one
 };
 
-// Samples in rows of `pad[0]` values. `ones` is the column that the biases multiply: a vector after the data was reduced by QR, otherwise
-// a single 1 read with step 0.
+// Samples in rows of `pad[0]` values. `ones` is the column that the biases multiply: a vector after the data was
+// reduced by QR, otherwise a single 1 read with step 0.
 template <class T>
 struct Data {
     std::int64_t samples;

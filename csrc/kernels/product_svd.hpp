@@ -6,7 +6,8 @@
 // Column scales of C and row scales of W, however extreme, pass through exactly (scales are powers of two).
 //
 // The rank is decided on equilibrated factors, so that scaling cannot hide a direction and rounding noise cannot pose
-// as one: every matrix travels with the matrix of the absolute values it was summed from, and that one gives the scales.
+// as one: every matrix travels with the matrix of the absolute values it was summed from, and that one gives the
+// scales.
 #pragma once
 
 #include "kernels/jacobi.hpp"
@@ -156,7 +157,8 @@ inline index product_stage(const ProductSvdMemory &memory, index rows, index inn
 }
 
 // W := W_next Q for the Q of the stage just done; magnitudes by the norms of W_next's rows, as Q is orthogonal.
-inline void rotate_weight(const ProductSvdMemory &memory, const double *weight, index outputs, index inner, index rank) {
+inline void rotate_weight(const ProductSvdMemory &memory, const double *weight, index outputs, index inner,
+                          index rank) {
     const index stride = memory.stride;
     for (index o = 0; o < outputs; ++o) {
         double *column = memory.values;  // one row of W_next, in the order of the sorted rows

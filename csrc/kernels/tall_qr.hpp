@@ -1,7 +1,7 @@
 // The triangular factor of a tall matrix that is read a few rows at a time.
 //
-// [R; C] = Q [R'; 0] for a triangle R and a chunk C of rows that fits in cache: column j's reflector is e_j on top, as R
-// is triangular already, so only C carries vectors. Eight columns make a panel, whose reflectors I - V T V^T are then
+// [R; C] = Q [R'; 0] for a triangle R and a chunk C of rows that fits in cache: column j's reflector is e_j on top, as
+// R is triangular already, so only C carries vectors. Eight columns make a panel, whose reflectors I - V T V^T are then
 // applied to the rest at once (the kernel called TSQRT in Buttari, Langou, Kurzak, Dongarra 2009). Column by column
 // backward stable; Q is never formed.
 #pragma once
@@ -25,6 +25,9 @@ struct PanelRow {
     void write(double *target) const {
         for (int k = 0; k < count; ++k) store<double, step>(target + k * step, part[k]);
     }
+    void scale(const PanelRow &other) {
+        for (int k = 0; k < count; ++k) part[k] *= other.part[k];
+    }
     void add(const PanelRow &other, double factor) {
         for (int k = 0; k < count; ++k) part[k] += other.part[k] * factor;
     }
@@ -35,57 +38,52 @@ inline void factor_panel(double *r, double *c, index stride, index rows, index f
     double *top = r + first * stride + first;
     c += first;
     double gram[panel][panel] = {}, tau[panel] = {};
-    for (index j = 0; j < width; ++j) {
-        double norm[4] = {};
+    for (index j = 0; j < panel && j < width; ++j) {
+        // One pass gives the column's norm, its products with the rest of the panel and with the reflectors so far.
+        PanelRow sums[4] = {};
         index i = 0;
         for (; i + 4 <= rows; i += 4)
-            for (index k = 0; k < 4; ++k) norm[k] += c[(i + k) * stride + j] * c[(i + k) * stride + j];
-        for (; i < rows; ++i) norm[0] += c[i * stride + j] * c[i * stride + j];
-        const double below = (norm[0] + norm[1]) + (norm[2] + norm[3]), head = top[j * stride + j];
-        tau[j] = 0;
-        if (below == 0) {  // nothing to eliminate: no reflector
-            for (i = 0; i < rows; ++i) c[i * stride + j] = 0;
-            continue;
-        }
-        const double length = square_root(head * head + below), beta = head > 0 ? -length : length;
-        tau[j] = (beta - head) / beta;
-        top[j * stride + j] = beta;
-        const double inverse = 1 / (head - beta);
-        PanelRow sums[2] = {};
-        for (i = 0; i + 2 <= rows; i += 2)
-            for (index k = 0; k < 2; ++k) {
-                double *row = c + (i + k) * stride;
-                row[j] *= inverse;
+            for (index k = 0; k < 4; ++k) {
+                const double *row = c + (i + k) * stride;
                 sums[k].add(PanelRow::read(row), row[j]);
             }
-        for (; i < rows; ++i) {
-            double *row = c + i * stride;
-            row[j] *= inverse;
-            sums[0].add(PanelRow::read(row), row[j]);
-        }
-        double w[panel];
+        for (; i < rows; ++i) sums[0].add(PanelRow::read(c + i * stride), c[i * stride + j]);
         sums[0].add(sums[1], 1.0);
+        sums[2].add(sums[3], 1.0);
+        sums[0].add(sums[2], 1.0);
+        double w[panel], keep[panel];
         sums[0].write(w);
-        for (index k = 0; k < j; ++k) gram[k][j] = w[k];  // v_k . v_j below the triangle
+        const double below = w[j], head = top[j * stride + j];
+        tau[j] = 0;
+        if (below == 0) continue;  // nothing to eliminate: no reflector
+        const double length = square_root(head * head + below), beta = head > 0 ? -length : length;
+        const double inverse = 1 / (head - beta);
+        tau[j] = (beta - head) / beta;
+        top[j * stride + j] = beta;
         for (index k = 0; k < panel; ++k) {
-            if (k <= j || k >= width) {
-                w[k] = 0;  // V itself, and what lies beyond the matrix, stay
-                continue;
+            keep[k] = k == j ? 0.0 : 1.0;
+            if (k < j) gram[k][j] = w[k] * inverse;
+            if (k > j && k < width) {
+                const double change = tau[j] * (w[k] * inverse + top[j * stride + k]);
+                top[j * stride + k] -= change;
+                w[k] = -change * inverse;
+            } else {
+                w[k] = k == j ? inverse : 0.0;  // the column becomes its reflector; earlier ones stay
             }
-            w[k] = tau[j] * (w[k] + top[j * stride + k]);
-            top[j * stride + k] -= w[k];
         }
-        const PanelRow change = PanelRow::read(w);
+        const PanelRow change = PanelRow::read(w), kept = PanelRow::read(keep);
         for (i = 0; i < rows; ++i) {
             double *row = c + i * stride;
+            const double factor = row[j];
             PanelRow moved = PanelRow::read(row);
-            moved.add(change, -row[j]);
+            moved.scale(kept);
+            moved.add(change, factor);
             moved.write(row);
         }
     }
     // T^T, row by row: T[:j, j] = -tau_j T[:j, :j] gram[:j, j].
     for (index k = 0; k < panel * panel; ++k) t[k] = 0;
-    for (index j = 0; j < width; ++j) {
+    for (index j = 0; j < panel && j < width; ++j) {
         t[j * panel + j] = tau[j];
         for (index a = 0; a < j; ++a) {
             double total = 0;
@@ -95,8 +93,8 @@ inline void factor_panel(double *r, double *c, index stride, index rows, index f
     }
 }
 
-// R := the triangular factor of [R; C]; c (rows, columns) is destroyed. Rows of both have `stride` values, a multiple of
-// the panel. `work` holds 2 * panel * stride values.
+// R := the triangular factor of [R; C]; c (rows, columns) is destroyed. Rows of both have `stride` values, a multiple
+// of the panel. `work` holds 2 * panel * stride values.
 inline void append_rows(double *r, double *c, index stride, index rows, index columns, double *work) {
     double t[panel * panel];
     for (index first = 0; first < columns; first += panel) {

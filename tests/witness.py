@@ -1,0 +1,86 @@
+"""Two more witnesses of second derivatives: PyTorch's autograd, and finite differences of the gradient."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import oracle
+import problems
+import pytest
+
+
+def relative(actual: object, expected: object, tolerance: float = 1e-12) -> None:
+    """Compare arrays relative to the largest entry expected; where all of them are zero, so must be what is found."""
+    found, wanted = np.asarray(actual), np.asarray(expected)
+    assert found.shape == wanted.shape
+    scale = float(np.max(np.abs(wanted), initial=0.0))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale)
+
+
+def _torch_forward(problem: problems.Problem, flat):
+    torch = pytest.importorskip("torch")
+    prediction, at = torch.tensor(problem.X), 0
+    for weight, bias in zip(problem.weights, problem.biases, strict=True):
+        matrix = flat[at : at + weight.size].reshape(weight.shape)
+        at += weight.size
+        shift = None if bias is None else flat[at : at + bias.size]
+        at += 0 if bias is None else bias.size
+        prediction = torch.nn.functional.linear(prediction, matrix, shift)
+    return prediction
+
+
+def autograd(problem: problems.Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Return Hessian and Gauss-Newton matrix, in float64: second derivatives of the loss, and those of PyTorch's J."""
+    torch = pytest.importorskip("torch")
+    Y = torch.tensor(problem.Y)
+    theta = torch.tensor(oracle.flatten(problem.weights, problem.biases))
+
+    def value(flat):
+        error = _torch_forward(problem, flat) - Y
+        loss = {
+            "half_sum": 0.5 * torch.nn.functional.mse_loss(error, torch.zeros_like(error), reduction="sum"),
+            "sum": torch.nn.functional.mse_loss(error, torch.zeros_like(error), reduction="sum"),
+            "mean": torch.nn.functional.mse_loss(error, torch.zeros_like(error)),
+        }[problem.kind]
+        return loss + 0.5 * problem.weight_decay * (flat**2).sum()
+
+    hessian = torch.autograd.functional.hessian(value, theta, vectorize=True).numpy()
+    jacobian = torch.func.jacrev(lambda flat: _torch_forward(problem, flat).ravel())(theta).numpy()
+    scale = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
+    return hessian, scale * jacobian.T @ jacobian
+
+
+@functools.cache
+def of_general(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what autograd says about ``problems.general(seed)``; several backends ask for it."""
+    return autograd(problems.general(seed))
+
+
+@functools.cache
+def _stencil(points: int) -> np.ndarray:
+    """Weights of ``f(k) - f(-k)``, k = 1..points, that give f'(0) exactly for polynomials of degree 2 * points."""
+    k = np.arange(1, points + 1)
+    odd = 2.0 * k[None, :] ** (2 * np.arange(points)[:, None] + 1)  # k-th difference of t, t^3, t^5, ...
+    return np.linalg.solve(odd, np.eye(points)[0])
+
+
+def finite_differences(problem: problems.Problem) -> np.ndarray:
+    """Return the Hessian by central differences of the package's gradient, without truncation error.
+
+    Along a line the gradient of a network of depth L is a polynomial of degree 2L - 1, so L central differences
+    determine its slope, whatever the step: a step near one keeps the rounding errors small as well.
+    """
+    loss, net = problem.loss(), problem.network()
+    theta = net.flatten()
+    weights = _stencil(len(problem.weights))
+    step = 0.5
+    rows = []
+    for unit in np.eye(len(theta)):
+        differences = [
+            loss.gradient(net.unflatten(theta + k * step * unit))
+            - loss.gradient(net.unflatten(theta - k * step * unit))
+            for k in range(1, len(weights) + 1)
+        ]
+        rows.append(weights @ np.array(differences) / step)
+    return np.array(rows)
