@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.factors import Matrix
+from hesskern.orthogonal import TallQR
 from hesskern.selection import Part
 from hesskern.spectrum import Spectrum
 from hesskern.width import PlainLayers, WidthReduction
@@ -80,48 +81,98 @@ class ValuesOnly:
     vectors = coordinates
 
 
+class FactorBasis:
+    """Eigenvalues of ``F.T F``, descending, and its full orthogonal matrix of eigenvectors; the rest are zeros.
+
+    Parameters
+    ----------
+    factor : (n, k) array
+    scale : float
+        Multiplies the eigenvalues.
+    lift : bool
+        Whether eigenvectors are wanted. Of a factor much wider than high they are kept as reflectors.
+    """
+
+    def __init__(self, factor: Matrix, scale: float, *, lift: bool) -> None:
+        rows, columns = factor.shape
+        self._wide = TallQR(factor.T.copy(order="F")) if lift and columns > 2 * rows else None
+        self._vectors: Matrix | None = None
+        if self._wide is not None:
+            self._vectors, found, _ = np.linalg.svd(self._wide.R)
+        elif lift:
+            _, found, transposed = np.linalg.svd(factor, full_matrices=True)
+            self._vectors = transposed.T
+        else:
+            found = np.linalg.svd(factor, compute_uv=False)
+        self.values: Values = np.zeros(columns)
+        self.values[: len(found)] = scale * found**2
+
+    def change(self, columns: Matrix, *, back: bool) -> Matrix:
+        """Return ``V.T columns`` or (`back`) ``V columns``."""
+        if self._vectors is None:
+            raise AssertionError("eigenvectors were not computed")
+        small = self._vectors if back else self._vectors.T
+        if self._wide is None:
+            return small @ columns
+        top = len(small)
+        if not back:
+            columns = self._wide.rotate(columns, back=False)
+        moved = np.concatenate([small @ columns[:top], columns[top:]])
+        return self._wide.rotate(moved, back=True) if back else moved
+
+
+class IdentityBasis:
+    """Of a multiple of the identity."""
+
+    def __init__(self, size: int, scale: float) -> None:
+        self.values: Values = np.full(size, scale)
+
+    def change(self, columns: Matrix, *, back: bool) -> Matrix:
+        """Return the columns as they are."""
+        del back
+        return columns
+
+
 class KroneckerBasis:
     """Of ``U ⊗ V``: products of the factors' eigenvalues, Kronecker products of their eigenvectors.
 
-    Each factor is given as (values, full orthogonal matrix of eigenvectors); None for a multiple of the identity.
+    `order` says where in the Kronecker product each parameter stands; None: in this order.
     """
 
-    def __init__(
-        self,
-        outer: tuple[Values, Matrix | None],
-        inner: tuple[Values, Matrix | None],
-        bias_order: NDArray[np.intp] | None,
-    ) -> None:
-        self._outer, self._inner, self._order = outer, inner, bias_order
-        self.dense_size = max(len(outer[0]), len(inner[0]))
+    def __init__(self, outer: FactorBasis | IdentityBasis, inner: FactorBasis, order: NDArray[np.intp] | None) -> None:
+        self._outer, self._inner, self._order = outer, inner, order
+        self.dense_size = max(int(np.count_nonzero(factor.values)) for factor in (outer, inner))
 
-    @cached_property
+    @property
     def values(self) -> Values:
-        return np.outer(self._outer[0], self._inner[0]).ravel()
+        return np.outer(self._outer.values, self._inner.values).ravel()
 
     @cached_property
     def groups(self) -> Spectrum:
-        if self._outer[1] is None:  # every eigenvalue of the inner factor once for each output
-            return Spectrum(self._outer[0][0] * self._inner[0], np.full(len(self._inner[0]), len(self._outer[0])))
-        return Spectrum(self.values, np.ones(len(self.values), dtype=np.int64))
+        outer, inner = self._outer.values, self._inner.values
+        found = inner[inner > 0]
+        zeros = len(outer) * len(inner)
+        if isinstance(self._outer, IdentityBasis):  # every eigenvalue of the inner factor once for each output
+            found, counts = outer[0] * found, np.full(len(found), len(outer))
+        else:
+            found = np.outer(outer[outer > 0], found).ravel()
+            counts = np.ones(len(found), dtype=np.int64)
+        return Spectrum(np.append(found, 0.0), np.append(counts, zeros - counts.sum()))
 
     def coordinates(self, columns: Matrix) -> Matrix:
         if self._order is not None:
             columns = columns[np.argsort(self._order)]
-        return self._both(columns, transpose=True)
+        return self._both(columns, back=False)
 
     def vectors(self, columns: Matrix) -> Matrix:
-        found = self._both(columns, transpose=False)
+        found = self._both(columns, back=True)
         return found if self._order is None else found[self._order]
 
-    def _both(self, columns: Matrix, *, transpose: bool) -> Matrix:
-        outer, inner = self._outer[1], self._inner[1]
-        cube = columns.reshape(len(self._outer[0]), len(self._inner[0]), -1)
-        if inner is not None:
-            cube = np.einsum("sq,rsk->rqk" if transpose else "qs,rsk->rqk", inner, cube, optimize=True)
-        if outer is not None:
-            cube = np.einsum("rp,rqk->pqk" if transpose else "pr,rqk->pqk", outer, cube, optimize=True)
-        return np.ascontiguousarray(cube).reshape(len(columns), -1)
+    def _both(self, columns: Matrix, *, back: bool) -> Matrix:
+        outer, inner, k = len(self._outer.values), len(self._inner.values), columns.shape[1]
+        flat = columns.reshape(outer, inner, k).transpose(1, 0, 2).reshape(inner, -1)
+        cube = self._inner.change(flat, back=back).reshape(inner, outer, k).transpose(1, 0, 2)
+        return self._outer.change(cube.reshape(outer, -1), back=back).reshape(len(columns), k)
 
 
 class WidthBasis:
@@ -196,8 +247,6 @@ class WidthBasis:
         return _join(self._parts, full, k)
 
     def _rotate(self, cube: Matrix, *, back: bool) -> Matrix:
-        if cube.size == 0:  # nothing selected on this side of the units
-            return cube
         return self._reduction.rotate(cube.reshape(len(cube), -1), back=back).reshape(cube.shape)
 
     def _around(self, blocks: dict[tuple[int, str], Matrix], units: int) -> tuple[Matrix, Matrix]:

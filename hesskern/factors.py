@@ -98,6 +98,14 @@ class Factors:
             product = left.T @ right
         return product if self.scale == 1 else product * self.scale
 
+    def output_diagonal(self, layer: int) -> Matrix:
+        """Return the diagonal of `output_gram(layer, layer)` without the matrix."""
+        top = self.above[layer]
+        if top is None:
+            return np.full(len(self.weights[layer]), self.scale)
+        squares: Matrix = np.einsum("op,op->p", top, top)
+        return self.scale * squares
+
     def input_gram(self, upper: int, lower: int) -> Matrix:
         """Return ``inputs_m.T inputs_l``, symmetric to the bit for m = l."""
         return self.inputs[upper].T @ self.inputs[lower]

@@ -176,8 +176,9 @@ class Hessian(CurvatureOperator):
             products = np.zeros((outputs, inputs + self._net.has_bias))
             if self._mode != "functional":
                 inputs_of = self._factors.inputs[part.layer]
-                outer = np.diagonal(self._factors.output_gram(part.layer, part.layer))
-                products = np.outer(outer, np.einsum("nq,nq->q", inputs_of, inputs_of))
+                products = np.outer(
+                    self._factors.output_diagonal(part.layer), np.einsum("nq,nq->q", inputs_of, inputs_of)
+                )
             if part.weight:
                 pieces.append(products[:, :inputs].ravel())
             if part.bias:

@@ -11,15 +11,13 @@ the factors the other way round: the same spectrum, another matrix.)
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._array import Array
 from hesskern.assembly import inner_indices, interleaved
 from hesskern.backends.protocol import ProductSvd
-from hesskern.basis import Eigenbasis, KroneckerBasis
+from hesskern.basis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
 from hesskern.condition import Condition, undefined
 from hesskern.hessian import Hessian
 
@@ -65,18 +63,13 @@ class KroneckerHessian(Hessian):
         return self._factors.inputs[self.layer][:, inner]
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
-        del lift  # the factors are small: their eigenvectors cost little
-        if True not in self._bases:
+        if lift not in self._bases:
             outputs, inputs = len(self._net.weights[self.layer]), self._inputs()
-            top = self._factors.above[self.layer]
-            scale = self._loss.scale
-            outer: tuple[NDArray[np.float64], Any] = (np.full(outputs, scale), None)
-            if top is not None:
-                strengths, vectors = _squared(top)
-                outer = (scale * strengths, vectors)
+            top, scale = self._factors.above[self.layer], self._loss.scale
+            outer = IdentityBasis(outputs, scale) if top is None else FactorBasis(top, scale, lift=lift)
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
-            self._bases[True] = KroneckerBasis(outer, _squared(inputs), order)
-        return self._bases[True]
+            self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
+        return self._bases[lift]
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
@@ -137,14 +130,6 @@ class KroneckerHessian(Hessian):
         inner = inner_indices(part, net.weights[self.layer].shape[1])
         chain[-1] = chain[-1][inner] if self.layer > 0 else chain[-1][:, inner]
         return [_float64(factor) for factor in chain]
-
-
-def _squared(factor: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return eigenvalues and all eigenvectors of ``factor.T factor`` from the singular value decomposition."""
-    _, values, vectors = np.linalg.svd(factor, full_matrices=True)
-    padded = np.zeros(factor.shape[1])
-    padded[: len(values)] = values**2
-    return padded, vectors.T
 
 
 def _float64(array: Array) -> NDArray[np.float64]:

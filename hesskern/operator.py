@@ -63,6 +63,8 @@ class CurvatureOperator(LinearOperator):
             if other.shape[0] != self.shape[1]:
                 raise ValueError(f"v has shape {other.shape}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
             return self._apply(other if other.flags.c_contiguous else np.ascontiguousarray(other))
+        if isinstance(other, list | tuple):
+            return self @ np.asarray(other, dtype=self.dtype)
         return super().__matmul__(other)
 
     def _matmat(self, V: Array) -> Array:
@@ -271,7 +273,7 @@ class Eigenvectors(LinearOperator):
         """Return the eigenvectors as a dense (P, k) array."""
         memory.require(
             3 * 8 * self.shape[0] * self.shape[1],
-            f"{self.shape[1]} eigenvectors of length {self.shape[0]}",
+            f"a dense array of {self.shape[1]} eigenvectors of length {self.shape[0]}",
             "ask for fewer (k=), or for dense=False.",
         )
         return self._matmat(np.eye(self.shape[1]))

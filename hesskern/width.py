@@ -13,12 +13,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from hesskern._array import Array
 from hesskern.backends.protocol import Backend
 from hesskern.factors import Factors, Matrix
+from hesskern.orthogonal import TallQR
 from hesskern.selection import Part
 
 
@@ -59,16 +58,12 @@ class WidthReduction:
         return [self._lower, *bias, self._upper.T]
 
     @cached_property
-    def _reflectors(self) -> tuple[Matrix, Matrix]:
-        """Return the Householder vectors and factors of the stack, R above the diagonal (LAPACK's dgeqrf)."""
-        qr, tau, _, info = lapack.dgeqrf(np.asfortranarray(np.concatenate(self._stack(), axis=1)), overwrite_a=1)
-        if info:
-            raise RuntimeError(f"LAPACK dgeqrf failed with info = {info}")
-        return qr, tau
+    def _qr(self) -> TallQR:
+        return TallQR(np.concatenate(self._stack(), axis=1))
 
     def reduced(self, backend: Backend, *, lift: bool) -> PlainLayers:
         """Return the network of `kept` units; with `lift` by a QR whose Q is remembered for `rotate`."""
-        R = np.triu(self._reflectors[0][: self.kept]) if lift else backend.triangular_factor(self._stack())
+        R = self._qr.R if lift else backend.triangular_factor(self._stack())
         weights, biases = list(self.net.weights), list(self.net.biases)
         weights[self.layer] = np.ascontiguousarray(R[:, : self._inputs])
         weights[self.layer + 1] = np.ascontiguousarray(R[:, self.kept - self._outputs :].T)
@@ -97,12 +92,4 @@ class WidthReduction:
 
     def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
         """Return ``Q.T vectors`` or (`back`) ``Q vectors`` for the full orthogonal Q (h, h), never formed."""
-        qr, tau = self._reflectors
-        given = np.asfortranarray(vectors)
-        trans = "N" if back else "T"
-        size = int(lapack.dormqr("L", trans, qr, tau, given, -1)[1][0])
-        rotated, _, info = lapack.dormqr("L", trans, qr, tau, given, size)
-        if info:
-            raise RuntimeError(f"LAPACK dormqr failed with info = {info}")
-        result: NDArray[np.float64] = rotated
-        return result
+        return self._qr.rotate(vectors, back=back)

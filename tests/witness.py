@@ -45,8 +45,13 @@ def autograd(problem: problems.Problem) -> tuple[np.ndarray, np.ndarray]:
         }[problem.kind]
         return loss + 0.5 * problem.weight_decay * (flat**2).sum()
 
-    hessian = torch.autograd.functional.hessian(value, theta, vectorize=True).numpy()
-    jacobian = torch.func.jacrev(lambda flat: _torch_forward(problem, flat).ravel())(theta).numpy()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for matrices as small as these, waking a second one takes ten times as long
+    try:
+        hessian = torch.autograd.functional.hessian(value, theta, vectorize=True).numpy()
+        jacobian = torch.func.jacrev(lambda flat: _torch_forward(problem, flat).ravel())(theta).numpy()
+    finally:
+        torch.set_num_threads(threads)
     scale = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
     return hessian, scale * jacobian.T @ jacobian
 

@@ -1,6 +1,5 @@
 // Blocks of the Hessian and singular values of their factors.
 #include <pybind11/stl.h>
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -80,8 +79,9 @@ void assemble(const py::sequence &row_sides, const py::sequence &column_sides, c
             block.back().b = kept.emplace_back(given[2], "B", inner_rows, columns[l].outer).memory.get();
             block.back().w = kept.emplace_back(given[3], "W", rows[m].outer, inner_columns).memory.get();
         }
-    const Assembly<T> assembly{index(rows.size()), index(columns.size()), total, rows.data(), columns.data(),
-                               block.data(),       written<T>(target, "out"), target.nbytes() >= cache_bytes()};
+    const Assembly<T> assembly{
+        index(rows.size()),        index(columns.size()),           total, rows.data(), columns.data(), block.data(),
+        written<T>(target, "out"), target.nbytes() >= cache_bytes()};
     const index workers = std::clamp<index>(threads, 1, std::max<index>(1, total / 64));
     const index scratch_size = (width + 64 + 15) / 16 * 16;
     py::gil_scoped_release release;
@@ -115,9 +115,15 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
         pointer.push_back(read<double>(kept.back()));
         outputs.push_back(inner);
     }
-    const FactorChain chain{read<double>(first),     first.shape(0),        first.shape(1),
-                            first.strides(0) / size, first.strides(1) / size, index(outputs.size()),
-                            pointer.data(),          outputs.data(),          rotated,
+    const FactorChain chain{read<double>(first),
+                            first.shape(0),
+                            first.shape(1),
+                            first.strides(0) / size,
+                            first.strides(1) / size,
+                            index(outputs.size()),
+                            pointer.data(),
+                            outputs.data(),
+                            rotated,
                             tolerance};
     py::array_t<double> values(count);
     double *target = values.mutable_data();
@@ -162,7 +168,8 @@ py::array_t<double> triangular_factor(const py::sequence &given) {
         if (!py::isinstance<py::array>(item)) fail("a part must be a numpy array");
         parts.push_back(py::reinterpret_borrow<py::array>(item));
         const py::array &part = parts.back();
-        if (part.ndim() != 2 || (rows >= 0 && part.shape(0) != rows)) fail("the parts must be matrices of equal height");
+        if (part.ndim() != 2 || (rows >= 0 && part.shape(0) != rows))
+            fail("the parts must be matrices of equal height");
         if (!holds_float32(part) && !part.dtype().equal(py::dtype::of<double>())) fail("a part must hold floats");
         rows = part.shape(0);
         columns += part.shape(1);
@@ -199,7 +206,9 @@ void bind_curvature(py::module_ &module) {
     module.def(
         "assemble",
         [](const py::sequence &rows, const py::sequence &columns, const py::sequence &blocks, const py::array &out,
-           index threads) { (holds_float32(out) ? assemble<float> : assemble<double>)(rows, columns, blocks, out, threads); },
+           index threads) {
+            (holds_float32(out) ? assemble<float> : assemble<double>)(rows, columns, blocks, out, threads);
+        },
         py::arg("rows"), py::arg("columns"), py::arg("blocks"), py::arg("out"), py::arg("threads") = 1,
         "Dense blocks U[r,p] V[s,q] + B[s,p] W[r,q] into out; sides are (outer, inner, bias), blocks (U, V, B, W).");
     module.def("triangular_factor", &triangular_factor, py::arg("parts"),

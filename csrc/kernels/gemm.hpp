@@ -120,8 +120,8 @@ inline void dot_strip(index n, index k, T alpha, const T *a, index lda, const T 
     for (; j < n; ++j) dot_tile<T, Rows, 1>(k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
 }
 
-// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k). Dot products where they are long and few; else a transposed copy
-// of a panel of B pays for itself.
+// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k). Dot products where they are long and few; else a transposed
+// copy of a panel of B pays for itself.
 template <class T>
 inline void small_product_nt(index m, index n, index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta,
                              T *c, index ldc) {

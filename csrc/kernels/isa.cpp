@@ -31,8 +31,8 @@ index pass_scratch(const Network<T> &net, index samples, bool product) {
 
 template <class T>
 constexpr KernelsFor<T> kernels_for() {
-    return {predict_entry<T>, pass_entry<T>, product_form_is_cheaper<T>, pass_scratch<T>, descend<T>,
-            assemble<T>, hessian_scratch<T>, hessian_prepare<T>, hessian_product<T>};
+    return {predict_entry<T>, pass_entry<T>,      product_form_is_cheaper<T>, pass_scratch<T>,   descend<T>,
+            assemble<T>,      hessian_scratch<T>, hessian_prepare<T>,         hessian_product<T>};
 }
 
 }  // namespace
@@ -41,7 +41,12 @@ constexpr KernelsFor<T> kernels_for() {
 #define HESSKERN_STRING(text) HESSKERN_STRING_(text)
 
 extern const Kernels table;
-const Kernels table = {HESSKERN_STRING(HESSKERN_ISA), HESSKERN_VECTOR_BYTES, kernels_for<double>(), kernels_for<float>(),
-                       product_svd, product_svd_scratch, append_rows};
+const Kernels table = {HESSKERN_STRING(HESSKERN_ISA),
+                       HESSKERN_VECTOR_BYTES,
+                       kernels_for<double>(),
+                       kernels_for<float>(),
+                       product_svd,
+                       product_svd_scratch,
+                       append_rows};
 
 }  // namespace hesskern::HESSKERN_ISA

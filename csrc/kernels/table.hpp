@@ -81,16 +81,15 @@ struct FactorSpectrum {
 template <class T>
 struct KernelsFor {
     void (*predict)(const Blas<T> &, const Network<T> &, const Data<T> &, bool product, T *out, T *scratch);
-    double (*pass)(const Blas<T> &, const Network<T> &, const Data<T> &, bool product, T scale, const Layer<T> *gradient,
-                   T *scratch);
+    double (*pass)(const Blas<T> &, const Network<T> &, const Data<T> &, bool product, T scale,
+                   const Layer<T> *gradient, T *scratch);
     bool (*product_form)(const Network<T> &, std::int64_t samples, bool backward);
     std::int64_t (*pass_scratch)(const Network<T> &, std::int64_t samples, bool product);
     std::int64_t (*descend)(const Blas<T> &, const DescentProblem<T> &, std::int64_t steps, double target,
                             double *losses, DescentStop *stop);
     void (*assemble)(const Assembly<T> &, std::int64_t first_row, std::int64_t last_row, T *scratch);
     std::int64_t (*hessian_scratch)(const Network<T> &, std::int64_t rows);
-    void (*hessian_prepare)(const Blas<T> &, const HessianProblem<T> &, T *const *activation, T *const *delta,
-                            T *gram);
+    void (*hessian_prepare)(const Blas<T> &, const HessianProblem<T> &, T *const *activation, T *const *delta, T *gram);
     void (*hessian_product)(const Blas<T> &, const HessianProblem<T> &, const Layer<T> *direction,
                             const Layer<T> *product);
 };

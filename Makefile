@@ -1,0 +1,128 @@
+# make demo, make test: from a fresh clone with Python >= 3.11, pip, make and a C++ compiler.
+# Everything is installed in .venv, in the versions of constraints.txt. Also for the make 3.81 of macOS.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+EXTRAS := torch,plot,progress,test
+SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycache__/*') \
+	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
+# The tests that reach the kernels: repeated for every instruction set, and under the sanitizers.
+KERNEL_TESTS ?= $(filter-out $(patsubst %,tests/test_%.py,architecture bench cli demo information packaging plot), \
+	$(wildcard tests/test_*.py))
+
+# pip's first variable covers the build's own requirements up to pip 25.2, the second from then on. Relative: both are
+# lists separated by blanks, and the path of a checkout may hold one.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What is tested is the installed package, whatever else the shell points to.
+unexport PYTHONPATH
+# As python -P, for the processes that tests start too: the checkout, which has no compiled extension, must not shadow it.
+export PYTHONSAFEPATH := 1
+RUN := $(BIN)/python -m
+test test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
+test test-isa sanitize: export OMP_NUM_THREADS := 1
+
+.PHONY: demo test bench install tools lint format types stubs test-isa sanitize check-symbols dist check-dist lock clean
+
+demo: install
+	$(BIN)/hesskern demo $(DEMO_ARGS)
+
+test: install
+	$(RUN) pytest $(PYTEST_ARGS)
+
+install: $(VENV)/installed
+tools: $(VENV)/tools
+
+# Debian splits venv's copy of pip from Python; there the pip that is installed fills the environment.
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"hesskern needs Python 3.11 or newer, and this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV) || ($(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	$(PYTHON) -m pip --python $(BIN)/python install pip)
+	touch $@
+
+$(VENV)/installed: $(VENV)/created $(SOURCES)
+	$(BIN)/python -m pip install --config-settings build-dir=build/venv ".[$(EXTRAS)]"
+	touch $@
+
+# The extra "dev" without building the package again.
+$(VENV)/tools: $(VENV)/created pyproject.toml constraints.txt
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*project["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/dev.txt
+	$(BIN)/python -m pip install -r $(VENV)/dev.txt
+	touch $@
+
+CXX_FILES = $(shell find csrc -name '*.[ch]pp')
+
+# Ratios of one interleaved run on this machine, single thread: about ten minutes. BENCH_ARGS="--task hvp --quick" is seconds.
+BENCH_ARGS ?= --json build/bench.json --markdown build/bench.md
+bench: install
+	mkdir -p build
+	PYTHONSAFEPATH= $(BIN)/python -m bench run $(BENCH_ARGS)
+
+lint: install tools
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/python tools/stubs.py --check
+
+format: tools
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+types: install tools
+	$(RUN) mypy
+
+stubs: install tools
+	$(BIN)/python tools/stubs.py
+
+# Every instruction set of this processor but the widest, which `make test` has run.
+test-isa: install
+	set -e; for isa in $$($(BIN)/python -c 'import hesskern; print(*hesskern.info()["available_isas"][1:])'); do \
+	echo "HESSKERN_ISA=$$isa"; HESSKERN_ISA=$$isa $(RUN) pytest $(PYTEST_ARGS) $(KERNEL_TESTS); done
+
+# No inline function may be shared between the objects of two instruction sets.
+check-symbols: install
+	$(BIN)/python tools/check_symbols.py build/venv
+
+# GCC on Linux. The sanitizer's library must come first in the process, and the C++ library before it starts, else it
+# cannot see exceptions. Leaks are Python's own. The report goes to the process's stderr, which pytest must not hold back.
+SANITIZED := build/sanitize/site
+$(SANITIZED)/installed: $(VENV)/installed $(SOURCES)
+	$(BIN)/python -m pip install --no-deps --upgrade --target $(SANITIZED) --config-settings build-dir=build/sanitize/cmake \
+	--config-settings install.strip=false --config-settings cmake.define.HESSKERN_SANITIZE=ON \
+	--config-settings cmake.define.HESSKERN_WERROR=ON .
+	touch $@
+
+sanitize: $(SANITIZED)/installed
+	nm -D $(SANITIZED)/hesskern/_core*.so | grep -q __asan_init
+	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED) \
+	$(RUN) pytest --capture=sys -k "not control_c_stops_within_a_second" $(PYTEST_ARGS) $(KERNEL_TESTS)
+
+# The source distribution, and the wheel built from it.
+dist: tools
+	rm -rf dist
+	$(RUN) build --outdir dist .
+
+# The wheel with its required dependencies and nothing else.
+check-dist: dist
+	rm -rf build/wheel && $(BIN)/python -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet dist/*.whl
+	build/wheel/bin/hesskern info
+	build/wheel/bin/hesskern demo
+
+# New versions of everything, within what pyproject.toml allows.
+lock:
+	PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= $(PYTHON) tools/lock.py
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+

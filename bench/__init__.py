@@ -1,0 +1,1 @@
+"""Benchmarks of hesskern against its peers, as ratios measured in one interleaved run: ``python -m bench run``."""

@@ -1,0 +1,94 @@
+"""What a benchmark is made of: a task has problems (its sizes), a problem has contestants, a check and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from bench.runner import ProblemResult
+
+Role = Literal["ours", "peer", "floor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One way to do the job.
+
+    Attributes
+    ----------
+    name, note : str
+        `note` says what it is and what its time includes.
+    run : callable or None
+        Does the job once and returns the result to be checked; None where a library it needs is absent.
+    role : {"ours", "peer", "floor"}
+        A floor is a limit of the machine (filling memory, multiply-adds at GEMM's rate); its result is not checked.
+    units : float
+        How many jobs one call does: its time is divided by this.
+    context : callable
+        Entered around its calls, outside the timed part.
+    """
+
+    name: str
+    run: Callable[[], object] | None
+    role: Role = "peer"
+    note: str = ""
+    units: float = 1.0
+    context: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What has to come out.
+
+    Attributes
+    ----------
+    contestant : str
+    than : str
+        The contestant compared with; empty for a bound in seconds.
+    kind : {"faster", "at_most", "seconds"}
+        Time of `than` over time of `contestant` at least `bound`; time of `contestant` over time of `than` at most
+        `bound`; time of `contestant` at most `bound`.
+    """
+
+    contestant: str
+    kind: Literal["faster", "at_most", "seconds"]
+    bound: float
+    than: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One size of a task.
+
+    Attributes
+    ----------
+    error : callable
+        Relative error of a contestant's result against a reference that does not come from hesskern.
+    tolerance : float
+        A contestant whose error is not at most this is wrong and is not timed.
+    spoil : callable
+        Called before each check: destroys what the contestant before left in an array they share.
+    """
+
+    label: str
+    contestants: Sequence[Contestant]
+    error: Callable[[object], float]
+    tolerance: float
+    targets: Sequence[Target] = ()
+    spoil: Callable[[], object] = lambda: None
+
+
+class Task(Protocol):
+    """A module in bench/tasks."""
+
+    NAME: str
+    SUMMARY: str
+
+    def problems(self, quick: bool) -> Iterator[Problem]:
+        """Yield the problems one at a time, so that the memory of one is free before the next."""
+
+    def notes(self, results: Sequence[ProblemResult]) -> list[str]:
+        """Say what can be read off the times, in sentences."""

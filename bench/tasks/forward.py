@@ -1,0 +1,78 @@
+"""Predictions of a linear network, in the best order each library offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import hesskern as hk
+from bench import peak
+from bench.peers import with_torch
+from bench.problems import TOLERANCE, Size, error_against, forward_multiply_adds, ladder
+from bench.runner import ProblemResult
+from bench.task import Contestant, Problem, Target
+
+NAME = "forward"
+SUMMARY = "Predictions `net.forward(X)`."
+
+
+def problems(quick: bool) -> Iterator[Problem]:
+    for size in ladder(quick):
+        yield _problem(size)
+
+
+def _problem(size: Size) -> Problem:
+    X, _, weights = size.draw()
+    net = hk.LinearNetwork(weights)
+
+    def layers() -> object:
+        out = X
+        for weight in weights:
+            out = out @ weight.T
+        return out
+
+    def module(torch: Any) -> Callable[[], object]:
+        x = torch.tensor(X)
+        layers = [torch.nn.Linear(w.shape[1], w.shape[0], bias=False, dtype=x.dtype) for w in weights]
+        stack = torch.nn.Sequential(*layers)
+        with torch.no_grad():
+            for layer, weight in zip(stack, weights, strict=True):
+                layer.weight.copy_(torch.tensor(weight))
+
+        def predict() -> object:
+            with torch.inference_mode():
+                return stack(x)
+
+        return predict
+
+    def torch_multi_dot(torch: Any) -> Callable[[], object]:
+        chain = [torch.tensor(X), *(torch.tensor(weight).T for weight in weights)]
+        return lambda: torch.linalg.multi_dot(chain)
+
+    chain = [X, *(weight.T for weight in weights)]
+    exact = X.astype(np.float64)
+    for weight in weights:
+        exact = exact @ weight.T.astype(np.float64)
+    return Problem(
+        label=size.label,
+        contestants=[
+            Contestant(name="hesskern", run=lambda: net.forward(X), role="ours", note="checks X for NaN as well"),
+            Contestant(name="NumPy", run=layers, note="through the layers"),
+            Contestant(name="NumPy multi_dot", run=lambda: np.linalg.multi_dot(chain), note="the cheapest order"),
+            with_torch("torch", module, note="nn.Sequential in inference mode"),
+            with_torch("torch multi_dot", torch_multi_dot, note="the cheapest order"),
+            peak.floor(forward_multiply_adds(size), size.dtype),
+        ],
+        error=error_against(exact),
+        tolerance=TOLERANCE[size.dtype],
+        targets=[
+            Target(contestant="hesskern", kind="faster", bound=1, than="NumPy"),
+            Target(contestant="hesskern", kind="faster", bound=1, than="torch"),
+        ],
+    )
+
+
+def notes(results: Sequence[ProblemResult]) -> list[str]:
+    return []

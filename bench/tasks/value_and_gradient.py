@@ -1,0 +1,82 @@
+"""Loss and full gradient at one point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import hesskern as hk
+from bench import peak
+from bench.peers import with_torch
+from bench.problems import (
+    TOLERANCE,
+    Array,
+    Size,
+    flat,
+    gradient_multiply_adds,
+    ladder,
+    loss_and_gradients,
+    relative_error,
+)
+from bench.runner import ProblemResult
+from bench.task import Contestant, Problem, Target
+
+NAME = "value_and_gradient"
+SUMMARY = "Loss and gradient, `loss.value_and_gradient(net)`."
+
+
+def problems(quick: bool) -> Iterator[Problem]:
+    for size in ladder(quick):
+        yield _problem(size)
+
+
+def _problem(size: Size) -> Problem:
+    X, Y, weights = size.draw()
+    net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
+
+    def numpy() -> tuple[float, Array]:
+        value, gradients = loss_and_gradients(X, Y, weights)
+        return value, flat(gradients)
+
+    def autograd(torch: Any) -> Callable[[], tuple[float, Any]]:
+        x, y = torch.tensor(X), torch.tensor(Y)
+        parameters = [torch.tensor(weight, requires_grad=True) for weight in weights]
+
+        def compute() -> tuple[float, Any]:
+            out = x
+            for parameter in parameters:
+                out = torch.nn.functional.linear(out, parameter)
+            value = 0.5 * torch.nn.functional.mse_loss(out, y, reduction="sum")
+            gradients = torch.autograd.grad(value, parameters)
+            return value.item(), torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+        return compute
+
+    wide = [array.astype(np.float64) for array in (X, Y, *weights)]
+    value, gradients = loss_and_gradients(wide[0], wide[1], wide[2:])
+    exact = flat(gradients)
+
+    def error(result: Any) -> float:
+        return float(np.max([abs(float(result[0]) / value - 1), relative_error(np.asarray(result[1]), exact)]))
+
+    return Problem(
+        label=size.label,
+        contestants=[
+            Contestant(name="hesskern", run=lambda: loss.value_and_gradient(net), role="ours"),
+            Contestant(name="NumPy", run=numpy, note="the chain rule through the layers"),
+            with_torch("torch", autograd, note="F.linear, mse_loss, autograd.grad, one flat gradient"),
+            peak.floor(gradient_multiply_adds(size), size.dtype),
+        ],
+        error=error,
+        tolerance=TOLERANCE[size.dtype],
+        targets=[
+            Target(contestant="hesskern", kind="faster", bound=1, than="NumPy"),
+            Target(contestant="hesskern", kind="faster", bound=1, than="torch"),
+        ],
+    )
+
+
+def notes(results: Sequence[ProblemResult]) -> list[str]:
+    return []

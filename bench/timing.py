@@ -1,0 +1,93 @@
+"""Interleaved timing: A B C A B C ..., so that what disturbs the machine disturbs all contestants of a round alike.
+
+`timeit.Timer` runs the inner loops, with the garbage collector off. pytest-benchmark and pyperf run one contestant
+after the other and cannot take ratios within a round.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import timeit
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Summary(NamedTuple):
+    """Median and quartiles."""
+
+    median: float
+    lower: float
+    upper: float
+
+
+def summary(values: Sequence[float]) -> Summary:
+    lower, median, upper = np.percentile(values, [25, 50, 75])
+    return Summary(float(median), float(lower), float(upper))
+
+
+def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Summary:
+    """Summarise the ratios of two contestants' times, each taken within one round."""
+    return summary([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+def inner_number(timer: timeit.Timer, least: float) -> int:
+    """Return how many calls last at least `least` seconds (1, 2, 5, 10, ...); `Timer.autorange` insists on 0.2 s."""
+    scale = 1
+    while True:
+        for digit in (1, 2, 5):
+            if timer.timeit(digit * scale) >= least:
+                return digit * scale
+        scale *= 10
+
+
+class Entry(NamedTuple):
+    """What `interleaved` times."""
+
+    run: Callable[[], object]
+    context: Callable[[], AbstractContextManager[object]]
+
+
+class Times(NamedTuple):
+    """Seconds a call, one entry a round, and the calls of each inner loop."""
+
+    seconds: list[float]
+    number: int
+
+
+def interleaved(entries: Sequence[Entry], *, rounds: int, least: float, budget: float) -> list[Times]:
+    """Time all entries in rounds; each inner loop lasts at least `least` seconds and follows one untimed call.
+
+    Parameters
+    ----------
+    rounds : int
+        At most this many rounds.
+    least : float
+        Seconds an inner loop lasts at least.
+    budget : float
+        No round starts after so many seconds, but three rounds (or `rounds`) are always run.
+    """
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        timers = [timeit.Timer(entry.run) for entry in entries]
+        results: list[Times] = []
+        for entry, timer in zip(entries, timers, strict=True):
+            with entry.context():
+                results.append(Times([], inner_number(timer, least)))
+        began = time.perf_counter()
+        for k in range(rounds):
+            if k >= 3 and time.perf_counter() - began > budget:
+                break
+            for entry, timer, times in zip(entries, timers, results, strict=True):
+                with entry.context():
+                    timer.timeit(1)
+                    times.seconds.append(timer.timeit(times.number) / times.number)
+    finally:
+        if collecting:
+            gc.enable()
+    return results

@@ -1,0 +1,205 @@
+"""Blocks of the Hessian: Kronecker operators on the diagonal, rectangles beside it."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+
+import problems
+import pytest
+from scipy.sparse.linalg import LinearOperator
+from witness import relative
+
+import hesskern as hk
+from hesskern.cross import CrossBlock
+from hesskern.kronecker import KroneckerHessian
+
+DEEP = [seed for seed in range(300) if seed % 5]  # depth 2 and more
+
+
+def hessian(seed, dtype="float64"):
+    problem = problems.general(seed)
+    return problem, problem.loss(dtype).hessian(problem.network(dtype))
+
+
+@pytest.mark.parametrize("seed", DEEP[::3])
+def test_cross_blocks_multiply_as_their_dense_matrices(backend, seed):
+    problem, H = hessian(seed)
+    rng = np.random.default_rng(seed)
+    last = len(problem.weights) - 1
+    for row, column in {(0, last), (last, 0), (last - 1, last), (min(1, last), 0)} - {(0, 0)}:
+        for block in (H.block(row, column), H.gauss_newton().block(row, column), H.functional().block(row, column)):
+            if row == column:
+                continue
+            dense = block.toarray()
+            V, U = rng.standard_normal((dense.shape[1], 3)), rng.standard_normal((dense.shape[0], 2))
+            size = np.abs(dense).sum()
+            for found, expected in [
+                (block @ V, dense @ V),
+                (block @ V[:, 0], dense @ V[:, 0]),
+                (block.T @ U, dense.T @ U),
+                (block.H @ U[:, 0], dense.T @ U[:, 0]),
+                (block.rmatvec(U[:, 0]), dense.T @ U[:, 0]),
+                (block.rmatmat(U), dense.T @ U),
+                (block @ (V + 1j * V[::-1]), dense @ (V + 1j * V[::-1])),
+                (block @ np.asfortranarray(V)[:, ::2], dense @ V[:, ::2]),
+                (block.T.T @ V, dense @ V),
+            ]:
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * size)
+            np.testing.assert_array_equal(block.T.toarray(), dense.T)
+            np.testing.assert_array_equal(block.diagonal(), np.diagonal(dense))
+            assert block.trace() == pytest.approx(np.trace(dense), rel=1e-12, abs=1e-13 * size)
+
+
+@pytest.mark.parametrize("seed", DEEP[::4])
+def test_cross_blocks_have_singular_values(backend, seed):
+    problem, H = hessian(seed)
+    last = len(problem.weights) - 1
+    block = H.block(last, 0)
+    values = np.linalg.svd(block.toarray(), compute_uv=False)
+    relative(block.svdvals(), values)
+    relative(block.T.svdvals(), values)
+    condition = block.condition()
+    kept = values[values > 1e-12 * values[0]]
+    assert condition.rank == block.rank() == len(kept)
+    assert condition.size == min(block.shape)
+    assert condition.largest == pytest.approx(values[0], rel=1e-12)
+    assert condition.value == block.cond() == pytest.approx(kept[0] / kept[-1], rel=1e-11 * kept[0] / kept[-1])
+
+
+def test_dtypes_of_cross_blocks(backend, dtype):
+    problem = problems.normal([4, 5, 3], 9, bias=True)
+    H = problem.loss(dtype).hessian(problem.network(dtype))
+    block = H.block(0, 1)
+    v = np.random.default_rng(0).standard_normal(block.shape[1])
+    assert isinstance(block, LinearOperator)
+    assert isinstance(block, CrossBlock)
+    assert block.toarray().dtype == block.dtype == np.dtype(dtype)
+    for given in (np.float32, np.float64, np.complex64, np.complex128, int):
+        result = block @ v.astype(given)
+        assert result.dtype == np.result_type(given, dtype)
+        relative(result, block.toarray().astype(float) @ v.astype(given), 1e-5 if "32" in dtype else 1e-6)
+    with pytest.raises(ValueError, match=r"dimension|shape"):
+        block @ v[:-1]
+
+
+@pytest.mark.parametrize("method", ["spectrum", "eigvalsh", "eigh", "solve", "logdet"])
+def test_a_rectangle_has_no_eigenvalues(method):
+    problem = problems.normal([4, 5, 3], 9)
+    block = problem.loss().hessian(problem.network()).block(1, 0)
+    arguments = [np.ones(15)] if method == "solve" else []
+    with pytest.raises(ValueError, match=r"block of layers 1 and 0 has shape \(15, 20\) and is not symmetric.*svdvals"):
+        getattr(block, method)(*arguments)
+
+
+def test_a_cross_block_that_is_zero(backend):
+    """Nothing passes a dead layer: layers 0 and 1 of three touch each other through the third only."""
+    weights = [np.ones((2, 3)), np.ones((4, 2)), np.zeros((2, 4))]
+    H = hk.SquaredLoss(np.ones((5, 3)), np.ones((5, 2))).hessian(hk.LinearNetwork(weights))
+    block = H.block(0, 1)
+    assert not block.toarray().any()
+    condition = block.condition()
+    assert condition.rank == 0
+    assert np.isnan(condition.value)
+    assert "zero" in condition.note
+    assert H.block(1, 2).toarray().any()  # the residual passes there
+
+
+@pytest.mark.parametrize("seed", range(0, 300, 4))
+def test_diagonal_blocks_show_their_factors(backend, seed):
+    problem, H = hessian(seed)
+    for layer, weight in enumerate(problem.weights):
+        block = H.block(layer, layer)
+        assert isinstance(block, KroneckerHessian)
+        assert block.layer == layer
+        U, V = block.output_factor, block.input_factor
+        outputs, inputs = weight.shape
+        bias = problem.biases[layer] is not None
+        assert U.shape == (outputs, outputs)
+        assert V.shape == (inputs + bias, inputs + bias)
+        dense = np.kron(U, V)
+        order = np.arange(len(dense)).reshape(outputs, -1)
+        order = np.concatenate([order[:, :inputs].ravel(), order[:, inputs:].ravel()])
+        relative(block.toarray(), dense[np.ix_(order, order)] + problem.weight_decay * np.eye(len(dense)))
+
+
+def test_a_diagonal_block_is_never_dense():
+    """Everything through the factors: 40000 parameters, whose matrix would take 12 GiB."""
+    rng = np.random.default_rng(0)
+    net = hk.LinearNetwork.random([30, 200, 200, 20], seed=0)
+    X = rng.standard_normal((400, 30))
+    loss = hk.SquaredLoss(X, rng.standard_normal((400, 20)), weight_decay=0.5)
+    H = loss.hessian(net)
+    block = H.block(1, 1)
+    b = rng.standard_normal(40_000)
+    tracemalloc.start()
+    try:
+        x = block.solve(b)
+        eigenvalues, vectors = block.eigh(3)
+        spectrum = block.spectrum()
+        logdet, trace, diagonal, product = block.logdet(), block.trace(), block.diagonal(), block @ b
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * b.nbytes
+    W1, _, W3 = net.weights
+    U, V = W3.T @ W3, W1 @ X.T @ X @ W1.T
+    B = b.reshape(200, 200)
+    relative(product, (U @ B @ V + 0.5 * B).ravel())
+    relative((U @ x.reshape(200, 200) @ V).ravel() + 0.5 * x, b, 1e-10)
+    values = np.outer(np.linalg.eigvalsh(U), np.linalg.eigvalsh(V)).ravel() + 0.5
+    relative(spectrum.expand(), np.sort(values))
+    relative(eigenvalues, np.sort(values)[-3:])
+    relative(block @ vectors, vectors * eigenvalues, 1e-11)
+    assert logdet == pytest.approx(np.log(np.maximum(values, 0.5)).sum(), rel=1e-9)
+    assert trace == pytest.approx(values.sum(), rel=1e-12)
+    relative(diagonal, np.outer(np.diag(U), np.diag(V)).ravel() + 0.5)
+
+
+def test_blocks_of_a_selection_and_of_parts(backend):
+    problem = problems.normal([4, 5, 6, 3], 9, bias=True, weight_decay=0.25)
+    loss, net = problem.loss(), problem.network()
+    full = loss.hessian(net).toarray()
+    names = list(net.parameter_names)
+    sizes = [20, 5, 30, 6, 18, 3]
+    start = dict(zip(names, np.cumsum([0, *sizes]), strict=False))
+    H = loss.hessian(net, ["0.bias", "2.weight", "2.bias"])
+
+    def at(*chosen):
+        return np.concatenate([np.arange(start[n], start[n] + sizes[names.index(n)]) for n in chosen])
+
+    first, second = at("0.bias"), at("2.weight", "2.bias")
+    relative(H.block(0, 0).toarray(), full[np.ix_(first, first)])
+    relative(H.block(0, 2).toarray(), full[np.ix_(first, second)])
+    relative(H.block(2, 0) @ np.eye(5), full[np.ix_(second, first)])
+    # Weight decay belongs to the whole, not to its parts.
+    relative(H.gauss_newton().block(2, 2).toarray(), full[np.ix_(second, second)] - 0.25 * np.eye(21))
+    assert not H.functional().block(2, 2).toarray().any()
+    assert H.functional().block(2, 2).rank() == 0
+    with pytest.raises(ValueError, match=r"column is layer 1; this Hessian is over the layers \[0, 2\]"):
+        H.block(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "error", "message"),
+    [
+        (2, 0, ValueError, r"row is layer 2; this Hessian is over the layers \[0, 1\]"),
+        (0, -1, ValueError, "column is -1; expected at least 0"),
+        (0, 1.0, TypeError, r"column is 1\.0 .*expected an integer"),
+        ("0.weight", 0, TypeError, r"row is '0\.weight' .*expected an integer"),
+    ],
+)
+def test_bad_blocks_are_named(row, column, error, message):
+    problem = problems.normal([4, 5, 3], 9)
+    with pytest.raises(error, match=message):
+        problem.loss().hessian(problem.network()).block(row, column)
+
+
+def test_repr_says_what_it_is():
+    problem = problems.normal([4, 5, 3], 9)
+    H = problem.loss().hessian(problem.network())
+    assert "20x15 Hessian block of layers 0 and 1" in repr(H.block(0, 1))
+    assert "35x35 Hessian of layers 0, 1" in repr(H)
+    assert "35x35 Gauss-Newton part" in repr(H.gauss_newton())
+    assert "35x35 functional part" in repr(H.functional())

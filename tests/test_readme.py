@@ -1,0 +1,43 @@
+"""The README: its example prints what it says, its links lead somewhere, its demo output is that of the demo."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hesskern.demo import AGREE
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def blocks(language):
+    """Fenced blocks of the README in this language."""
+    fences = README.split("```")[1::2]
+    return [text.partition("\n")[2] for text in fences if text.partition("\n")[0] == language]
+
+
+def test_the_example_prints_what_the_readme_says(tmp_path):
+    script = tmp_path / "example.py"
+    script.write_text(blocks("python")[0], encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = next(block for block in blocks("") if block.startswith("Run("))
+    assert NUMBER.sub("#", done.stdout) == NUMBER.sub("#", said)
+    for ours, theirs in zip(NUMBER.findall(done.stdout), NUMBER.findall(said), strict=True):
+        # Uncertainties and last losses depend on rounding, so on the processor; the rest to its printed digits.
+        assert float(ours) == pytest.approx(float(theirs), rel=0.5 if abs(float(theirs)) < 1e-8 else AGREE)
+
+
+def test_local_links_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_demo_output_is_the_one_beside_the_picture():
+    shown = (ROOT / "docs" / "pictures" / "demo.txt").read_text(encoding="utf-8")
+    assert shown in blocks("")

@@ -1,0 +1,131 @@
+"""Which parameters a Hessian is taken with respect to: by layer, by name, mixed, in any order."""
+
+from __future__ import annotations
+
+import numpy as np
+import problems
+import pytest
+from witness import relative
+
+import hesskern as hk
+from hesskern.hessian import Hessian
+from hesskern.kronecker import KroneckerHessian
+
+
+@pytest.fixture
+def three():
+    """Layers with, without and with a bias: 0.weight 0:20, 0.bias 20:25, 1.weight 25:55, 2.weight 55:73, 2.bias 73:76"""
+    problem = problems.normal([4, 5, 6, 3], 9, bias=True, kind="sum", weight_decay=0.5)
+    problem.biases[1] = None
+    return problem.loss(), problem.network()
+
+
+PLACES = {
+    "0.weight": range(0, 20),
+    "0.bias": range(20, 25),
+    "1.weight": range(25, 55),
+    "2.weight": range(55, 73),
+    "2.bias": range(73, 76),
+}
+
+CHOICES = [
+    ([0], ["0.weight", "0.bias"]),
+    ([1], ["1.weight"]),
+    ([2, 0], ["0.weight", "0.bias", "2.weight", "2.bias"]),  # the order is the network's
+    ([0, 0, 2, 0], ["0.weight", "0.bias", "2.weight", "2.bias"]),  # once each
+    (["2.bias", "0.bias"], ["0.bias", "2.bias"]),
+    (["0.bias", 1, "0.bias"], ["0.bias", "1.weight"]),  # numbers and names together
+    ([2, "2.weight"], ["2.weight", "2.bias"]),
+    (["2.bias", "2.weight"], ["2.weight", "2.bias"]),
+    (("0.weight",), ["0.weight"]),
+    ([np.int32(1), "2.bias"], ["1.weight", "2.bias"]),
+    ([0, 1, 2], list(PLACES)),
+    (None, list(PLACES)),
+]
+
+
+@pytest.mark.parametrize(("params", "names"), CHOICES)
+def test_a_selection_is_a_part_of_the_full_matrix(backend, three, params, names):
+    loss, net = three
+    full, functional = loss.hessian(net).toarray(), loss.hessian(net).functional().toarray()
+    where = np.concatenate([PLACES[name] for name in names])
+    expected, curved = full[np.ix_(where, where)], functional[np.ix_(where, where)]
+    plain = expected - curved - 0.5 * np.eye(len(where))
+    H = loss.hessian(net, params)
+    V = np.random.default_rng(0).standard_normal((len(where), 2))
+    for operator, dense in ((H, expected), (H.gauss_newton(), plain), (H.functional(), curved)):
+        assert isinstance(operator, Hessian)
+        assert operator.shape == dense.shape
+        np.testing.assert_allclose(operator.toarray(), dense, rtol=0, atol=1e-12 * np.abs(expected).max())
+        np.testing.assert_allclose(operator @ V, dense @ V, rtol=0, atol=1e-12 * np.abs(expected).sum())
+        np.testing.assert_allclose(operator @ V[:, 0], dense @ V[:, 0], rtol=0, atol=1e-12 * np.abs(expected).sum())
+        np.testing.assert_allclose(operator.diagonal(), np.diag(dense), rtol=0, atol=1e-12 * np.abs(expected).max())
+        assert operator.trace() == pytest.approx(np.trace(dense), rel=1e-12, abs=1e-10)
+        values = np.linalg.eigvalsh(dense)
+        np.testing.assert_allclose(operator.eigvalsh(), values, rtol=0, atol=1e-12 * np.abs(values).max())
+    one_layer = len({name.split(".")[0] for name in names}) == 1
+    assert isinstance(H, KroneckerHessian) == one_layer
+    assert isinstance(H.gauss_newton(), KroneckerHessian) == one_layer
+
+
+def test_selections_of_wide_networks(backend):
+    """Half of what the width reduction rotates may be left out."""
+    problem = problems.normal([3, 17, 2, 11, 2], 7, bias=True)
+    loss, net = problem.loss(), problem.network()
+    full = loss.hessian(net).toarray()
+    names = net.parameter_names
+    sizes = [net.weights[k // 2].size if k % 2 == 0 else len(net.biases[k // 2]) for k in range(8)]
+    starts = np.cumsum([0, *sizes])
+    rng = np.random.default_rng(0)
+    chosen = [list(rng.choice(8, size=count, replace=False)) for count in (2, 2, 3, 3, 4, 5, 6, 7)]
+    chosen += [[1, 2], [0, 2], [1, 3], [1, 5], [4, 6], [2, 6]]
+    for numbers in chosen:
+        H = loss.hessian(net, [names[k] for k in numbers])
+        where = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in sorted(numbers)])
+        dense = full[np.ix_(where, where)]
+        relative(H.toarray(), dense)
+        relative(H.eigvalsh(), np.linalg.eigvalsh(dense), 1e-12)
+        values, vectors = H.eigh()
+        relative(vectors @ np.diag(values) @ vectors.T, dense, 1e-12)
+        b = rng.standard_normal(len(dense))
+        shift = 1.5 * np.abs(values).max()
+        relative(H.solve(b, damping=shift), np.linalg.solve(dense + shift * np.eye(len(b)), b), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ([3], ValueError, "params holds layer 3; layers are counted from 0 to 2"),
+        ([0, -1], ValueError, "params is -1; expected at least 0"),
+        (["1.bias"], ValueError, r"params holds '1\.bias'; the network has 0\.weight, 0\.bias, 1\.weight, 2\.weight"),
+        (["weight"], ValueError, "params holds 'weight'; the network has"),
+        (["0.weight", 1.5], TypeError, r"params is 1\.5 .*expected an integer"),
+        ([None], TypeError, "params is None .*expected an integer"),
+        ("0.weight", TypeError, r"params is '0\.weight'; expected a list"),
+        (0, TypeError, "params is 0; expected a list"),
+        ({0}, TypeError, r"params is \{0\}; expected a list"),
+        ((), TypeError, r"params is \(\); expected a list"),
+    ],
+)
+def test_bad_selections_are_named(three, params, error, message):
+    loss, net = three
+    with pytest.raises(error, match=message):
+        loss.hessian(net, params)
+
+
+def test_what_is_not_selected_is_constant(backend):
+    """The Hessian of a selection is that of the loss as a function of it, everything else held."""
+    problem = problems.normal([3, 4, 2], 6, bias=True)
+    loss, net = problem.loss(), problem.network()
+    H = loss.hessian(net, ["0.bias", "1.weight"])
+    theta = net.flatten()
+    where = np.r_[12:16, 16:24]
+    v = np.zeros_like(theta)
+    v[where] = np.random.default_rng(0).standard_normal(12)
+
+    def along(t):
+        return loss(hk.LinearNetwork.unflatten(net, theta + t * v))
+
+    t = np.arange(-2, 3)  # a polynomial of degree four: five points determine it
+    second = 2 * np.polyfit(t, [along(k) for k in t], 4)[2]
+    assert v[where] @ (H @ v[where]) == pytest.approx(second, rel=1e-10)
