@@ -1,14 +1,15 @@
-"""The command line: ``python -m bench list`` and ``python -m bench run``."""
+"""The command line: ``python -m bench list``, ``run`` and ``summary``."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import machine, report
+from bench import machine, report, summary
 from bench.runner import QUICK, Settings, run_tasks
 from bench.tasks import TASKS
 
@@ -23,6 +24,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--rounds", type=int, help=f"interleaved rounds (default {Settings().rounds})")
     run.add_argument("--json", type=Path, metavar="FILE", help="write every measurement with the machine")
     run.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file instead of the screen")
+    show = commands.add_parser("summary", help="one short table a task, from the JSON of a run")
+    show.add_argument("file", type=Path)
+    show.add_argument("--task", action="append", choices=sorted(TASKS), help="this task only (may be repeated)")
     return top
 
 
@@ -32,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command == "list":
         for name, task in TASKS.items():
             print(f"{name:20} {task.SUMMARY}")
+        return 0
+    if args.command == "summary":
+        print(summary.markdown(json.loads(args.file.read_text()), args.task or ()), end="")
         return 0
     settings = QUICK if args.quick else Settings()
     if args.rounds is not None:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.runner import Outcome, ProblemResult, Settings, TaskResult, Verdict
+from bench.runner import MeasuredFigure, Outcome, ProblemResult, Settings, TaskResult, Verdict
 from bench.task import Target
 from bench.timing import Summary, ratios
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def as_json(machine: dict[str, Any], settings: Settings, results: Sequence[TaskResult]) -> dict[str, Any]:
@@ -58,11 +58,24 @@ def _problem(result: ProblemResult) -> dict[str, Any]:
         "targets": [
             {
                 "target": target_words(verdict.target),
+                "kind": verdict.target.kind,
+                "against": verdict.against,
                 "bound": verdict.target.bound,
                 "measured": None if verdict.measured is None else verdict.measured._asdict(),
                 "met": verdict.met,
             }
             for verdict in result.verdicts
+        ],
+        "figures": [
+            {
+                "name": measured.figure.name,
+                "note": measured.figure.note,
+                "value": None if measured.value is None else float(f"{measured.value:.4g}"),
+                "unit": measured.figure.unit,
+                "bound": measured.figure.bound,
+                "met": measured.met,
+            }
+            for measured in result.figures
         ],
     }
 
@@ -71,9 +84,10 @@ def target_words(target: Target) -> str:
     """Return a target as a phrase."""
     if target.kind == "seconds":
         return f"{target.contestant}: at most {seconds_words(target.bound)}"
+    than = target.than if isinstance(target.than, str) else target.group or f"the fastest of {', '.join(target.than)}"
     if target.kind == "faster":
-        return f"{target.contestant}: at least {target.bound:g} x faster than {target.than}"
-    return f"{target.contestant}: at most {target.bound:g} x {target.than}"
+        return f"{target.contestant}: at least {target.bound:g} x faster than {than}"
+    return f"{target.contestant}: at most {target.bound:g} x {than}"
 
 
 def seconds_words(seconds: float) -> str:
@@ -86,25 +100,28 @@ def seconds_words(seconds: float) -> str:
     """
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
-            return f"{_digits(seconds / size)} {unit}"
-    return f"{_digits(seconds * 1e9)} ns"
+            return f"{digits(seconds / size)} {unit}"
+    return f"{digits(seconds * 1e9)} ns"
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
+    """Return a number with three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _with_quartiles(measured: Summary) -> str:
-    return f"{_digits(measured.median)} ({_digits(measured.lower)} to {_digits(measured.upper)})"
+    return f"{digits(measured.median)} ({digits(measured.lower)} to {digits(measured.upper)})"
 
 
 def markdown(machine: dict[str, Any], settings: Settings, results: Sequence[TaskResult]) -> str:
     """Return a run as Markdown: the targets first, then every measurement."""
     lines = [*_machine_lines(machine, settings), ""]
     judged = [(task, problem, v) for task in results for problem in task.problems for v in problem.verdicts]
-    if judged:
+    bounded = [(t, p, f) for t in results for p in t.problems for f in p.figures if f.figure.bound is not None]
+    if judged or bounded:
         lines += ["### Targets", "", "| task | problem | target | measured (quartiles) | |", "|---|---|---|---|---|"]
         lines += [f"| {t.name} | {p.problem.label} | {_verdict_cells(v)} |" for t, p, v in judged]
+        lines += [f"| {t.name} | {p.problem.label} | {_bound_cells(f)} |" for t, p, f in bounded]
         lines.append("")
     for task in results:
         lines += [f"### {task.name}", "", task.about, ""]
@@ -115,7 +132,11 @@ def markdown(machine: dict[str, Any], settings: Settings, results: Sequence[Task
         for problem in task.problems:
             lines += _rows(problem)
         lines.append("")
-        lines += [f"- {note}" for note in task.notes] + ([""] if task.notes else [])
+        for problem in task.problems:
+            lines += [f"- {problem.problem.label}, {_figure_words(measured)}" for measured in problem.figures]
+        lines += [f"- {note}" for note in task.notes]
+        if lines[-1]:
+            lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -130,7 +151,7 @@ def _machine_lines(machine: dict[str, Any], settings: Settings) -> Iterator[str]
     yield ""
     threads = "; ".join(machine["blas"])
     yield (
-        f"One thread everywhere (BLAS: {threads}; torch: {machine['torch_threads'] or 'absent'}). "
+        f"One thread (BLAS: {threads}; torch: {machine['torch_threads'] or 'absent'}), unless a name says otherwise. "
         f"Up to {settings.rounds} interleaved rounds; medians with quartiles; ratios are taken within each round. "
         "Every result was checked before it was timed; a contestant that was wrong would be marked so and not timed."
     )
@@ -142,7 +163,21 @@ def _verdict_cells(verdict: Verdict) -> str:
         return f"{words} | not measured | -"
     measured = verdict.measured
     shown = _time_cell(measured) if verdict.target.kind == "seconds" else f"{_with_quartiles(measured)} x"
+    if verdict.against and verdict.against != verdict.target.than:
+        shown += f", {verdict.against}"
     return f"{words} | {shown} | {'met' if verdict.met else '**missed**'}"
+
+
+def _bound_cells(measured: MeasuredFigure) -> str:
+    words = f"{measured.figure.name}: at most {measured.figure.bound:g} {measured.figure.unit}"
+    if measured.value is None:
+        return f"{words} | not measured | -"
+    return f"{words} | {digits(measured.value)} {measured.figure.unit} | {'met' if measured.met else '**missed**'}"
+
+
+def _figure_words(measured: MeasuredFigure) -> str:
+    value = "not measured" if measured.value is None else f"{digits(measured.value)} {measured.figure.unit}"
+    return f"{measured.figure.name}: {value} ({measured.figure.note})"
 
 
 def _time_cell(measured: Summary) -> str:
@@ -164,6 +199,6 @@ def _cells(outcome: Outcome, ours: Outcome | None, floor: Outcome | None) -> str
     if ours is not None and outcome is not ours:
         faster = _with_quartiles(ratios(outcome.seconds, ours.seconds))
     if floor is not None and outcome is not floor:
-        limit = _digits(ratios(outcome.seconds, floor.seconds).median)
+        limit = digits(ratios(outcome.seconds, floor.seconds).median)
     error = "" if outcome.error is None else f"{outcome.error:.0e}"
     return f"{name} | {_time_cell(outcome.summary)} | {faster} | {limit} | {error}"

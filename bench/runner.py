@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bench.task import Contestant, Problem, Target, Task
+from bench.task import Contestant, Figure, Problem, Target, Task
+from bench.threads import extension_threads
 from bench.timing import Entry, Summary, interleaved, ratios, summary
 
 Status = Literal["timed", "absent", "wrong", "failed"]
@@ -15,12 +17,13 @@ Status = Literal["timed", "absent", "wrong", "failed"]
 
 @dataclass
 class Outcome:
-    """A contestant with what came out; `seconds` is the time of one job, one entry a round."""
+    """A contestant with what came out; `seconds` is the time of one job, one entry a round; `first` of the check."""
 
     contestant: Contestant
     status: Status
     error: float | None = None
     reason: str = ""
+    first: float = 0.0
     number: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -37,6 +40,22 @@ class Verdict:
     target: Target
     measured: Summary | None
     met: bool | None  # None: not measured
+    against: str = ""  # of several to compare with, the fastest
+
+
+@dataclass(frozen=True)
+class MeasuredFigure:
+    """A figure with its value, or None."""
+
+    figure: Figure
+    value: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is within its bound; None without a value or a bound."""
+        if self.value is None or self.figure.bound is None:
+            return None
+        return self.value <= self.figure.bound
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,7 @@ class ProblemResult:
 
     problem: Problem
     outcomes: list[Outcome]
+    figures: list[MeasuredFigure] = field(default_factory=list)
 
     def times(self, name: str) -> list[float] | None:
         """Return the seconds of a contestant, or None where it was not timed."""
@@ -58,6 +78,11 @@ class ProblemResult:
         fast, slow = self.times(name), self.times(than)
         return None if fast is None or slow is None else ratios(slow, fast)
 
+    def fastest(self, names: Sequence[str]) -> str | None:
+        """Return which of these contestants has the smallest median time, or None where none was timed."""
+        medians = {name: summary(times).median for name in names if (times := self.times(name)) is not None}
+        return min(medians, key=medians.__getitem__, default=None)
+
     @property
     def verdicts(self) -> list[Verdict]:
         """The targets, judged by medians."""
@@ -65,16 +90,19 @@ class ProblemResult:
 
     def _judge(self, target: Target) -> Verdict:
         times = self.times(target.contestant)
+        than = target.than if isinstance(target.than, str) else self.fastest(target.than)
         if target.kind == "seconds":
             measured = None if times is None else summary(times)
+        elif than is None:
+            measured = None
         elif target.kind == "faster":
-            measured = self.speedup(target.contestant, target.than)
+            measured = self.speedup(target.contestant, than)
         else:
-            measured = self.speedup(target.than, target.contestant)
+            measured = self.speedup(than, target.contestant)
         if measured is None:
             return Verdict(target, None, None)
         met = measured.median >= target.bound if target.kind == "faster" else measured.median <= target.bound
-        return Verdict(target, measured, met)
+        return Verdict(target, measured, met, than or "")
 
 
 @dataclass(frozen=True)
@@ -107,24 +135,28 @@ def checked(contestant: Contestant, problem: Problem) -> Outcome:
     problem.spoil()
     try:
         with contestant.context():
+            began = time.perf_counter()
             result = contestant.run()
+            first = time.perf_counter() - began
         error = 0.0 if contestant.role == "floor" else problem.error(result)
     except Exception as failure:  # a peer that raises must not end the run; it is reported as failed
         return Outcome(contestant, "failed", reason=f"{type(failure).__name__}: {failure}")
     if contestant.role == "floor":
-        return Outcome(contestant, "timed")
+        return Outcome(contestant, "timed", first=first)
     if not error <= problem.tolerance:  # NaN is wrong as well
         return Outcome(contestant, "wrong", error, f"relative error {error:.1e} > {problem.tolerance:.0e}")
-    return Outcome(contestant, "timed", error)
+    return Outcome(contestant, "timed", error, first=first)
 
 
+@extension_threads(1)
 def run_problem(problem: Problem, settings: Settings) -> ProblemResult:
     """Check, then time in interleaved rounds what is right."""
     if settings.quick:  # the smallest sizes say nothing about the targets, which are about real ones
-        problem = replace(problem, targets=())
+        problem = replace(problem, targets=(), figures=[replace(figure, bound=None) for figure in problem.figures])
+    figures = [MeasuredFigure(figure, figure.measure()) for figure in problem.figures]
     outcomes = [checked(contestant, problem) for contestant in problem.contestants]
     timed = [outcome for outcome in outcomes if outcome.status == "timed"]
-    entries = [Entry(o.contestant.run, o.contestant.context) for o in timed if o.contestant.run is not None]
+    entries = [Entry(o.contestant.run, o.contestant.context, o.first) for o in timed if o.contestant.run is not None]
     measured = interleaved(entries, rounds=settings.rounds, least=settings.least, budget=settings.budget)
     for outcome, times in zip(timed, measured, strict=True):
         outcome.number = times.number
@@ -132,7 +164,9 @@ def run_problem(problem: Problem, settings: Settings) -> ProblemResult:
     # The closures hold the arrays of the problem, which may be large: let go of them.
     for outcome in outcomes:
         outcome.contestant = replace(outcome.contestant, run=None, context=nullcontext)
-    return ProblemResult(replace(problem, contestants=(), error=_finished, spoil=_nothing), outcomes)
+    return ProblemResult(
+        replace(problem, contestants=(), error=_finished, spoil=_nothing, figures=()), outcomes, figures
+    )
 
 
 def _nothing() -> None:

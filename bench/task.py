@@ -46,8 +46,10 @@ class Target:
     Attributes
     ----------
     contestant : str
-    than : str
-        The contestant compared with; empty for a bound in seconds.
+    than : str or sequence of str
+        The contestant compared with, or several, of which the fastest counts; empty for a bound in seconds.
+    group : str
+        What several are called together.
     kind : {"faster", "at_most", "seconds"}
         Time of `than` over time of `contestant` at least `bound`; time of `contestant` over time of `than` at most
         `bound`; time of `contestant` at most `bound`.
@@ -56,7 +58,28 @@ class Target:
     contestant: str
     kind: Literal["faster", "at_most", "seconds"]
     bound: float
-    than: str = ""
+    than: str | Sequence[str] = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What is measured once and is no time, such as memory.
+
+    Attributes
+    ----------
+    name, unit, note : str
+    measure : callable
+        Returns the value; None where this system cannot tell.
+    bound : float or None
+        What the value may be at most, if there is a target.
+    """
+
+    name: str
+    measure: Callable[[], float | None]
+    unit: str = ""
+    bound: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +94,8 @@ class Problem:
         A contestant whose error is not at most this is wrong and is not timed.
     spoil : callable
         Called before each check: destroys what the contestant before left in an array they share.
+    figures : sequence of Figure
+        Measured before the contestants are timed.
     """
 
     label: str
@@ -79,6 +104,7 @@ class Problem:
     tolerance: float
     targets: Sequence[Target] = ()
     spoil: Callable[[], object] = lambda: None
+    figures: Sequence[Figure] = ()
 
 
 class Task(Protocol):

@@ -30,8 +30,8 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Summary:
-    """Summarise the ratios of two contestants' times, each taken within one round."""
-    return summary([a / b for a, b in zip(numerator, denominator, strict=True)])
+    """Summarise the ratios of two contestants' times, each taken within one round that both were in."""
+    return summary([a / b for a, b in zip(numerator, denominator, strict=False)])
 
 
 def inner_number(timer: timeit.Timer, least: float) -> int:
@@ -44,11 +44,16 @@ def inner_number(timer: timeit.Timer, least: float) -> int:
         scale *= 10
 
 
+#: A call that takes so many seconds is its own inner loop, and needs no call before it to warm up.
+LONG = 0.5
+
+
 class Entry(NamedTuple):
-    """What `interleaved` times."""
+    """What `interleaved` times; `known`: how long a call took, where that was seen already."""
 
     run: Callable[[], object]
     context: Callable[[], AbstractContextManager[object]]
+    known: float = 0.0
 
 
 class Times(NamedTuple):
@@ -61,6 +66,8 @@ class Times(NamedTuple):
 def interleaved(entries: Sequence[Entry], *, rounds: int, least: float, budget: float) -> list[Times]:
     """Time all entries in rounds; each inner loop lasts at least `least` seconds and follows one untimed call.
 
+    A call of half a second and more is neither repeated nor warmed up.
+
     Parameters
     ----------
     rounds : int
@@ -68,7 +75,8 @@ def interleaved(entries: Sequence[Entry], *, rounds: int, least: float, budget: 
     least : float
         Seconds an inner loop lasts at least.
     budget : float
-        No round starts after so many seconds, but three rounds (or `rounds`) are always run.
+        After so many seconds those whose call takes `LONG` are left out of the rounds that remain, and after twice as
+        many no round starts; but three rounds (or `rounds`) are always run in full.
     """
     collecting = gc.isenabled()
     gc.collect()
@@ -78,14 +86,20 @@ def interleaved(entries: Sequence[Entry], *, rounds: int, least: float, budget: 
         results: list[Times] = []
         for entry, timer in zip(entries, timers, strict=True):
             with entry.context():
-                results.append(Times([], inner_number(timer, least)))
+                long = entry.known >= max(LONG, least)
+                results.append(Times([], 1 if long else inner_number(timer, least)))
         began = time.perf_counter()
         for k in range(rounds):
-            if k >= 3 and time.perf_counter() - began > budget:
+            spent = time.perf_counter() - began
+            if k >= 3 and spent > 2 * budget:
                 break
             for entry, timer, times in zip(entries, timers, results, strict=True):
+                last = times.seconds[-1] if times.seconds else entry.known
+                if k >= 3 and spent > budget and last >= LONG:
+                    continue
                 with entry.context():
-                    timer.timeit(1)
+                    if last < LONG:
+                        timer.timeit(1)
                     times.seconds.append(timer.timeit(times.number) / times.number)
     finally:
         if collecting:

@@ -29,8 +29,27 @@ def grid(
     factors: Factors, rows: Sequence[Part], columns: Sequence[Part], mode: Mode, vec: str, dtype: np.dtype[Any]
 ) -> tuple[list[Side], list[Side], list[Block]]:
     """Return what `Backend.assemble` needs for the block of these rows and columns."""
-    blocks = [_block(factors, row, column, mode, vec, dtype) for row in rows for column in columns]
-    return [_side(factors, part, vec) for part in rows], [_side(factors, part, vec) for part in columns], blocks
+    lower: dict[tuple[int, int], Block] = {}
+    for row in rows:
+        for column in columns:
+            first, second = (row, column) if row.layer >= column.layer else (column, row)
+            if (first.layer, second.layer) not in lower:
+                lower[first.layer, second.layer] = _block(factors, first, second, mode, dtype)
+    # Above the diagonal the same numbers, so that the matrix is symmetric to the bit.
+    ordered = [
+        lower[row.layer, column.layer] if row.layer >= column.layer else _transposed(lower[column.layer, row.layer])
+        for row in rows
+        for column in columns
+    ]
+    if vec == "column":
+        ordered = [Block(V, U, W, B) for U, V, B, W in ordered]
+    return [_side(factors, part, vec) for part in rows], [_side(factors, part, vec) for part in columns], ordered
+
+
+def _transposed(block: Block) -> Block:
+    """Return the block with rows and columns exchanged: ``B[s,p] W[r,q]`` becomes ``W.T B.T``."""
+    U, V, B, W = (None if matrix is None else np.ascontiguousarray(matrix.T) for matrix in block)
+    return Block(U, V, W, B)  # type: ignore[arg-type]
 
 
 def _side(factors: Factors, part: Part, vec: str) -> Side:
@@ -40,28 +59,21 @@ def _side(factors: Factors, part: Part, vec: str) -> Side:
     return Side(outputs, inputs * part.weight, part.bias)
 
 
-def _block(factors: Factors, row: Part, column: Part, mode: Mode, vec: str, dtype: np.dtype[Any]) -> Block:
-    m, k = row.layer, column.layer
-    inner_rows = inner_indices(row, factors.weights[m].shape[1])
-    inner_columns = inner_indices(column, factors.weights[k].shape[1])
-    U = factors.output_gram(m, k) if m >= k else factors.output_gram(k, m).T
-    V = factors.input_gram(m, k) if m >= k else factors.input_gram(k, m).T
-    V = V[inner_rows, inner_columns]
+def _block(factors: Factors, row: Part, column: Part, mode: Mode, dtype: np.dtype[Any]) -> Block:
+    """Return the block of a layer's rows and the columns of the same or a lower layer."""
+    upper, lower = row.layer, column.layer
+    inner_rows = inner_indices(row, factors.weights[upper].shape[1])
+    inner_columns = inner_indices(column, factors.weights[lower].shape[1])
+    U, V = factors.output_gram(upper, lower), factors.input_gram(upper, lower)[inner_rows, inner_columns]
     if mode == "functional":
         U, V = np.zeros(U.shape), np.zeros(V.shape)
     B: Matrix | None = None
     W: Matrix | None = None
-    if m != k and mode != "gauss_newton":
-        lower, upper = min(m, k), max(m, k)
-        middle = factors.between(lower, upper)
-        if middle is None:
-            middle = np.eye(factors.weights[upper].shape[1])
+    if upper != lower and mode != "gauss_newton":
+        B = factors.between(lower, upper)
+        if B is None:
+            B = np.eye(factors.weights[upper].shape[1])
         if factors.has_bias:  # the constant input does not depend on any weight
-            middle = np.vstack([middle, np.zeros((1, middle.shape[1]))])
-        gram = factors.residual_gram(upper, lower)
-        B, W = (middle, gram) if m > k else (gram.T, middle.T)
-        B, W = B[inner_rows], W[:, inner_columns]
-    as_given = [None if x is None else np.ascontiguousarray(x, dtype=dtype) for x in (U, V, B, W)]
-    if vec == "column":
-        as_given = [as_given[1], as_given[0], as_given[3], as_given[2]]
-    return Block(*as_given)  # type: ignore[arg-type]
+            B = np.vstack([B, np.zeros((1, B.shape[1]))])
+        B, W = B[inner_rows], factors.residual_gram(upper, lower)[:, inner_columns]
+    return Block(*(None if x is None else np.ascontiguousarray(x, dtype=dtype) for x in (U, V, B, W)))  # type: ignore[arg-type]

@@ -121,8 +121,8 @@ def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: s
 
 
 def frozen(array: Array, given: object) -> Array:
-    """Return `array` read-only, copied first if it is (part of) what the caller gave and may change."""
-    if isinstance(given, np.ndarray) and np.shares_memory(array, given):
+    """Return `array` read-only; a copy unless its memory was made for it, so that nobody else can change it."""
+    if array is given or not array.flags.owndata:
         array = array.copy()
     array.flags.writeable = False
     return array

@@ -97,7 +97,8 @@ def from_spectrum(spectrum: Spectrum, shift: float, tolerance: float, error: flo
     exact = np.where(np.abs(spectrum.values) > tolerance, spectrum.values, 0.0)
     shifted = exact + shift
     size = np.abs(shifted)
-    nonzero = size > (tolerance if shift == 0 else 0.0)
+    # What was zero before the shift is exactly the shift; anything else is known to the tolerance only.
+    nonzero = np.where(exact == 0, shift != 0, size > tolerance)
     largest = float(size.max(initial=0.0))
     if not nonzero.any():
         return undefined(spectrum.size, tolerance)

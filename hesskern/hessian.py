@@ -17,7 +17,7 @@ from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
 from hesskern.factors import Factors, Mode
 from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.network import LinearNetwork
-from hesskern.operator import CurvatureOperator, Which, dense_target
+from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.problem import Data
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
@@ -25,9 +25,6 @@ from hesskern.width import PlainLayers, WidthReduction, reducible
 if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
     from hesskern.loss import SquaredLoss
-
-#: Dense eigenproblems below this size take less than Lanczos iterations.
-_LANCZOS_FROM = 800
 
 
 class Hessian(CurvatureOperator):
@@ -198,12 +195,6 @@ class Hessian(CurvatureOperator):
         return total
 
     # Eigenvalues ------------------------------------------------------------------------------------------------------
-
-    def _lanczos_suits(self, k: int, which: Which) -> bool:
-        # Not after a width reduction, whose eigenvalues repeat: one start vector may miss copies.
-        small = self.shape[0] < _LANCZOS_FROM or k > self.shape[0] // 50
-        ends = which == "LA" or (which in ("LM", "SA") and self._mode == "full")
-        return not small and ends and reducible(PlainLayers(self._net.weights, self._net.biases)) is None
 
     @cached_property
     def _bases(self) -> dict[bool, Eigenbasis]:

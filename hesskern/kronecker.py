@@ -99,14 +99,18 @@ class KroneckerHessian(Hessian):
         rank = into.rank * out_of.rank
         if rank == 0 and not shift:
             return undefined(size, tolerance)
-        largest, smallest = shift, shift
+        largest, smallest, value = shift, shift, 1.0
         if rank:
-            largest += scale * (float(into.values[0]) * float(out_of.values[0])) ** 2
+            top, bottom = float(into.values[0]), float(into.values[into.rank - 1])
+            outer_top, outer_bottom = float(out_of.values[0]), float(out_of.values[out_of.rank - 1])
+            largest += scale * (top * outer_top) ** 2
             if rank == size or not shift:
-                smallest += scale * (float(into.values[into.rank - 1]) * float(out_of.values[out_of.rank - 1])) ** 2
+                smallest += scale * (bottom * outer_bottom) ** 2
+            # Without a shift from the ratios, whose squares neither overflow nor vanish before the value itself does.
+            value = largest / smallest if shift else ((top / bottom) * (outer_top / outer_bottom)) ** 2
         dropped = max(into.dropped, out_of.dropped)
         return Condition(
-            value=largest / smallest,
+            value=value,
             largest=largest,
             smallest=smallest,
             rank=size if shift else rank,

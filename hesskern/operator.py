@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator
 
 from hesskern import checks, memory
 from hesskern._array import Array
@@ -39,11 +39,6 @@ class CurvatureOperator(LinearOperator):
         """Return the eigenbasis without the shift; `lift`: with eigenvectors, not only eigenvalues."""
         raise NotImplementedError  # abstract
 
-    def _lanczos_suits(self, k: int, which: Which) -> bool:
-        """Whether k eigenvectors come faster, and as surely, from products with vectors than from the eigenbasis."""
-        del k, which
-        return False
-
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
         """Return the absolute tolerance for a zero eigenvalue, and the absolute error of an eigenvalue."""
         raise NotImplementedError  # abstract
@@ -72,7 +67,8 @@ class CurvatureOperator(LinearOperator):
         if np.iscomplexobj(V):
             real: Array = self._matmat(V.real)
             return real + 1j * self._matmat(V.imag)
-        return self._apply(np.ascontiguousarray(V, dtype=np.result_type(V.dtype, self.dtype)))
+        precise = np.result_type(V.dtype, self.dtype)
+        return self._apply(np.ascontiguousarray(V, dtype=precise if precise in checks.FLOATS else np.float64))
 
     def _matvec(self, v: Array) -> Array:
         return self._matmat(np.ravel(v))
@@ -123,24 +119,15 @@ class CurvatureOperator(LinearOperator):
 
         Notes
         -----
-        A few eigenvectors at the ends of a large spectrum that no reduction makes small come from Lanczos iterations
-        (ARPACK) to full precision; everything else from the reductions and LAPACK.
-
-        Raises
-        ------
-        MemoryError
-            If they would not fit.
+        All eigenvectors are computed, of the reduced problem, and those asked for are lifted: exact, with every copy
+        of a repeated eigenvalue. Where no reduction makes the problem small and only a few extreme eigenvectors are
+        wanted, ``scipy.sparse.linalg.eigsh(H, k)`` takes milliseconds (and may miss copies).
         """
         size = self.shape[0]
         count = size if k is None else checks.integer(k, "k", 1)
         if count > size:
             raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
         checks.one_of(which, "which", WHICH)
-        if dense and self._lanczos_suits(count, which):
-            plain = LinearOperator(self.shape, matvec=self._apply, dtype=np.float64)
-            found, directions = eigsh(plain, count, which=which, v0=np.ones(size), tol=0)
-            order = np.argsort(found)
-            return found[order], directions[:, order]
         basis = self._eigenbasis(lift=True)
         values = basis.values + self._shift
         order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
@@ -230,8 +217,8 @@ class CurvatureOperator(LinearOperator):
 
     def _singular(self, rank: int, damping: float) -> str:
         return (
-            f"the matrix is singular: rank {rank} of {self.shape[0]} with damping {damping:g}; pass damping > 0, "
-            "or for solve rcond=0.0 to get the least-norm solution."
+            f"the matrix is singular: rank {rank} of {self.shape[0]} with damping {damping:g}; "
+            "pass damping > 0, or for solve rcond=0.0 to get the least-norm solution."
         )
 
 
@@ -242,8 +229,8 @@ def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]
     memory.require(
         shape[0] * shape[1] * dtype.itemsize,
         f"the dense {shape[0]} x {shape[1]} {what}",
-        "use the operator itself (H @ v, H.spectrum(), H.condition(), H.solve()), which needs its small factors only, "
-        "or pass out=numpy.memmap(...) to build it on disk.",
+        "use the operator itself, whose products H @ v need its small factors only, or pass "
+        "out=numpy.memmap(...) to build it on disk.",
     )
     return np.empty(shape, dtype)
 

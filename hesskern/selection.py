@@ -31,6 +31,8 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
     """
     if params is None:
         params = list(range(net.depth))
+    if isinstance(params, np.ndarray | range):
+        params = list(params)
     if isinstance(params, str) or not isinstance(params, Sequence) or len(params) == 0:
         raise TypeError(f"params is {params!r}; expected a list of layer numbers or parameter names, for instance [1].")
     known = net.parameter_names

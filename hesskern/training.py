@@ -46,7 +46,7 @@ class Run:
     reduction: str
 
     def __repr__(self) -> str:
-        losses = self.history["loss"]
+        losses = self.history.get("loss", np.empty(0))
         seen = f", loss {losses[0]:.6g} -> {losses[-1]:.6g}" if len(losses) else ""
         return f"Run({self.status} after {self.steps} steps{seen})"
 
@@ -130,7 +130,7 @@ def fit(
     relative = -1.0 if rtol is None else checks.non_negative(rtol, "rtol")
 
     data = loss.data(bias=net.has_bias, reduced=reduce == "auto")
-    descent = backends.get(backend or loss.backend).descent(
+    descent = backends.get(loss.backend if backend is None else backend).descent(
         net, data, rate=rate, scale=loss.scale, decay=loss.weight_decay, rtol=relative
     )
     # A first guess at how many steps take 20 ms; the loop corrects it.
@@ -184,6 +184,8 @@ def _drive(
             bar.close()
     if len(losses):  # the last piece ended early
         kept[start] = losses[: descent.steps - start][-start % record_every :: record_every]
+    if status != "diverged" and not np.isfinite(descent.parameters()).all():
+        status = "diverged"  # by the last update, whose loss nobody has taken yet
     if status == "diverged":
         _step_back(descent, *(before if descent.steps > start else previous))
     return status, np.concatenate([*kept.values(), np.empty(0)])

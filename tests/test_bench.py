@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +22,21 @@ if not (ROOT / "bench" / "__main__.py").exists():
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from bench import peak, peers, problems, report, runner, task, timing  # noqa: E402
-from bench.tasks import TASKS  # noqa: E402
+from bench import (  # noqa: E402
+    closed_form,
+    memory,
+    peak,
+    peers,
+    problems,
+    report,
+    runner,
+    summary,
+    task,
+    threads,
+    timing,
+)
+from bench.tasks import TASKS, spectrum  # noqa: E402
+from hesskern.backends import cpp  # noqa: E402
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -70,9 +86,24 @@ def test_the_machine_stands_beside_the_results(quick):
         assert f"### {name}" in tables
 
 
+def test_a_run_has_a_summary(quick, tmp_path):
+    run, _ = quick
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    done = bench("summary", str(tmp_path / "run.json"), "--task", "condition", "--task", "spectrum")
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("### ", "| 5-100-5, W_2 |"))]
+    assert [rows[0], rows[1]] == ["### spectrum", "### condition"]
+    assert "from scratch: " in rows[2]
+    assert "peak memory, network and spectrum: " in done.stdout
+    assert len(summary.markdown(run).split("### ")) == len(TASKS) + 1
+
+
 def test_quick_runs_judge_nothing(quick):
     run, tables = quick
     assert all(problem["targets"] == [] for entry in run["tasks"] for problem in entry["problems"])
+    figures = [figure for entry in run["tasks"] for problem in entry["problems"] for figure in problem["figures"]]
+    assert figures
+    assert all(figure["bound"] is None and figure["met"] is None for figure in figures)
     assert "### Targets" not in tables
 
 
@@ -173,6 +204,22 @@ def test_rounds_are_interleaved_and_enter_the_context():
     assert [t.number for t in times] == [1, 1]
 
 
+def test_long_calls_leave_when_the_budget_is_spent(monkeypatch):
+    calls = []
+
+    def long():
+        calls.append("long")
+        time.sleep(0.006)
+
+    clock = iter([0.0, 1.0, 2.0, 3.0, 13.0, 14.0, 25.0])
+    monkeypatch.setattr(timing, "LONG", 0.005)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    entries = [timing.Entry(long, nullcontext, known=0.006), timing.Entry(lambda: None, nullcontext)]
+    slow, quick = timing.interleaved(entries, rounds=9, least=0.0, budget=12.0)
+    assert len(slow.seconds) == len(calls) == 3  # three rounds in full, no warming up
+    assert len(quick.seconds) == 5
+
+
 def test_ratios_are_taken_within_each_round():
     # The machine gets three times slower after the second round: the ratio does not.
     ours, theirs = [1.0, 1.0, 3.0, 3.0], [2.0, 2.0, 6.0, 6.0]
@@ -198,6 +245,63 @@ def test_targets(kind, bound, met):
     ]
     (verdict,) = runner.ProblemResult(problem_of(targets=[target]), outcomes).verdicts
     assert verdict.met is met
+
+
+def test_of_several_the_fastest_is_compared_with():
+    target = task.Target(contestant="ours", kind="faster", bound=3, than=("slow", "fast", "absent"))
+    outcomes = [
+        runner.Outcome(contestant("ours", None), "timed", seconds=[1.0, 1.0]),
+        runner.Outcome(contestant("slow", None), "timed", seconds=[9.0, 9.0]),
+        runner.Outcome(contestant("fast", None), "timed", seconds=[2.0, 2.0]),
+        runner.Outcome(contestant("absent", None), "absent"),
+    ]
+    result = runner.ProblemResult(problem_of(targets=[target]), outcomes)
+    (verdict,) = result.verdicts
+    assert (verdict.met, verdict.measured.median, verdict.against) == (False, 2.0, "fast")
+    tables = report.markdown(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", [result], [])])
+    assert "the fastest of slow, fast, absent | 2 (2 to 2) x, fast | **missed**" in tables
+    assert result.fastest(["absent"]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2.5, "2.5 x | met"), (3.5, "3.5 x | **missed**"), (None, "not measured")]
+)
+def test_figures_stand_beside_the_times(value, shown):
+    figure = task.Figure(name="peak", measure=lambda: value, unit="x", bound=3)
+    problem = problem_of(contestant("right", lambda: 1.0, role="ours"), figures=[figure])
+    result = runner.run_problem(problem, runner.Settings(rounds=1, least=0.0))
+    tables = report.markdown(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", [result], [])])
+    assert f"peak: at most 3 x | {shown}" in tables
+
+
+def test_peak_memory_sees_what_was_allocated_and_given_back():
+    small, large = (memory.peak_bytes(f"x = b'1' * {size}; del x") for size in (1000, 200_000_000))
+    if small is None:
+        pytest.skip("no resource module")
+    assert 180_000_000 < large - small < 220_000_000  # the launcher and shared libraries count for both, not alike
+
+
+def test_peak_memory_is_not_that_of_this_process():
+    ballast = np.ones(50_000_000)
+    found = memory.peak_bytes("pass")
+    assert found is None or found < ballast.nbytes
+
+
+def test_the_extension_has_one_thread_unless_asked(monkeypatch):
+    monkeypatch.setattr(cpp, "_THREADS", 7)
+    seen = {}
+    runner.run_problem(
+        problem_of(
+            contestant("one", lambda: seen.setdefault("one", cpp._THREADS) and 1.0),
+            threads.with_threads(1, "named", lambda: seen.setdefault("named", cpp._THREADS) and 1.0, note=""),
+            contestant("more", lambda: seen.setdefault("more", cpp._THREADS) and 1.0,
+                       context=lambda: threads.extension_threads(2)),
+        ),
+        runner.Settings(rounds=1, least=0.0),
+    )  # fmt: skip
+    assert seen == {"one": 1, "named": 1, "more": 2}
+    assert cpp._THREADS == 7
+    assert threads.with_threads(10**6, "many", lambda: 1.0, note="").run is None
 
 
 def test_a_job_of_several_units_is_divided():
@@ -234,6 +338,52 @@ def test_the_reference_gradient_is_the_derivative():
         moved[layer][index] -= 2 * step
         below, _ = problems.loss_and_gradients(X, Y, moved)
         assert (above - below) / (2 * step) == pytest.approx(gradients[layer][index], rel=1e-6)
+
+
+@pytest.mark.parametrize("widths", [(3, 2), (3, 5, 2), (2, 3, 4, 2)])
+def test_the_reference_hessian_is_the_derivative_of_the_gradient(widths):
+    X, Y, weights = problems.Size(4, widths).draw()
+    form = closed_form.ClosedForm(X, Y, weights)
+    found = form.matrix()
+    step, columns = 1e-6, []
+    for layer, weight in enumerate(weights):
+        for index in np.ndindex(weight.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = [array.copy() for array in weights]
+                moved[layer][index] += sign * step
+                sides.append(problems.flat(problems.loss_and_gradients(X, Y, moved)[1]))
+            columns.append((sides[0] - sides[1]) / (2 * step))
+    assert problems.relative_error(found, np.stack(columns, axis=1)) < 1e-8
+    V = np.random.default_rng(0).standard_normal((form.size, 3))
+    assert problems.relative_error(form.product(V), found @ V) < 1e-14
+    assert problems.relative_error(form.product(V[:, 0]), found @ V[:, 0]) < 1e-14
+    few = closed_form.ClosedForm(*closed_form.qr_reduced(X, Y), weights)
+    assert problems.relative_error(few.matrix(), found) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [
+        (problems.Size(5, (5, 100, 5)), 6 * 5 * 100 * 5 + 5 * 5 * 5),
+        (problems.Size(2, (20, 200, 20)), 2 * (2 * 20 * 200 + 6 * 200 * 20)),
+        (problems.Size(1000, (10, 30, 40, 10)), 10 * (2 * 10 * 30 + 6 * 30 * 40 + 6 * 40 * 10)),
+    ],
+)
+def test_multiply_adds_of_a_product(size, least):
+    assert closed_form.product_multiply_adds(size) == least
+
+
+def test_distance_of_spectra_is_that_of_the_sorted_eigenvalues():
+    exact = np.array([0.0, 4.0, -1.0]), np.array([5, 2, 1])
+    expanded = np.repeat(*exact)
+    assert spectrum.distance(spectrum.as_values(np.random.default_rng(0).permutation(expanded)), exact) == 0.0
+    moved = np.array([0.0, 4.0, 4.5, -1.0]), np.array([5, 1, 1, 1])
+    assert spectrum.distance(moved, exact) == pytest.approx(0.5 / 4)
+    other_counts = exact[0], np.array([4, 3, 1])
+    assert spectrum.distance(other_counts, exact) == 1.0
+    assert spectrum.distance((exact[0], np.array([5, 2, 2])), exact) == float("inf")
+    assert spectrum.distance((np.array([np.nan, 4.0, -1.0]), exact[1]), exact) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
-
 import problems
 import pytest
 from scipy.sparse.linalg import LinearOperator

@@ -39,16 +39,16 @@ def test_whitened_interpolating_minimum_of_two_layers(backend, kind, inputs, hid
     assert H.functional().rank() == 0
 
 
-@pytest.mark.parametrize("widths", [[3, 3, 3], [4, 6, 5, 3], [2, 5, 5, 5, 3], [3, 4, 4, 4, 4, 2], [4, 2, 3, 5], [1] * 6])
+@pytest.mark.parametrize(
+    "widths", [[3, 3, 3], [4, 6, 5, 3], [2, 5, 5, 5, 3], [3, 4, 4, 4, 4, 2], [4, 2, 3, 5], [1] * 6]
+)
 def test_balanced_minimum_of_any_depth(backend, widths):
     """W_l = U_l S^(1/L) U_{l-1}.T: Σ_l s_p^{2(L-l)/L} s_q^{2(l-1)/L} over outputs p and inputs q."""
     rng = np.random.default_rng(1)
     depth = len(widths) - 1
     strengths = np.linspace(0.5, 2.0, min(widths))
     frames = [orthonormal(rng, width, width)[:, : len(strengths)] for width in widths]
-    weights = [
-        frames[layer + 1] @ np.diag(strengths ** (1 / depth)) @ frames[layer].T for layer in range(depth)
-    ]
+    weights = [frames[layer + 1] @ np.diag(strengths ** (1 / depth)) @ frames[layer].T for layer in range(depth)]
     X = orthonormal(rng, 8, widths[0])
     net = hk.LinearNetwork(weights)
     H = hk.SquaredLoss(X, net.forward(X)).hessian(net)

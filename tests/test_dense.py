@@ -101,7 +101,7 @@ def test_out_that_does_not_fit_is_refused(backend):
             (np.empty((columns, rows)).T if rows != columns else np.empty((rows, rows), order="F"), ValueError),
             ([[0.0] * columns] * rows, TypeError),
         ]:
-            with pytest.raises(error, match="^out "):
+            with pytest.raises(error, match=r"^out "):
                 operator.toarray(out=out)
 
 

@@ -67,26 +67,7 @@ def test_the_random_problems_are_what_they_should_be():
 def test_exact_on_integers(backend, seed):
     problem = problems.deep_integers(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
-    check_parts(problem, truth.hessian, exact_gauss_newton(problem))
-
-
-def exact_gauss_newton(problem):
-    """Scale times J.T J, where column k of J is the exact difference of predictions, linear in each parameter."""
-    theta = oracle.flatten(problem.weights, problem.biases)
-
-    def predictions(flat):
-        weights, biases, at = [], [], 0
-        for weight, bias in zip(problem.weights, problem.biases, strict=True):
-            weights.append(flat[at : at + weight.size].reshape(weight.shape))
-            at += weight.size
-            biases.append(None if bias is None else flat[at : at + bias.size])
-            at += 0 if bias is None else bias.size
-        return oracle.forward(weights, biases, problem.X).ravel()
-
-    here = predictions(theta)
-    jacobian = np.array([predictions(theta + unit) - here for unit in np.eye(len(theta), dtype=int)])
-    scale = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
-    return scale * (jacobian @ jacobian.T)
+    check_parts(problem, truth.hessian, witness.exact_gauss_newton(problem))
 
 
 @pytest.mark.parametrize("seed", range(100))

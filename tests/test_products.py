@@ -75,6 +75,7 @@ VECTORS = {
     "float64": (lambda v: v, "float64", "float64"),
     "complex64": (lambda v: (v + 2j * v[::-1]).astype(np.complex64), "complex64", "complex128"),
     "complex128": (lambda v: v + 2j * v[::-1], "complex128", "complex128"),
+    "long double": (lambda v: v.astype(np.longdouble), "float64", "float64"),
     "big-endian": (lambda v: v.astype(">f8"), "float64", "float64"),
 }
 
@@ -118,6 +119,7 @@ LAYOUTS = {
     "reversed": lambda V: V[::-1, ::-1].copy()[::-1, ::-1],
     "transposed": lambda V: V.T.copy().T,
     "read-only": lambda V: np.frombuffer(V.tobytes(), V.dtype).reshape(V.shape),
+    "misaligned": lambda V: np.frombuffer(b"?" + V.tobytes(), V.dtype, offset=1).reshape(V.shape),
     "broadcast": lambda V: np.broadcast_to(V[:, :1], V.shape),
 }
 

@@ -14,7 +14,7 @@ from hesskern.kronecker import KroneckerHessian
 
 @pytest.fixture
 def three():
-    """Layers with, without and with a bias: 0.weight 0:20, 0.bias 20:25, 1.weight 25:55, 2.weight 55:73, 2.bias 73:76"""
+    """Layers with, without and with a bias; where they stand is in PLACES."""
     problem = problems.normal([4, 5, 6, 3], 9, bias=True, kind="sum", weight_decay=0.5)
     problem.biases[1] = None
     return problem.loss(), problem.network()

@@ -49,8 +49,6 @@ def test_the_spectrum_is_complete(backend, seed):
         check_complete(H.block(layer, layer).spectrum(), full[at, at])
 
 
-
-
 @pytest.mark.parametrize("seed", [seed for seed in range(300) if seed % 5 >= 2][::4])
 def test_spectra_of_selections(backend, seed):
     problem = problems.general(seed)

@@ -89,3 +89,22 @@ def finite_differences(problem: problems.Problem) -> np.ndarray:
         ]
         rows.append(weights @ np.array(differences) / step)
     return np.array(rows)
+
+
+def exact_gauss_newton(problem: problems.Problem) -> np.ndarray:
+    """Return scale times J.T J; predictions are linear in each parameter, so that differences are J."""
+    theta = oracle.flatten(problem.weights, problem.biases)
+
+    def predictions(flat):
+        weights, biases, at = [], [], 0
+        for weight, bias in zip(problem.weights, problem.biases, strict=True):
+            weights.append(flat[at : at + weight.size].reshape(weight.shape))
+            at += weight.size
+            biases.append(None if bias is None else flat[at : at + bias.size])
+            at += 0 if bias is None else bias.size
+        return oracle.forward(weights, biases, problem.X).ravel()
+
+    here = predictions(theta)
+    jacobian = np.array([predictions(theta + unit) - here for unit in np.eye(len(theta), dtype=int)])
+    scale = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
+    return scale * (jacobian @ jacobian.T)

@@ -15,6 +15,7 @@ from bench.peers import with_torch
 from bench.problems import TOLERANCE, Array, Size, error_against
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
+from bench.threads import with_threads
 
 NAME = "assemble_block"
 SUMMARY = "Write the dense (P, P) Hessian of one layer: `H.toarray(out=)` against NumPy's and torch's ways."
@@ -75,6 +76,7 @@ def _problem(size: Size, layer: int) -> Problem:
 
     contestants = [
         Contestant(name="hesskern", run=lambda: H.toarray(out=out), role="ours", note="toarray(out=), array warm"),
+        with_threads(2, "hesskern", lambda: H.toarray(out=out), note="two threads from 16 MiB on"),
         Contestant(name=SLICES, run=zeros_and_slices(output, inner), note="a new array each time; skips zero blocks"),
         Contestant(name="np.multiply(out=)", run=broadcast, note="broadcast product into the same warm array"),
         Contestant(name="np.kron", run=lambda: np.kron(output, inner), note="a new array each time"),

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from scipy.linalg import cython_blas
 
+import hesskern as hk
 from bench.problems import TOLERANCE, error_against
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem
@@ -20,8 +21,8 @@ from hesskern import _core
 
 NAME = "gemm"
 SUMMARY = "One product X W.T through the extension with its own loops and with BLAS, square and thin."
-THRESHOLD = 64**3  # blas_threshold of csrc/kernels/gemm.hpp
-EDGES = (2, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 128, 192, 256)
+THRESHOLD = 256**3 if hk.info()["isa"] == "avx512" else 64**3  # blas_threshold of csrc/kernels/gemm.hpp
+EDGES = (2, 8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 320, 512)
 THIN = tuple((rows, 5, 100) for rows in (100, 1000, 10_000)) + tuple((rows, 20, 200) for rows in (20, 100, 1000))
 
 

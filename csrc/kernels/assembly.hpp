@@ -26,29 +26,56 @@ inline void combine(T *target, const T *left, T left_factor, const T *right, T r
     }
 }
 
-template <class T, bool Functional>
-inline void assemble_segment(const AssemblyBlock<T> &block, const AssemblySide &side, index r, index s, T *row) {
+// Where finished entries of a row go: they stay where they are built, or (Stream) are written past the caches as soon
+// as whole vectors of them are complete, so that memory is busy while the next ones are computed.
+template <class T, bool Stream>
+struct Destination {
+    T *target;
+    const T *row;  // what is being built
+    index sent = 0;
+    void upto(index end) {
+        if (!Stream || end - sent < 8 * lanes<T>) return;
+        const index beyond = index(reinterpret_cast<std::uintptr_t>(target + end) % HESSKERN_VECTOR_BYTES);
+        const index stop = end - beyond / index(sizeof(T));
+        stream_row(target + sent, row + sent, stop - sent);
+        sent = stop;
+    }
+    void finish(index end) {
+        if (Stream) stream_row(target + sent, row + sent, end - sent);
+    }
+};
+
+template <class T, bool Functional, bool Stream>
+inline void assemble_segment(const AssemblyBlock<T> &block, const AssemblySide &side, index r, index s, T *row,
+                             index start, Destination<T, Stream> &destination) {
     const T *u = block.u + r * block.outer_stride, *v = block.v + s * block.inner_stride;
     const T *b = Functional ? block.b + s * block.outer_stride : u,
             *w = Functional ? block.w + r * block.inner_stride : v;
+    row += start;
     if (side.inner > 0)
-        for (index p = 0; p < side.outer; ++p)
+        for (index p = 0; p < side.outer; ++p) {
             combine<T, Functional>(row + p * side.inner, v, u[p], w, b[p], side.inner);
+            destination.upto(start + (p + 1) * side.inner);
+        }
     if (side.bias)
         combine<T, Functional>(row + side.outer * side.inner, u, v[side.inner], b, w[side.inner], side.outer);
 }
 
-template <class T>
-inline void assemble_row(const Assembly<T> &assembly, index m, index r, index s, T *row) {
+// `streamed`: where the row goes from `row`; used with Stream only.
+template <bool Stream, class T>
+inline void assemble_row(const Assembly<T> &assembly, index m, index r, index s, T *row, T *streamed) {
+    Destination<T, Stream> destination{streamed, row};
+    index start = 0;
     for (index l = 0; l < assembly.column_layers; ++l) {
         const AssemblyBlock<T> &block = assembly.block[m * assembly.column_layers + l];
         const AssemblySide &side = assembly.columns[l];
         if (block.w)
-            assemble_segment<T, true>(block, side, r, s, row);
+            assemble_segment<T, true, Stream>(block, side, r, s, row, start, destination);
         else
-            assemble_segment<T, false>(block, side, r, s, row);
-        row += side.outer * (side.inner + side.bias);
+            assemble_segment<T, false, Stream>(block, side, r, s, row, start, destination);
+        start += side.outer * (side.inner + side.bias);
     }
+    destination.finish(start);
 }
 
 // Rows first <= k < last of the matrix. `scratch` holds one row and a vector more.
@@ -64,16 +91,15 @@ inline void assemble(const Assembly<T> &assembly, index first, index last, T *sc
             const bool weight = j < weights;
             const index r = weight ? j / side.inner : j - weights, s = weight ? j % side.inner : side.inner;
             T *target = assembly.out + (k + j) * columns;
-            // Straight into the matrix, an overrun into the next row being overwritten by it; the last has no next.
-            if (!assembly.stream && k + j + 1 < last && columns >= lanes<T>) {
-                assemble_row(assembly, m, r, s, target);
-                continue;
-            }
-            assemble_row(assembly, m, r, s, scratch);
-            if (assembly.stream)
-                stream_row(target, scratch, columns);
-            else
+            if (assembly.stream) {
+                assemble_row<true>(assembly, m, r, s, scratch, target);
+            } else if (k + j + 1 < last && columns >= lanes<T>) {
+                // Straight into the matrix, an overrun into the next row being overwritten by it.
+                assemble_row<false>(assembly, m, r, s, target, target);
+            } else {  // the last row has no next
+                assemble_row<false>(assembly, m, r, s, scratch, target);
                 std::memcpy(target, scratch, std::size_t(columns) * sizeof(T));
+            }
         }
         k += size;
     }

@@ -182,9 +182,14 @@ inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum
     for (index k = 0; k < count; ++k) values[k] = 0;
 
     index inner = chain.columns;
+    double most = 0;  // a common scale, a power of two, so that no square overflows or vanishes
+    for (index j = 0; j < inner; ++j)
+        for (index i = 0; i < chain.rows; ++i)
+            most = larger(most, magnitude(chain.first[i * chain.row_step + j * chain.column_step]));
+    const double unit = power_of_two(most);
     for (index j = 0; j < inner; ++j)
         for (index i = 0; i < chain.rows; ++i) {
-            const double entry = chain.first[i * chain.row_step + j * chain.column_step];
+            const double entry = chain.first[i * chain.row_step + j * chain.column_step] / unit;
             memory.c[j * stride + i] = entry;
             memory.c_size[j * stride + i] = magnitude(entry);
         }
@@ -217,7 +222,9 @@ inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum
     spectrum->rank = equilibrated_rank(memory, memory.c, memory.c_size, chain.rows, inner, chain.tolerance, spectrum);
     if (spectrum->rank > 0) {
         const index found = singular_values(memory, memory.c, chain.rows, inner, memory.values, &spectrum->converged);
-        for (index k = 0; k < smaller(found, count); ++k) values[k] = memory.values[k];
+        for (index k = 0; k < smaller(found, count); ++k) values[k] = memory.values[k] * unit;
+        // A direction was left out: what rounding made of it may stand above a small value that counts.
+        if (spectrum->dropped > 0) spectrum->amplification += memory.values[0] / memory.values[spectrum->rank - 1];
     }
 }
 

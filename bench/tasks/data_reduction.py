@@ -1,0 +1,104 @@
+"""The exact reduction of N samples to at most i, which is done once for each loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import hesskern as hk
+from bench.problems import TOLERANCE, Array, Size
+from bench.runner import ProblemResult
+from bench.task import Contestant, Problem, Target
+from hesskern import backends
+from hesskern.problem import reduce_samples
+
+NAME = "data_reduction"
+SUMMARY = "Reduce N samples to i rows with the same loss, gradient and Hessian: `SquaredLoss(X, Y)` and its QR."
+GRAM = "floor: X.T @ X"
+SIZES = (
+    Size(1000, (20, 20)),
+    Size(10_000, (20, 20)),
+    Size(100_000, (20, 20)),
+    Size(100_000, (20, 20), "float32"),
+    Size(100_000, (100, 10)),
+)
+QUICK_SIZES = (Size(50, (4, 2)), Size(50, (4, 2), "float32"))
+
+Reduced = tuple[Array, Array, float]  # R, Q.T Y, half the squared norm of the rest
+
+
+def from_triangle(triangle: Array, inputs: int) -> Reduced:
+    """Return the reduced data from the triangular factor of ``[X Y]``."""
+    rest = triangle[inputs:, inputs:]
+    return triangle[:inputs, :inputs], triangle[:inputs, inputs:], 0.5 * float(np.vdot(rest, rest))
+
+
+def problems(quick: bool) -> Iterator[Problem]:
+    for size in QUICK_SIZES if quick else SIZES:
+        yield _problem(size)
+
+
+def _problem(size: Size) -> Problem:
+    X, Y, _ = size.draw()
+    inputs = X.shape[1]
+    stack, gram = np.hstack([X, Y]), np.empty((inputs, inputs), X.dtype)
+    triangular_factor = backends.get().triangular_factor
+
+    def fresh() -> Reduced:
+        data = hk.SquaredLoss(X, Y).data(bias=False, reduced=True)
+        return data.X, data.Y, data.constant
+
+    def unchecked() -> Reduced:
+        data = reduce_samples(X, Y, bias=False, triangular_factor=triangular_factor)
+        return data.X, data.Y, data.constant
+
+    def with_q() -> Reduced:
+        Q, R = np.linalg.qr(X)
+        projected = Q.T @ Y
+        rest = Y - Q @ projected
+        return R, projected, 0.5 * float(np.vdot(rest, rest))
+
+    wide_X, wide_Y = X.astype(np.float64), Y.astype(np.float64)
+    exact = np.hstack([wide_X.T @ wide_X, wide_X.T @ wide_Y])
+    squared = float(np.vdot(wide_Y, wide_Y))
+
+    def error(result: Any) -> float:
+        # R is determined up to signs only; what follows from it is not.
+        R, projected, constant = (np.asarray(part, np.float64) for part in result)
+        found = np.hstack([R.T @ R, R.T @ projected])
+        norms = np.vdot(projected, projected) + 2 * constant
+        return float(np.max([np.max(np.abs(found - exact)) / np.max(np.abs(exact)), abs(norms / squared - 1)]))
+
+    return Problem(
+        label=f"N = {size.samples}, i = {inputs}, o = {Y.shape[1]}" + ("" if size.dtype == "float64" else ", float32"),
+        contestants=[
+            Contestant(
+                name="hesskern",
+                run=fresh,
+                role="ours",
+                note="SquaredLoss(X, Y).data(...): finite values checked, then reduced",
+            ),
+            Contestant(name="hesskern, reduction alone", run=unchecked, note="of arrays that were checked"),
+            Contestant(
+                name="np.linalg.qr of [X Y]",
+                run=lambda: from_triangle(np.linalg.qr(stack, mode="r"), inputs),
+                note='mode="r"; [X Y] put together before',
+            ),
+            Contestant(name="np.linalg.qr of X, Q.T @ Y", run=with_q, note='mode="reduced", and the rest of Y'),
+            Contestant(
+                name=GRAM,
+                run=lambda: np.matmul(X.T, X, out=gram),
+                role="floor",
+                note="one pass over X by BLAS (symmetric: half the multiply-adds); Y is not read",
+            ),
+        ],
+        error=error,
+        tolerance=TOLERANCE[size.dtype],
+        targets=[Target(contestant="hesskern", kind="at_most", bound=6, than=GRAM)] if size == SIZES[2] else [],
+    )
+
+
+def notes(results: Sequence[ProblemResult]) -> list[str]:
+    return []

@@ -1,0 +1,30 @@
+"""How many threads the extension writes large matrices with: one in every comparison, unless a contestant says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from bench.task import Contestant
+from hesskern.backends import cpp
+
+
+@contextmanager
+def extension_threads(count: int) -> Iterator[None]:
+    """Give the extension this many threads for a while."""
+    before = cpp._THREADS
+    cpp._THREADS = count
+    try:
+        yield
+    finally:
+        cpp._THREADS = before
+
+
+def with_threads(count: int, name: str, run: Callable[[], object], *, note: str) -> Contestant:
+    """Return a contestant that runs on several threads and says so; absent where there are fewer cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < count:
+        return Contestant(name=f"{name}, {count} threads", run=None, note=f"{cores} cores only")
+    return Contestant(name=f"{name}, {count} threads", run=run, note=note, context=partial(extension_threads, count))
