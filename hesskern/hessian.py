@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hesskern._array import Array
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
+from hesskern.condition import Condition
 from hesskern.factors import Factors, Mode
 from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.network import LinearNetwork
@@ -241,6 +243,16 @@ class Hessian(CurvatureOperator):
         if self._mode == "gauss_newton":  # decided on singular values, of which these are the squares
             return unit**2 * largest, unit * largest
         return max(unit * largest, self._residual_noise(epsilon)), unit * largest
+
+    def condition(self) -> Condition:
+        found = super().condition()
+        if self._mode != "gauss_newton" or found.rank == 0:
+            return found
+        # Singular values of the Jacobian carry the rounding errors; an eigenvalue, their square, twice as many.
+        unit = self._eigenbasis(lift=False).dense_size * float(np.finfo(self.dtype).eps)
+        return replace(found, uncertainty=2 * unit * (1 + float(np.sqrt(found.value))))
+
+    condition.__doc__ = CurvatureOperator.condition.__doc__
 
     def _residual_noise(self, epsilon: float) -> float:
         """Return the rounding error of the functional part, all there is of it at interpolation."""

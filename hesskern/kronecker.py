@@ -106,8 +106,9 @@ class KroneckerHessian(Hessian):
             largest += scale * (top * outer_top) ** 2
             if rank == size or not shift:
                 smallest += scale * (bottom * outer_bottom) ** 2
-            # Without a shift from the ratios, whose squares neither overflow nor vanish before the value itself does.
-            value = largest / smallest if shift else ((top / bottom) * (outer_top / outer_bottom)) ** 2
+            # The squares may overflow or vanish where their ratio does not.
+            plain = smallest > 0 and largest < np.inf
+            value = largest / smallest if plain else ((top / bottom) * (outer_top / outer_bottom)) ** 2
         dropped = max(into.dropped, out_of.dropped)
         return Condition(
             value=value,

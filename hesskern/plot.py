@@ -58,7 +58,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     if target.suffix.lower().removeprefix(".") not in known:
         had = f"has the suffix {target.suffix!r}" if target.suffix else "has no suffix"
         raise ValueError(f"{os.fspath(path)!r} {had}; expected one of .{', .'.join(known)}.")
-    if os.path.lexists(target) and not target.is_file():
+    if os.path.lexists(target) and not target.is_file() and not target.is_dir():
         raise OSError(f"{os.fspath(path)!r} exists and is not a file; expected a new path or a picture to replace.")
     existed = target.exists()
     with target.open("ab"):  # the only sure way to know; nothing is written

@@ -330,3 +330,36 @@ def test_a_clear_gap_is_stated():
     condition = hessian(vague, [np.eye(3), np.ones((1, 3))], 1).condition()
     assert condition.gap < 1e3 or condition.uncertainty > 1e-3
     assert condition.note
+
+
+DEFICIENT_AND_GRADED = {
+    # One column is the exact sum of two others, and one is far smaller than their rounding errors.
+    "columns of X": lambda rng: (_with_sum_and_tiny(rng), rng.standard_normal((2, 4)), 0),
+    "columns of X, reduced": lambda rng: (np.vstack([_with_sum_and_tiny(rng)] * 8), rng.standard_normal((2, 4)), 0),
+    "rows of W_1": lambda rng: (rng.standard_normal((9, 3)), _with_sum_and_tiny(rng)[:, [0, 2, 3]], 1),
+}
+
+
+def _with_sum_and_tiny(rng):
+    whole = rng.integers(-50, 50, (4, 2)).astype(float)
+    tiny = 2.0**-70 * rng.integers(1, 50, (4, 1))
+    return np.hstack([whole, whole.sum(1, keepdims=True), tiny])
+
+
+@pytest.mark.parametrize("name", DEFICIENT_AND_GRADED)
+@pytest.mark.parametrize("seed", range(3))
+def test_deficient_and_graded_at_once_is_not_called_certain(seed, name):
+    X, W, layer = DEFICIENT_AND_GRADED[name](np.random.default_rng([17, seed]))
+    weights = [W] if layer == 0 else [W, np.random.default_rng(seed).standard_normal((2, len(W)))]
+    condition = hessian(X, weights, layer, backend="cpp").condition()
+    truth, _ = oracle.condition(weights, X, layer)
+    error = oracle.relative_error(condition.value, truth)
+    # A stated uncertainty of 1 and more says that the value may be anything.
+    assert error <= 10 * condition.uncertainty or condition.uncertainty >= 0.1
+
+
+def test_extreme_scales_change_no_condition_number():
+    rng = np.random.default_rng(18)
+    X, W = rng.standard_normal((3, 3)), rng.standard_normal((2, 3))
+    values = [hessian(X * scale, [W], 0, backend="cpp").condition().value for scale in (2.0**-600, 1.0, 2.0**500)]
+    assert values[0] == pytest.approx(values[1], rel=1e-14) == values[2]

@@ -196,3 +196,14 @@ def test_bad_arguments_are_named(arguments, error, message):
     problem = problems.normal([4, 2, 3], 9)
     with pytest.raises(error, match=message):
         problem.loss().hessian(problem.network()).eigh(*arguments)
+
+
+def test_every_copy_of_a_repeated_eigenvalue_of_a_large_block():
+    # Linear regression: each eigenvalue of X.T X once for every output.
+    rng = np.random.default_rng(19)
+    X = rng.standard_normal((300, 100))
+    H = hk.SquaredLoss(X, rng.standard_normal((300, 10))).hessian(hk.LinearNetwork.random([100, 10], seed=0))
+    values, vectors = H.eigh(15)
+    top = np.linalg.eigvalsh(X.T @ X)[-2:]
+    np.testing.assert_allclose(values, np.repeat(top, [5, 10]), rtol=1e-12)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(15), atol=1e-12)

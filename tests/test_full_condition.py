@@ -111,6 +111,15 @@ def test_an_indefinite_hessian_says_so(backend):
     assert problem.loss().hessian(problem.network()).gauss_newton().condition().negative == 0
 
 
+def test_negative_eigenvalues_of_a_wide_network_are_counted_with_their_copies(backend):
+    problem = problems.normal([3, 40, 2], 9)
+    H = problem.loss().hessian(problem.network())
+    values = np.linalg.eigvalsh(H.toarray())
+    condition = H.condition()
+    assert condition.negative == np.sum(values < -1e-12 * values[-1]) >= 2 * 35
+    assert condition.rank == np.sum(np.abs(values) > 1e-12 * values[-1])
+
+
 def test_a_rank_deficient_hessian_says_so(backend):
     problem = problems.normal([4, 2, 3], 2)
     condition = problem.loss().hessian(problem.network()).condition()
@@ -168,14 +177,14 @@ def test_weight_decay_makes_it_regular(backend):
 
 
 def test_from_spectrum():
-    spectrum = hk.Spectrum([4.0, 1.0, 1e-9, -2.0, 0.0], [1, 2, 3, 1, 5])
+    spectrum = hk.Spectrum([4.0, 1.0, 1e-9, -2.0, 0.0], [1, 2, 3, 4, 5])
     found = from_spectrum(spectrum, 0.0, 1e-6, 1e-5)
     assert found == Condition(
-        value=4.0, largest=4.0, smallest=1.0, rank=4, size=12, tolerance=0.25e-6, gap=1 / 1e-9,
-        uncertainty=1e-5 / 4 + 1e-5, negative=1,
+        value=4.0, largest=4.0, smallest=1.0, rank=7, size=15, tolerance=0.25e-6, gap=1 / 1e-9,
+        uncertainty=1e-5 / 4 + 1e-5, negative=4,
     )  # fmt: skip
     shifted = from_spectrum(spectrum, 0.5, 1e-6, 1e-5)
-    assert (shifted.largest, shifted.smallest, shifted.rank, shifted.negative) == (4.5, 0.5, 12, 1)
+    assert (shifted.largest, shifted.smallest, shifted.rank, shifted.negative) == (4.5, 0.5, 15, 4)
     assert shifted.gap == math.inf
     at = from_spectrum(hk.Spectrum([1.0, 1e-6], [1, 1]), 0.0, 1e-6, 0.0)
     assert at.rank == 1  # at the tolerance is not above it

@@ -110,3 +110,12 @@ def test_repr_says_what_it_is():
     assert repr(hk.LinearNetwork.random([5, 100, 5], seed=0)) == (
         "LinearNetwork(5-100-5, no bias, float64, 1000 parameters)"
     )
+
+
+def test_a_network_shares_no_memory_with_a_tensor():
+    torch = pytest.importorskip("torch")
+    weight = torch.ones((2, 3), dtype=torch.float64)
+    net = hk.LinearNetwork([weight])
+    other = net.unflatten(weight.reshape(-1))
+    weight += 1
+    assert net.weights[0].max() == other.weights[0].max() == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import subprocess
 import sys
 
@@ -155,3 +156,15 @@ def test_import_does_not_load_matplotlib():
     code = "import sys, hesskern.plot, hesskern.demo; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "dangling"])
+def test_what_is_not_a_file_is_left_alone(tmp_path, kind):
+    path = tmp_path / "picture.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="exists and is not a file"):
+        plot.check_path(path)
+    assert os.path.lexists(path)

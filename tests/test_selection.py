@@ -92,6 +92,16 @@ def test_selections_of_wide_networks(backend):
         relative(H.solve(b, damping=shift), np.linalg.solve(dense + shift * np.eye(len(b)), b), 1e-12)
 
 
+def test_everything_but_one_number(backend):
+    problem = problems.normal([4, 5, 1], 9, bias=True)
+    loss, net = problem.loss(), problem.network()
+    H = loss.hessian(net, ["0.weight", "0.bias", "1.weight"])
+    full = loss.hessian(net).toarray()
+    assert H.shape == (30, 30)
+    relative(H.toarray(), full[:30, :30])
+    relative(H @ np.eye(30), full[:30, :30])
+
+
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [

@@ -296,3 +296,18 @@ def test_progress_without_tqdm_says_what_to_install(monkeypatch):
     problem = problems.normal([3, 6, 2], 3)
     with pytest.raises(ImportError, match=r'progress=True needs tqdm.*pip install "hesskern\[progress\]"'):
         hk.fit(problem.network(), problem.loss(), lr=0.01, max_steps=3, progress=True)
+
+
+def test_a_last_update_that_overflows_is_a_divergence(backend):
+    case = hk.datasets.two_layer_case()
+    loss = hk.SquaredLoss(case.X, case.Y)
+    run = hk.fit(case.network, loss, lr=1e308, max_steps=1, backend=backend.name)
+    assert (run.status, run.steps) == ("diverged", 0)
+    np.testing.assert_array_equal(run.network.flatten(), case.network.flatten())
+
+
+def test_a_run_without_losses_has_a_repr():
+    case = hk.datasets.two_layer_case()
+    run = hk.fit(case.network, hk.SquaredLoss(case.X, case.Y), lr=1e-6, max_steps=3, record=())
+    assert repr(run) == "Run(max_steps after 3 steps)"
+    assert list(run.history) == ["step"]

@@ -182,6 +182,7 @@ inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum
     for (index k = 0; k < count; ++k) values[k] = 0;
 
     index inner = chain.columns;
+    bool deficient = false;
     double most = 0;  // a common scale, a power of two, so that no square overflows or vanishes
     for (index j = 0; j < inner; ++j)
         for (index i = 0; i < chain.rows; ++i)
@@ -210,8 +211,10 @@ inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum
         } else {
             rotate_weight(memory, chain.weight[k], outputs, width, inner);
         }
+        const index before = smaller(inner, outputs);
         inner = product_stage(memory, chain.rows, inner, outputs, chain.tolerance, spectrum);
         if (inner == 0) return;
+        deficient = deficient || inner < before;
         double *keep = memory.c;
         memory.c = memory.next;
         memory.next = keep;
@@ -220,11 +223,12 @@ inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum
         memory.next_size = keep;
     }
     spectrum->rank = equilibrated_rank(memory, memory.c, memory.c_size, chain.rows, inner, chain.tolerance, spectrum);
+    deficient = deficient || spectrum->rank < smaller(chain.rows, inner);
     if (spectrum->rank > 0) {
         const index found = singular_values(memory, memory.c, chain.rows, inner, memory.values, &spectrum->converged);
         for (index k = 0; k < smaller(found, count); ++k) values[k] = memory.values[k] * unit;
         // A direction was left out: what rounding made of it may stand above a small value that counts.
-        if (spectrum->dropped > 0) spectrum->amplification += memory.values[0] / memory.values[spectrum->rank - 1];
+        if (deficient) spectrum->amplification += memory.values[0] / memory.values[spectrum->rank - 1];
     }
 }
 
