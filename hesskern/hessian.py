@@ -245,14 +245,13 @@ class Hessian(CurvatureOperator):
         return max(unit * largest, self._residual_noise(epsilon)), unit * largest
 
     def condition(self) -> Condition:
+        """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`."""
         found = super().condition()
         if self._mode != "gauss_newton" or found.rank == 0:
             return found
         # Singular values of the Jacobian carry the rounding errors; an eigenvalue, their square, twice as many.
         unit = self._eigenbasis(lift=False).dense_size * float(np.finfo(self.dtype).eps)
         return replace(found, uncertainty=2 * unit * (1 + float(np.sqrt(found.value))))
-
-    condition.__doc__ = CurvatureOperator.condition.__doc__
 
     def _residual_noise(self, epsilon: float) -> float:
         """Return the rounding error of the functional part, all there is of it at interpolation."""
