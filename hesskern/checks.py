@@ -115,6 +115,8 @@ def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: s
         raise TypeError(f"{name} has dtype {out.dtype}; expected {dtype}. Make it with {wanted}.")
     if not out.flags.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous (strides {out.strides}); make it with {wanted}.")
+    if not out.flags.aligned:
+        raise ValueError(f"{name} is not aligned in memory; make it with {wanted}.")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only; expected an array that can be written. Make it with {wanted}.")
     return out

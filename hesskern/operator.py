@@ -57,7 +57,8 @@ class CurvatureOperator(LinearOperator):
         if type(other) is np.ndarray and other.dtype == self.dtype and other.ndim in (1, 2):
             if other.shape[0] != self.shape[1]:
                 raise ValueError(f"v has shape {other.shape}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
-            return self._apply(other if other.flags.c_contiguous else np.ascontiguousarray(other))
+            ready = other.flags.c_contiguous and other.flags.aligned
+            return self._apply(other if ready else np.require(other, requirements=["C", "A"]))
         if isinstance(other, list | tuple):
             return self @ np.asarray(other, dtype=self.dtype)
         return super().__matmul__(other)
@@ -68,7 +69,8 @@ class CurvatureOperator(LinearOperator):
             real: Array = self._matmat(V.real)
             return real + 1j * self._matmat(V.imag)
         precise = np.result_type(V.dtype, self.dtype)
-        return self._apply(np.ascontiguousarray(V, dtype=precise if precise in checks.FLOATS else np.float64))
+        kept = precise if precise in checks.FLOATS else np.dtype(np.float64)
+        return self._apply(np.require(V, dtype=kept, requirements=["C", "A"]))
 
     def _matvec(self, v: Array) -> Array:
         return self._matmat(np.ravel(v))
