@@ -11,10 +11,12 @@ from hesskern import datasets
 from hesskern._core import version as __version__
 from hesskern.backends import use_backend
 from hesskern.condition import Condition
+from hesskern.ensemble import Ensemble, fit_ensemble
 from hesskern.information import info
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.ranks import PredictedRank, predicted_rank
+from hesskern.reduction import Reduction
 from hesskern.spectrum import Spectrum
 from hesskern.training import Run, fit
 
@@ -26,16 +28,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Condition",
     "CrossBlock",
+    "Ensemble",
     "Hessian",
     "KroneckerHessian",
     "LinearNetwork",
     "PredictedRank",
+    "Reduction",
     "Run",
     "Spectrum",
     "SquaredLoss",
     "__version__",
     "datasets",
     "fit",
+    "fit_ensemble",
     "info",
     "predicted_rank",
     "use_backend",

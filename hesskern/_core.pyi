@@ -13,6 +13,7 @@ import numpy.typing
 __all__: list[str] = [
     "Descent",
     "HessianProduct",
+    "advance",
     "assemble",
     "available_isas",
     "forward",
@@ -27,7 +28,7 @@ __all__: list[str] = [
 
 class Descent:
     """
-    Full-batch gradient descent, resumable between calls of run().
+    (Stochastic) gradient descent that `advance` runs some steps at a time.
     """
     def __init__(
         self,
@@ -36,23 +37,40 @@ class Descent:
         X: numpy.ndarray,
         ones: typing.Any,
         Y: numpy.ndarray,
-        rate: typing.SupportsFloat | typing.SupportsIndex,
+        samples_X: typing.Any,
+        samples_Y: typing.Any,
+        largest_batch: typing.SupportsInt | typing.SupportsIndex,
         scale: typing.SupportsFloat | typing.SupportsIndex,
-        decay: typing.SupportsFloat | typing.SupportsIndex,
         constant: typing.SupportsFloat | typing.SupportsIndex,
         rtol: typing.SupportsFloat | typing.SupportsIndex,
+        momentum: typing.SupportsFloat | typing.SupportsIndex,
+        nesterov: bool,
+        decay: typing.SupportsFloat | typing.SupportsIndex,
+        every: typing.SupportsInt | typing.SupportsIndex,
+        loss_recorded: bool,
+        sharpness: bool,
+        leak_layers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     ) -> None: ...
     def parameters(self, out: numpy.ndarray) -> None:
         """
         The current parameters, flat, into out.
         """
-    def run(self, losses: numpy.ndarray) -> str:
+    def restore(self, state: dict[str, typing.Any]) -> None:
         """
-        Take up to len(losses) steps, writing the loss each one started from; 'running', 'converged' or 'diverged'.
+        Go on from what save() returned.
         """
-    def set_parameters(self, flat: numpy.ndarray, steps: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def save(self) -> dict[str, typing.Any]:
         """
-        Go back to these parameters and this number of steps.
+        Everything needed to go on from here, as arrays.
+        """
+    def step_back(self) -> None:
+        """
+        Return to the parameters before the last update.
+        """
+    @property
+    def growth(self) -> list[float]:
+        """
+        Log of the growth of rounding errors across each of leak_layers, up to the present step.
         """
     @property
     def product_form(self) -> bool:
@@ -85,6 +103,15 @@ class HessianProduct:
         """
         H v into out; v is (P,) or (P, k), in named_parameters() order.
         """
+
+def advance(
+    descents: collections.abc.Sequence[Descent],
+    jobs: collections.abc.Sequence[typing.Any],
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> list[tuple[str, int]]:
+    """
+    Run each job (rates, scales, order, ends, losses, batch_losses, gradient_norms, sharpness) with its descent; a list of ('running', 'converged' or 'diverged', steps whose losses were finite).
+    """
 
 def assemble(
     rows: collections.abc.Sequence[typing.Any],

@@ -97,6 +97,13 @@ def integer(value: object, name: str, least: int) -> int:
     return int(value)
 
 
+def boolean(value: object, name: str) -> bool:
+    """Return True or False; anything else that Python takes for one is refused."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {_shown(value)}; expected True or False.")
+    return bool(value)
+
+
 def one_of(value: object, name: str, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:

@@ -20,9 +20,10 @@ from hesskern import _core, _posted, backends, datasets
 from hesskern._array import Array
 from hesskern._demo_text import describe
 from hesskern.condition import Condition
+from hesskern.driver import Status
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
-from hesskern.training import Run, Status, fit
+from hesskern.training import Run, fit
 
 #: Relative difference up to which two condition numbers agree. Rounding grows about a thousandfold while the loss
 #: climbs, to 1e-13, and the published values have eight digits; the mistake in question is a factor of 30.

@@ -118,6 +118,15 @@ class NetworkView {
             count += width_[l] * width_[l + 1] + (layer_[l].bias ? width_[l + 1] : 0);
         return count;
     }
+    // All parameters in named_parameters() order.
+    std::vector<T> flat() const {
+        std::vector<T> values;
+        for (std::size_t l = 0; l < layer_.size(); ++l) {
+            values.insert(values.end(), layer_[l].weight, layer_[l].weight + width_[l] * width_[l + 1]);
+            if (layer_[l].bias) values.insert(values.end(), layer_[l].bias, layer_[l].bias + width_[l + 1]);
+        }
+        return values;
+    }
     // The same layers over a flat vector in named_parameters() order.
     std::vector<Layer<T>> over(T *flat) const {
         std::vector<Layer<T>> layers = layer_;

@@ -1,167 +1,247 @@
-// Gradient descent as an object that owns the padded state, so that Python can run it a few steps at a time.
-#include <atomic>
+// Descents as objects that own their padded state, so that Python can run them a few steps at a time, many at once.
+#include <pybind11/stl.h>
 
-#include "bindings/layout.hpp"
+#include <algorithm>
+#include <thread>
+
+#include "bindings/descent_state.hpp"
 #include "bindings/module.hpp"
 
 namespace hesskern::bindings {
 
 namespace {
 
-template <class T>
-class State {
+// A job's arrays, checked, and kept alive while it runs.
+class Job {
   public:
-    State(const NetworkView<T> &view, const DataView<T> &given, double rate, double scale, double decay,
-          double constant, double rtol)
-        : layout_(view, kernels().of<T>().product_form(view.network(), given.data.samples, true)),
-          samples_(layout_.copy(given.data)),
-          parameters_(make_buffer<T>(layout_.count())),
-          gradient_(make_buffer<T>(layout_.count())),
-          layer_(layout_.over(parameters_.get())),
-          gradient_layer_(layout_.over(gradient_.get())),
-          rtol_(rtol) {
-        for (std::size_t l = 0; l < layer_.size(); ++l) {
-            const Layer<T> &from = view.layers()[l], &to = layer_[l];
-            const index in = layout_.width()[l], out = layout_.width()[l + 1];
-            for (index r = 0; r < out; ++r)
-                for (index a = 0; a < in; ++a)
-                    to.weight[to.transposed ? a * to.stride + r : r * to.stride + a] = from.weight[r * in + a];
-            if (from.bias) std::copy_n(from.bias, out, to.bias);
-        }
-        const KernelsFor<T> &k = kernels().of<T>();
-        const Network<T> network = layout_.network(layer_);
-        scratch_ = make_buffer<T>(k.pass_scratch(network, samples_.data.samples, layout_.product()));
-        problem_ = {network,
-                    samples_.data,
-                    gradient_layer_.data(),
-                    parameters_.get(),
-                    gradient_.get(),
-                    layout_.count(),
-                    scratch_.get(),
-                    layout_.product(),
-                    rate,
-                    scale,
-                    decay,
-                    constant};
-    }
-
-    // One run at a time: a second thread would write into the same state.
-    DescentStop run(double *losses, index steps) {
-        if (running_.exchange(true)) throw std::runtime_error("this descent is already running in another thread");
-        DescentStop stop = DescentStop::steps;
-        const KernelsFor<T> &k = kernels().of<T>();
-        index taken = 0;
-        if (steps_ == 0 && steps > 0 && rtol_ >= 0) {
-            // The first loss sets the target; it has to be seen before the loop can compare with it.
-            taken = k.descend(blas<T>(), problem_, 1, -1.0, losses, &stop);
-            if (stop != DescentStop::diverged) {
-                target_ = rtol_ * losses[0];
-                stop = losses[0] <= target_ ? DescentStop::converged : DescentStop::steps;
+    Job(const py::sequence &fields, index samples, index largest_batch) {
+        if (py::len(fields) != 8) fail("a job must have eight fields");
+        const py::array rates = keep(checked<double>(fields[0], "rates", {-1}));
+        const index count = rates.shape(0);
+        const py::array scales = keep(checked<double>(fields[1], "scales", {count}));
+        job.count = count;
+        job.rates = read<double>(rates);
+        job.scales = read<double>(scales);
+        if (largest_batch) {
+            const py::array order = keep(checked<index>(fields[2], "order", {-1}));
+            const py::array ends = keep(checked<index>(fields[3], "ends", {count}));
+            job.order = read<index>(order);
+            job.ends = read<index>(ends);
+            index before = 0;
+            for (index k = 0; k < count; ++k) {
+                if (job.ends[k] <= before || job.ends[k] - before > largest_batch)
+                    fail("ends holds a wrong batch size");
+                before = job.ends[k];
             }
+            if (before > order.shape(0)) fail("order holds fewer samples than ends asks for");
+            if (std::any_of(job.order, job.order + before, [=](index k) { return k < 0 || k >= samples; }))
+                fail("order holds a number that is no sample");
         }
-        if (stop == DescentStop::steps && taken < steps)
-            taken += k.descend(blas<T>(), problem_, steps - taken, target_, losses + taken, &stop);
-        steps_ += taken;
-        running_ = false;
-        return stop;
+        if (fields[4].is_none()) fail("losses must be an array");
+        job.losses = result(fields[4], "losses");
+        job.batch_losses = result(fields[5], "batch_losses");
+        job.gradient_norms = result(fields[6], "gradient_norms");
+        job.sharpness = result(fields[7], "sharpness");
     }
 
-    void write_to(T *flat) const { layout_.unpack(parameters_.get(), flat, 1); }
-    void set(const T *flat, index steps) {
-        layout_.pack(flat, 1, parameters_.get());
-        steps_ = steps;
-    }
-    index steps() const { return steps_; }
-    index size() const { return layout_.size(); }
-    bool product() const { return layout_.product(); }
+    DescentJob job{};
 
   private:
-    Layout<T> layout_;
-    typename Layout<T>::Samples samples_;
-    Buffer<T> parameters_, gradient_, scratch_;
-    std::vector<Layer<T>> layer_, gradient_layer_;
-    DescentProblem<T> problem_{};
-    index steps_ = 0;
-    double rtol_, target_ = -1.0;
-    std::atomic<bool> running_ = false;
+    py::array keep(py::array array) {
+        kept_.push_back(array);
+        return array;
+    }
+    double *result(const py::object &object, const char *name) {
+        if (object.is_none()) return nullptr;
+        py::array array = keep(checked<double>(object, name, {job.count}));
+        return written<double>(array, name);
+    }
+
+    std::vector<py::array> kept_;
 };
 
 template <class T>
-std::unique_ptr<State<T>> make_state(const py::sequence &weights, const py::sequence &biases, const py::array &x,
-                                     const py::object &ones, const py::array &y, double rate, double scale,
-                                     double decay, double constant, double rtol) {
-    const NetworkView<T> view(weights, biases);
-    const DataView<T> data(x, ones, y, view.width().front(), view.width().back());
-    return std::make_unique<State<T>>(view, data, rate, scale, decay, constant, rtol);
-}
+class TypedDescent {
+  public:
+    TypedDescent(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
+                 const py::array &y, const py::object &samples_x, const py::object &samples_y,
+                 const DescentOptions &options)
+        : view_(weights, biases), data_(x, ones, y, view_.width().front(), view_.width().back()) {
+        if (options.largest_batch > 0)
+            samples_.emplace(samples_x, py::none(), samples_y, view_.width().front(), view_.width().back());
+        for (const index layer : options.leak_layers)
+            if (layer < 1 || layer >= index(view_.layers().size()))
+                fail("leak_layers holds a number that is no hidden layer");
+        memory.emplace(view_, data_.data, samples_ ? samples_->data : data_.data, options);
+    }
+
+    index samples() const { return samples_ ? samples_->data.samples : 0; }
+
+    py::dict save() const {
+        const DescentSaved saved = memory->save();
+        const index size = memory->size();
+        py::dict state;
+        state["counters"] = py::array(py::make_tuple(saved.steps, saved.search_step, saved.leak_step));
+        py::array_t<double> numbers(1 + index(saved.growth.size()) * 2);
+        double *to = numbers.mutable_data();
+        *to++ = saved.target;
+        to = std::copy(saved.growth.begin(), saved.growth.end(), to);
+        std::copy(saved.rate.begin(), saved.rate.end(), to);
+        state["numbers"] = numbers;
+        py::array_t<T> parameters(size), velocity(memory->has_velocity() ? size : 0);
+        memory->read_parameters(parameters.mutable_data());
+        if (memory->has_velocity()) memory->read_velocity(velocity.mutable_data());
+        py::array_t<T> search({memory->search_size(), size});
+        memory->read_search(search.mutable_data());
+        state["parameters"] = parameters;
+        state["velocity"] = velocity;
+        state["search"] = search;
+        return state;
+    }
+
+    void restore(const py::dict &state) {
+        const index size = memory->size();
+        const py::array counters = checked<index>(state["counters"], "counters", {3});
+        const index watched = index(memory->options().leak_layers.size());
+        const py::array numbers = checked<double>(state["numbers"], "numbers", {1 + 2 * watched});
+        const py::array parameters = checked<T>(state["parameters"], "parameters", {size});
+        const py::array velocity = checked<T>(state["velocity"], "velocity", {memory->has_velocity() ? size : 0});
+        const py::array search = checked<T>(state["search"], "search", {-1, size});
+        if (search.shape(0) > memory->search_capacity()) fail("search holds too many vectors");
+        const index *integers = read<index>(counters);
+        if (integers[0] < 0) fail("counters holds a negative number of steps");
+        const double *values = read<double>(numbers);
+        DescentSaved saved{integers[0], integers[1], integers[2], values[0], {}, {}};
+        saved.growth.assign(values + 1, values + 1 + watched);
+        saved.rate.assign(values + 1 + watched, values + 1 + 2 * watched);
+        memory->restore(saved, read<T>(parameters), read<T>(velocity), read<T>(search), search.shape(0));
+    }
+
+    void parameters(const py::array &out) const {
+        py::array target = checked<T>(out, "out", {memory->size()});
+        memory->read_parameters(written<T>(target, "out"));
+    }
+
+    std::optional<DescentMemory<T>> memory;
+
+  private:
+    NetworkView<T> view_;
+    DataView<T> data_;
+    std::optional<DataView<T>> samples_;
+};
 
 class Descent {
   public:
     Descent(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
-            const py::array &y, double rate, double scale, double decay, double constant, double rtol) {
-        if (holds_float32(x))
-            f32_ = make_state<float>(weights, biases, x, ones, y, rate, scale, decay, constant, rtol);
-        else
-            f64_ = make_state<double>(weights, biases, x, ones, y, rate, scale, decay, constant, rtol);
-    }
-
-    std::string run(const py::array &losses) {
-        py::array target = checked<double>(losses, "losses", {-1});
-        double *values = written<double>(target, "losses");
-        const index steps = target.shape(0);
-        DescentStop stop;
-        {
-            py::gil_scoped_release release;
-            stop = f32_ ? f32_->run(values, steps) : f64_->run(values, steps);
+            const py::array &y, const py::object &samples_x, const py::object &samples_y, index largest_batch,
+            double scale, double constant, double rtol, double momentum, bool nesterov, double decay, index every,
+            bool loss_recorded, bool sharpness, std::vector<index> leak_layers) {
+        if (every < 1) fail("every must be at least 1");
+        if (largest_batch < 0) fail("largest_batch must not be negative");
+        const DescentOptions options{scale,        constant,      rtol,      {momentum, decay, nesterov},
+                                     every,        loss_recorded, sharpness, leak_layers,
+                                     largest_batch};
+        if (!holds_float32(x)) {
+            f64.emplace(weights, biases, x, ones, y, samples_x, samples_y, options);
+            return;
         }
-        return stop == DescentStop::steps ? "running" : stop == DescentStop::converged ? "converged" : "diverged";
+        if (sharpness) fail("sharpness is computed in float64 only");
+        f32.emplace(weights, biases, x, ones, y, samples_x, samples_y, options);
     }
 
-    void parameters(const py::array &out) const {
-        if (f32_)
-            copy_out(*f32_, out);
-        else
-            copy_out(*f64_, out);
+    template <class Visit>
+    auto visit(Visit &&with) {
+        return f32 ? with(*f32) : with(*f64);
     }
 
-    void set_parameters(const py::array &flat, index steps) {
-        if (f32_)
-            f32_->set(read<float>(checked<float>(flat, "flat", {f32_->size()})), steps);
-        else
-            f64_->set(read<double>(checked<double>(flat, "flat", {f64_->size()})), steps);
-    }
-
-    index steps() const { return f32_ ? f32_->steps() : f64_->steps(); }
-    bool product() const { return f32_ ? f32_->product() : f64_->product(); }
-
-  private:
-    template <class T>
-    static void copy_out(const State<T> &state, const py::array &out) {
-        py::array target = checked<T>(out, "out", {state.size()});
-        state.write_to(written<T>(target, "out"));
-    }
-
-    std::unique_ptr<State<float>> f32_;
-    std::unique_ptr<State<double>> f64_;
+    std::optional<TypedDescent<float>> f32;
+    std::optional<TypedDescent<double>> f64;
 };
+
+const char *name_of(DescentStop stop) {
+    return stop == DescentStop::steps ? "running" : stop == DescentStop::converged ? "converged" : "diverged";
+}
+
+// Runs each job with its descent, `threads` at a time. Which thread takes which changes nothing in the results.
+std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> &descents, const py::sequence &jobs,
+                                                   index threads) {
+    if (index(py::len(jobs)) != index(descents.size())) fail("jobs must be as many as descents");
+    std::vector<std::unique_ptr<Job>> job;
+    for (std::size_t k = 0; k < descents.size(); ++k)
+        job.push_back(descents[k]->visit([&](auto &typed) {
+            return std::make_unique<Job>(jobs[k], typed.samples(), typed.memory->options().largest_batch);
+        }));
+    std::size_t entered = 0;
+    while (entered < descents.size() && descents[entered]->visit([](auto &typed) { return typed.memory->enter(); }))
+        ++entered;
+    const auto leave = [&] {
+        for (std::size_t k = 0; k < entered; ++k) descents[k]->visit([](auto &typed) { typed.memory->leave(); });
+    };
+    if (entered < descents.size()) {
+        leave();
+        throw std::runtime_error("a descent is given twice, or is already running in another thread");
+    }
+    std::vector<DescentStop> stop(descents.size());
+    std::vector<index> taken(descents.size());
+    {
+        py::gil_scoped_release release;
+        std::atomic<std::size_t> next = 0;
+        const auto work = [&] {
+            for (std::size_t k = next++; k < descents.size(); k = next++)
+                stop[k] = descents[k]->visit([&](auto &typed) { return typed.memory->run(job[k]->job, &taken[k]); });
+        };
+        std::vector<std::thread> helpers;
+        for (index k = 1; k < std::min(threads, index(descents.size())); ++k) {
+            try {
+                helpers.emplace_back(work);
+            } catch (const std::system_error &) {
+                break;  // no more threads to be had: those that run do the rest
+            }
+        }
+        work();
+        for (std::thread &helper : helpers) helper.join();
+    }
+    leave();
+    std::vector<std::pair<std::string, index>> results;
+    for (std::size_t k = 0; k < descents.size(); ++k) results.emplace_back(name_of(stop[k]), taken[k]);
+    return results;
+}
 
 }  // namespace
 
 void bind_descent(py::module_ &module) {
-    py::class_<Descent>(module, "Descent", "Full-batch gradient descent, resumable between calls of run().")
+    py::class_<Descent>(module, "Descent", "(Stochastic) gradient descent that `advance` runs some steps at a time.")
         .def(py::init<const py::sequence &, const py::sequence &, const py::array &, const py::object &,
-                      const py::array &, double, double, double, double, double>(),
-             py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"), py::arg("rate"),
-             py::arg("scale"), py::arg("decay"), py::arg("constant"), py::arg("rtol"))
-        .def("run", &Descent::run, py::arg("losses"),
-             "Take up to len(losses) steps, writing the loss each one started from; "
-             "'running', 'converged' or 'diverged'.")
-        .def("parameters", &Descent::parameters, py::arg("out"), "The current parameters, flat, into out.")
-        .def("set_parameters", &Descent::set_parameters, py::arg("flat"), py::arg("steps"),
-             "Go back to these parameters and this number of steps.")
-        .def_property_readonly("steps", &Descent::steps, "Steps taken.")
-        .def_property_readonly("product_form", &Descent::product,
-                               "Whether the product of the weights, not the samples, goes through the layers.");
+                      const py::array &, const py::object &, const py::object &, index, double, double, double, double,
+                      bool, double, index, bool, bool, std::vector<index>>(),
+             py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"), py::arg("samples_X"),
+             py::arg("samples_Y"), py::arg("largest_batch"), py::arg("scale"), py::arg("constant"), py::arg("rtol"),
+             py::arg("momentum"), py::arg("nesterov"), py::arg("decay"), py::arg("every"), py::arg("loss_recorded"),
+             py::arg("sharpness"), py::arg("leak_layers"))
+        .def(
+            "parameters", [](Descent &self, const py::array &out) { self.visit([&](auto &d) { d.parameters(out); }); },
+            py::arg("out"), "The current parameters, flat, into out.")
+        .def(
+            "step_back", [](Descent &self) { self.visit([](auto &d) { d.memory->step_back(); }); },
+            "Return to the parameters before the last update.")
+        .def(
+            "save", [](Descent &self) { return self.visit([](auto &d) { return d.save(); }); },
+            "Everything needed to go on from here, as arrays.")
+        .def(
+            "restore", [](Descent &self, const py::dict &state) { self.visit([&](auto &d) { d.restore(state); }); },
+            py::arg("state"), "Go on from what save() returned.")
+        .def_property_readonly(
+            "steps", [](Descent &self) { return self.visit([](auto &d) { return d.memory->steps(); }); },
+            "Steps taken.")
+        .def_property_readonly(
+            "growth", [](Descent &self) { return self.visit([](auto &d) { return d.memory->leak_growth(); }); },
+            "Log of the growth of rounding errors across each of leak_layers, up to the present step.")
+        .def_property_readonly(
+            "product_form", [](Descent &self) { return self.visit([](auto &d) { return d.memory->product(); }); },
+            "Whether the product of the weights, not the samples, goes through the layers.");
+    module.def("advance", &advance, py::arg("descents"), py::arg("jobs"), py::arg("threads"),
+               "Run each job (rates, scales, order, ends, losses, batch_losses, gradient_norms, sharpness) with its "
+               "descent; a list of ('running', 'converged' or 'diverged', steps whose losses were finite).");
 }
 
 }  // namespace hesskern::bindings

@@ -1,7 +1,8 @@
 // Products with the Hessian, as an object that keeps everything that does not depend on the vector.
 #include <mutex>
+#include <optional>
 
-#include "bindings/layout.hpp"
+#include "bindings/hessian_memory.hpp"
 #include "bindings/module.hpp"
 
 namespace hesskern::bindings {
@@ -22,48 +23,12 @@ class Products {
           direction_layer_(layout_.over(direction_.get())),
           product_layer_(layout_.over(product_.get())),
           decay_(T(decay)) {
-        std::vector<T> flat;
-        for (std::size_t l = 0; l < layer_.size(); ++l) {
-            const Layer<T> &from = view.layers()[l];
-            flat.insert(flat.end(), from.weight, from.weight + view.width()[l] * view.width()[l + 1]);
-            if (from.bias) flat.insert(flat.end(), from.bias, from.bias + view.width()[l + 1]);
-        }
-        layout_.pack(flat.data(), 1, weights_.get());
+        layout_.pack(view.flat().data(), 1, weights_.get());
 
-        const Network<T> network = layout_.network(layer_);
-        const Data<T> &data = samples_.data;
-        const bool product = layout_.product();
-        const index rows = product ? network.width[0] + (network.bias ? 1 : 0) : data.samples;
-        index activations = 0;
-        for (const index pad : layout_.pad()) activations += rows * pad;
-        memory_ = make_buffer<T>(2 * activations + (product ? rows * rows : 0));
-        T *next = memory_.get();
-        std::vector<T *> activation, delta;
-        for (const index pad : layout_.pad()) {
-            activation.push_back(next);
-            delta.push_back(next + rows * pad);
-            next += 2 * rows * pad;
-        }
-        if (product)
-            activation[1] = layer_[0].weight;
-        else
-            activation[0] = samples_.x.get();
-        activation_.assign(activation.begin(), activation.end());
-        delta_.assign(delta.begin(), delta.end());
-        const KernelsFor<T> &k = kernels().of<T>();
-        const index scratch = std::max(k.hessian_scratch(network, rows), data.samples * layout_.pad().back());
-        scratch_ = make_buffer<T>(scratch);
-        problem_ = {network,
-                    data,
-                    {rows, product, data.ones, data.ones_step},
-                    activation_.data(),
-                    delta_.data(),
-                    next,
-                    T(scale),
-                    scratch_.get(),
-                    gauss_newton,
-                    functional};
-        k.hessian_prepare(blas<T>(), problem_, activation.data(), delta.data(), next);
+        memory_.emplace(layout_, layout_.network(layer_), samples_.data, samples_.data.samples, scale, gauss_newton,
+                        functional);
+        kernels().of<T>().hessian_prepare(blas<T>(), memory_->problem, memory_->activation(), memory_->delta(),
+                                          memory_->gram());
     }
 
     // `columns` vectors, column j of the row-major (P, columns) array.
@@ -71,7 +36,8 @@ class Products {
         const std::lock_guard<std::mutex> alone(busy_);  // one scratch memory: a second thread waits
         for (index j = 0; j < columns; ++j) {
             layout_.pack(v + j, columns, direction_.get());
-            kernels().of<T>().hessian_product(blas<T>(), problem_, direction_layer_.data(), product_layer_.data());
+            kernels().of<T>().hessian_product(blas<T>(), memory_->problem, direction_layer_.data(),
+                                              product_layer_.data());
             layout_.unpack(product_.get(), out + j, columns);
         }
         if (decay_ != T(0))
@@ -83,10 +49,9 @@ class Products {
   private:
     Layout<T> layout_;
     typename Layout<T>::Samples samples_;
-    Buffer<T> weights_, direction_, product_, memory_, scratch_;
+    Buffer<T> weights_, direction_, product_;
     std::vector<Layer<T>> layer_, direction_layer_, product_layer_;
-    std::vector<const T *> activation_, delta_;
-    HessianProblem<T> problem_{};
+    std::optional<HessianMemory<T>> memory_;
     T decay_;
     std::mutex busy_;
 };

@@ -17,20 +17,31 @@ inline constexpr index blas_threshold = HESSKERN_VECTOR_BYTES == 64 ? 256 * 256 
 inline constexpr int tile_columns = HESSKERN_VECTOR_BYTES == 64 ? 4 : 3;
 inline constexpr index blas_largest = 2147483647;
 
+// The accumulators live in registers only if every loop over them is unrolled, the one that zeroes them too: an
+// initialiser in braces would go through memory.
 template <class T, int Lanes, int Rows, int Columns>
 inline void product_tile(index k, T alpha, const T *a, index a_row, index a_column, const T *b, index ldb, T beta, T *c,
                          index ldc) {
     using V = Vector<T, Lanes>;
-    V acc[Rows][Columns] = {};
+    V acc[Rows][Columns];
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < Columns; ++j) acc[i][j] = V{};
     for (index p = 0; p < k; ++p) {
         V row[Columns];
+#pragma GCC unroll 8
         for (int j = 0; j < Columns; ++j) row[j] = load<T, Lanes>(b + p * ldb + j * Lanes);
+#pragma GCC unroll 8
         for (int i = 0; i < Rows; ++i) {
             const T scalar = a[i * a_row + p * a_column];
+#pragma GCC unroll 8
             for (int j = 0; j < Columns; ++j) acc[i][j] += row[j] * scalar;
         }
     }
+#pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
         for (int j = 0; j < Columns; ++j) {
             T *target = c + i * ldc + j * Lanes;
             V value = acc[i][j] * alpha;
@@ -39,20 +50,31 @@ inline void product_tile(index k, T alpha, const T *a, index a_row, index a_colu
         }
 }
 
+// Rows of a tile: as many as leave registers for a row of B and for one element of A.
+template <int Columns>
+inline constexpr int tile_rows = HESSKERN_VECTOR_BYTES == 64 ? (Columns == 4 ? 6 : 8) : (Columns == 1 ? 8 : 4);
+
+// The `m` < Most + 1 rows that are left.
+template <class T, int Lanes, int Columns, int Most>
+inline void product_rest(index m, index k, T alpha, const T *a, index a_row, index a_column, const T *b, index ldb,
+                         T beta, T *c, index ldc) {
+    if constexpr (Most > 0) {
+        if (m == Most)
+            product_tile<T, Lanes, Most, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+        else
+            product_rest<T, Lanes, Columns, Most - 1>(m, k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
+    }
+}
+
 template <class T, int Lanes, int Columns>
 inline void product_strip(index m, index k, T alpha, const T *a, index a_row, index a_column, const T *b, index ldb,
                           T beta, T *c, index ldc) {
+    constexpr int rows = tile_rows<Columns>;
     index i = 0;
-    for (; i + 4 <= m; i += 4)
-        product_tile<T, Lanes, 4, Columns>(k, alpha, a + i * a_row, a_row, a_column, b, ldb, beta, c + i * ldc, ldc);
-    a += i * a_row;
-    c += i * ldc;
-    switch (m - i) {
-        case 3: return product_tile<T, Lanes, 3, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
-        case 2: return product_tile<T, Lanes, 2, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
-        case 1: return product_tile<T, Lanes, 1, Columns>(k, alpha, a, a_row, a_column, b, ldb, beta, c, ldc);
-        default: return;
-    }
+    for (; i + rows <= m; i += rows)
+        product_tile<T, Lanes, rows, Columns>(k, alpha, a + i * a_row, a_row, a_column, b, ldb, beta, c + i * ldc, ldc);
+    product_rest<T, Lanes, Columns, rows - 1>(m - i, k, alpha, a + i * a_row, a_row, a_column, b, ldb, beta,
+                                              c + i * ldc, ldc);
 }
 
 // Columns that fill no whole vector, with vectors of half the width each time.
@@ -93,17 +115,26 @@ template <class T, int Rows, int Columns>
 inline void dot_tile(index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta, T *c, index ldc) {
     constexpr int L = lanes<T>;
     using V = Vector<T, L>;
-    V acc[Rows][Columns] = {};
+    V acc[Rows][Columns];
+#pragma GCC unroll 4
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < Columns; ++j) acc[i][j] = V{};
     index p = 0;
     for (; p + L <= k; p += L) {
         V right[Columns];
+#pragma GCC unroll 4
         for (int j = 0; j < Columns; ++j) right[j] = load<T, L>(b + j * ldb + p);
+#pragma GCC unroll 4
         for (int i = 0; i < Rows; ++i) {
             const V left = load<T, L>(a + i * lda + p);
+#pragma GCC unroll 4
             for (int j = 0; j < Columns; ++j) acc[i][j] += left * right[j];
         }
     }
+#pragma GCC unroll 4
     for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
         for (int j = 0; j < Columns; ++j) {
             T total = sum<T, L>(acc[i][j]);
             for (index q = p; q < k; ++q) total += a[i * lda + q] * b[j * ldb + q];
@@ -120,13 +151,13 @@ inline void dot_strip(index n, index k, T alpha, const T *a, index lda, const T 
     for (; j < n; ++j) dot_tile<T, Rows, 1>(k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
 }
 
-// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k). Dot products where they are long and few; else a transposed
-// copy of a panel of B pays for itself.
+// C (m,n) = beta C + alpha A B^T with A (m,k), B (n,k). Dot products where they are long and few: adding up the lanes
+// of one costs as much as transposing sixteen entries of B. Else a transposed copy of a panel of B pays for itself.
 template <class T>
 inline void small_product_nt(index m, index n, index k, T alpha, const T *a, index lda, const T *b, index ldb, T beta,
                              T *c, index ldc) {
     constexpr index L = lanes<T>, panel_rows = 64, panel_columns = tile_columns * L;
-    if (m < 4 ? k >= L : n < 4 * L && k >= 4 * L) {
+    if (m < 4 ? k >= L : k > 16 * m) {
         index i = 0;
         for (; i + 4 <= m; i += 4) dot_strip<T, 4>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
         for (; i < m; ++i) dot_strip<T, 1>(n, k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
@@ -134,13 +165,13 @@ inline void small_product_nt(index m, index n, index k, T alpha, const T *a, ind
     }
     T turned[panel_rows * panel_columns];
     for (index j = 0; j < n; j += panel_columns) {
-        const index width = smaller(panel_columns, n - j);
+        const index width = smaller(panel_columns, n - j), stride = (width + L - 1) / L * L;
         for (index p = 0; p < k; p += panel_rows) {
             const index height = smaller(panel_rows, k - p);
-            for (index q = 0; q < height; ++q)
-                for (index r = 0; r < width; ++r) turned[q * panel_columns + r] = b[(j + r) * ldb + p + q];
-            small_product(m, width, height, alpha, a + p, lda, index(1), turned, panel_columns, p == 0 ? beta : T(1),
-                          c + j, ldc);
+            transpose(b + j * ldb + p, ldb, width, height, turned, stride);
+            // Whole vectors where the rows of C have room for them: what lies beyond `n` there is padding, and zero.
+            small_product(m, ldc >= j + stride ? stride : width, height, alpha, a + p, lda, index(1), turned, stride,
+                          p == 0 ? beta : T(1), c + j, ldc);
         }
     }
 }

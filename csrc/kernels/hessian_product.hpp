@@ -46,7 +46,8 @@ inline void hessian_prepare(const Blas<T> &blas, const HessianProblem<T> &proble
     const T *prediction = problem.activation[net.depth];
     const Data<T> &data = problem.data;
     if (problem.rows.product) {
-        product_residual(blas, net, data, index(0), data.samples, prediction, problem.scratch);
+        product_prediction(blas, net, data, index(0), data.samples, prediction, problem.scratch);
+        subtract_targets(problem.scratch, pad, data.y, data.y_stride, data.samples, out);
         multiply_tn(blas, net.width[0], pad, data.samples, problem.scale, data.x, data.x_stride, problem.scratch, pad,
                     T(0), delta[net.depth], pad);
         if (net.bias)

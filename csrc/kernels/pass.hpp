@@ -114,28 +114,45 @@ inline void backward_layer(const Blas<T> &blas, const Network<T> &net, index l, 
         multiply_nn(blas, rows, k_pad, n, T(1), delta, n_pad, layer.weight, layer.stride, beta, out, k_pad);
 }
 
+// residual -= targets; returns the squared norm of what is left. Padding, which is zero in both, goes along.
 template <class T>
-inline double squared_norm(const T *values, index rows, index columns, index stride) {
+inline double subtract_targets(T *residual, index stride, const T *targets, index targets_stride, index rows,
+                               index columns) {
     constexpr int L = lanes<T>;
+    const index length = stride % L == 0 && targets_stride == stride ? stride : columns;
     double total = 0;
+    Vector<T, L> squares = {};
     for (index r = 0; r < rows; ++r) {
-        const T *row = values + r * stride;
-        Vector<T, L> acc = {};
+        T *row = residual + r * stride;
+        const T *target = targets + r * targets_stride;
         index c = 0;
-        for (; c + L <= columns; c += L) {
-            const Vector<T, L> v = load<T, L>(row + c);
-            acc += v * v;
+        for (; c + L <= length; c += L) {
+            const Vector<T, L> v = load<T, L>(row + c) - load<T, L>(target + c);
+            store<T, L>(row + c, v);
+            squares += v * v;
         }
-        total += double(sum<T, L>(acc));
-        for (; c < columns; ++c) total += double(row[c]) * double(row[c]);
+        for (; c < length; ++c) {
+            row[c] -= target[c];
+            total += double(row[c]) * double(row[c]);
+        }
+        if constexpr (sizeof(T) < sizeof(double)) {  // long sums need the longer type
+            total += double(sum<T, L>(squares));
+            squares = Vector<T, L>{};
+        }
     }
-    return total;
+    return total + double(sum<T, L>(squares));
 }
 
+// Of a buffer of whole vectors.
 template <class T>
-inline void subtract(T *target, index stride, const T *other, index other_stride, index rows, index columns) {
-    for (index r = 0; r < rows; ++r)
-        for (index c = 0; c < columns; ++c) target[r * stride + c] -= other[r * other_stride + c];
+inline double squared_norm(const T *values, index count) {
+    constexpr int L = lanes<T>;
+    double total = 0;
+    for (index k = 0; k < count; k += L) {
+        const Vector<T, L> v = load<T, L>(values + k);
+        total += double(sum<T, L>(v * v));
+    }
+    return total;
 }
 
 template <class T>
@@ -208,17 +225,16 @@ inline const T *product_forward(const Blas<T> &blas, const Network<T> &net, cons
     return in;
 }
 
-// E = X P^T + u p^T - Y for a few samples.
+// X P^T + u p^T for a few samples.
 template <class T>
-inline void product_residual(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, index start, index rows,
-                             const T *map, T *residual) {
+inline void product_prediction(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, index start, index rows,
+                               const T *map, T *prediction) {
     const index in = net.width[0], out = net.width[net.depth], pad = net.pad[net.depth];
-    multiply_nn(blas, rows, pad, in, T(1), data.x + start * data.x_stride, data.x_stride, map, pad, T(0), residual,
+    multiply_nn(blas, rows, pad, in, T(1), data.x + start * data.x_stride, data.x_stride, map, pad, T(0), prediction,
                 pad);
     if (net.bias)
         small_product(rows, out, index(1), T(1), data.ones + start * data.ones_step, data.ones_step, index(1),
-                      map + in * pad, pad, T(1), residual, pad);
-    if (data.y) subtract(residual, pad, data.y + start * data.y_stride, data.y_stride, rows, out);
+                      map + in * pad, pad, T(1), prediction, pad);
 }
 
 template <class T>
@@ -234,8 +250,9 @@ inline double product_pass(const Blas<T> &blas, const Network<T> &net, const Dat
     double total = 0;
     for (index start = 0; start < data.samples; start += chunk) {
         const index count = smaller(chunk, data.samples - start);
-        product_residual(blas, net, data, start, count, map, memory.residual);
-        total += squared_norm(memory.residual, count, net.width[net.depth], pad);
+        product_prediction(blas, net, data, start, count, map, memory.residual);
+        total += subtract_targets(memory.residual, pad, data.y + start * data.y_stride, data.y_stride, count,
+                                  net.width[net.depth]);
         if (!gradient) continue;
         const T beta = start == 0 ? T(0) : T(1);
         multiply_tn(blas, in, pad, count, scale, data.x + start * data.x_stride, data.x_stride, memory.residual, pad,
@@ -278,8 +295,7 @@ inline double sample_pass(const Blas<T> &blas, const Network<T> &net, const Data
             z += chunk * net.pad[l];
         }
         T *residual = z - chunk * pad;
-        subtract(residual, pad, data.y + start * data.y_stride, data.y_stride, rows, out);
-        total += squared_norm(residual, rows, out, pad);
+        total += subtract_targets(residual, pad, data.y + start * data.y_stride, data.y_stride, rows, out);
         if (!gradient) continue;
         if (scale != T(1))
             for (index k = 0; k < rows * pad; ++k) residual[k] *= scale;
@@ -309,7 +325,7 @@ inline void predict(const Blas<T> &blas, const Network<T> &net, const Data<T> &d
     for (index start = 0; start < data.samples; start += chunk) {
         const index rows = smaller(chunk, data.samples - start);
         if (product) {
-            product_residual(blas, net, data, start, rows, map, out + start * width);
+            product_prediction(blas, net, data, start, rows, map, out + start * width);
             continue;
         }
         const Rows<T> some{rows, false, data.ones + start * data.ones_step, data.ones_step};

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if HESSKERN_VECTOR_BYTES > 16 || defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -47,6 +48,51 @@ inline T sum(Vector<T, Lanes> value) {
         Vector<T, Lanes / 2> half[2];
         std::memcpy(half, &value, sizeof value);
         return sum<T, Lanes / 2>(half[0] + half[1]);
+    }
+}
+
+// A square of `Lanes` vectors, transposed by halves: log2(Lanes) rounds of exchanges between two vectors.
+template <class T, int Lanes, int Half = Lanes / 2>
+inline void transpose_square(Vector<T, Lanes> *rows) {
+    if constexpr (Half > 0) {
+        using V = Vector<T, Lanes>;
+#pragma GCC unroll 16
+        for (int base = 0; base < Lanes; base += 2 * Half)
+#pragma GCC unroll 16
+            for (int r = base; r < base + Half; ++r) {
+                const V a = rows[r], b = rows[r + Half];
+                rows[r] = [&]<int... P>(std::integer_sequence<int, P...>) {
+                    return V(__builtin_shufflevector(a, b, (P / Half % 2 ? Lanes + P - Half : P)...));
+                }(std::make_integer_sequence<int, Lanes>{});
+                rows[r + Half] = [&]<int... P>(std::integer_sequence<int, P...>) {
+                    return V(__builtin_shufflevector(a, b, (P / Half % 2 ? Lanes + P : P + Half)...));
+                }(std::make_integer_sequence<int, Lanes>{});
+            }
+        transpose_square<T, Lanes, Half / 2>(rows);
+    }
+}
+
+// target (columns, rows) := source (rows, columns) transposed. Writes whole vectors: `stride` is a multiple of their
+// length, and what lies beyond `rows` is zero.
+template <class T>
+inline void transpose(const T *source, std::int64_t ld, std::int64_t rows, std::int64_t columns, T *target,
+                      std::int64_t stride) {
+    constexpr std::int64_t L = lanes<T>;
+    for (std::int64_t r = 0; r < rows; r += L) {
+        const std::int64_t height = rows - r < L ? rows - r : L;
+        std::int64_t c = 0;
+        for (; c + L <= columns; c += L) {
+            Vector<T, L> square[L];
+#pragma GCC unroll 16
+            for (int k = 0; k < int(L); ++k)
+                square[k] = k < height ? load<T, L>(source + (r + k) * ld + c) : Vector<T, L>{};
+            transpose_square<T, L>(square);
+#pragma GCC unroll 16
+            for (int k = 0; k < int(L); ++k) store<T, L>(target + (c + k) * stride + r, square[k]);
+        }
+        for (; c < columns; ++c)
+            for (std::int64_t k = 0; k < L; ++k)
+                target[c * stride + r + k] = k < height ? source[(r + k) * ld + c] : T(0);
     }
 }
 

@@ -4,25 +4,9 @@
 #include <cstdint>
 
 #include "kernels/blas.hpp"
-#include "kernels/network.hpp"
+#include "kernels/descent_problem.hpp"
 
 namespace hesskern {
-
-enum class DescentStop { steps, converged, diverged };
-
-// Everything one descent needs, laid out by the caller (bindings/descent.cpp owns the memory).
-template <class T>
-struct DescentProblem {
-    Network<T> network;
-    Data<T> data;
-    const Layer<T> *gradient;
-    T *parameters;       // all layers, `count` values, a multiple of the vector width
-    T *gradient_values;  // the same layout
-    std::int64_t count;
-    T *scratch;
-    bool product;
-    double rate, scale, decay, constant;
-};
 
 // One side of a block of the Hessian: the parameters of one layer. See kernels/assembly.hpp.
 struct AssemblySide {
@@ -44,20 +28,6 @@ struct Assembly {
     const AssemblyBlock<T> *block;  // row_layers x column_layers
     T *out;                         // contiguous
     bool stream;                    // larger than the caches: write past them
-};
-
-// Everything a product with the Hessian needs. See kernels/hessian_product.hpp.
-template <class T>
-struct HessianProblem {
-    Network<T> network;
-    Data<T> data;
-    Rows<T> rows;
-    const T *const *activation;  // Z_0 ... Z_L
-    const T *const *delta;       // delta[l] = D_l, l = 1 ... L
-    const T *gram;               // scale X^T X of the product form
-    T scale;
-    T *scratch;
-    bool gauss_newton, functional;
 };
 
 // The product  first W_1^T W_2^T ... W_count^T,  whose singular values are wanted. See kernels/product_svd.hpp.
@@ -85,8 +55,8 @@ struct KernelsFor {
                    const Layer<T> *gradient, T *scratch);
     bool (*product_form)(const Network<T> &, std::int64_t samples, bool backward);
     std::int64_t (*pass_scratch)(const Network<T> &, std::int64_t samples, bool product);
-    std::int64_t (*descend)(const Blas<T> &, const DescentProblem<T> &, std::int64_t steps, double target,
-                            double *losses, DescentStop *stop);
+    std::int64_t (*descend)(const Blas<T> &, const DescentProblem<T> &, DescentState &, const DescentJob &,
+                            DescentStop *stop);
     void (*assemble)(const Assembly<T> &, std::int64_t first_row, std::int64_t last_row, T *scratch);
     std::int64_t (*hessian_scratch)(const Network<T> &, std::int64_t rows);
     void (*hessian_prepare)(const Blas<T> &, const HessianProblem<T> &, T *const *activation, T *const *delta, T *gram);

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import _core
 from hesskern._array import Array
-from hesskern.backends.protocol import Block, HessianProduct, Layers, ProductSvd, Side, Stop
+from hesskern.backends.protocol import Block, HessianProduct, Job, Layers, ProductSvd, Side, Stop, Update, Watch
 from hesskern.problem import Data
 
 #: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
@@ -31,37 +32,44 @@ def _load_blas() -> str:
     return "scipy"
 
 
-class CppDescent:
-    """Gradient descent whose state lives in the extension."""
+def _size(net: Layers) -> int:
+    return sum(w.size for w in net.weights) + sum(b.size for b in net.biases if b is not None)
 
-    def __init__(self, net: Layers, data: Data, rate: float, scale: float, decay: float, rtol: float) -> None:
-        self._size = sum(w.size for w in net.weights) + sum(b.size for b in net.biases if b is not None)
-        self._dtype = data.X.dtype
-        self._core = _core.Descent(
-            net.weights, net.biases, data.X, data.ones, data.Y, rate, scale, decay, scale * data.constant, rtol
-        )
+
+class CppDescent:
+    """Descent whose state lives in the extension."""
+
+    def __init__(self, core: _core.Descent, size: int, dtype: np.dtype[Any]) -> None:
+        self.core, self._size, self._dtype = core, size, dtype
 
     @property
     def steps(self) -> int:
-        return self._core.steps
+        return self.core.steps
 
-    def run(self, losses: NDArray[np.float64]) -> Stop:
-        stop: Stop = self._core.run(losses)  # type: ignore[assignment]
-        return stop
+    @property
+    def growth(self) -> list[float]:
+        return self.core.growth
 
     def parameters(self) -> Array:
         flat = np.empty(self._size, self._dtype)
-        self._core.parameters(flat)
+        self.core.parameters(flat)
         return flat
 
-    def set_parameters(self, flat: Array, steps: int) -> None:
-        self._core.set_parameters(flat, steps)
+    def step_back(self) -> None:
+        self.core.step_back()
+
+    def save(self) -> dict[str, NDArray[Any]]:
+        return self.core.save()
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.core.restore(dict(state))
 
 
 class CppBackend:
     """Kernels in C++, compiled for several instruction sets."""
 
     name = "cpp"
+    instructions = _core.isa
     tolerance = {"float64": 1e-12, "float32": 2e-4}
 
     def __init__(self) -> None:
@@ -76,13 +84,34 @@ class CppBackend:
         return _core.squared_residual(net.weights, net.biases, data.X, data.ones, data.Y)
 
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
-        size = sum(w.size for w in net.weights) + sum(b.size for b in net.biases if b is not None)
-        flat = np.empty(size, data.X.dtype)
+        flat = np.empty(_size(net), data.X.dtype)
         value = _core.squared_residual(net.weights, net.biases, data.X, data.ones, data.Y, scale, flat)
         return value, flat
 
-    def descent(self, net: Layers, data: Data, *, rate: float, scale: float, decay: float, rtol: float) -> CppDescent:
-        return CppDescent(net, data, rate, scale, decay, rtol)
+    def descent(
+        self,
+        net: Layers,
+        data: Data,
+        samples: Data | None,
+        largest_batch: int,
+        *,
+        scale: float,
+        rtol: float,
+        update: Update,
+        watch: Watch,
+    ) -> CppDescent:
+        core = _core.Descent(
+            net.weights, net.biases, data.X, data.ones, data.Y,
+            None if samples is None else samples.X, None if samples is None else samples.Y, largest_batch,
+            scale, scale * data.constant, rtol,
+            update.momentum, update.nesterov, update.decay,
+            watch.every, watch.loss, watch.sharpness, watch.leak_layers,
+        )  # fmt: skip
+        return CppDescent(core, _size(net), data.X.dtype)
+
+    def advance(self, descents: Sequence[CppDescent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
+        stops = _core.advance([descent.core for descent in descents], jobs, threads)
+        return stops  # type: ignore[return-value]
 
     def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
         threads = _THREADS if out.nbytes >= _THREADS_FROM_BYTES else 1

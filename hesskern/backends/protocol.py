@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,25 +36,61 @@ class ProductSvd(NamedTuple):
     amplification: float  # relative error of the smallest value counted, in units of the rounding unit
 
 
+class Update(NamedTuple):
+    """The rule of ``torch.optim.SGD`` without dampening."""
+
+    momentum: float
+    nesterov: bool
+    decay: float
+
+
+class Watch(NamedTuple):
+    """What a descent looks at along the way."""
+
+    every: int  # steps 0, every, 2 every, ... are recorded
+    loss: bool  # whether the full-batch loss is recorded; with minibatches it costs extra
+    sharpness: bool  # whether a job may ask for the largest eigenvalue of the Hessian; float64 only
+    leak_layers: tuple[int, ...]  # hidden layers, counted from 1, across which rounding errors are followed
+
+
+class Job(NamedTuple):
+    """Some steps: what they need, and arrays for what they see, NaN where a step is not recorded.
+
+    With minibatches ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``.
+    """
+
+    rates: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    order: NDArray[np.int64] | None
+    ends: NDArray[np.int64] | None
+    losses: NDArray[np.float64]  # of all samples; always taken where the steps use all samples or can converge
+    batch_losses: NDArray[np.float64] | None
+    gradient_norms: NDArray[np.float64] | None
+    sharpness: NDArray[np.float64] | None
+
+
 class Descent(Protocol):
-    """Full-batch gradient descent that runs some steps at a time."""
+    """(Stochastic) gradient descent that runs some steps at a time; see `Backend.advance`."""
 
     @property
     def steps(self) -> int:
         """Steps taken."""
 
-    def run(self, losses: NDArray[np.float64]) -> Stop:
-        """Take up to ``len(losses)`` steps, writing the loss each one started from.
-
-        Stops before a step whose loss is not finite ("diverged"), and after one whose loss was at most ``rtol`` times
-        the first ("converged").
-        """
+    @property
+    def growth(self) -> list[float]:
+        """Log of the growth of rounding errors across each of the layers watched, up to the present step."""
 
     def parameters(self) -> Array:
         """Return the current parameters, flat."""
 
-    def set_parameters(self, flat: Array, steps: int) -> None:
-        """Go back to these parameters."""
+    def step_back(self) -> None:
+        """Return to the parameters before the last update."""
+
+    def save(self) -> dict[str, NDArray[Any]]:
+        """Return all that is needed to go on from here, as arrays."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `save` returned."""
 
 
 class Side(NamedTuple):
@@ -85,6 +121,8 @@ class Backend(Protocol):
     """The kernels; arguments are checked, C-contiguous, of one dtype."""
 
     name: str
+    #: What besides the name decides the last bits of a result: the instruction set of compiled kernels.
+    instructions: str
     #: Relative error allowed against exact arithmetic, by dtype: rounding of sums of length n grows like sqrt(n).
     tolerance: dict[str, float]
 
@@ -97,8 +135,30 @@ class Backend(Protocol):
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
         """Return ``‖E‖²`` and the flat gradient of ``scale/2 ‖E‖²``."""
 
-    def descent(self, net: Layers, data: Data, *, rate: float, scale: float, decay: float, rtol: float) -> Descent:
-        """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``; ``rtol < 0`` never converges."""
+    def descent(
+        self,
+        net: Layers,
+        data: Data,
+        samples: Data | None,
+        largest_batch: int,
+        *,
+        scale: float,
+        rtol: float,
+        update: Update,
+        watch: Watch,
+    ) -> Descent:
+        """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``.
+
+        It converges on the loss of `data`: at most `rtol` times the first one (< 0: never). The steps use `data` too,
+        or minibatches of `samples`.
+        """
+
+    def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
+        """Run each job with its descent; return how it stopped and how many steps had a finite loss.
+
+        Stops before a step whose loss is not finite ("diverged"), back at the parameters before the update that led
+        there, and after one whose loss was small enough ("converged"). The results do not depend on `threads`.
+        """
 
     def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
         """Write a dense block of the Hessian, one `Block` for each pair of sides (row-major), into `out`."""

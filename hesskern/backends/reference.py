@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._array import Array
-from hesskern.backends.protocol import Block, Layers, ProductSvd, Side, Stop
+from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Stop, Update, Watch
 from hesskern.problem import Data
 
 
@@ -46,64 +47,159 @@ def _flat(parts: Sequence[tuple[Array, Array | None]]) -> Array:
     return np.concatenate(pieces)
 
 
-class _Parameters:
-    """Weights and biases that a descent may replace."""
+class _Network(NamedTuple):
+    weights: tuple[Array, ...]
+    biases: tuple[Array | None, ...]
 
-    def __init__(self, weights: tuple[Array, ...], biases: tuple[Array | None, ...]) -> None:
-        self.weights = weights
-        self.biases = biases
+
+class _State(NamedTuple):
+    """Where a descent stands, replaced as a whole: an interrupt between two steps leaves a consistent one."""
+
+    theta: Array
+    velocity: Array
+    steps: int
+    before: Array  # the parameters before the last update
+    target: float
+    growth: tuple[float, ...]
+    rate: tuple[float, ...]  # of growth, in the last step looked at
+    looked: int
 
 
 class ReferenceDescent:
     """Gradient descent as one writes it on a blackboard."""
 
-    def __init__(self, net: Layers, data: Data, rate: float, scale: float, decay: float, rtol: float) -> None:
-        self._data, self._rate, self._scale, self._decay, self._rtol = data, rate, scale, decay, rtol
-        # One attribute, replaced as a whole: an interrupt between two steps leaves a consistent state.
-        self._state = (_Parameters(net.weights, net.biases), 0)
-        self._target = -1.0
+    def __init__(
+        self,
+        net: Layers,
+        data: Data,
+        samples: Data | None,
+        *,
+        scale: float,
+        rtol: float,
+        update: Update,
+        watch: Watch,
+    ) -> None:
+        self._shape, self._data, self._samples = net, data, samples
+        self._scale, self._rtol, self._update, self._watch = scale, rtol, update, watch
+        theta = _flat(list(zip(net.weights, net.biases, strict=True)))
+        nothing = (0.0,) * len(watch.leak_layers)
+        self._state = _State(theta, np.zeros_like(theta), 0, theta, -1.0, nothing, nothing, -1)
 
     @property
     def steps(self) -> int:
-        return self._state[1]
+        return self._state.steps
 
-    @np.errstate(over="ignore", invalid="ignore")
-    def run(self, losses: NDArray[np.float64]) -> Stop:
-        rate, decay = self._data.X.dtype.type(self._rate), self._data.X.dtype.type(self._decay)
-        for k in range(len(losses)):
-            net, steps = self._state
-            squared, gradients = _gradients(net, self._data, self._scale)
-            loss = self._scale * (0.5 * squared + self._data.constant)
-            if self._decay:
-                loss += (
-                    0.5 * self._decay * sum(float(np.vdot(p, p)) for p in (*net.weights, *net.biases) if p is not None)
-                )
-            losses[k] = loss
-            if not np.isfinite(loss):
-                return "diverged"
-            if steps == 0:
-                self._target = self._rtol * loss
-            self._state = (
-                _Parameters(
-                    tuple(w - rate * (g + decay * w) for w, (g, _) in zip(net.weights, gradients, strict=True)),
-                    tuple(
-                        None if b is None or g is None else b - rate * (g + decay * b)
-                        for b, (_, g) in zip(net.biases, gradients, strict=True)
-                    ),
-                ),
-                steps + 1,
-            )
-            if loss <= self._target:
-                return "converged"
-        return "running"
+    @property
+    def growth(self) -> list[float]:
+        since = max(0, self._state.steps - self._state.looked) if self._state.looked >= 0 else 0
+        return [total + since * rate for total, rate in zip(self._state.growth, self._state.rate, strict=True)]
 
     def parameters(self) -> Array:
-        net, _ = self._state
-        return _flat(list(zip(net.weights, net.biases, strict=True)))
+        return self._state.theta.copy()
 
-    def set_parameters(self, flat: Array, steps: int) -> None:
-        parts = _split(self._state[0], flat)
-        self._state = (_Parameters(tuple(w for w, _ in parts), tuple(b for _, b in parts)), steps)
+    def step_back(self) -> None:
+        self._state = self._state._replace(theta=self._state.before, steps=max(0, self._state.steps - 1))
+
+    def save(self) -> dict[str, NDArray[Any]]:
+        state = self._state
+        return {
+            "counters": np.array([state.steps, 0, state.looked]),
+            "numbers": np.array([state.target, *state.growth, *state.rate]),
+            "parameters": state.theta,
+            "velocity": state.velocity,
+            "search": np.empty((0, len(state.theta)), state.theta.dtype),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        layers = len(self._watch.leak_layers)
+        theta = np.array(state["parameters"])
+        target, *numbers = (float(value) for value in state["numbers"])
+        steps, _, looked = (int(value) for value in state["counters"])
+        growth, rate = tuple(numbers[:layers]), tuple(numbers[layers:])
+        self._state = _State(theta, np.array(state["velocity"]), steps, theta, target, growth, rate, looked)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def run(self, job: Job) -> tuple[Stop, int]:
+        for k in range(len(job.rates)):
+            theta, velocity, steps, _, target, growth, growing, looked = self._state
+            net = self._network(theta)
+            kind = theta.dtype.type
+            decay, momentum, rate = kind(self._update.decay), kind(self._update.momentum), kind(job.rates[k])
+            recorded = steps % self._watch.every == 0
+            penalty = 0.5 * self._update.decay * float(np.sum(np.square(theta, dtype=np.float64)))
+
+            squared, gradients = _gradients(net, self._data, self._scale)
+            gradient = _flat(gradients)
+            loss = self._scale * (0.5 * squared + self._data.constant) + penalty
+            job.losses[k] = used = loss
+            if job.gradient_norms is not None:
+                norm = float(np.linalg.norm((gradient + decay * theta).astype(np.float64)))
+                job.gradient_norms[k] = norm if recorded else np.nan
+            batch, scale = self._data, self._scale
+            if job.order is not None and job.ends is not None and self._samples is not None:
+                chosen = job.order[job.ends[k - 1] if k else 0 : job.ends[k]]
+                batch = Data(self._samples.X[chosen], None, self._samples.Y[chosen], 0.0)
+                scale = float(job.scales[k])
+                squared, gradients = _gradients(net, batch, scale)
+                gradient = _flat(gradients)
+                used = 0.5 * scale * squared + penalty
+                if job.batch_losses is not None:
+                    job.batch_losses[k] = used
+            if not np.isfinite(used):
+                self.step_back()
+                return "diverged", k
+            if job.sharpness is not None:
+                job.sharpness[k] = self._largest_eigenvalue(net) if recorded else np.nan
+            if self._watch.leak_layers and steps != looked and (steps % 64 == 0 or steps in (1, 2, 4, 8, 16, 32)):
+                growth, growing, looked = self._look(net, batch, scale, float(job.rates[k]))
+
+            change = gradient + decay * theta
+            if self._update.momentum:
+                velocity = momentum * velocity + change
+                change = change + momentum * velocity if self._update.nesterov else velocity
+            if steps == 0:
+                target = self._rtol * loss if self._rtol >= 0 else -1.0
+            self._state = _State(theta - rate * change, velocity, steps + 1, theta, target, growth, growing, looked)
+            if loss <= target:
+                return "converged", k + 1
+        return "running", len(job.rates)
+
+    def _network(self, theta: Array) -> _Network:
+        parts = _split(self._shape, theta)
+        return _Network(tuple(weight for weight, _ in parts), tuple(bias for _, bias in parts))
+
+    def _largest_eigenvalue(self, net: Layers) -> float:
+        product = ReferenceProduct(net, self._data, self._scale, self._update.decay, True, True)
+        identity = np.eye(len(self._state.theta))
+        dense = np.empty_like(identity)
+        product.apply(identity, dense)
+        return float(np.linalg.eigvalsh(dense)[-1])
+
+    def _look(
+        self, net: Layers, data: Data, scale: float, rate: float
+    ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+        """Return the growth of rounding errors across the reduced layers, by the trapezoidal rule since the last look.
+
+        A unit vector q orthogonal to all weights that touch a hidden layer: what stands along it below and above the
+        layer grows in a step by at most ``1 + rate ‖C‖₂``, ``C = D_{l+1}.T [Z_{l-1} 1]``; with momentum by the larger
+        root of the recurrence's polynomial.
+        """
+        activations = _activations(net, data.X, data.column)
+        deltas = [scale * (activations[-1] - data.Y)]
+        for weight in net.weights[:0:-1]:
+            deltas.insert(0, deltas[0] @ weight)
+        momentum, growth, rates = self._update.momentum, list(self._state.growth), []
+        for at, layer in enumerate(self._watch.leak_layers):
+            below = activations[layer - 1]
+            if any(bias is not None for bias in net.biases):
+                below = np.column_stack([below, data.column])
+            gain = float(np.linalg.norm(deltas[layer].T @ below, 2))
+            push = 1 + rate * max(0.0, gain - self._update.decay)
+            b, c = ((1 + momentum) * push, momentum * push) if self._update.nesterov else (push + momentum, momentum)
+            rates.append(max(0.0, float(np.log(0.5 * (b + np.sqrt(max(0.0, b * b - 4 * c)))))))
+            passed = self._state.steps - self._state.looked if self._state.looked >= 0 else 0
+            growth[at] += 0.5 * passed * (self._state.rate[at] + rates[at])
+        return tuple(growth), tuple(rates), self._state.steps
 
 
 class ReferenceProduct:
@@ -167,6 +263,7 @@ class ReferenceBackend:
     """Plain NumPy."""
 
     name = "numpy"
+    instructions = ""
     tolerance = {"float64": 1e-12, "float32": 2e-4}
 
     def forward(self, net: Layers, X: Array) -> Array:
@@ -181,9 +278,25 @@ class ReferenceBackend:
         return squared, _flat(gradients)
 
     def descent(
-        self, net: Layers, data: Data, *, rate: float, scale: float, decay: float, rtol: float
+        self,
+        net: Layers,
+        data: Data,
+        samples: Data | None,
+        largest_batch: int,
+        *,
+        scale: float,
+        rtol: float,
+        update: Update,
+        watch: Watch,
     ) -> ReferenceDescent:
-        return ReferenceDescent(net, data, rate, scale, decay, rtol)
+        del largest_batch  # each batch is gathered anew
+        return ReferenceDescent(net, data, samples, scale=scale, rtol=rtol, update=update, watch=watch)
+
+    def advance(
+        self, descents: Sequence[ReferenceDescent], jobs: Sequence[Job], threads: int
+    ) -> list[tuple[Stop, int]]:
+        del threads  # Python's own lock lets only one of them compute
+        return [descent.run(job) for descent, job in zip(descents, jobs, strict=True)]
 
     def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
         grid: list[list[Array]] = []

@@ -1,0 +1,176 @@
+// The memory of one descent: parameters, velocity, data, and what it looks at along the way.
+#pragma once
+
+#include <atomic>
+#include <optional>
+
+#include "bindings/hessian_memory.hpp"
+
+namespace hesskern::bindings {
+
+// What does not depend on the type of the numbers.
+struct DescentOptions {
+    double scale, constant, rtol;
+    UpdateRule rule;
+    index every;
+    bool loss_recorded, sharpness;
+    std::vector<index> leak_layers;  // counted from 1
+    index largest_batch;             // 0: all samples each step
+};
+
+// Everything that has to be kept for a run to go on where it stopped.
+struct DescentSaved {
+    index steps, search_step, leak_step;
+    double target;
+    std::vector<double> growth, rate;
+};
+
+template <class T>
+class DescentMemory {
+  public:
+    // `samples` are those that minibatches are gathered from; they live as long as this.
+    DescentMemory(const NetworkView<T> &view, const Data<T> &data, const Data<T> &samples,
+                  const DescentOptions &options)
+        : options_(options),
+          layout_(view, kernels().of<T>().product_form(
+                            view.network(), options.largest_batch ? options.largest_batch : data.samples, true)),
+          data_(layout_.copy(data)) {
+        const KernelsFor<T> &k = kernels().of<T>();
+        const index count = layout_.count();
+        for (int side = 0; side < 2; ++side) {
+            parameters_[side] = make_buffer<T>(count);
+            layer_[side] = layout_.over(parameters_[side].get());
+            problem_.network[side] = layout_.network(layer_[side]);
+            problem_.parameters[side] = parameters_[side].get();
+        }
+        layout_.pack(view.flat().data(), 1, parameters_[0].get());
+        gradient_ = make_buffer<T>(count);
+        gradient_layer_ = layout_.over(gradient_.get());
+        problem_.gradient = gradient_layer_.data();
+        problem_.gradient_values = gradient_.get();
+        if (options.rule.momentum != 0) velocity_ = make_buffer<T>(count);
+        problem_.velocity = velocity_.get();
+        problem_.count = count;
+        problem_.product = layout_.product();
+        problem_.data = data_.data;
+        problem_.scale = options.scale;
+        problem_.constant = options.constant;
+        problem_.rule = options.rule;
+        problem_.rtol = options.rtol;
+        problem_.every = options.every;
+        problem_.loss_recorded = options.loss_recorded;
+        index scratch = k.pass_scratch(problem_.network[0], data_.data.samples, layout_.product());
+        if (options.largest_batch) {
+            scratch = std::max(scratch, k.pass_scratch(problem_.network[0], options.largest_batch, layout_.product()));
+            batch_x_ = make_buffer<T>(options.largest_batch * layout_.pad().front());
+            batch_y_ = make_buffer<T>(options.largest_batch * layout_.pad().back());
+            problem_.batches = {samples.x, samples.y, batch_x_.get(), batch_y_.get(), options.largest_batch, &one_};
+        }
+        scratch_ = make_buffer<T>(scratch);
+        problem_.scratch = scratch_.get();
+        if (options.sharpness || !options.leak_layers.empty()) watch();
+    }
+    DescentMemory(const DescentMemory &) = delete;
+    DescentMemory &operator=(const DescentMemory &) = delete;
+
+    // Writes the losses of up to `job.count` steps; `taken` counts those that were finite.
+    DescentStop run(const DescentJob &job, index *taken) {
+        DescentStop stop = DescentStop::steps;
+        *taken = kernels().of<T>().descend(blas<T>(), problem_, state_, job, &stop);
+        return stop;
+    }
+
+    // One run at a time: a second thread would write into the same state.
+    bool enter() { return !running_.exchange(true); }
+    void leave() { running_ = false; }
+
+    void read_parameters(T *flat) const { layout_.unpack(parameters_[state_.steps & 1].get(), flat, 1); }
+    void read_velocity(T *flat) const { layout_.unpack(velocity_.get(), flat, 1); }
+    void read_search(T *flat) const {
+        for (index k = 0; k < search_size(); ++k)
+            layout_.unpack(vectors_.get() + k * layout_.count(), flat + k * layout_.size(), 1);
+    }
+    DescentSaved save() const {
+        return {state_.steps, curvature_.search.last_step, curvature_.leak.last_step, state_.target, growth_, rate_};
+    }
+
+    // Null: left as it is.
+    void restore(const DescentSaved &saved, const T *parameters, const T *velocity, const T *search, index vectors) {
+        state_ = {saved.steps, saved.target};
+        layout_.pack(parameters, 1, parameters_[state_.steps & 1].get());
+        if (velocity_ && velocity) layout_.pack(velocity, 1, velocity_.get());
+        growth_ = saved.growth;
+        rate_ = saved.rate;
+        curvature_.leak.last_step = saved.leak_step;
+        curvature_.leak.growth = growth_.data();
+        curvature_.leak.rate = rate_.data();
+        if (!vectors_) return;
+        curvature_.search.last_step = saved.search_step;
+        curvature_.search.kept = vectors;
+        for (index k = 0; k < vectors; ++k)
+            layout_.pack(search + k * layout_.size(), 1, vectors_.get() + k * layout_.count());
+    }
+    // To the weights before the last update.
+    void step_back() { state_.steps -= state_.steps > 0; }
+
+    index steps() const { return state_.steps; }
+    index size() const { return layout_.size(); }
+    bool has_velocity() const { return bool(velocity_); }
+    std::vector<double> leak_growth() const {
+        std::vector<double> total = growth_;
+        for (std::size_t k = 0; k < total.size(); ++k)
+            if (curvature_.leak.last_step >= 0)
+                total[k] += rate_[k] * double(std::max(index(0), state_.steps - curvature_.leak.last_step));
+        return total;
+    }
+    index search_size() const { return vectors_ ? curvature_.search.kept : 0; }
+    index search_capacity() const { return vectors_ ? curvature_.search.capacity : 0; }
+    bool product() const { return layout_.product(); }
+    const DescentOptions &options() const { return options_; }
+
+  private:
+    void watch() {
+        hessian_.emplace(layout_, problem_.network[0], data_.data, std::max(data_.data.samples, options_.largest_batch),
+                         options_.scale, true, true);
+        curvature_.hessian = hessian_->problem;
+        curvature_.activation = hessian_->activation();
+        curvature_.delta = hessian_->delta();
+        curvature_.gram = hessian_->gram();
+        const index widest = *std::max_element(layout_.pad().begin(), layout_.pad().end());
+        coupling_ = make_buffer<T>((widest + 2) * (widest + 2) + 2 * widest);
+        curvature_.coupling = coupling_.get();
+        const std::size_t watched = options_.leak_layers.size();
+        growth_.resize(watched);
+        rate_.resize(watched);
+        curvature_.leak = {options_.leak_layers.data(), index(watched), growth_.data(), rate_.data(), -1};
+        curvature_.search.last_step = 0;
+        if (options_.sharpness) {
+            constexpr index capacity = 48;
+            vectors_ = make_buffer<T>(2 * capacity * layout_.count());
+            small_ = make_buffer<double>(3 * capacity * capacity + 3 * capacity);
+            from_ = layer_[0];
+            to_ = layer_[0];
+            curvature_.search = {vectors_.get(), vectors_.get() + capacity * layout_.count(),
+                                 capacity,       0,
+                                 small_.get(),   from_.data(),
+                                 to_.data(),     0};
+        }
+        problem_.curvature = &curvature_;
+    }
+
+    const DescentOptions options_;
+    Layout<T> layout_;
+    typename Layout<T>::Samples data_;
+    Buffer<T> parameters_[2], gradient_, velocity_, scratch_, batch_x_, batch_y_, coupling_, vectors_;
+    Buffer<double> small_;
+    std::vector<Layer<T>> layer_[2], gradient_layer_, from_, to_;
+    std::optional<HessianMemory<T>> hessian_;
+    std::vector<double> growth_, rate_;
+    Curvature<T> curvature_{};
+    DescentProblem<T> problem_{};
+    DescentState state_{0, -1.0};
+    const T one_ = T(1);
+    std::atomic<bool> running_ = false;
+};
+
+}  // namespace hesskern::bindings

@@ -1,0 +1,235 @@
+// The largest eigenvalue of the Hessian along a trajectory, from products with vectors.
+//
+// Rayleigh-Ritz on a small space that is carried from record to record: the approximate eigenvectors of the largest
+// eigenvalues (several, so that one that overtakes is known already) and a fresh random direction (so that one that
+// comes from far below is met). The space is extended by the residual of the largest, orthogonalised against all of it,
+// as in Lanczos's method, until the eigenvalue is known to `sharpness_tolerance`: its error is at most ||r||, and about
+// ||r||^2 over the distance to the next one. At the first record the space is random: this is then Lanczos's method.
+#pragma once
+
+#include "kernels/descent_problem.hpp"
+#include "kernels/hessian_product.hpp"
+#include "kernels/symmetric_eigen.hpp"
+
+namespace hesskern::HESSKERN_ISA {
+
+inline constexpr double sharpness_tolerance = 1e-12;
+inline constexpr index sharpness_kept = 3;
+inline constexpr index sharpness_restart = 8;  // vectors that a full space is cut down to
+inline constexpr int sharpness_most_products = 5000;
+// Records farther apart than this do not know each other's eigenvectors.
+inline constexpr index sharpness_memory = 64;
+inline constexpr index sharpness_steps = 3;      // Krylov steps before the first small eigenproblem
+inline constexpr index sharpness_refreshed = 4;  // one record in so many looks into a random direction
+
+template <class T>
+inline double dot(const T *a, const T *b, index count) {
+    constexpr int L = lanes<T>;
+    Vector<T, L> even = {}, odd = {};
+    index k = 0;
+    for (; k + 2 * L <= count; k += 2 * L) {
+        even += load<T, L>(a + k) * load<T, L>(b + k);
+        odd += load<T, L>(a + k + L) * load<T, L>(b + k + L);
+    }
+    for (; k < count; k += L) even += load<T, L>(a + k) * load<T, L>(b + k);
+    return double(sum<T, L>(even + odd));
+}
+
+template <class T>
+inline void add_multiple(T *target, T factor, const T *source, index count) {
+    constexpr int L = lanes<T>;
+    for (index k = 0; k < count; k += L)
+        store<T, L>(target + k, load<T, L>(target + k) + load<T, L>(source + k) * factor);
+}
+
+template <class T>
+inline void multiply_by(T *target, T factor, index count) {
+    constexpr int L = lanes<T>;
+    for (index k = 0; k < count; k += L) store<T, L>(target + k, load<T, L>(target + k) * factor);
+}
+
+// Numbers in (-1, 1) that depend on nothing but `seed` and their place (splitmix64), zero in the padding.
+template <class T>
+inline void random_direction(const Network<T> &net, const Layer<T> *layers, std::uint64_t seed) {
+    std::uint64_t state = seed * 0x9E3779B97F4A7C15u + 1;
+    const auto next = [&state] {
+        std::uint64_t z = (state += 0x9E3779B97F4A7C15u);
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        return T(double(std::int64_t(z ^ (z >> 31))) * 0x1p-63);
+    };
+    for (index l = 0; l < net.depth; ++l) {
+        const Layer<T> &layer = layers[l];
+        const index in = net.width[l], out = net.width[l + 1];
+        const index rows = layer.transposed ? in : out, columns = layer.transposed ? out : in;
+        for (index r = 0; r < rows; ++r)
+            for (index c = 0; c < columns; ++c) layer.weight[r * layer.stride + c] = next();
+        if (layer.bias)
+            for (index r = 0; r < out; ++r) layer.bias[r] = next();
+    }
+}
+
+template <class T>
+class EigenSpace {
+  public:
+    EigenSpace(const Blas<T> &blas, const HessianProblem<T> &hessian, const T *base, index count, double decay,
+               EigenSearch<T> &search)
+        : blas_(blas), hessian_(hessian), base_(base), count_(count), decay_(T(decay)), search_(search) {
+        const index n = search.capacity;
+        projected_ = search.small;
+        work_ = projected_ + n * n;
+        mix_ = work_ + n * n;
+        values_ = mix_ + n * n;
+    }
+
+    // v -= V V^T v twice, then normalised and taken in with its image; false if nothing was left of it.
+    bool extend() {
+        T *v = vector(size_);
+        const double before = dot(v, v, count_);
+        double after = before;
+        for (int round = 0; round < 2; ++round) {
+            for (index k = 0; k < size_; ++k) add_multiple(v, T(-dot(v, vector(k), count_)), vector(k), count_);
+            after = dot(v, v, count_);
+        }
+        if (!(after > 1e-24 * before) || !(after > 0)) return false;
+        outside_ = square_root(after);
+        multiply_by(v, T(1 / outside_), count_);
+        take_image();
+        return true;
+    }
+
+    bool extend_by_random(std::uint64_t seed) {
+        point(vector(size_), search_.from);
+        random_direction(hessian_.network, search_.from, seed);
+        return extend();
+    }
+
+    bool extend_by_residual() {
+        std::memcpy(vector(size_), residual(), std::size_t(count_) * sizeof(T));
+        return extend();
+    }
+
+    // Krylov steps from the first vector, until what they add could not change its eigenvalue any more: mostly that
+    // leaves a single small eigenproblem to solve.
+    void extend_by_images(index most) {
+        for (index k = 0; k < most && !full(); ++k) {
+            std::memcpy(vector(size_), image(k == 0 ? 0 : size_ - 1), std::size_t(count_) * sizeof(T));
+            if (!extend()) return;
+            const double value = projected_[0], gap = size_ > 1 ? value - projected_[search_.capacity + 1] : 0;
+            if (outside_ * outside_ <= sharpness_tolerance * value * gap) return;
+        }
+    }
+
+    // The largest Ritz value, its residual's norm, and the error that they allow.
+    void solve() {
+        const index n = search_.capacity;
+        for (index p = 0; p < size_; ++p)
+            for (index q = 0; q < size_; ++q) work_[p * n + q] = projected_[p * n + q];
+        symmetric_eigen(size_, work_, mix_, values_, values_ + n, n, 0.01 * sharpness_tolerance);
+        T *r = residual();
+        std::memset(r, 0, std::size_t(count_) * sizeof(T));
+        for (index k = 0; k < size_; ++k) {
+            add_multiple(r, T(mix_[k]), image(k), count_);
+            add_multiple(r, T(-values_[0] * mix_[k]), vector(k), count_);
+        }
+        const double norm = square_root(dot(r, r, count_)), gap = size_ > 1 ? values_[0] - values_[1] : 0;
+        error_ = norm * smaller(1.0, norm < gap ? norm / gap : 1.0);
+    }
+
+    // Keeps the first `many` Ritz vectors (and, for a restart, their images) instead of the space.
+    void keep(index many, bool images) {
+        const index n = search_.capacity;
+        many = smaller(many, size_);
+        rotate(search_.vectors, many);
+        if (images) {
+            rotate(search_.images, many);
+            for (index p = 0; p < many; ++p)
+                for (index q = 0; q < many; ++q) projected_[p * n + q] = p == q ? values_[p] : 0;
+        }
+        size_ = many;
+    }
+
+    index size() const { return size_; }
+    double value() const { return values_[0]; }
+    double error() const { return error_; }
+    double scale() const { return larger(magnitude(values_[0]), magnitude(values_[size_ - 1])); }
+    bool full() const { return size_ + 2 > search_.capacity; }
+
+  private:
+    T *vector(index k) const { return search_.vectors + k * count_; }
+    T *image(index k) const { return search_.images + k * count_; }
+    T *residual() const { return image(search_.capacity - 1); }  // never an image: the space stops before
+
+    void point(T *buffer, Layer<T> *layers) const {
+        const Network<T> &net = hessian_.network;
+        for (index l = 0; l < net.depth; ++l) {
+            layers[l] = net.layer[l];
+            layers[l].weight = buffer + (net.layer[l].weight - base_);
+            if (layers[l].bias) layers[l].bias = buffer + (net.layer[l].bias - base_);
+        }
+    }
+
+    void take_image() {
+        const index n = search_.capacity;
+        point(vector(size_), search_.from);
+        point(image(size_), search_.to);
+        hessian_product(blas_, hessian_, search_.from, search_.to);
+        if (decay_ != T(0)) add_multiple(image(size_), decay_, vector(size_), count_);
+        for (index k = 0; k <= size_; ++k)
+            projected_[k * n + size_] = projected_[size_ * n + k] = dot(vector(k), image(size_), count_);
+        ++size_;
+    }
+
+    // The first `many` of `size_` vectors := their combinations with the rows of the mix, a few entries at a time.
+    void rotate(T *vectors, index many) const {
+        constexpr int L = lanes<T>;
+        Vector<T, L> row[64];
+        for (index at = 0; at < count_; at += L) {
+            for (index k = 0; k < size_; ++k) row[k] = load<T, L>(vectors + k * count_ + at);
+            for (index p = 0; p < many; ++p) {
+                Vector<T, L> total = {};
+                for (index k = 0; k < size_; ++k) total += row[k] * T(mix_[p * search_.capacity + k]);
+                store<T, L>(vectors + p * count_ + at, total);
+            }
+        }
+    }
+
+    const Blas<T> &blas_;
+    const HessianProblem<T> &hessian_;
+    const T *base_;
+    index count_;
+    T decay_;
+    EigenSearch<T> &search_;
+    index size_ = 0;
+    double *projected_, *work_, *mix_, *values_;
+    double error_ = 0, outside_ = 0;
+};
+
+// `base` is the parameter buffer that `hessian.network` points into; the factors of `hessian` are those of its weights.
+template <class T>
+inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &hessian, const T *base, index count,
+                                 double decay, index step, index record, EigenSearch<T> &search) {
+    EigenSpace<T> space(blas, hessian, base, count, decay, search);
+    const index warm = step - search.last_step <= sharpness_memory ? search.kept : 0;
+    for (index k = 0; k < warm; ++k) space.extend();
+    if (warm == 0 || record % sharpness_refreshed == 0) {
+        bool room = space.extend_by_random(std::uint64_t(step));
+        for (index k = warm; room && k < sharpness_kept; ++k)
+            room = space.extend_by_random(std::uint64_t(step) + (std::uint64_t(k + 1) << 48));
+    }
+    if (warm > 0) space.extend_by_images(sharpness_steps);
+    if (space.size() == 0) return 0;
+    for (int products = 0; products < sharpness_most_products; ++products) {
+        space.solve();
+        if (space.error() <= sharpness_tolerance * space.scale()) break;
+        if (space.full()) space.keep(sharpness_restart, true);
+        if (!space.extend_by_residual()) break;
+    }
+    const double value = space.value();
+    space.keep(sharpness_kept, false);
+    search.kept = space.size();
+    search.last_step = step;
+    return value;
+}
+
+}  // namespace hesskern::HESSKERN_ISA

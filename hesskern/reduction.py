@@ -1,0 +1,179 @@
+r"""The exact reductions of a training run: what is trained instead of the network given, and the way back.
+
+A hidden layer with more units than its neighbours together is replaced by one of as many units as the weights that
+touch it can span (see `hesskern.width`). Gradient steps with momentum and weight decay keep every iterate in that span,
+so the small network's run, lifted, is the run of the network given.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._array import Array
+from hesskern.factors import Matrix
+from hesskern.network import LinearNetwork
+from hesskern.width import PlainLayers, reducible
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """What a training run was reduced to; false where it ran as given.
+
+    Attributes
+    ----------
+    samples : (int, int) or None
+        Rows of data before and after; None: the data as given.
+    widths : (tuple, tuple) or None
+        ``net.widths`` before and after; None: the network as given.
+    leak : float
+        ``ε ∏ (1 + η‖G_t‖₂)``, with momentum the growth of its recurrence in the place of each factor: about how far,
+        relatively, rounding may carry the run *without* width reduction off the exact orbit. The reduced run stays on
+        it. 0 where no width was reduced.
+
+    Examples
+    --------
+    >>> print(Reduction((500, 5), ((5, 100, 5), (5, 10, 5)), 1e-15))
+    500 samples to 5 rows; widths 5-100-5 to 5-10-5
+    """
+
+    samples: tuple[int, int] | None = None
+    widths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    leak: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.samples is not None or self.widths is not None
+
+    def __str__(self) -> str:
+        said = []
+        if self.samples is not None:
+            said.append(f"{self.samples[0]} samples to {self.samples[1]} rows")
+        if self.widths is not None:
+            before, after = ("-".join(map(str, widths)) for widths in self.widths)
+            said.append(f"widths {before} to {after}")
+        return "; ".join(said)
+
+
+class _Stage(NamedTuple):
+    """One hidden layer reduced. Stacks have one column for each unit: all weights that touch it."""
+
+    layer: int
+    basis: Matrix  # Q.T, (kept, units)
+    before: Matrix  # the stack, (weights of a unit, units), and what it is in that basis, (weights of a unit, kept)
+    after: Matrix
+
+
+class ReducedNetwork:
+    """The small network that is trained in the place of `net`.
+
+    Parameters
+    ----------
+    net : LinearNetwork
+    reduce : bool
+        Whether widths are reduced at all.
+    """
+
+    def __init__(self, net: LinearNetwork, *, reduce: bool) -> None:
+        self._net = net
+        self._stages: list[_Stage] = []
+        layers = PlainLayers(net.weights, net.biases)
+        layer = reducible(layers) if reduce else None
+        while layer is not None:
+            self._stages.append(_reduce(layers, layer))
+            layers = _replaced(layers, layer, self._stages[-1].after)
+            layer = reducible(layers)
+        self.layers = layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the small network."""
+        return (self.layers.weights[0].shape[1], *(len(weight) for weight in self.layers.weights))
+
+    @property
+    def reduced_layers(self) -> tuple[int, ...]:
+        """Hidden layers whose width was reduced, counted from 1."""
+        return tuple(sorted({stage.layer + 1 for stage in self._stages}))
+
+    def left_over(self) -> dict[int, int]:
+        """Return how many units of each hidden layer (counted from 1) stand outside the span."""
+        counts: dict[int, int] = {}
+        for stage in self._stages:
+            kept, units = stage.basis.shape
+            counts[stage.layer + 1] = counts.get(stage.layer + 1, 0) + units - kept
+        return counts
+
+    def lift(self, flat: Array) -> LinearNetwork:
+        """Return the network given at the small network's parameters.
+
+        What moved is lifted and added to where the run started: exact at the start, and rounding grows with the
+        distance only.
+        """
+        if not self._stages:
+            return self._net._with(flat)
+        layers = split(self.layers, flat)
+        for stage in reversed(self._stages):
+            moved = _stack(layers, stage.layer) - stage.after
+            layers = _replaced(layers, stage.layer, stage.before + moved @ stage.basis)
+        pieces: list[Array] = []
+        for weight, bias in zip(layers.weights, layers.biases, strict=True):
+            pieces.append(weight.ravel())
+            if bias is not None:
+                pieces.append(bias)
+        return self._net._with(np.concatenate(pieces))
+
+
+def split(layers: PlainLayers, flat: Array) -> PlainLayers:
+    """Return weights and biases of these shapes over a flat vector."""
+    weights: list[Array] = []
+    biases: list[Array | None] = []
+    at = 0
+    for weight, bias in zip(layers.weights, layers.biases, strict=True):
+        weights.append(flat[at : at + weight.size].reshape(weight.shape))
+        at += weight.size
+        biases.append(None if bias is None else flat[at : at + bias.size])
+        at += 0 if bias is None else bias.size
+    return PlainLayers(tuple(weights), tuple(biases))
+
+
+def _stack(layers: PlainLayers, layer: int) -> Matrix:
+    """Return ``[W_l.T; b_l; W_{l+1}]``, one column for each unit, in float64."""
+    bias = layers.biases[layer]
+    middle = [] if bias is None else [bias[None]]
+    stack = np.concatenate([layers.weights[layer].T, *middle, layers.weights[layer + 1]])
+    return stack.astype(np.float64, copy=False)
+
+
+def _replaced(layers: PlainLayers, layer: int, stack: Matrix) -> PlainLayers:
+    """Return the layers with this stack around a hidden layer."""
+    inputs, dtype = layers.weights[layer].shape[1], layers.weights[layer].dtype
+    weights, biases = list(layers.weights), list(layers.biases)
+    weights[layer] = np.ascontiguousarray(stack[:inputs].T, dtype=dtype)
+    weights[layer + 1] = np.ascontiguousarray(stack[len(stack) - len(weights[layer + 1]) :], dtype=dtype)
+    if biases[layer] is not None:
+        biases[layer] = np.ascontiguousarray(stack[inputs], dtype=dtype)
+    return PlainLayers(tuple(weights), tuple(biases))
+
+
+def _reduce(layers: PlainLayers, layer: int) -> _Stage:
+    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    stack = _stack(layers, layer)
+    size = len(stack)
+    # The transposed stack is Fortran-ordered: LAPACK takes it, and gives Q back, without a copy in another order.
+    reflectors, tau, _, info = lapack.dgeqrf(stack.T)
+    basis, _, failed = lapack.dorgqr(reflectors, tau)
+    if info or failed:
+        raise RuntimeError(f"LAPACK's QR decomposition failed with info = {info or failed}")
+    triangle = reflectors[:size].T.copy()
+    triangle[_above_diagonal(size)] = 0.0
+    return _Stage(layer, basis.T, stack, triangle)
+
+
+@functools.lru_cache(maxsize=4)
+def _above_diagonal(size: int) -> NDArray[np.bool_]:
+    """Return where a square matrix's entries above the diagonal are; made anew it would take as long as a small QR."""
+    return np.triu(np.ones((size, size), dtype=np.bool_), 1)

@@ -1,0 +1,96 @@
+"""Learning rates: a constant, a sequence, or a function of the step; one for all networks or one for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hesskern import checks
+
+Rates = NDArray[np.float64]
+LearningRate = float | ArrayLike | Callable[[int], Any]
+
+
+class Schedule:
+    """Learning rates of `networks` networks for every step.
+
+    Parameters
+    ----------
+    lr : number, array or callable
+        A number > 0; a function of the step (counted from 0) that returns a number >= 0; an array of them. For one
+        network an array has one rate for each step. For several (``networks`` is not None) it has one for each network,
+        (B,), or for each network and step, (B, steps), and the function may return (B,).
+    max_steps : int
+        How many steps an array must cover.
+    networks : int, optional
+        B; default: one network.
+    """
+
+    def __init__(self, lr: LearningRate, max_steps: int, networks: int | None = None) -> None:
+        self._function: Callable[[int], Any] | None = None
+        self._each: Rates | None = None  # (B or 1, 1 or steps)
+        self._count = 1 if networks is None else networks
+        self._several = networks is not None
+        if callable(lr):
+            self._function = lr
+        elif np.ndim(lr) == 0:
+            self._each = np.full((1, 1), checks.positive(lr, "lr"))
+        else:
+            self._each = self._array(lr, max_steps)
+
+    def _array(self, lr: Any, max_steps: int) -> Rates:
+        try:
+            rates = np.asarray(lr, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"lr is {lr!r}; expected numbers.") from error
+        by_step = rates if self._several else rates[None]
+        if self._several and by_step.ndim == 1:
+            by_step = by_step[:, None]
+        wanted = f"({self._count},) or ({self._count}, max_steps)" if self._several else "(max_steps,)"
+        if by_step.ndim != 2 or len(by_step) != self._count:
+            raise ValueError(
+                f"lr has shape {rates.shape}; expected a number, a function of the step, or shape {wanted}."
+            )
+        if not (self._several and rates.ndim == 1) and by_step.shape[1] < max_steps:
+            raise ValueError(
+                f"lr has rates for {by_step.shape[1]} steps; expected one for each of max_steps = {max_steps}."
+            )
+        if not (np.isfinite(by_step) & (by_step >= 0)).all():
+            raise ValueError("lr holds a negative number, an infinity or NaN; expected finite rates, 0 or greater.")
+        return by_step
+
+    def rates(self, start: int, stop: int) -> Rates:
+        """Return the rates of the steps from `start` to before `stop`, (B, stop - start)."""
+        shape = (self._count, stop - start)
+        if self._each is not None:
+            given = self._each if self._each.shape[1] == 1 else self._each[:, start:stop]
+            return np.ascontiguousarray(np.broadcast_to(given, shape))
+        found = np.empty(shape)
+        for step in range(start, stop):
+            found[:, step - start] = self._at(step)
+        return found
+
+    def _at(self, step: int) -> Rates:
+        assert self._function is not None
+        value = self._function(step)
+        try:
+            rate = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"lr({step}) returned {value!r}; expected a number.") from error
+        if rate.shape not in ((), (self._count,) if self._several else ()):
+            raise ValueError(f"lr({step}) returned an array of shape {rate.shape}; expected a number.")
+        if not (np.isfinite(rate) & (rate >= 0)).all():
+            raise ValueError(f"lr({step}) returned {value!r}; expected a finite number, 0 or greater.")
+        return rate
+
+    def describe(self) -> str:
+        """Return what tells this schedule from others; nothing tells one function from another."""
+        if self._each is None:
+            return "a function"
+        if self._each.size == 1:
+            return repr(float(self._each[0, 0]))
+        return hashlib.blake2b(self._each.tobytes(), digest_size=16).hexdigest()
