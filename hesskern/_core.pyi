@@ -50,6 +50,7 @@ class Descent:
         loss_recorded: bool,
         sharpness: bool,
         leak_layers: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        packed: bool,
     ) -> None: ...
     def parameters(self, out: numpy.ndarray) -> None:
         """

@@ -1,29 +1,24 @@
 """The command ``hesskern``.
 
-Exit codes: 0 done; 1 the demo ran and something does not agree; 2 it cannot be done as asked, one sentence on stderr
-says why; 130 stopped by Ctrl-C; 141 nobody reads the output any more. Results go to stdout, everything else to stderr.
+Exit codes: 0 done; 1 the demo ran and something does not agree, or training diverged; 2 it cannot be done as asked, one
+sentence on stderr says why; 130 stopped by Ctrl-C; 141 nobody reads the output any more. Results go to stdout,
+everything else to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hesskern import _core, backends
+from hesskern import _core, _fit_command, backends
+from hesskern._command import DONE, INTERRUPTED, NOT_WELL, REFUSED, UNREAD, RefusedError, say, to_json
 
 if TYPE_CHECKING:
     from hesskern.demo import Demo
-
-AGREE, DISAGREE, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
-
-
-class RefusedError(Exception):
-    """The command cannot do what it was asked for; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hesskern", description="Exact curvature of linear networks: Hessians, condition numbers, ranks."
+        prog="hesskern", description="Exact curvature of linear networks: Hessians, condition numbers, ranks, training."
     )
     parser.add_argument("--version", action="version", version=f"hesskern {_core.version}")
     commands = parser.add_subparsers(required=True)
@@ -84,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--backend", metavar="NAME", help=f"compute with this backend: {', '.join(backends.names())}")
     demo.set_defaults(command=_demo)
 
+    _fit_command.add_parser(commands)
+
     info = commands.add_parser(
         "info",
         help="versions, instruction set, BLAS, threads, GPU",
@@ -100,16 +97,16 @@ def _demo(arguments: argparse.Namespace) -> int:
         _picture(arguments.plot, None)
     from hesskern import demo  # noqa: PLC0415 - not needed by the other commands
 
-    result = demo.run(arguments.backend, say=_say)
+    result = demo.run(arguments.backend, say=say)
     try:
         if arguments.plot is not None:
-            _say("drawing")
+            say("drawing")
             _picture(arguments.plot, result)
     finally:  # what was computed is shown, also where the disk was full or Ctrl-C came
-        print(_json(result.as_dict()) if arguments.json else result.describe(), flush=True)
+        print(to_json(result.as_dict()) if arguments.json else result.describe(), flush=True)
     for failure in result.failures:
         print(f"hesskern demo: {failure}.", file=sys.stderr)
-    return AGREE if result.ok else DISAGREE
+    return DONE if result.ok else NOT_WELL
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -117,8 +114,8 @@ def _info(arguments: argparse.Namespace) -> int:
     from hesskern import info  # noqa: PLC0415 - not needed by the other commands
 
     found = info()
-    print(_json(found) if arguments.json else _table(found), flush=True)
-    return AGREE
+    print(to_json(found) if arguments.json else _table(found), flush=True)
+    return DONE
 
 
 def _check_backend(name: str | None) -> None:
@@ -143,16 +140,6 @@ def _picture(path: str, result: Demo | None) -> None:
         raise RefusedError(f"--plot: {error}") from error
     except OSError as error:
         raise RefusedError(f"--plot: cannot write {path!r}: {error.strerror or error}.") from error
-
-
-def _say(doing: str) -> None:
-    """Say on a terminal what takes the time; a program that reads stderr gets errors only."""
-    if sys.stderr.isatty():
-        print(f"hesskern: {doing} ...", file=sys.stderr, flush=True)
-
-
-def _json(found: dict[str, Any]) -> str:
-    return json.dumps(found, allow_nan=False)
 
 
 def _table(found: dict[str, Any]) -> str:

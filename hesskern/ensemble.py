@@ -37,7 +37,7 @@ class Ensemble:
     history : dict of arrays
         "step" (K,); everything recorded is (B, K, ...), NaN from where a network had stopped.
     reduction : Reduction
-        What the training was reduced to; its leak is the largest of all.
+        What the training was reduced to; its leak is the largest of the networks that did not diverge.
     """
 
     weights: list[Array]
@@ -84,7 +84,11 @@ def fit_ensemble(
     resume: StrPath | None = None,
     threads: int | None = None,
 ) -> Ensemble:
-    """Train many networks of one shape, each exactly as `fit` would alone.
+    """Train many networks of one shape, each as `fit` would alone.
+
+    Small networks (full batch, float64) are trained several at a time, one in each lane of the processor's vectors,
+    which adds in another order than `fit` does: results agree to rounding. What becomes of one network does not depend
+    on the others, not even in the last bit.
 
     Parameters
     ----------

@@ -133,6 +133,7 @@ class Settings:
                 rtol=-1.0 if self.rtol is None else self.rtol,
                 update=update,
                 watch=watch,
+                ensemble=several,
             )
             recorder = Recorder(records, own, nets[index], each)
             members.append(Member(index, descent, batches.get(seed), recorder))
@@ -184,7 +185,8 @@ class Settings:
             widths = net.widths, reduced.widths
         leak = 0.0
         if widths is not None:
-            growth = max(value for member in members for value in member.descent.growth)
+            kept = [member for member in members if member.status != "diverged"] or members
+            growth = max(value for member in kept for value in member.descent.growth)
             leak = float(np.finfo(net.dtype).eps) * math.exp(growth) if growth < _OVERFLOWS else math.inf
         return Reduction(samples, widths, leak)
 

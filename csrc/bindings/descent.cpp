@@ -135,12 +135,12 @@ class Descent {
     Descent(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
             const py::array &y, const py::object &samples_x, const py::object &samples_y, index largest_batch,
             double scale, double constant, double rtol, double momentum, bool nesterov, double decay, index every,
-            bool loss_recorded, bool sharpness, std::vector<index> leak_layers) {
+            bool loss_recorded, bool sharpness, std::vector<index> leak_layers, bool packed) {
         if (every < 1) fail("every must be at least 1");
         if (largest_batch < 0) fail("largest_batch must not be negative");
-        const DescentOptions options{scale,        constant,      rtol,      {momentum, decay, nesterov},
-                                     every,        loss_recorded, sharpness, leak_layers,
-                                     largest_batch};
+        const DescentOptions options{scale,         constant,      rtol,      {momentum, decay, nesterov},
+                                     every,         loss_recorded, sharpness, leak_layers,
+                                     largest_batch, packed};
         if (!holds_float32(x)) {
             f64.emplace(weights, biases, x, ones, y, samples_x, samples_y, options);
             return;
@@ -160,6 +160,23 @@ class Descent {
 
 const char *name_of(DescentStop stop) {
     return stop == DescentStop::steps ? "running" : stop == DescentStop::converged ? "converged" : "diverged";
+}
+
+bool packs(const Descent &descent) { return descent.f64 && descent.f64->memory->packed_size() > 0; }
+
+// Where the groups begin that run as one: as many networks of one shape as a vector has lanes, or a single one. The
+// last entry is their number.
+std::vector<std::size_t> grouped(const std::vector<Descent *> &descents, const std::vector<std::unique_ptr<Job>> &job) {
+    std::vector<std::size_t> start;
+    for (std::size_t k = 0; k < descents.size(); ++k) {
+        const bool joins = !start.empty() && packs(*descents[k]) && packs(*descents[start.back()]) &&
+                           index(k - start.back()) < kernels().lanes &&
+                           job[k]->job.count == job[start.back()]->job.count &&
+                           descents[k]->f64->memory->alike(*descents[start.back()]->f64->memory);
+        if (!joins) start.push_back(k);
+    }
+    start.push_back(descents.size());
+    return start;
 }
 
 // Runs each job with its descent, `threads` at a time. Which thread takes which changes nothing in the results.
@@ -183,15 +200,30 @@ std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> 
     }
     std::vector<DescentStop> stop(descents.size());
     std::vector<index> taken(descents.size());
+    const std::vector<std::size_t> start = grouped(descents, job);
+    const auto run = [&](std::size_t first, std::size_t last) {
+        if (!packs(*descents[first])) {
+            for (std::size_t k = first; k < last; ++k)
+                stop[k] = descents[k]->visit([&](auto &typed) { return typed.memory->run(job[k]->job, &taken[k]); });
+            return;
+        }
+        std::vector<PackedLane> lanes;
+        for (std::size_t k = first; k < last; ++k) lanes.push_back(descents[k]->f64->memory->lane(job[k]->job));
+        Buffer<double> memory = make_buffer<double>(descents[first]->f64->memory->packed_size());
+        kernels().descend_packed(lanes.data(), index(lanes.size()), memory.get());
+        for (std::size_t k = first; k < last; ++k) {
+            stop[k] = lanes[k - first].stop;
+            taken[k] = lanes[k - first].taken;
+        }
+    };
     {
         py::gil_scoped_release release;
         std::atomic<std::size_t> next = 0;
         const auto work = [&] {
-            for (std::size_t k = next++; k < descents.size(); k = next++)
-                stop[k] = descents[k]->visit([&](auto &typed) { return typed.memory->run(job[k]->job, &taken[k]); });
+            for (std::size_t k = next++; k + 1 < start.size(); k = next++) run(start[k], start[k + 1]);
         };
         std::vector<std::thread> helpers;
-        for (index k = 1; k < std::min(threads, index(descents.size())); ++k) {
+        for (index k = 1; k < std::min(threads, index(start.size()) - 1); ++k) {
             try {
                 helpers.emplace_back(work);
             } catch (const std::system_error &) {
@@ -213,11 +245,11 @@ void bind_descent(py::module_ &module) {
     py::class_<Descent>(module, "Descent", "(Stochastic) gradient descent that `advance` runs some steps at a time.")
         .def(py::init<const py::sequence &, const py::sequence &, const py::array &, const py::object &,
                       const py::array &, const py::object &, const py::object &, index, double, double, double, double,
-                      bool, double, index, bool, bool, std::vector<index>>(),
+                      bool, double, index, bool, bool, std::vector<index>, bool>(),
              py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"), py::arg("samples_X"),
              py::arg("samples_Y"), py::arg("largest_batch"), py::arg("scale"), py::arg("constant"), py::arg("rtol"),
              py::arg("momentum"), py::arg("nesterov"), py::arg("decay"), py::arg("every"), py::arg("loss_recorded"),
-             py::arg("sharpness"), py::arg("leak_layers"))
+             py::arg("sharpness"), py::arg("leak_layers"), py::arg("packed"))
         .def(
             "parameters", [](Descent &self, const py::array &out) { self.visit([&](auto &d) { d.parameters(out); }); },
             py::arg("out"), "The current parameters, flat, into out.")

@@ -16,6 +16,7 @@ struct DescentOptions {
     bool loss_recorded, sharpness;
     std::vector<index> leak_layers;  // counted from 1
     index largest_batch;             // 0: all samples each step
+    bool packed;                     // whether it may be trained in the lanes of vectors together with others
 };
 
 // Everything that has to be kept for a run to go on where it stopped.
@@ -69,6 +70,8 @@ class DescentMemory {
         scratch_ = make_buffer<T>(scratch);
         problem_.scratch = scratch_.get();
         if (options.sharpness || !options.leak_layers.empty()) watch();
+        if constexpr (sizeof(T) == sizeof(double))
+            if (options.packed) packed_size_ = kernels().packed_memory(problem_);
     }
     DescentMemory(const DescentMemory &) = delete;
     DescentMemory &operator=(const DescentMemory &) = delete;
@@ -78,6 +81,18 @@ class DescentMemory {
         DescentStop stop = DescentStop::steps;
         *taken = kernels().of<T>().descend(blas<T>(), problem_, state_, job, &stop);
         return stop;
+    }
+
+    // For several at once; see kernels/packed_descent.hpp.
+    PackedLane lane(const DescentJob &job) { return {&problem_, &state_, &job, DescentStop::steps, 0}; }
+    index packed_size() const { return packed_size_; }
+    bool alike(const DescentMemory &other) const {
+        return packed_size_ == other.packed_size_ && layout_.alike(other.layout_) &&
+               data_.data.samples == other.data_.data.samples && state_.steps == other.state_.steps &&
+               options_.every == other.options_.every && options_.scale == other.options_.scale &&
+               options_.rule.momentum == other.options_.rule.momentum &&
+               options_.rule.decay == other.options_.rule.decay &&
+               options_.rule.nesterov == other.options_.rule.nesterov;
     }
 
     // One run at a time: a second thread would write into the same state.
@@ -170,6 +185,7 @@ class DescentMemory {
     DescentProblem<T> problem_{};
     DescentState state_{0, -1.0};
     const T one_ = T(1);
+    index packed_size_ = 0;
     std::atomic<bool> running_ = false;
 };
 

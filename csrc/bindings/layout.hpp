@@ -39,6 +39,12 @@ class Layout {
     const std::vector<index> &width() const { return width_; }
     const std::vector<index> &pad() const { return pad_; }
 
+    bool alike(const Layout &other) const {
+        const auto same = [](const Slot &a, const Slot &b) { return a.bias == b.bias && a.transposed == b.transposed; };
+        return product_ == other.product_ && width_ == other.width_ &&
+               std::equal(slot_.begin(), slot_.end(), other.slot_.begin(), same);
+    }
+
     Network<T> network(const std::vector<Layer<T>> &layers) const {
         return {index(layers.size()), width_.data(), pad_.data(), layers.data(), bias_};
     }

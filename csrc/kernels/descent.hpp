@@ -77,6 +77,27 @@ inline Data<T> gather(const DescentProblem<T> &problem, const DescentJob &job, i
     return {rows, from.batch_x, pad_in, from.one, 0, from.batch_y, pad_out};
 }
 
+// What is recorded of the curvature at the weights of this step, which uses `batch`.
+template <class T>
+inline void observe(const Blas<T> &blas, const DescentProblem<T> &problem, index step, const Data<T> &batch,
+                    double scale, const DescentJob &job, index k) {
+    Curvature<T> &curvature = *problem.curvature;
+    const Network<T> &net = problem.network[step & 1];
+    const bool whole = problem.batches.largest == 0;
+    const bool sharpness_wanted = job.sharpness && step % problem.every == 0;
+    if (sharpness_wanted) look_at(blas, net, problem.data, problem.scale, curvature);
+    if (job.sharpness)
+        job.sharpness[k] = sharpness_wanted ? largest_eigenvalue(blas, curvature.hessian, problem.parameters[step & 1],
+                                                                 problem.count, problem.rule.decay, step,
+                                                                 step / problem.every, curvature.search)
+                                            : __builtin_nan("");
+    if (leak_is_due(curvature.leak, step)) {
+        // What multiplies the rounding errors of this step is the residual of its own batch.
+        if (!sharpness_wanted || !whole) look_at(blas, net, batch, scale, curvature);
+        watch_leak(blas, curvature, problem.rule, job.rates[k], step);
+    }
+}
+
 // Takes up to `job.count` steps. A step is: losses and gradient at the current weights, then the update. Stops before a
 // step whose loss is not finite, back at the weights before the update that led there, and after a step whose loss is
 // at most `state.target`. Returns the number of steps whose losses were finite.
@@ -128,21 +149,7 @@ inline index descend(const Blas<T> &blas, const DescentProblem<T> &problem, Desc
             if (state.steps > 0) --state.steps;
             return k;
         }
-        if (problem.curvature) {
-            Curvature<T> &curvature = *problem.curvature;
-            const bool sharpness_wanted = recorded && job.sharpness;
-            if (sharpness_wanted) look_at(blas, net, data, problem.scale, curvature);
-            if (job.sharpness)
-                job.sharpness[k] = sharpness_wanted
-                                       ? largest_eigenvalue(blas, curvature.hessian, theta, problem.count, rule.decay,
-                                                            state.steps, state.steps / problem.every, curvature.search)
-                                       : unknown;
-            if (leak_is_due(curvature.leak, state.steps)) {
-                // What multiplies the rounding errors of this step is the residual of its own batch.
-                if (!sharpness_wanted || !whole) look_at(blas, net, batch, scale, curvature);
-                watch_leak(blas, curvature, rule, job.rates[k], state.steps);
-            }
-        }
+        if (problem.curvature) observe(blas, problem, state.steps, batch, scale, job, k);
 
         T *next = problem.parameters[1 - now];
         if (problem.velocity)

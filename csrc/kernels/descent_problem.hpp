@@ -106,4 +106,13 @@ struct DescentJob {
     double *losses, *batch_losses, *gradient_norms, *sharpness;
 };
 
+// One of several networks of one shape that are trained in the lanes of vectors. See kernels/packed_descent.hpp.
+struct PackedLane {
+    const DescentProblem<double> *problem;
+    DescentState *state;
+    const DescentJob *job;
+    DescentStop stop;
+    std::int64_t taken;
+};
+
 }  // namespace hesskern

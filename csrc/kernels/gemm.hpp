@@ -45,7 +45,7 @@ inline void product_tile(index k, T alpha, const T *a, index a_row, index a_colu
         for (int j = 0; j < Columns; ++j) {
             T *target = c + i * ldc + j * Lanes;
             V value = acc[i][j] * alpha;
-            if (beta != T(0)) value += load<T, Lanes>(target) * beta;
+            if (!is_zero(beta)) value += load<T, Lanes>(target) * beta;
             store<T, Lanes>(target, value);
         }
 }
@@ -139,7 +139,7 @@ inline void dot_tile(index k, T alpha, const T *a, index lda, const T *b, index 
             T total = sum<T, L>(acc[i][j]);
             for (index q = p; q < k; ++q) total += a[i * lda + q] * b[j * ldb + q];
             T &target = c[i * ldc + j];
-            target = beta == T(0) ? alpha * total : beta * target + alpha * total;
+            target = is_zero(beta) ? alpha * total : beta * target + alpha * total;
         }
 }
 

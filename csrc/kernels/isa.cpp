@@ -2,6 +2,7 @@
 #include "kernels/assembly.hpp"
 #include "kernels/descent.hpp"
 #include "kernels/hessian_product.hpp"
+#include "kernels/packed_descent.hpp"
 #include "kernels/product_svd.hpp"
 #include "kernels/table.hpp"
 #include "kernels/tall_qr.hpp"
@@ -47,6 +48,9 @@ const Kernels table = {HESSKERN_STRING(HESSKERN_ISA),
                        kernels_for<float>(),
                        product_svd,
                        product_svd_scratch,
+                       lanes<double>,
+                       packed_memory,
+                       descend_packed,
                        append_rows};
 
 }  // namespace hesskern::HESSKERN_ISA

@@ -116,11 +116,11 @@ inline void backward_layer(const Blas<T> &blas, const Network<T> &net, index l, 
 
 // residual -= targets; returns the squared norm of what is left. Padding, which is zero in both, goes along.
 template <class T>
-inline double subtract_targets(T *residual, index stride, const T *targets, index targets_stride, index rows,
-                               index columns) {
+inline Total<T> subtract_targets(T *residual, index stride, const T *targets, index targets_stride, index rows,
+                                 index columns) {
     constexpr int L = lanes<T>;
     const index length = stride % L == 0 && targets_stride == stride ? stride : columns;
-    double total = 0;
+    Total<T> total = Total<T>(0);
     Vector<T, L> squares = {};
     for (index r = 0; r < rows; ++r) {
         T *row = residual + r * stride;
@@ -133,24 +133,24 @@ inline double subtract_targets(T *residual, index stride, const T *targets, inde
         }
         for (; c < length; ++c) {
             row[c] -= target[c];
-            total += double(row[c]) * double(row[c]);
+            total += Total<T>(row[c]) * Total<T>(row[c]);
         }
         if constexpr (sizeof(T) < sizeof(double)) {  // long sums need the longer type
-            total += double(sum<T, L>(squares));
+            total += Total<T>(sum<T, L>(squares));
             squares = Vector<T, L>{};
         }
     }
-    return total + double(sum<T, L>(squares));
+    return total + Total<T>(sum<T, L>(squares));
 }
 
 // Of a buffer of whole vectors.
 template <class T>
-inline double squared_norm(const T *values, index count) {
+inline Total<T> squared_norm(const T *values, index count) {
     constexpr int L = lanes<T>;
-    double total = 0;
+    Total<T> total = Total<T>(0);
     for (index k = 0; k < count; k += L) {
         const Vector<T, L> v = load<T, L>(values + k);
-        total += double(sum<T, L>(v * v));
+        total += Total<T>(sum<T, L>(v * v));
     }
     return total;
 }
@@ -238,8 +238,8 @@ inline void product_prediction(const Blas<T> &blas, const Network<T> &net, const
 }
 
 template <class T>
-inline double product_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
-                           const Layer<T> *gradient, const PassMemory<T> &memory) {
+inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
+                             const Layer<T> *gradient, const PassMemory<T> &memory) {
     const index in = net.width[0], pad = net.pad[net.depth], rows = product_rows(net);
     const index chunk = chunk_rows(net, data.samples);
     const T *first;
@@ -247,7 +247,7 @@ inline double product_pass(const Blas<T> &blas, const Network<T> &net, const Dat
     // With one layer the seed is the gradient itself.
     T *first_gradient = gradient && gradient[0].transposed ? gradient[0].weight : memory.first_gradient;
     T *seed = net.depth == 1 ? first_gradient : memory.delta[0];
-    double total = 0;
+    Total<T> total = Total<T>(0);
     for (index start = 0; start < data.samples; start += chunk) {
         const index count = smaller(chunk, data.samples - start);
         product_prediction(blas, net, data, start, count, map, memory.residual);
@@ -279,10 +279,10 @@ inline double product_pass(const Blas<T> &blas, const Network<T> &net, const Dat
 }
 
 template <class T>
-inline double sample_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
-                          const Layer<T> *gradient, const PassMemory<T> &memory) {
+inline Total<T> sample_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
+                            const Layer<T> *gradient, const PassMemory<T> &memory) {
     const index chunk = chunk_rows(net, data.samples), out = net.width[net.depth], pad = net.pad[net.depth];
-    double total = 0;
+    Total<T> total = Total<T>(0);
     for (index start = 0; start < data.samples; start += chunk) {
         const index rows = smaller(chunk, data.samples - start);
         const Rows<T> some{rows, false, data.ones + start * data.ones_step, data.ones_step};
@@ -297,7 +297,7 @@ inline double sample_pass(const Blas<T> &blas, const Network<T> &net, const Data
         T *residual = z - chunk * pad;
         total += subtract_targets(residual, pad, data.y + start * data.y_stride, data.y_stride, rows, out);
         if (!gradient) continue;
-        if (scale != T(1))
+        if (!is_zero(scale - T(1)))
             for (index k = 0; k < rows * pad; ++k) residual[k] *= scale;
         const T beta = start == 0 ? T(0) : T(1);
         const T *delta = residual;
@@ -343,8 +343,8 @@ inline void predict(const Blas<T> &blas, const Network<T> &net, const Data<T> &d
 
 // ||E||^2, and with `gradient` the gradient of scale/2 ||E||^2.
 template <class T>
-inline double pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, bool product, T scale,
-                   const Layer<T> *gradient, const PassMemory<T> &memory) {
+inline Total<T> pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, bool product, T scale,
+                     const Layer<T> *gradient, const PassMemory<T> &memory) {
     return product ? product_pass(blas, net, data, scale, gradient, memory)
                    : sample_pass(blas, net, data, scale, gradient, memory);
 }

@@ -48,6 +48,16 @@ inline void multiply_by(T *target, T factor, index count) {
     for (index k = 0; k < count; k += L) store<T, L>(target + k, load<T, L>(target + k) * factor);
 }
 
+// The layers of `net` over another buffer of its layout.
+template <class T>
+inline void layers_over(const Network<T> &net, const T *base, T *buffer, Layer<T> *layers) {
+    for (index l = 0; l < net.depth; ++l) {
+        layers[l] = net.layer[l];
+        layers[l].weight = buffer + (net.layer[l].weight - base);
+        if (layers[l].bias) layers[l].bias = buffer + (net.layer[l].bias - base);
+    }
+}
+
 // Numbers in (-1, 1) that depend on nothing but `seed` and their place (splitmix64), zero in the padding.
 template <class T>
 inline void random_direction(const Network<T> &net, const Layer<T> *layers, std::uint64_t seed) {
@@ -160,14 +170,7 @@ class EigenSpace {
     T *image(index k) const { return search_.images + k * count_; }
     T *residual() const { return image(search_.capacity - 1); }  // never an image: the space stops before
 
-    void point(T *buffer, Layer<T> *layers) const {
-        const Network<T> &net = hessian_.network;
-        for (index l = 0; l < net.depth; ++l) {
-            layers[l] = net.layer[l];
-            layers[l].weight = buffer + (net.layer[l].weight - base_);
-            if (layers[l].bias) layers[l].bias = buffer + (net.layer[l].bias - base_);
-        }
-    }
+    void point(T *buffer, Layer<T> *layers) const { layers_over(hessian_.network, base_, buffer, layers); }
 
     void take_image() {
         const index n = search_.capacity;

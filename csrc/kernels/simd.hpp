@@ -29,6 +29,19 @@ using Vector = typename VectorOf<T, Lanes>::type;
 template <class T>
 inline constexpr int lanes = HESSKERN_VECTOR_BYTES / int(sizeof(T));
 
+// What sums of squares are added up in.
+template <class T>
+struct TotalOf {
+    using type = double;
+};
+template <class T>
+using Total = typename TotalOf<T>::type;
+
+template <class T>
+inline bool is_zero(T value) {
+    return value == T(0);
+}
+
 template <class T, int Lanes>
 inline Vector<T, Lanes> load(const T *source) {
     return *reinterpret_cast<const Vector<T, Lanes> *>(source);

@@ -72,6 +72,11 @@ struct Kernels {
     // Singular values of factor[count-1] ... factor[0], descending, into `values` (min of all dimensions).
     void (*product_svd)(const FactorChain &, double *values, FactorSpectrum *spectrum, double *scratch);
     std::int64_t (*product_svd_scratch)(const FactorChain &);
+    // How many networks train in the lanes of a vector, how many doubles they need (0: not a problem for that), and
+    // their jobs; see kernels/packed_descent.hpp.
+    std::int64_t lanes;
+    std::int64_t (*packed_memory)(const DescentProblem<double> &);
+    void (*descend_packed)(PackedLane *, std::int64_t count, double *memory);
     // r := triangular factor of [r; c]; see kernels/tall_qr.hpp.
     void (*append_rows)(double *r, double *c, std::int64_t stride, std::int64_t rows, std::int64_t columns,
                         double *work);

@@ -99,13 +99,14 @@ class CppBackend:
         rtol: float,
         update: Update,
         watch: Watch,
+        ensemble: bool,
     ) -> CppDescent:
         core = _core.Descent(
             net.weights, net.biases, data.X, data.ones, data.Y,
             None if samples is None else samples.X, None if samples is None else samples.Y, largest_batch,
             scale, scale * data.constant, rtol,
             update.momentum, update.nesterov, update.decay,
-            watch.every, watch.loss, watch.sharpness, watch.leak_layers,
+            watch.every, watch.loss, watch.sharpness, watch.leak_layers, ensemble,
         )  # fmt: skip
         return CppDescent(core, _size(net), data.X.dtype)
 

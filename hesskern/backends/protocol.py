@@ -146,11 +146,13 @@ class Backend(Protocol):
         rtol: float,
         update: Update,
         watch: Watch,
+        ensemble: bool,
     ) -> Descent:
         """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``.
 
         It converges on the loss of `data`: at most `rtol` times the first one (< 0: never). The steps use `data` too,
-        or minibatches of `samples`.
+        or minibatches of `samples`. `ensemble`: others of the same shape run beside it; the last bits of its results
+        may depend on that, but not on who they are.
         """
 
     def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:

@@ -288,8 +288,9 @@ class ReferenceBackend:
         rtol: float,
         update: Update,
         watch: Watch,
+        ensemble: bool,
     ) -> ReferenceDescent:
-        del largest_batch  # each batch is gathered anew
+        del largest_batch, ensemble  # each batch is gathered anew, each network trained alone
         return ReferenceDescent(net, data, samples, scale=scale, rtol=rtol, update=update, watch=watch)
 
     def advance(

@@ -1,0 +1,68 @@
+"""What the commands of `hesskern.cli` share: exit codes, the error that is one sentence, and what goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DONE, NOT_WELL, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+
+
+class RefusedError(Exception):
+    """The command cannot do what it was asked for; the message says why."""
+
+
+def say(what: str) -> None:
+    """Say on a terminal what takes the time; a program that reads stderr gets errors only."""
+    if sys.stderr.isatty():
+        print(f"hesskern: {what} ...", file=sys.stderr, flush=True)
+
+
+def to_json(found: dict[str, Any]) -> str:
+    """Return one JSON object; numbers that JSON does not have become null."""
+    return json.dumps(_finite(found), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message without the line breaks that some libraries put in, and without its full stop."""
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+
+
+def check_output(path: str, option: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file that cannot be written, before the work is done rather than after."""
+    target = Path(path)
+    if target.suffix.lower() not in suffixes:
+        raise RefusedError(f"{option} is {path!r}; expected a name that ends in {' or '.join(suffixes)}.")
+    if target.is_dir() or (os.path.lexists(target) and not target.is_file()):
+        raise RefusedError(f"{option} is {path!r}, which exists and is not a file.")
+    if not target.parent.is_dir():
+        raise RefusedError(f"{option} is {path!r}, but there is no folder {str(target.parent)!r}.")
+    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+        raise RefusedError(f"{option} is {path!r}, which may not be written.")
+
+
+def write_whole(path: str, option: str, write: Callable[[Path], None]) -> None:
+    """Write a file completely or, if that fails, leave the one that was there; a clear error in that case."""
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RefusedError(f"{option}: cannot write {path!r}: {error.strerror or error}.") from error
