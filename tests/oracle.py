@@ -7,8 +7,10 @@ Singular values come from mpmath with hundreds of digits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -153,3 +155,122 @@ def relative_error(value: float, truth: mpmath.mpf) -> float:
     """The difference in units of the truth."""
     with mpmath.workdps(DIGITS):
         return float(abs(mpmath.mpf(value) / truth - 1))
+
+
+# Training
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Every step of a run: flat parameters and the loss over all samples, before each update and after the last."""
+
+    thetas: np.ndarray  # (steps + 1, P)
+    losses: np.ndarray  # (steps + 1,)
+    batch_losses: np.ndarray  # (steps,), of the samples that the step saw
+
+    def before(self, every: int = 1) -> np.ndarray:
+        """The parameters before steps 0, every, 2 * every, ..."""
+        return self.thetas[:-1:every]
+
+
+def batches(samples: int, size: int | None, *, shuffle: bool = True, seed: int = 0) -> Iterator[np.ndarray]:
+    """The samples of each step, without end."""
+    for epoch in itertools.count():
+        order = list(range(samples))
+        if size is not None and shuffle:
+            order = list(np.random.default_rng([seed, epoch]).permutation(samples))
+        while order:
+            yield np.array(order[:size])
+            order = order[len(order) if size is None else size :]
+
+
+def split(theta: np.ndarray, problem: Any) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Weights and biases of a flat vector: the inverse of `flatten`."""
+    weights, biases, at = [], [], 0
+    for weight, bias in zip(problem.weights, problem.biases, strict=True):
+        weights.append(theta[at : at + weight.size].reshape(weight.shape))
+        at += weight.size
+        biases.append(None if bias is None else theta[at : at + bias.size])
+        at += 0 if bias is None else bias.size
+    return weights, biases
+
+
+def loss_and_gradient(theta: np.ndarray, problem: Any, rows: Any = slice(None)) -> tuple[Any, np.ndarray]:
+    """Loss and flat gradient over these samples, layer by layer; arrays of mpmath numbers do as well."""
+    weights, biases = split(theta, problem)
+    X, Y = problem.X[rows], problem.Y[rows]
+    inputs = [X]
+    for weight, bias in zip(weights, biases, strict=True):
+        inputs.append(inputs[-1] @ weight.T + (0 if bias is None else bias))
+    residual = inputs.pop() - Y
+    half, twice = {"half_sum": (0.5, 1), "sum": (1, 2), "mean": (1 / Y.size, 2 / Y.size)}[problem.kind]
+    loss = half * (residual**2).sum()
+    if problem.weight_decay:
+        loss = loss + problem.weight_decay / 2 * (theta**2).sum()
+    delta, parts = twice * residual, []
+    for weight, bias, given in zip(weights[::-1], biases[::-1], inputs[::-1], strict=True):
+        if bias is not None:
+            parts.append(delta.sum(0))
+        parts.append((delta.T @ given).ravel())
+        delta = delta @ weight
+    return loss, np.concatenate(parts[::-1]) + problem.weight_decay * theta
+
+
+def train(
+    problem: Any,
+    lr: Any,
+    steps: int,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+) -> Trajectory:
+    """Stochastic gradient descent as the documentation of torch.optim.SGD writes it down, dampening zero."""
+    rates = [lr(step) if callable(lr) else lr for step in range(steps)] if np.ndim(lr) == 0 else list(lr)
+    theta = flatten(problem.weights, problem.biases)
+    velocity = 0 * theta
+    thetas, losses, batch_losses = [theta], [], []
+    order = batches(len(problem.X), batch_size, shuffle=shuffle, seed=seed)
+    for rate, rows in zip(rates[:steps], order, strict=False):
+        losses.append(loss_and_gradient(theta, problem)[0])
+        value, gradient = loss_and_gradient(theta, problem, rows)
+        batch_losses.append(value)
+        velocity = momentum * velocity + gradient
+        theta = theta - rate * (gradient + momentum * velocity if nesterov else velocity)
+        thetas.append(theta)
+    losses.append(loss_and_gradient(theta, problem)[0])
+    return Trajectory(np.array(thetas), np.array(losses), np.array(batch_losses))
+
+
+def hessian(theta: np.ndarray, problem: Any) -> np.ndarray:
+    """The dense Hessian in floating point: the gradient of `loss_and_gradient`, differentiated line by line."""
+    weights, biases = split(theta, problem)
+    directions = [split(unit, problem) for unit in np.eye(len(theta))]
+    turned = [np.array([unit[0][layer] for unit in directions]) for layer in range(len(weights))]  # (P, out, in)
+    inputs, changes = [problem.X], [np.zeros((len(theta), *problem.X.shape))]
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        change = changes[-1] @ weight.T + inputs[-1] @ turned[layer].transpose(0, 2, 1)
+        if bias is not None:
+            change = change + np.array([unit[1][layer] for unit in directions])[:, None, :]
+        inputs.append(inputs[-1] @ weight.T + (0 if bias is None else bias))
+        changes.append(change)
+    twice = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
+    delta, moved, parts = twice * (inputs.pop() - problem.Y), twice * changes.pop(), []
+    for layer in reversed(range(len(weights))):
+        if biases[layer] is not None:
+            parts.append(moved.sum(1))
+        block = moved.transpose(0, 2, 1) @ inputs[layer] + delta.T @ changes[layer]
+        parts.append(block.reshape(len(theta), -1))
+        delta, moved = delta @ weights[layer], moved @ weights[layer] + delta @ turned[layer]
+    return np.hstack(parts[::-1]) + problem.weight_decay * np.eye(len(theta))
+
+
+def balance(theta: np.ndarray, problem: Any) -> list[np.ndarray]:
+    """Return ``W_{l+1}.T W_{l+1} - W_l W_l.T - b_l b_l.T`` of each hidden layer."""
+    weights, biases = split(theta, problem)
+    differences = []
+    for weight, bias, above in zip(weights[:-1], biases[:-1], weights[1:], strict=True):
+        differences.append(above.T @ above - weight @ weight.T - (0 if bias is None else np.outer(bias, bias)))
+    return differences

@@ -10,6 +10,7 @@ import pytest
 
 import hesskern as hk
 from hesskern import backends
+from hesskern.backends.protocol import Job, Update, Watch
 from hesskern.problem import Data
 
 
@@ -145,19 +146,63 @@ def test_kernels_agree(dtype, widths, samples, bias):
             ours, theirs = cpp.gradient(net, data, scale), reference.gradient(net, data, scale)
             same(ours[0], theirs[0])
             same(ours[1], theirs[1])
-        options = {"rate": 0.02 / (samples * max(widths)), "scale": 0.5, "decay": 0.25, "rtol": -1.0}
-        runs = [backend.descent(net, data, **options) for backend in (cpp, reference)]
-        losses = [np.empty(7), np.empty(7)]
-        for run, values in zip(runs, losses, strict=True):
-            assert run.run(values[:3]) == "running"
-            assert run.run(values[3:]) == "running"
-            assert run.steps == 7
-        same(losses[0], losses[1])
-        same(runs[0].parameters(), runs[1].parameters())
-        for run in runs:
-            run.set_parameters(net.flatten(), 2)
-            assert run.steps == 2
-            np.testing.assert_array_equal(run.parameters(), net.flatten())
+
+
+RULES = [
+    {"update": Update(0.0, False, 0.25), "every": 1, "batch": 0},
+    {"update": Update(0.5, False, 0.0), "every": 3, "batch": 0},
+    {"update": Update(0.5, True, 0.1), "every": 2, "batch": 3},
+]
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule['update']}, {rule['batch']}")
+@pytest.mark.parametrize(("widths", "samples"), SIZES)
+def test_descents_agree(dtype, widths, samples, rule, ensemble):
+    """Seven steps in two pieces, with all that is seen along the way, and the state handed from one to the next."""
+    problem = problems.normal(widths, samples, bias=True)
+    net = problem.network(dtype)
+    X, Y = problem.X.astype(dtype), problem.Y.astype(dtype)
+    column = np.random.default_rng(0).standard_normal(samples).astype(dtype)
+    batch = min(rule["batch"], samples)
+    small = sum(w.size for w in net.weights) < 300
+    watch = Watch(rule["every"], True, dtype == "float64" and small, tuple(range(1, len(net.weights))))
+    order, ends = (np.arange(7 * batch) * 5 % samples, batch * np.arange(1, 8)) if batch else (None, None)
+    seen = {}
+    for name in ("cpp", "numpy"):
+        backend = backends.get(name)
+        data, all_samples = Data(X, column, Y, 1.5), Data(X, None, Y, 0.0) if batch else None
+        options = {"scale": 0.5, "rtol": -1.0, "update": rule["update"], "watch": watch, "ensemble": ensemble}
+        first, second = (backend.descent(net, data, all_samples, batch, **options) for _ in range(2))
+        arrays = {kind: np.empty(7) for kind in ("losses", "batch_losses", "gradient_norms", "sharpness")}
+        if not batch:
+            arrays["batch_losses"] = None
+        if not watch.sharpness:
+            arrays["sharpness"] = None
+        rates, scales = np.full(7, 0.02 / (samples * max(widths))), np.full(7, 0.25)
+        for start, stop, descent in ((0, 3, first), (3, 7, second)):
+            if descent is second:
+                second.restore(first.save())
+            part = slice(start, stop)
+            own = None if order is None else order[batch * start :]
+            own_ends = None if ends is None else ends[part] - batch * start
+            records = [None if array is None else array[part] for array in arrays.values()]
+            job = Job(rates[part], scales[part], own, own_ends, *records)
+            assert backend.advance([descent], [job], 2) == [("running", stop - start)]
+            assert descent.steps == stop
+        if batch:
+            arrays["losses"] = arrays["losses"][:: rule["every"]]  # in between either may leave it out
+        seen[name] = arrays | {"parameters": second.parameters(), "growth": np.array(second.growth)}
+        second.step_back()
+        assert second.steps == 6
+        seen[name]["before"] = second.parameters()
+    tolerance = backends.get("cpp").tolerance[dtype]
+    for key, theirs in seen["numpy"].items():
+        if theirs is not None:
+            scale = np.nanmax(np.abs(theirs), initial=1.0)
+            # The growth is that of norms, from a power iteration that stops at two digits.
+            atol = tolerance * scale if key != "growth" else 0.05 * scale
+            np.testing.assert_allclose(seen["cpp"][key], theirs, rtol=0, atol=atol, err_msg=key)
 
 
 @pytest.mark.parametrize("seed", range(10))

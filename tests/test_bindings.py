@@ -2,65 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import numpy as np
 import pytest
+from spoiled import REFUSED, SPOILED, SPOILED_2D, descent, good, job, read_only, spoil
 
 from hesskern import _core
-
-REFUSED = (ValueError, TypeError, IndexError)
-
-
-def good():
-    """Arguments of a 3-4-2 network on five samples."""
-    rng = np.random.default_rng(0)
-    return {
-        "weights": [rng.standard_normal((4, 3)), rng.standard_normal((2, 4))],
-        "biases": [rng.standard_normal(4), None],
-        "X": rng.standard_normal((5, 3)),
-        "ones": None,
-        "Y": rng.standard_normal((5, 2)),
-    }
-
-
-def read_only(array):
-    array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-#: Ways to spoil an array that has to have its exact shape, dtype and layout.
-SPOILED = {
-    "None": lambda a: None,
-    "a list": lambda a: a.tolist(),
-    "a string": lambda a: "array",
-    "a number": lambda a: 1.0,
-    "float32": lambda a: a.astype(np.float32),
-    "integers": lambda a: a.astype(np.int64),
-    "complex": lambda a: a.astype(np.complex128),
-    "objects": lambda a: a.astype(object),
-    "big-endian": lambda a: a.astype(">f8"),
-    "one axis more": lambda a: a[None],
-    "0-d": lambda a: np.float64(1.0).reshape(()),
-    "one row less": lambda a: a[:-1].copy(),
-    "one row more": lambda a: np.concatenate([a, a[:1]]),
-    "empty": lambda a: a[:0].copy(),
-    "every other element": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "reversed": lambda a: a[::-1],
-    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
-}
-SPOILED_2D = SPOILED | {
-    "one column less": lambda a: a[:, :-1].copy(),
-    "one column more": lambda a: np.hstack([a, a[:, :1]]),
-    "Fortran order": np.asfortranarray,
-    "transposed": lambda a: a.T,
-}
-
-
-def spoil(how, array):
-    return (SPOILED_2D if array.ndim == 2 else SPOILED)[how](array)
 
 
 @pytest.mark.parametrize("how", SPOILED_2D)
@@ -104,7 +50,7 @@ def test_squared_residual_and_descent(target, how):
         _core.squared_residual(*arguments, 1.0, gradient)
     if target != "gradient":
         with pytest.raises(REFUSED):
-            _core.Descent(*arguments, 0.1, 1.0, 0.0, 0.0, -1.0)
+            descent(**a)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +77,7 @@ def test_networks_that_are_none(weights, biases):
     with pytest.raises(REFUSED):
         _core.squared_residual(weights, biases, X, None, Y)
     with pytest.raises(REFUSED):
-        _core.Descent(weights, biases, X, None, Y, 0.1, 1.0, 0.0, 0.0, -1.0)
+        descent(weights=weights, biases=biases, X=X, Y=Y)
 
 
 def test_read_only_targets_are_refused():
@@ -140,11 +86,12 @@ def test_read_only_targets_are_refused():
         _core.forward(a["weights"], a["biases"], a["X"], read_only(np.empty((5, 2))))
     with pytest.raises(ValueError, match="gradient is read-only"):
         _core.squared_residual(a["weights"], a["biases"], a["X"], None, a["Y"], 1.0, read_only(np.empty(24)))
-    descent = _core.Descent(a["weights"], a["biases"], a["X"], None, a["Y"], 0.1, 1.0, 0.0, 0.0, -1.0)
+    one, some = descent(), job(3)
+    some[4] = read_only(some[4])
     with pytest.raises(ValueError, match="losses is read-only"):
-        descent.run(read_only(np.empty(3)))
+        _core.advance([one], [some], 1)
     with pytest.raises(ValueError, match="out is read-only"):
-        descent.parameters(read_only(np.empty(24)))
+        one.parameters(read_only(np.empty(24)))
 
 
 def test_read_only_inputs_are_taken_and_not_written():
@@ -184,31 +131,6 @@ def test_misaligned_arrays():
     else:
         expected = (a["X"] @ a["weights"][0].T + a["biases"][0]) @ a["weights"][1].T
         np.testing.assert_allclose(out, expected, rtol=1e-13)
-
-
-@pytest.mark.parametrize("how", SPOILED)
-@pytest.mark.parametrize("target", ["losses", "parameters", "set_parameters"])
-def test_vectors_of_a_descent(target, how):
-    a = good()
-    descent = _core.Descent(a["weights"], a["biases"], a["X"], None, a["Y"], 0.1, 1.0, 0.0, 0.0, -1.0)
-    if target == "losses" and how in ("one row less", "one row more", "empty"):
-        pytest.skip("any length will do")
-    vector = spoil(how, np.zeros(24))
-    with pytest.raises(REFUSED):
-        if target == "losses":
-            descent.run(vector)
-        elif target == "parameters":
-            descent.parameters(vector)
-        else:
-            descent.set_parameters(vector, 0)
-    assert descent.steps == 0
-
-
-def test_a_descent_without_steps():
-    a = good()
-    descent = _core.Descent(a["weights"], a["biases"], a["X"], None, a["Y"], 0.1, 1.0, 0.0, 0.0, 0.5)
-    assert descent.run(np.empty(0)) == "running"
-    assert descent.steps == 0
 
 
 @pytest.mark.parametrize("how", ["None", "a list", "a number", "integers", "complex", "0-d", "empty", "float32"])
@@ -251,58 +173,3 @@ def test_load_and_unload_take_no_rubbish():
         _core.unload_blas(1)
     with pytest.raises(TypeError):
         _core.load_blas()
-
-
-def slow_descent():
-    rng = np.random.default_rng(0)
-    weights = [rng.standard_normal((60, 40)) / 8, rng.standard_normal((30, 60)) / 8]
-    X, Y = rng.standard_normal((50, 40)), rng.standard_normal((50, 30))
-    return _core.Descent(weights, [None, None], X, None, Y, 1e-4, 1.0, 0.0, 0.0, -1.0)
-
-
-def test_two_threads_cannot_run_one_descent():
-    descent = slow_descent()
-    steps = 16
-    while True:  # long enough for the second thread to find it running, whatever the machine
-        losses = np.empty(steps)
-        began = time.perf_counter()
-        descent.run(losses)
-        if time.perf_counter() - began > 0.2:
-            break
-        steps *= 2
-    taken = descent.steps
-    losses = np.full(steps, np.nan)
-    worker = threading.Thread(target=descent.run, args=(losses,))
-    worker.start()
-    time.sleep(0.02)
-    with pytest.raises(RuntimeError, match="already running in another thread"):
-        descent.run(np.empty(1))
-    worker.join()
-    assert descent.steps == taken + steps  # the refused call took none
-    assert np.isfinite(losses).all()
-    assert descent.run(np.empty(1)) == "running"  # and the descent is free again
-
-
-def test_threads_with_a_descent_each_run_side_by_side():
-    alone = np.empty(200)
-    slow_descent().run(alone)
-    results = [np.empty(200) for _ in range(4)]
-    workers = [threading.Thread(target=slow_descent().run, args=(losses,)) for losses in results]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for losses in results:
-        np.testing.assert_array_equal(losses, alone)
-
-
-def test_the_gil_is_released():
-    descent = slow_descent()
-    losses = np.empty(3000)
-    worker = threading.Thread(target=descent.run, args=(losses,))
-    counted = 0
-    worker.start()
-    while worker.is_alive():
-        counted += 1
-        time.sleep(0.001)
-    assert counted > 3

@@ -81,10 +81,10 @@ class TypedDescent {
         const DescentSaved saved = memory->save();
         const index size = memory->size();
         py::dict state;
-        state["counters"] = py::array(py::make_tuple(saved.steps, saved.search_step, saved.leak_step));
-        py::array_t<double> numbers(1 + index(saved.growth.size()) * 2);
+        state["counters"] = py::array(py::make_tuple(saved.steps, saved.looked_at, saved.leak_step));
+        py::array_t<double> numbers(3 + index(saved.growth.size()) * 2);
         double *to = numbers.mutable_data();
-        *to++ = saved.target;
+        for (const double value : {saved.target, saved.rest, saved.drift}) *to++ = value;
         to = std::copy(saved.growth.begin(), saved.growth.end(), to);
         std::copy(saved.rate.begin(), saved.rate.end(), to);
         state["numbers"] = numbers;
@@ -103,7 +103,7 @@ class TypedDescent {
         const index size = memory->size();
         const py::array counters = checked<index>(state["counters"], "counters", {3});
         const index watched = index(memory->options().leak_layers.size());
-        const py::array numbers = checked<double>(state["numbers"], "numbers", {1 + 2 * watched});
+        const py::array numbers = checked<double>(state["numbers"], "numbers", {3 + 2 * watched});
         const py::array parameters = checked<T>(state["parameters"], "parameters", {size});
         const py::array velocity = checked<T>(state["velocity"], "velocity", {memory->has_velocity() ? size : 0});
         const py::array search = checked<T>(state["search"], "search", {-1, size});
@@ -111,9 +111,9 @@ class TypedDescent {
         const index *integers = read<index>(counters);
         if (integers[0] < 0) fail("counters holds a negative number of steps");
         const double *values = read<double>(numbers);
-        DescentSaved saved{integers[0], integers[1], integers[2], values[0], {}, {}};
-        saved.growth.assign(values + 1, values + 1 + watched);
-        saved.rate.assign(values + 1 + watched, values + 1 + 2 * watched);
+        DescentSaved saved{integers[0], integers[1], integers[2], values[0], values[1], values[2], {}, {}};
+        saved.growth.assign(values + 3, values + 3 + watched);
+        saved.rate.assign(values + 3 + watched, values + 3 + 2 * watched);
         memory->restore(saved, read<T>(parameters), read<T>(velocity), read<T>(search), search.shape(0));
     }
 
@@ -183,6 +183,8 @@ std::vector<std::size_t> grouped(const std::vector<Descent *> &descents, const s
 std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> &descents, const py::sequence &jobs,
                                                    index threads) {
     if (index(py::len(jobs)) != index(descents.size())) fail("jobs must be as many as descents");
+    if (std::any_of(descents.begin(), descents.end(), [](const Descent *descent) { return !descent; }))
+        fail("descents must hold no None");
     std::vector<std::unique_ptr<Job>> job;
     for (std::size_t k = 0; k < descents.size(); ++k)
         job.push_back(descents[k]->visit([&](auto &typed) {

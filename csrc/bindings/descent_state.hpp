@@ -21,8 +21,8 @@ struct DescentOptions {
 
 // Everything that has to be kept for a run to go on where it stopped.
 struct DescentSaved {
-    index steps, search_step, leak_step;
-    double target;
+    index steps, looked_at, leak_step;
+    double target, rest, drift;
     std::vector<double> growth, rate;
 };
 
@@ -62,7 +62,7 @@ class DescentMemory {
         problem_.loss_recorded = options.loss_recorded;
         index scratch = k.pass_scratch(problem_.network[0], data_.data.samples, layout_.product());
         if (options.largest_batch) {
-            scratch = std::max(scratch, k.pass_scratch(problem_.network[0], options.largest_batch, layout_.product()));
+            scratch += k.pass_scratch(problem_.network[0], options.largest_batch, layout_.product());
             batch_x_ = make_buffer<T>(options.largest_batch * layout_.pad().front());
             batch_y_ = make_buffer<T>(options.largest_batch * layout_.pad().back());
             problem_.batches = {samples.x, samples.y, batch_x_.get(), batch_y_.get(), options.largest_batch, &one_};
@@ -102,14 +102,19 @@ class DescentMemory {
     void read_parameters(T *flat) const { layout_.unpack(parameters_[state_.steps & 1].get(), flat, 1); }
     void read_velocity(T *flat) const { layout_.unpack(velocity_.get(), flat, 1); }
     void read_search(T *flat) const {
-        for (index k = 0; k < search_size(); ++k)
-            layout_.unpack(vectors_.get() + k * layout_.count(), flat + k * layout_.size(), 1);
+        if (search_size() == 0) return;
+        const EigenSearch<T> &search = curvature_.search;
+        for (index k = 0; k < search.kept; ++k)
+            layout_.unpack(search.vectors + k * layout_.count(), flat + k * layout_.size(), 1);
+        layout_.unpack(search.probe + layout_.count(), flat + search.kept * layout_.size(), 1);
     }
     DescentSaved save() const {
-        return {state_.steps, curvature_.search.last_step, curvature_.leak.last_step, state_.target, growth_, rate_};
+        const EigenSearch<T> &search = curvature_.search;
+        return {state_.steps, search.looked_at, curvature_.leak.last_step, state_.target, search.rest, search.drift,
+                growth_,      rate_};
     }
 
-    // Null: left as it is.
+    // Null: left as it is. `search` holds what read_search wrote.
     void restore(const DescentSaved &saved, const T *parameters, const T *velocity, const T *search, index vectors) {
         state_ = {saved.steps, saved.target};
         layout_.pack(parameters, 1, parameters_[state_.steps & 1].get());
@@ -120,10 +125,15 @@ class DescentMemory {
         curvature_.leak.growth = growth_.data();
         curvature_.leak.rate = rate_.data();
         if (!vectors_) return;
-        curvature_.search.last_step = saved.search_step;
-        curvature_.search.kept = vectors;
-        for (index k = 0; k < vectors; ++k)
-            layout_.pack(search + k * layout_.size(), 1, vectors_.get() + k * layout_.count());
+        EigenSearch<T> &found = curvature_.search;
+        found.looked_at = saved.looked_at;
+        found.rest = saved.rest;
+        found.drift = saved.drift;
+        found.probe_made = false;
+        found.kept = std::max(index(0), vectors - 1);
+        for (index k = 0; k < found.kept; ++k)
+            layout_.pack(search + k * layout_.size(), 1, found.vectors + k * layout_.count());
+        if (vectors > 0) layout_.pack(search + found.kept * layout_.size(), 1, found.probe + layout_.count());
     }
     // To the weights before the last update.
     void step_back() { state_.steps -= state_.steps > 0; }
@@ -138,7 +148,8 @@ class DescentMemory {
                 total[k] += rate_[k] * double(std::max(index(0), state_.steps - curvature_.leak.last_step));
         return total;
     }
-    index search_size() const { return vectors_ ? curvature_.search.kept : 0; }
+    // Vectors that are kept from one record to the next, the probe's image among them.
+    index search_size() const { return vectors_ && curvature_.search.kept > 0 ? curvature_.search.kept + 1 : 0; }
     index search_capacity() const { return vectors_ ? curvature_.search.capacity : 0; }
     bool product() const { return layout_.product(); }
     const DescentOptions &options() const { return options_; }
@@ -158,17 +169,16 @@ class DescentMemory {
         growth_.resize(watched);
         rate_.resize(watched);
         curvature_.leak = {options_.leak_layers.data(), index(watched), growth_.data(), rate_.data(), -1};
-        curvature_.search.last_step = 0;
         if (options_.sharpness) {
             constexpr index capacity = 48;
-            vectors_ = make_buffer<T>(2 * capacity * layout_.count());
+            vectors_ = make_buffer<T>((2 * capacity + 2) * layout_.count());
             small_ = make_buffer<double>(3 * capacity * capacity + 3 * capacity);
             from_ = layer_[0];
             to_ = layer_[0];
-            curvature_.search = {vectors_.get(), vectors_.get() + capacity * layout_.count(),
-                                 capacity,       0,
-                                 small_.get(),   from_.data(),
-                                 to_.data(),     0};
+            T *const images = vectors_.get() + capacity * layout_.count();
+            T *const probe = images + capacity * layout_.count();
+            curvature_.search = {vectors_.get(), images, capacity, 0,     small_.get(), from_.data(),
+                                 to_.data(),     probe,  false,    -1, 0,            0};
         }
         problem_.curvature = &curvature_;
     }

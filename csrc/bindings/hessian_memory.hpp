@@ -28,8 +28,8 @@ class HessianMemory {
             activation_[1] = network.layer[0].weight;
         else
             activation_[0] = const_cast<T *>(data.x);
-        scratch_ = make_buffer<T>(
-            std::max(kernels().of<T>().hessian_scratch(network, rows), samples * layout.pad().back()));
+        scratch_ = make_buffer<T>(kernels().of<T>().hessian_scratch(network, rows));
+        residual_ = make_buffer<T>(product ? samples * layout.pad().back() : 0);
         problem = {network,
                    data,
                    {product ? rows : data.samples, product, data.ones, data.ones_step},
@@ -38,6 +38,7 @@ class HessianMemory {
                    gram_,
                    T(scale),
                    scratch_.get(),
+                   residual_.get(),
                    gauss_newton,
                    functional};
     }
@@ -51,7 +52,7 @@ class HessianMemory {
     HessianProblem<T> problem{};
 
   private:
-    Buffer<T> memory_, scratch_;
+    Buffer<T> memory_, scratch_, residual_;
     std::vector<T *> activation_, delta_;
     T *gram_ = nullptr;
 };

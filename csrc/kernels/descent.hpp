@@ -89,7 +89,7 @@ inline void observe(const Blas<T> &blas, const DescentProblem<T> &problem, index
     if (job.sharpness)
         job.sharpness[k] = sharpness_wanted ? largest_eigenvalue(blas, curvature.hessian, problem.parameters[step & 1],
                                                                  problem.count, problem.rule.decay, step,
-                                                                 step / problem.every, curvature.search)
+                                                                 curvature.search)
                                             : __builtin_nan("");
     if (leak_is_due(curvature.leak, step)) {
         // What multiplies the rounding errors of this step is the residual of its own batch.
@@ -107,11 +107,11 @@ inline index descend(const Blas<T> &blas, const DescentProblem<T> &problem, Desc
     const UpdateRule &rule = problem.rule;
     const Data<T> &data = problem.data;
     const bool whole = problem.batches.largest == 0;
-    Scratch<T> scratch{problem.scratch}, batch_scratch{problem.scratch};
+    Scratch<T> scratch{problem.scratch};
     const PassMemory<T> memory = pass_memory(problem.network[0], data.samples, problem.product, scratch);
     const PassMemory<T> batch_memory = whole ? memory
                                              : pass_memory(problem.network[0], problem.batches.largest, problem.product,
-                                                           batch_scratch);
+                                                           scratch);
     const double unknown = __builtin_nan("");
     *stop = DescentStop::steps;
     for (index k = 0; k < job.count; ++k) {

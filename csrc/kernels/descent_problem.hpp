@@ -25,7 +25,7 @@ struct HessianProblem {
     const T *const *delta;       // delta[l] = D_l, l = 1 ... L
     const T *gram;               // scale X^T X of the product form
     T scale;
-    T *scratch;
+    T *scratch, *residual;
     bool gauss_newton, functional;
 };
 
@@ -38,7 +38,10 @@ struct EigenSearch {
     std::int64_t kept;       // approximate eigenvectors in `vectors`, by falling eigenvalue; 0 at the beginning
     double *small;           // 3 capacity^2 + 3 capacity values
     Layer<T> *from, *to;     // depth layers each
-    std::int64_t last_step;  // of the last record
+    T *probe;                // a random vector and its image at the last record
+    bool probe_made;         // the vector can be made again; the image cannot
+    std::int64_t looked_at;  // the step at which all eigenvalues but the largest were bounded,
+    double rest, drift;      // by how much, and how much the Hessian has changed since
 };
 
 // How far rounding may have carried the run without width reduction off the orbit. See kernels/leak.hpp.

@@ -11,11 +11,12 @@
 
 namespace hesskern::HESSKERN_ISA {
 
+// Z'_1 ... Z'_L and D'_L ... D'_1, each in a place of its own: see PassMemory.
 template <class T>
 inline index hessian_scratch(const Network<T> &net, index rows) {
     index total = 0;
     for (index l = 1; l <= net.depth; ++l) total += rows * net.pad[l];
-    return total + 3 * rows * widest(net);
+    return 2 * total;
 }
 
 // scale [X u]^T [X u], without u where no layer has a bias.
@@ -46,13 +47,14 @@ inline void hessian_prepare(const Blas<T> &blas, const HessianProblem<T> &proble
     const T *prediction = problem.activation[net.depth];
     const Data<T> &data = problem.data;
     if (problem.rows.product) {
-        product_prediction(blas, net, data, index(0), data.samples, prediction, problem.scratch);
-        subtract_targets(problem.scratch, pad, data.y, data.y_stride, data.samples, out);
-        multiply_tn(blas, net.width[0], pad, data.samples, problem.scale, data.x, data.x_stride, problem.scratch, pad,
-                    T(0), delta[net.depth], pad);
+        T *residual = problem.residual;
+        product_prediction(blas, net, data, index(0), data.samples, prediction, residual);
+        subtract_targets(residual, pad, data.y, data.y_stride, data.samples, out);
+        multiply_tn(blas, net.width[0], pad, data.samples, problem.scale, data.x, data.x_stride, residual, pad, T(0),
+                    delta[net.depth], pad);
         if (net.bias)
-            small_product(index(1), pad, data.samples, problem.scale, data.ones, index(1), data.ones_step,
-                          problem.scratch, pad, T(0), delta[net.depth] + net.width[0] * pad, pad);
+            small_product(index(1), pad, data.samples, problem.scale, data.ones, index(1), data.ones_step, residual,
+                          pad, T(0), delta[net.depth] + net.width[0] * pad, pad);
     } else {
         for (index k = 0; k < rows; ++k)
             for (index c = 0; c < out; ++c)
@@ -88,15 +90,14 @@ inline void hessian_product(const Blas<T> &blas, const HessianProblem<T> &proble
         moved = space;
         space += n * net.pad[l];
     }
-    T *delta[2] = {space, space + n * widest(net)};
 
     const T *change = nullptr;  // D'_l; null while it is zero
     if (gauss_newton) {
         if (rows.product)
-            multiply_nn(blas, n, pad, n, T(1), problem.gram, n, moved, pad, T(0), delta[0], pad);
+            multiply_nn(blas, n, pad, n, T(1), problem.gram, n, moved, pad, T(0), space, pad);
         else
-            for (index k = 0; k < n * pad; ++k) delta[0][k] = problem.scale * moved[k];
-        change = delta[0];
+            for (index k = 0; k < n * pad; ++k) space[k] = problem.scale * moved[k];
+        change = space;
     }
     for (index l = net.depth; l >= 1; --l) {
         const Layer<T> &target = product[l - 1];
@@ -121,7 +122,8 @@ inline void hessian_product(const Blas<T> &blas, const HessianProblem<T> &proble
             if (identity) store_first_gradient(net, target.weight, target);
             break;
         }
-        T *below = l == 2 && rows.product ? product[0].weight : (change == delta[0] ? delta[1] : delta[0]);
+        space += n * net.pad[l];
+        T *below = l == 2 && rows.product ? product[0].weight : space;
         if (change) backward_layer(blas, net, l, net.layer[l - 1], n, change, T(0), below);
         if (functional)
             backward_layer(blas, net, l, direction[l - 1], n, problem.delta[l], change ? T(1) : T(0), below);

@@ -155,10 +155,13 @@ inline Total<T> squared_norm(const T *values, index count) {
     return total;
 }
 
+// Every piece belongs to one layer for good, whatever the number of samples: rows of different lengths in one place would
+// leave something in each other's padding, which has to stay zero.
 template <class T>
 struct PassMemory {
+    index rows;     // that there is room for
     T *activation;  // Z_1 .. Z_L, one behind the other
-    T *delta[2];
+    T *delta;       // D_L .. D_1 likewise, from the top; without D_L in the sample form, which has it in Z_L's place
     T *residual;
     T *first;           // product form: [W_1 b_1]^T where the layer is stored plain
     T *first_gradient;  // and its gradient
@@ -170,9 +173,9 @@ inline PassMemory<T> pass_memory(const Network<T> &net, index samples, bool prod
     index activations = 0;
     for (index l = 1; l <= net.depth; ++l) activations += rows * net.pad[l];
     PassMemory<T> memory{};
+    memory.rows = rows;
     memory.activation = scratch.take(activations);
-    memory.delta[0] = scratch.take(rows * widest(net));
-    memory.delta[1] = scratch.take(rows * widest(net));
+    memory.delta = scratch.take(activations);
     if (product) {
         memory.residual = scratch.take(chunk_rows(net, samples) * net.pad[net.depth]);
         memory.first = scratch.take(rows * net.pad[1]);
@@ -246,7 +249,7 @@ inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const D
     const T *map = product_forward(blas, net, memory, first);
     // With one layer the seed is the gradient itself.
     T *first_gradient = gradient && gradient[0].transposed ? gradient[0].weight : memory.first_gradient;
-    T *seed = net.depth == 1 ? first_gradient : memory.delta[0];
+    T *seed = net.depth == 1 ? first_gradient : memory.delta;
     Total<T> total = Total<T>(0);
     for (index start = 0; start < data.samples; start += chunk) {
         const index count = smaller(chunk, data.samples - start);
@@ -264,15 +267,17 @@ inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const D
     if (!gradient) return total;
     const Rows<T> all{rows, true, nullptr, 0};
     const T *delta = seed;
+    T *next = memory.delta + rows * pad;
     const T *activation = memory.activation;
     for (index l = 2; l < net.depth; ++l) activation += rows * net.pad[l];  // Z_L, behind Z_2 .. Z_{L-1}
     for (index l = net.depth; l >= 2; --l) {
         const T *input = l == 2 ? first : (activation -= rows * net.pad[l - 1]);
         weight_gradient(blas, net, l, rows, input, delta, T(0), gradient[l - 1]);
         bias_gradient(net, l, all, delta, T(0), gradient[l - 1]);
-        T *below = l == 2 ? first_gradient : (delta == memory.delta[0] ? memory.delta[1] : memory.delta[0]);
+        T *below = l == 2 ? first_gradient : next;
         backward_layer(blas, net, l, net.layer[l - 1], rows, delta, T(0), below);
         delta = below;
+        next += rows * net.pad[l - 1];
     }
     store_first_gradient(net, delta, gradient[0]);
     return total;
@@ -281,7 +286,7 @@ inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const D
 template <class T>
 inline Total<T> sample_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
                             const Layer<T> *gradient, const PassMemory<T> &memory) {
-    const index chunk = chunk_rows(net, data.samples), out = net.width[net.depth], pad = net.pad[net.depth];
+    const index chunk = memory.rows, out = net.width[net.depth], pad = net.pad[net.depth];
     Total<T> total = Total<T>(0);
     for (index start = 0; start < data.samples; start += chunk) {
         const index rows = smaller(chunk, data.samples - start);
@@ -301,15 +306,16 @@ inline Total<T> sample_pass(const Blas<T> &blas, const Network<T> &net, const Da
             for (index k = 0; k < rows * pad; ++k) residual[k] *= scale;
         const T beta = start == 0 ? T(0) : T(1);
         const T *delta = residual;
+        T *below = memory.delta;
         const T *activation = residual;
         for (index l = net.depth; l >= 1; --l) {
             const T *input = l == 1 ? data.x + start * data.x_stride : (activation -= chunk * net.pad[l - 1]);
             weight_gradient(blas, net, l, rows, input, delta, beta, gradient[l - 1]);
             bias_gradient(net, l, some, delta, beta, gradient[l - 1]);
             if (l == 1) break;
-            T *below = delta == memory.delta[0] ? memory.delta[1] : memory.delta[0];
             backward_layer(blas, net, l, net.layer[l - 1], rows, delta, T(0), below);
             delta = below;
+            below += chunk * net.pad[l - 1];
         }
     }
     return total;

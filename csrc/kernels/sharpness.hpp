@@ -1,10 +1,15 @@
 // The largest eigenvalue of the Hessian along a trajectory, from products with vectors.
 //
 // Rayleigh-Ritz on a small space that is carried from record to record: the approximate eigenvectors of the largest
-// eigenvalues (several, so that one that overtakes is known already) and a fresh random direction (so that one that
-// comes from far below is met). The space is extended by the residual of the largest, orthogonalised against all of it,
-// as in Lanczos's method, until the eigenvalue is known to `sharpness_tolerance`: its error is at most ||r||, and about
-// ||r||^2 over the distance to the next one. At the first record the space is random: this is then Lanczos's method.
+// eigenvalues. It is extended by the residual of the largest, orthogonalised against all of it, as in Lanczos's method,
+// until the eigenvalue is known to `sharpness_tolerance`: its error is at most ||r||, and about ||r||^2 over the distance
+// to the next one.
+//
+// An eigenvector that is followed says nothing of others that overtake it. So now and then the search looks around:
+// Lanczos steps from a random direction, until what they leave out cannot reach the largest eigenvalue. That bounds all
+// the others, and holds for as long as the Hessian's change since then is less than their distance from the largest.
+// The change is seen in the image of one fixed random vector z: ||dH z|| is ||dH||_F times the size of an entry of z, on
+// average; `sharpness_doubt` is for the times it is less.
 #pragma once
 
 #include "kernels/descent_problem.hpp"
@@ -17,10 +22,9 @@ inline constexpr double sharpness_tolerance = 1e-12;
 inline constexpr index sharpness_kept = 3;
 inline constexpr index sharpness_restart = 8;  // vectors that a full space is cut down to
 inline constexpr int sharpness_most_products = 5000;
-// Records farther apart than this do not know each other's eigenvectors.
-inline constexpr index sharpness_memory = 64;
-inline constexpr index sharpness_steps = 3;      // Krylov steps before the first small eigenproblem
-inline constexpr index sharpness_refreshed = 4;  // one record in so many looks into a random direction
+inline constexpr index sharpness_steps = 3;     // Krylov steps before the first small eigenproblem
+inline constexpr double sharpness_doubt = 30;   // what is missed where dH has one direction: 3 in 100
+inline constexpr double sharpness_close = 1e-8;  // relative distance at which others on top are found one by one
 
 template <class T>
 inline double dot(const T *a, const T *b, index count) {
@@ -114,8 +118,13 @@ class EigenSpace {
         return extend();
     }
 
-    bool extend_by_residual() {
-        std::memcpy(vector(size_), residual(), std::size_t(count_) * sizeof(T));
+    bool extend_by_residual(index which) {
+        write_residual(which, vector(size_));
+        return extend();
+    }
+
+    bool extend_by_last_image() {
+        std::memcpy(vector(size_), image(size_ - 1), std::size_t(count_) * sizeof(T));
         return extend();
     }
 
@@ -130,20 +139,49 @@ class EigenSpace {
         }
     }
 
-    // The largest Ritz value, its residual's norm, and the error that they allow.
+    // The Ritz values, and the error of the largest.
     void solve() {
         const index n = search_.capacity;
         for (index p = 0; p < size_; ++p)
             for (index q = 0; q < size_; ++q) work_[p * n + q] = projected_[p * n + q];
         symmetric_eigen(size_, work_, mix_, values_, values_ + n, n, 0.01 * sharpness_tolerance);
-        T *r = residual();
-        std::memset(r, 0, std::size_t(count_) * sizeof(T));
-        for (index k = 0; k < size_; ++k) {
-            add_multiple(r, T(mix_[k]), image(k), count_);
-            add_multiple(r, T(-values_[0] * mix_[k]), vector(k), count_);
-        }
+        T *r = free_image();
+        write_residual(0, r);
         const double norm = square_root(dot(r, r, count_)), gap = size_ > 1 ? values_[0] - values_[1] : 0;
         error_ = norm * smaller(1.0, norm < gap ? norm / gap : 1.0);
+    }
+
+    // What the eigenvalues but the largest do not exceed, after Lanczos steps from a random direction: a Ritz value's
+    // residual is the last vector's share in it times what the next step finds outside, about as much as this one did.
+    double bound_of_others() const {
+        double bound = -__builtin_inf();
+        for (index k = 1; k < size_; ++k)
+            bound = larger(bound, values_[k] + 2 * outside_ * magnitude(mix_[k * search_.capacity + size_ - 1]));
+        return bound;
+    }
+
+    // How much the Hessian has changed since the last call (Frobenius norm, roughly).
+    double change() {
+        T *z = search_.probe, *before = z + count_, *now = free_image();
+        apply(z, now);
+        double total = 0;
+        for (index k = 0; k < count_; ++k) {
+            const double moved = double(now[k]) - double(before[k]);
+            total += moved * moved;
+            before[k] = now[k];
+        }
+        return square_root(3 * total);  // the entries of z have variance 1/3
+    }
+
+    void new_probe(std::uint64_t seed) {
+        make_probe(seed);
+        apply(search_.probe, search_.probe + count_);
+    }
+
+    void make_probe(std::uint64_t seed) {
+        point(search_.probe, search_.from);
+        random_direction(hessian_.network, search_.from, seed);
+        search_.probe_made = true;
     }
 
     // Keeps the first `many` Ritz vectors (and, for a restart, their images) instead of the space.
@@ -168,16 +206,29 @@ class EigenSpace {
   private:
     T *vector(index k) const { return search_.vectors + k * count_; }
     T *image(index k) const { return search_.images + k * count_; }
-    T *residual() const { return image(search_.capacity - 1); }  // never an image: the space stops before
+    T *free_image() const { return image(search_.capacity - 1); }  // never an image: the space stops before
 
     void point(T *buffer, Layer<T> *layers) const { layers_over(hessian_.network, base_, buffer, layers); }
 
+    void apply(T *v, T *to) const {
+        point(v, search_.from);
+        point(to, search_.to);
+        hessian_product(blas_, hessian_, search_.from, search_.to);
+        if (decay_ != T(0)) add_multiple(to, decay_, v, count_);
+    }
+
+    void write_residual(index which, T *r) const {
+        std::memset(r, 0, std::size_t(count_) * sizeof(T));
+        for (index k = 0; k < size_; ++k) {
+            const double share = mix_[which * search_.capacity + k];
+            add_multiple(r, T(share), image(k), count_);
+            add_multiple(r, T(-values_[which] * share), vector(k), count_);
+        }
+    }
+
     void take_image() {
         const index n = search_.capacity;
-        point(vector(size_), search_.from);
-        point(image(size_), search_.to);
-        hessian_product(blas_, hessian_, search_.from, search_.to);
-        if (decay_ != T(0)) add_multiple(image(size_), decay_, vector(size_), count_);
+        apply(vector(size_), image(size_));
         for (index k = 0; k <= size_; ++k)
             projected_[k * n + size_] = projected_[size_ * n + k] = dot(vector(k), image(size_), count_);
         ++size_;
@@ -209,29 +260,68 @@ class EigenSpace {
 };
 
 // `base` is the parameter buffer that `hessian.network` points into; the factors of `hessian` are those of its weights.
+// NaN if the products allowed do not suffice.
 template <class T>
 inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &hessian, const T *base, index count,
-                                 double decay, index step, index record, EigenSearch<T> &search) {
+                                 double decay, index step, EigenSearch<T> &search) {
     EigenSpace<T> space(blas, hessian, base, count, decay, search);
-    const index warm = step - search.last_step <= sharpness_memory ? search.kept : 0;
-    for (index k = 0; k < warm; ++k) space.extend();
-    if (warm == 0 || record % sharpness_refreshed == 0) {
-        bool room = space.extend_by_random(std::uint64_t(step));
-        for (index k = warm; room && k < sharpness_kept; ++k)
-            room = space.extend_by_random(std::uint64_t(step) + (std::uint64_t(k + 1) << 48));
+    const index warm = search.kept;
+    if (warm > 0) {
+        if (!search.probe_made) space.make_probe(std::uint64_t(search.looked_at));
+        search.drift += sharpness_doubt * space.change();
     }
-    if (warm > 0) space.extend_by_images(sharpness_steps);
+    for (index k = 0; k < warm; ++k) space.extend();
+    for (index k = warm; k < sharpness_kept; ++k) {
+        const std::uint64_t seed = std::uint64_t(step) + (std::uint64_t(k + 1) << 48);
+        if (!space.extend_by_random(seed)) break;
+    }
     if (space.size() == 0) return 0;
+    if (warm > 0) space.extend_by_images(sharpness_steps);
+
+    bool looked = false, all_known = warm > 0, restarted = false;
+    double value = __builtin_nan("");
     for (int products = 0; products < sharpness_most_products; ++products) {
         space.solve();
-        if (space.error() <= sharpness_tolerance * space.scale()) break;
-        if (space.full()) space.keep(sharpness_restart, true);
-        if (!space.extend_by_residual()) break;
+        const double scale = space.scale();
+        const bool top_known = space.error() <= sharpness_tolerance * scale;
+        if (looked) {
+            search.rest = space.bound_of_others();
+            all_known = search.rest <= space.value() + sharpness_close * scale;
+        } else {
+            all_known = warm > 0 && search.rest + search.drift < space.value();
+        }
+        if (top_known && all_known) {
+            value = space.value();
+            break;
+        }
+        if (space.full()) {
+            space.keep(sharpness_restart, true);
+            restarted = true;
+        }
+        bool more;
+        if (!top_known) {
+            more = space.extend_by_residual(0);
+            restarted = restarted || looked;  // the last vector is no longer the last of the Lanczos steps
+        } else if (!looked) {
+            looked = true;
+            search.looked_at = step;
+            search.drift = 0;
+            more = space.extend_by_random(std::uint64_t(step));
+            for (index k = 0; more && k < sharpness_steps && !space.full(); ++k) more = space.extend_by_last_image();
+        } else {
+            more = restarted ? space.extend_by_residual(1) : space.extend_by_last_image();
+            restarted = false;
+        }
+        if (!more) {  // nothing is outside the space any more
+            space.solve();
+            value = space.value();
+            if (looked) search.rest = value;
+            break;
+        }
     }
-    const double value = space.value();
+    if (looked) space.new_probe(std::uint64_t(step));
     space.keep(sharpness_kept, false);
     search.kept = space.size();
-    search.last_step = step;
     return value;
 }
 

@@ -70,6 +70,7 @@ class CppBackend:
 
     name = "cpp"
     instructions = _core.isa
+    step_seconds = 1e-7
     tolerance = {"float64": 1e-12, "float32": 2e-4}
 
     def __init__(self) -> None:

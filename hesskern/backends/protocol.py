@@ -123,6 +123,8 @@ class Backend(Protocol):
     name: str
     #: What besides the name decides the last bits of a result: the instruction set of compiled kernels.
     instructions: str
+    #: What a step of a small network costs, in seconds, roughly.
+    step_seconds: float
     #: Relative error allowed against exact arithmetic, by dtype: rounding of sums of length n grows like sqrt(n).
     tolerance: dict[str, float]
 

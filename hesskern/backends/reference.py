@@ -264,6 +264,7 @@ class ReferenceBackend:
 
     name = "numpy"
     instructions = ""
+    step_seconds = 1e-4
     tolerance = {"float64": 1e-12, "float32": 2e-4}
 
     def forward(self, net: Layers, X: Array) -> Array:
