@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import os
 import re
 import sys
 import warnings
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from hesskern.training import Run
 
 _CODES = {"converged": DONE, "max_steps": DONE, "diverged": NOT_WELL, "interrupted": INTERRUPTED}
+
+#: Options that name files to write, and those of them that may be the file read: it is replaced by what came of it.
+_WRITTEN = ("out", "history", "checkpoint")
+_MAY_BE_ONE = {("net", "out"), ("resume", "checkpoint")}
 
 
 def add_parser(commands: Any) -> None:
@@ -102,7 +107,7 @@ def fit(arguments: argparse.Namespace) -> int:
         loss = SquaredLoss(X, Y, arguments.kind, arguments.weight_decay)
         run = _trained(arguments, net, loss)
     except (TypeError, ValueError, ImportError, FileNotFoundError) as error:
-        raise RefusedError(f"{one_line(error)}.") from error
+        raise RefusedError(f"{_as_option(one_line(error), arguments)}.") from error
     except OSError as error:  # a checkpoint, in the middle of the run
         raise RefusedError(f"--checkpoint: cannot write: {error.strerror or error}.") from error
 
@@ -122,18 +127,28 @@ def fit(arguments: argparse.Namespace) -> int:
     return _CODES[run.status]
 
 
+def _as_option(message: str, arguments: argparse.Namespace) -> str:
+    """Return the library's message with the option in the place of the argument it begins with."""
+    name, blank, rest = message.partition(" ")
+    return f"--{name.replace('_', '-')}{blank}{rest}" if name in vars(arguments) else message
+
+
 def _check_outputs(arguments: argparse.Namespace) -> None:
     for option, suffixes in (("out", (".npz",)), ("history", (".npz", ".csv"))):
         path = getattr(arguments, option)
         if path is not None:
             check_output(path, f"--{option}", suffixes)
+    path = arguments.checkpoint
+    if path is not None and os.path.lexists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        # A device or a pipe would be replaced by the checkpoint; the library refuses folders.
+        raise RefusedError(f"--checkpoint is {path!r}, which exists and is not a file.")
     taken: dict[Path, str] = {}
-    for option in ("X", "Y", "out", "history", "checkpoint"):
+    for option in ("X", "Y", "net", "resume", *_WRITTEN):
         path = getattr(arguments, option)
-        if path is None or (option == "Y" and path == arguments.X):  # one .npz file may hold both
+        if path is None:
             continue
         other = taken.setdefault(Path(path).resolve(), option)
-        if other != option:
+        if option in _WRITTEN and other != option and (other, option) not in _MAY_BE_ONE:
             raise RefusedError(f"--{option} and --{other} are both {path!r}; expected different files.")
 
 
@@ -144,7 +159,10 @@ def _network(arguments: argparse.Namespace) -> LinearNetwork:
         widths = [int(width) for width in arguments.widths.split(",")]
         seed = checks.integer(arguments.seed, "seed", 0)
         dtype = np.float32 if arguments.dtype == "float32" else np.float64
-        return LinearNetwork.random(widths, seed=seed, bias=arguments.bias, dtype=dtype)
+        try:
+            return LinearNetwork.random(widths, seed=seed, bias=arguments.bias, dtype=dtype)
+        except ValueError as error:
+            raise RefusedError(f"--widths is {arguments.widths!r}: {one_line(error)}.") from error
     for option in ("bias", "dtype"):
         if getattr(arguments, option):
             raise RefusedError(f"--{option} goes with --widths; the network of --net has its own.")

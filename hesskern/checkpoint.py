@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import checks
 from hesskern._array import Array
 
 _FORMAT = "hesskern training checkpoint 1"
@@ -33,7 +34,7 @@ def digest(arrays: Sequence[Array | None]) -> str:
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """Return the path if a checkpoint can be written there: better to know now than after hours."""
-    found = Path(path)
+    found = Path(checks.path(path, "checkpoint"))
     if found.is_dir() or not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
         what = "is a folder" if found.is_dir() else "is in a folder that does not exist or cannot be written to"
         raise ValueError(f"checkpoint is {os.fspath(path)!r}, which {what}; expected the name of a file to write.")
@@ -59,11 +60,11 @@ def write(path: Path, problem: Mapping[str, Any], arrays: Mapping[str, NDArray[A
 
 def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a checkpoint of this problem; a clear error for anything else."""
-    name = os.fspath(path)
-    if not Path(path).exists():
+    name = checks.path(path, "resume")
+    if not Path(name).exists():
         raise FileNotFoundError(f"resume is {name!r}, which does not exist; expected a file written by checkpoint=.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(name, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load would leave it open
             arrays = {key: file[key] for key in file.files}
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != _FORMAT:

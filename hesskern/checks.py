@@ -8,6 +8,7 @@ empty arrays, NaN and infinities.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -102,6 +103,13 @@ def boolean(value: object, name: str) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {_shown(value)}; expected True or False.")
     return bool(value)
+
+
+def path(value: object, name: str) -> str:
+    """Return a file's path as text."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name} is {_shown(value)}; expected the path of a file.")
+    return str(os.fspath(value))
 
 
 def one_of(value: object, name: str, allowed: Sequence[str]) -> str:

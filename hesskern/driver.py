@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hesskern import checkpoint
 from hesskern.backends.protocol import Backend, Descent, Job
 from hesskern.batches import Batches
+from hesskern.interruption import Interruption
 from hesskern.recording import Recorder, Records
 from hesskern.schedule import Schedule
 
@@ -29,8 +30,6 @@ _SHORTEST, _LONGEST = 0.02, 0.1
 _MOST_STEPS = 1 << 14
 #: Seconds between checkpoints where the user has not said how many steps.
 _CHECKPOINT_SECONDS = 60.0
-#: What a loss not taken yet looks like; no loss is negative.
-_UNTOUCHED = -1.0
 
 
 @dataclass(slots=True)
@@ -93,7 +92,7 @@ class Drive:
         self._backend, self._members, self._schedule, self._records = backend, members, schedule, records
         self._every, self._max_steps, self._piece = record_every, max_steps, first_piece
         self._scale, self._batch_scale, self._threads, self._saving = scale, batch_scale, threads, saving
-        self._step, self._ahead = 0, max_steps
+        self._step = 0
         for member in members:
             names = (name for name in ("loss", "batch_loss", "gradient_norm", "sharpness") if self._in_loop(name))
             member.quick = {name: [] for name in (*names, *(["2/lr"] if "2/lr" in records.names else []))}
@@ -106,27 +105,33 @@ class Drive:
         """Run until every network has ended; afterwards each has a status."""
         bar = _bar(self._max_steps, self._step) if progress else None
         ended: Status = "max_steps"
-        try:
-            self._loop(bar)
-        except KeyboardInterrupt:
-            ended = "interrupted"
-        finally:
-            if bar is not None:
-                bar.close()
-        if self._saving is not None:
-            self._save()
+        with Interruption() as interruption:
+            try:
+                ended = self._loop(bar, interruption)
+            except KeyboardInterrupt:  # from the user's function, or of a handler that is the user's own
+                if interruption.forced:
+                    raise
+                ended = "interrupted"
+            finally:
+                if bar is not None:
+                    bar.close()
+            if self._saving is not None:
+                self._save()
         for member in self._members:
             if member.status is None and not np.isfinite(member.descent.parameters()).all():
                 member.descent.step_back()  # the last update overflowed, and nobody has taken its loss yet
                 member.status = "diverged"
             member.status = member.status or ended
 
-    def _loop(self, bar: Any) -> None:
+    def _loop(self, bar: Any, interruption: Interruption) -> Status:
         saved = time.perf_counter()
-        while (active := self._behind()) and self._step < self._max_steps:
+        while (active := self._running()) and self._step < self._max_steps:
             if self._records.between and self._step % self._every == 0:
                 for member in active:
-                    _measure(member)
+                    if not interruption.wished:
+                        _measure(member)
+            if interruption.wished:
+                return "interrupted"
             before, began = self._step, time.perf_counter()
             self._advance(active, self._next_stop())
             took = time.perf_counter() - began
@@ -139,17 +144,13 @@ class Drive:
             if self._checkpoint_due(saved):
                 self._save()
                 saved = time.perf_counter()
+        return "max_steps"
 
-    def _behind(self) -> list[Member]:
-        """Return the networks that run and have taken the fewest steps: all that run, unless Ctrl-C came in between."""
-        running = [member for member in self._members if member.status is None]
-        steps = [member.descent.steps for member in running]
-        self._step = min(steps, default=self._step)
-        self._ahead = min((step for step in steps if step > self._step), default=self._max_steps)
-        return [member for member, step in zip(running, steps, strict=True) if step == self._step]
+    def _running(self) -> list[Member]:
+        return [member for member in self._members if member.status is None]
 
     def _next_stop(self) -> int:
-        stop = min(self._ahead, self._max_steps, self._step + self._piece)
+        stop = min(self._max_steps, self._step + self._piece)
         if self._records.between:
             stop = min(stop, self._step - self._step % self._every + self._every)
         if self._saving is not None and self._saving.every is not None:
@@ -159,25 +160,18 @@ class Drive:
     def _advance(self, active: list[Member], stop: int) -> None:
         start = self._step
         jobs = self._jobs(active, start, stop)
-        results = None
-        try:
-            results = self._backend.advance([member.descent for member in active], jobs, self._threads)
-            self._step = stop
-        finally:  # also when Ctrl-C came while the backend was running, and its answer is lost
-            for k, (member, job) in enumerate(zip(active, jobs, strict=True)):
-                if results is not None:
-                    how, finite = results[k]
-                    member.status = None if how == "running" else how
-                else:
-                    finite = _recovered(member, job, start)
-                _keep(member, job, start, finite, self._every)
+        results = self._backend.advance([member.descent for member in active], jobs, self._threads)
+        self._step = stop
+        for member, job, (how, finite) in zip(active, jobs, results, strict=True):
+            member.status = None if how == "running" else how
+            _keep(member, job, start, finite, self._every)
 
     def _jobs(self, active: list[Member], start: int, stop: int) -> list[Job]:
         count = stop - start
         rates = self._schedule.rates(start, stop)
-        losses = np.full((len(active), count), _UNTOUCHED)
+        losses = np.empty((len(active), count))
         nothing = [None] * len(active)
-        batch_losses = nothing if active[0].batches is None else np.full(losses.shape, _UNTOUCHED)
+        batch_losses = nothing if active[0].batches is None else np.empty(losses.shape)
         norms = np.empty(losses.shape) if self._in_loop("gradient_norm") else nothing
         sharpness = np.empty(losses.shape) if self._in_loop("sharpness") else nothing
         samples = {id(member.batches): self._samples(member.batches, start, stop) for member in active}
@@ -238,7 +232,7 @@ class Drive:
                     member.quick[name] = [piece]
                 else:
                     member.between[name] = list(piece)
-        self._behind()
+        self._step = max((member.descent.steps for member in self._running()), default=0)
 
     def _columns(self) -> dict[str, list[NDArray[Any]]]:
         """Return what has been recorded, by name, one array for each network."""
@@ -252,23 +246,13 @@ def _pieces(joined: NDArray[Any], lengths: NDArray[Any]) -> list[NDArray[Any]]:
 
 def _measure(member: Member) -> None:
     flat = member.descent.parameters()
-    try:
-        found = member.recorder.measure(flat) if np.isfinite(flat).all() else member.recorder.nothing()
-    except (np.linalg.LinAlgError, ValueError):  # so large that its Hessian overflows
-        found = member.recorder.nothing()
+    with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence
+        try:
+            found = member.recorder.measure(flat) if np.isfinite(flat).all() else member.recorder.nothing()
+        except (np.linalg.LinAlgError, ValueError):  # so large that its Hessian overflows
+            found = member.recorder.nothing()
     for name, value in found.items():
         member.between[name].append(value)
-
-
-def _recovered(member: Member, job: Job, start: int) -> int:
-    """Return how many steps had a finite loss, of a job whose answer was lost."""
-    taken = member.descent.steps - start
-    used = job.losses if job.batch_losses is None else job.batch_losses
-    after = taken + 1
-    if after < len(used) and used[after] != _UNTOUCHED and not np.isfinite(used[after]):
-        member.status = "diverged"
-        return after
-    return taken
 
 
 def _keep(member: Member, job: Job, start: int, finite: int, every: int) -> None:

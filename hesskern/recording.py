@@ -24,6 +24,9 @@ PLAIN = ("loss", "batch_loss", "gradient_norm", "sharpness", "2/lr", "balance", 
 #: Of the whole Hessian, or of the block in brackets.
 SPECTRAL = ("condition", "rank", "smallest")
 
+#: Parameters up to which all eigenvalues cost no more than the largest.
+_DENSE = 300
+
 _BLOCK = re.compile(rf"({'|'.join(SPECTRAL)})(?:\[(.*)\])?")
 
 
@@ -105,7 +108,7 @@ class Recorder:
             elif name == "balance":
                 found[name] = _balance(split(self._reduced.layers, flat))
             elif name == "sharpness":
-                found[name] = self._hessian(flat, None).spectrum().max
+                found[name] = _largest_eigenvalue(self._hessian(flat, None))
             else:
                 what, parts = self._records.blocks[name]
                 if parts not in conditions:
@@ -151,6 +154,18 @@ class Recorder:
         from hesskern.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         return made(self._loss, net, select(net, None) if parts is None else parts, "full")
+
+
+def _largest_eigenvalue(hessian: Hessian) -> float:
+    """Return the sharpness of a float32 network; products with float64 vectors are in float64."""
+    size = hessian.shape[0]
+    if size <= _DENSE:
+        return float(hessian.spectrum().max)
+    from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    products = LinearOperator(hessian.shape, matvec=lambda v: hessian @ v, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(size)
+    return float(eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0])
 
 
 def _balance(layers: PlainLayers) -> Array:

@@ -19,6 +19,9 @@ from hesskern.factors import Matrix
 from hesskern.network import LinearNetwork
 from hesskern.width import PlainLayers, reducible
 
+#: A stack of lower rank has a pivot of the size of rounding errors, whatever the order of its rows; times its condition.
+_SUSPICIOUS = 1e-8
+
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
@@ -170,7 +173,27 @@ def _reduce(layers: PlainLayers, layer: int) -> _Stage:
         raise RuntimeError(f"LAPACK's QR decomposition failed with info = {info or failed}")
     triangle = reflectors[:size].T.copy()
     triangle[_above_diagonal(size)] = 0.0
+    pivots = np.abs(triangle.diagonal())
+    if pivots.min() < _SUSPICIOUS * pivots.max():
+        basis, triangle = _without_rounding(basis, triangle, len(basis))
     return _Stage(layer, basis.T, stack, triangle)
+
+
+def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matrix, Matrix]:
+    """Turn the basis so that directions which the stack holds rounding errors of, and nothing else, hold zeros.
+
+    A unit without weights stays one for the whole run. With rounding errors for weights it would not: see
+    `Reduction.leak`. Each weight is judged by its own size over all units, so that small ones next to large ones count.
+    """
+    from scipy.linalg import qr  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    sizes = np.linalg.norm(triangle, axis=1, keepdims=True)
+    turn, pivoted, order = qr(np.divide(triangle, sizes, where=sizes > 0, out=np.zeros_like(triangle)).T, pivoting=True)
+    pivots = np.abs(pivoted.diagonal())
+    pivoted[pivots <= units * np.finfo(np.float64).eps * pivots[0]] = 0.0
+    turned = np.empty_like(triangle)
+    turned[order] = pivoted.T
+    return basis @ turn, turned * sizes
 
 
 @functools.lru_cache(maxsize=4)

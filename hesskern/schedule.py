@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,13 @@ class Schedule:
         self._several = networks is not None
         if callable(lr):
             self._function = lr
-        elif np.ndim(lr) == 0:
-            self._each = np.full((1, 1), checks.positive(lr, "lr"))
-        else:
+        elif isinstance(lr, list | tuple) or getattr(lr, "ndim", 0):
             self._each = self._array(lr, max_steps)
+        else:
+            self._each = np.full((1, 1), checks.positive(lr, "lr"))
 
     def _array(self, lr: Any, max_steps: int) -> Rates:
-        try:
-            rates = np.asarray(lr, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"lr is {lr!r}; expected numbers.") from error
+        rates = _numbers(lr, "lr is")
         by_step = rates if self._several else rates[None]
         if self._several and by_step.ndim == 1:
             by_step = by_step[:, None]
@@ -77,10 +75,7 @@ class Schedule:
     def _at(self, step: int) -> Rates:
         assert self._function is not None
         value = self._function(step)
-        try:
-            rate = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"lr({step}) returned {value!r}; expected a number.") from error
+        rate = np.asarray(float(value)) if type(value) in (float, int) else _numbers(value, f"lr({step}) returned")
         if rate.shape not in ((), (self._count,) if self._several else ()):
             raise ValueError(f"lr({step}) returned an array of shape {rate.shape}; expected a number.")
         if not (np.isfinite(rate) & (rate >= 0)).all():
@@ -94,3 +89,19 @@ class Schedule:
         if self._each.size == 1:
             return repr(float(self._each[0, 0]))
         return hashlib.blake2b(self._each.tobytes(), digest_size=16).hexdigest()
+
+
+def _numbers(value: Any, what: str) -> Rates:
+    """Return real numbers; text, complex numbers and truth values are not converted."""
+    try:
+        found = np.asarray(value)
+        if found.dtype == np.dtype(object) and all(isinstance(each, Real) for each in found.ravel()):
+            found = found.astype(np.float64)  # fractions, say
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{what} a {type(value).__name__} that NumPy cannot read ({error}); expected numbers."
+        ) from error
+    if found.dtype.kind not in "iuf":
+        kind = "values" if found.ndim else "a value"
+        raise TypeError(f"{what} {kind} of type {found.dtype}; expected real numbers.")
+    return found.astype(np.float64, copy=False)

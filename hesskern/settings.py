@@ -26,6 +26,8 @@ from hesskern.schedule import LearningRate, Schedule
 
 #: ``exp`` of more than this is infinite.
 _OVERFLOWS = 709.0
+#: Seconds before the loop first sees Ctrl-C, and multiply-adds per second, both roughly: it corrects itself from then on.
+_FIRST_PIECE, _MULTIPLY_ADDS = 0.02, 2.5e9
 
 StrPath = str | os.PathLike[str]
 
@@ -137,8 +139,9 @@ class Settings:
             )
             recorder = Recorder(records, own, nets[index], each)
             members.append(Member(index, descent, batches.get(seed), recorder))
-        problem = self._problem(nets, losses, seeds, schedule, name) if self._saves else {}
-        work = sum(w.size for w in reduced[0].layers.weights) * (self._largest(loss) or len(data.X)) * len(nets)
+        problem = self._problem(nets, losses, seeds, schedule, name, several) if self._saves else {}
+        work = sum(w.size for w in reduced[0].layers.weights) * (self._largest(loss) or len(data.X))
+        step = len(nets) * (backend.step_seconds + work / _MULTIPLY_ADDS) / threads
         drive = Drive(
             backend,
             members,
@@ -146,7 +149,7 @@ class Settings:
             records,
             record_every=self.record_every,
             max_steps=self.max_steps,
-            first_piece=max(1, min(4096, 50_000_000 * threads // work)),
+            first_piece=max(1, min(4096, int(_FIRST_PIECE / step))),
             scale=loss.scale,
             batch_scale=2.0 / loss.Y.shape[1] if loss.kind == "mean" else None,
             threads=threads,
@@ -197,12 +200,13 @@ class Settings:
         seeds: Sequence[int],
         schedule: Schedule,
         backend: str,
+        several: bool,
     ) -> dict[str, Any]:
         """Return what a checkpoint must agree with, by the name of the argument, as JSON holds it."""
         starts: list[Array | None] = [part for net in nets for part in (*net.weights, *net.biases)]
         return {
-            "networks": len(nets),
-            "net": checkpoint.digest(starts),
+            "number of nets": len(nets),
+            "nets" if several else "net": checkpoint.digest(starts),
             "X": checkpoint.digest([loss.X for loss in losses]),
             "Y": checkpoint.digest([loss.Y for loss in losses]),
             "kind": losses[0].kind,

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, CSRC = ROOT / "hesskern", ROOT / "csrc"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 OPTIONAL = {"torch", "numba", "matplotlib", "tqdm", "cuda"}
-TESTING = {"tests", "oracle", "problems", "conftest", "pytest", "hypothesis", "mpmath"}
+TESTING = {"tests", "pytest", "hypothesis", "mpmath"} | {
+    path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("test_")
+}
 
 
 def type_checking_only(tree):

@@ -24,6 +24,7 @@ if str(ROOT) not in sys.path:
 
 from bench import (  # noqa: E402
     closed_form,
+    loops,
     memory,
     peak,
     peers,
@@ -35,7 +36,7 @@ from bench import (  # noqa: E402
     threads,
     timing,
 )
-from bench.tasks import TASKS, spectrum  # noqa: E402
+from bench.tasks import TASKS, curvature_along, spectrum  # noqa: E402
 from hesskern.backends import cpp  # noqa: E402
 
 
@@ -96,6 +97,18 @@ def test_a_run_has_a_summary(quick, tmp_path):
     assert "from scratch: " in rows[2]
     assert "peak memory, network and spectrum: " in done.stdout
     assert len(summary.markdown(run).split("### ")) == len(TASKS) + 1
+
+
+def test_a_summary_needs_no_kind_of_target():
+    # Files of earlier runs do not say which kind a target is.
+    targets = [
+        {"target": "hesskern: at most 5 µs", "against": "", "measured": {"median": 2.5e-6}, "met": True},
+        {"target": "hesskern: at least 9 x faster than p", "against": "p", "measured": {"median": 8.0}, "met": False},
+    ]
+    ours = {"name": "hesskern", "role": "ours", "status": "timed", "seconds": [2.5e-6]}
+    problem = {"label": "size", "contestants": [ours], "targets": targets, "figures": []}
+    table = summary.markdown({"tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]})
+    assert "at most 5 µs: 2.5 µs, met<br>at least 9 x faster than p: 8, **missed** |" in table
 
 
 def test_quick_runs_judge_nothing(quick):
@@ -181,6 +194,17 @@ def test_without_torch_its_contestants_are_absent(monkeypatch):
             statuses |= {o.contestant.name: o.status for o in result.outcomes}
     assert statuses["hesskern"] == "timed"
     assert {status for name, status in statuses.items() if name.startswith("torch")} == {"absent"}
+
+
+def test_without_jax_and_numba_their_contestants_are_absent(monkeypatch):
+    for library in ("torch", "jax", "numba"):
+        monkeypatch.setattr(peers, library, lambda: None)
+    for name in ("minibatch", "ensemble", "curvature_along"):
+        for problem in TASKS[name].problems(True):
+            for other in problem.contestants:
+                needs = [library for library in ("torch", "jax", "Numba") if other.name.startswith(library)]
+                assert (other.run is None) == bool(needs), other.name
+                assert not needs or other.note == f"{needs[0].lower()} is not installed"
 
 
 def test_rounds_are_interleaved_and_enter_the_context():
@@ -338,6 +362,47 @@ def test_the_reference_gradient_is_the_derivative():
         moved[layer][index] -= 2 * step
         below, _ = problems.loss_and_gradients(X, Y, moved)
         assert (above - below) / (2 * step) == pytest.approx(gradients[layer][index], rel=1e-6)
+
+
+def test_the_reference_by_the_product_is_the_one_by_layers():
+    X, Y, weights = problems.Size(7, (3, 5, 2)).draw()
+    value, gradients = problems.loss_and_gradients(X, Y, weights)
+    by_product, others = problems.product_loss_and_gradients(X, Y, weights)
+    assert by_product == pytest.approx(value, rel=1e-14)
+    for gradient, other in zip(gradients, others, strict=True):
+        assert problems.relative_error(other, gradient) < 1e-14
+
+
+def test_references_along_a_run():
+    X, Y, weights = problems.Size(7, (3, 5, 2)).draw()
+    rate = loops.stable_rate(X, weights)
+    after = loops.trajectory(X, Y, weights, rate, [2, 5])
+    moved = weights
+    for _ in range(5):
+        gradients = problems.loss_and_gradients(X, Y, moved)[1]
+        moved = [weight - rate * gradient for weight, gradient in zip(moved, gradients, strict=True)]
+    assert problems.relative_error(after[5], problems.flat(moved)) < 1e-14
+    error = loops.error_of_change(weights, after)
+    assert error(loops.Trained(5, problems.flat(moved))) < 1e-12
+    assert error(loops.Trained(2, problems.flat(moved))) > 0.1
+
+    form = closed_form.ClosedForm(X, Y, weights)
+    near = np.random.default_rng(0).standard_normal(form.size)
+    value, vector = curvature_along.largest(form.product, near, 0.0)
+    assert value == pytest.approx(np.linalg.eigvalsh(form.matrix())[-1], rel=1e-13)
+    assert problems.relative_error(form.product(vector), value * vector) < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("size", "reduced"),
+    [
+        (problems.Size(1000, (5, 100, 5)), problems.Size(5, (5, 10, 5))),
+        (problems.Size(3, (5, 10, 5)), problems.Size(3, (5, 10, 5))),
+        (problems.Size(9, (4, 50, 40, 3, 2), "float32"), problems.Size(4, (4, 44, 40, 3, 2), "float32")),
+    ],
+)
+def test_the_reduced_size_is_the_one_where_nothing_is_wider_than_its_neighbours(size, reduced):
+    assert size.reduced == reduced
 
 
 @pytest.mark.parametrize("widths", [(3, 2), (3, 5, 2), (2, 3, 4, 2)])

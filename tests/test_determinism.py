@@ -1,0 +1,59 @@
+"""The same bits for a seed, a backend and an instruction set, whatever the number of threads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+SCRIPT = """
+import hashlib, json, sys
+import numpy as np, hesskern as hk
+name, backend, threads = map(json.loads, sys.argv[1:])
+cases = {
+    "large, full batch": ([400, 500, 300], 450, dict(lr=0.2, max_steps=4)),
+    "large, all layers reduced": ([60, 900, 50], 2000, dict(lr=0.2, max_steps=30, momentum=0.9)),
+    "large, minibatches": ([300, 400, 200], 600, dict(lr=0.1, max_steps=8, batch_size=250, momentum=0.5, nesterov=True)),
+    "deep, sharpness": ([40, 90, 70, 30], 300, dict(lr=0.1, max_steps=6, record=["loss", "sharpness"], reduce="none")),
+    "block": ([150, 300, 100], 200, dict(lr=0.1, max_steps=2, record=["loss", "condition[1.weight]"])),
+}
+found = hashlib.sha256()
+
+
+def take(*arrays):
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
+
+
+widths, samples, options = cases[name]
+rng = np.random.default_rng(5)
+X, Y = rng.standard_normal((samples, widths[0])), rng.standard_normal((samples, widths[-1]))
+for dtype in ("float64", "float32"):
+    loss = hk.SquaredLoss(X.astype(dtype), Y.astype(dtype), "mean")
+    nets = [hk.LinearNetwork.random(widths, seed=k, dtype=np.dtype(dtype).type) for k in range(2)]
+    run = hk.fit(nets[0], loss, backend=backend, **options)
+    take(run.network.flatten(), *(run.history[key] for key in sorted(run.history)))
+    assert np.isfinite(run.network.flatten()).all()
+    if backend == "cpp" and name != "block":
+        runs = hk.fit_ensemble(nets, loss, backend=backend, threads=threads, **options)
+        take(*runs.weights, *(runs.history[key] for key in sorted(runs.history)))
+        assert (runs.network(0).flatten() == run.network.flatten()).all()
+print(found.hexdigest())
+"""
+
+
+@pytest.mark.parametrize("backend_name", ["cpp", "numpy"])
+@pytest.mark.parametrize(
+    "name",
+    ["large, full batch", "large, all layers reduced", "large, minibatches", "deep, sharpness", "block"],
+)
+def test_threads_of_blas_and_of_the_ensemble(python, name, backend_name):
+    if backend_name == "numpy" and name == "deep, sharpness":
+        pytest.skip("dense eigenproblems of a size that takes minutes")
+    digests = set()
+    for blas, threads in (("1", 1), ("2", 2), ("4", 3), ("1", 2)):
+        variables = {f"{library}_NUM_THREADS": blas for library in ("OPENBLAS", "OMP", "MKL")}
+        done = python(SCRIPT, json.dumps(name), json.dumps(backend_name), json.dumps(threads), **variables)
+        assert done.returncode == 0, done.stderr
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
