@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hesskern import __version__, cli, demo
+from hesskern import __version__, _command, cli, demo
 from hesskern.backends import names
 
 
@@ -218,11 +218,11 @@ def test_ctrl_c_while_the_kernel_trains():
 
 
 def test_progress_goes_to_a_terminal_only(capsys, monkeypatch):
-    cli._say("loading PyTorch")
+    _command.say("loading PyTorch")
     assert capsys.readouterr().err == ""
     terminal, other = pty.openpty()
     with os.fdopen(other, "w") as stderr:
-        monkeypatch.setattr(cli, "sys", SimpleNamespace(stderr=stderr))
-        cli._say("loading PyTorch")
+        monkeypatch.setattr(_command, "sys", SimpleNamespace(stderr=stderr))
+        _command.say("loading PyTorch")
         assert os.read(terminal, 100) == b"hesskern: loading PyTorch ...\r\n"
     os.close(terminal)
