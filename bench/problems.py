@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +29,13 @@ class Size:
         """How a table calls it."""
         short = "" if self.dtype == "float64" else f", {self.dtype}"
         return f"N = {self.samples}, {'-'.join(map(str, self.widths))}{short}"
+
+    @property
+    def reduced(self) -> Size:
+        """At most i samples, and no hidden layer wider than its two neighbours together: the same training."""
+        m = self.widths  # of two neighbours at most one is too wide, and the other stays as it is when that one is cut
+        hidden = [min(m[k], m[k - 1] + m[k + 1]) for k in range(1, len(m) - 1)]
+        return replace(self, samples=min(self.samples, m[0]), widths=(m[0], *hidden, m[-1]))
 
     def draw(self) -> tuple[Array, Array, list[Array]]:
         """Return X, Y and weights of variance 1/in, always the same ones."""
@@ -89,6 +96,14 @@ def loss_and_gradients(X: Array, Y: Array, weights: Sequence[Array]) -> tuple[fl
         if layer > 0:
             delta = delta @ weights[layer]
     return loss, gradients[::-1]
+
+
+def product_loss_and_gradients(X: Array, Y: Array, weights: Sequence[Array]) -> tuple[float, list[Array]]:
+    """Return the same for two layers by the product of the weights: far less work where there are many samples."""
+    first, second = weights
+    E = X @ (second @ first).T - Y
+    G = E.T @ X
+    return 0.5 * float(np.vdot(E, E)), [second.T @ G, G @ first.T]
 
 
 def flat(arrays: Sequence[Array]) -> Array:

@@ -56,7 +56,8 @@ def _targets(problem: dict[str, Any]) -> Iterator[str]:
             yield f"{words}: not measured"
             continue
         value = measured["median"]
-        shown = seconds_words(value) if target["kind"] == "seconds" else digits(value)
+        # What is compared with nothing has a bound in seconds; older files say so in no other way.
+        shown = digits(value) if target["against"] else seconds_words(value)
         yield f"{words}: {shown}, {'met' if target['met'] else '**missed**'}"
 
 
