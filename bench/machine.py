@@ -17,7 +17,7 @@ import hesskern as hk
 from bench import peers
 from bench.__main__ import PINNED
 
-LIBRARIES = ("numpy", "scipy", "torch", "pybind11")
+LIBRARIES = ("numpy", "scipy", "torch", "jax", "numba", "pybind11")
 
 
 def describe() -> dict[str, Any]:
@@ -39,7 +39,9 @@ def describe() -> dict[str, Any]:
             if pool["user_api"] == "blas"
         ],
         "torch_threads": None if torch is None else torch.get_num_threads(),
-        "environment": {name: os.environ.get(name) for name in (*PINNED, "HESSKERN_ISA", "HESSKERN_BACKEND")},
+        "environment": {
+            name: os.environ.get(name) for name in (*PINNED, *peers.ONE_THREAD, "HESSKERN_ISA", "HESSKERN_BACKEND")
+        },
         "load_average": {"start": load()},
         "revision": revision(),
     }

@@ -35,8 +35,9 @@ def digest(arrays: Sequence[Array | None]) -> str:
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """Return the path if a checkpoint can be written there: better to know now than after hours."""
     found = Path(checks.path(path, "checkpoint"))
-    if found.is_dir() or not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
-        what = "is a folder" if found.is_dir() else "is in a folder that does not exist or cannot be written to"
+    irregular = os.path.lexists(found) and not found.is_file()  # replacing a device would remove it
+    if irregular or not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
+        what = "is no ordinary file" if irregular else "is in a folder that does not exist or cannot be written to"
         raise ValueError(f"checkpoint is {os.fspath(path)!r}, which {what}; expected the name of a file to write.")
     return found
 

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that is looked at between two pieces of work, not an exception that may come between any two lines."""
+"""Ctrl-C as a wish, looked at between two pieces of work, not an exception that may come between any two lines."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from hesskern.factors import Matrix
 from hesskern.network import LinearNetwork
 from hesskern.width import PlainLayers, reducible
 
-#: A stack of lower rank has a pivot of the size of rounding errors, whatever the order of its rows; times its condition.
+#: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
 _SUSPICIOUS = 1e-8
 
 

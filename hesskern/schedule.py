@@ -38,7 +38,7 @@ class Schedule:
         self._several = networks is not None
         if callable(lr):
             self._function = lr
-        elif isinstance(lr, list | tuple) or getattr(lr, "ndim", 0):
+        elif isinstance(lr, list | tuple) or np.ndim(lr) > 0:
             self._each = self._array(lr, max_steps)
         else:
             self._each = np.full((1, 1), checks.positive(lr, "lr"))

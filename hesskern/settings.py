@@ -26,7 +26,7 @@ from hesskern.schedule import LearningRate, Schedule
 
 #: ``exp`` of more than this is infinite.
 _OVERFLOWS = 709.0
-#: Seconds before the loop first sees Ctrl-C, and multiply-adds per second, both roughly: it corrects itself from then on.
+#: Seconds before the loop first sees Ctrl-C, and multiply-adds per second, both roughly: it corrects itself later.
 _FIRST_PIECE, _MULTIPLY_ADDS = 0.02, 2.5e9
 
 StrPath = str | os.PathLike[str]

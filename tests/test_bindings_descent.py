@@ -79,7 +79,7 @@ def test_fields_of_a_job(field, how):
 def test_batches_that_are_none(order, ends):
     one, some = descent(**BATCHES), batches()
     some[2:4] = np.array(order), np.array(ends)
-    with pytest.raises(ValueError, match="order|ends"):
+    with pytest.raises(ValueError, match=r"order|ends"):
         _core.advance([one], [some], 1)
     assert untouched(one)
 

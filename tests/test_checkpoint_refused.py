@@ -222,6 +222,17 @@ def test_a_folder_that_is_not_there_is_found_before_training(tmp_path):
         )  # fmt: skip
 
 
+def test_what_is_not_a_file_is_never_replaced(tmp_path):
+    problem = given()
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "nowhere")
+    for path in (pipe, link):
+        with pytest.raises(ValueError, match=rf"\bcheckpoint\b.*{path.name}.*no ordinary file"):
+            hk.fit(problem.network(), problem.loss(), checkpoint=path, **BASE)
+    assert pipe.is_fifo() and link.is_symlink()
+
+
 def test_refused_files_are_left_as_they_are(tmp_path):
     path = written(tmp_path)
     before = path.read_bytes()

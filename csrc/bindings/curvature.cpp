@@ -133,7 +133,11 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
         const Buffer<double> scratch = make_buffer<double>(kernels().product_svd_scratch(chain));
         kernels().product_svd(chain, target, &spectrum, scratch.get());
     }
-    if (!spectrum.converged) throw std::runtime_error("the Jacobi iteration for the singular values did not converge");
+    if (!spectrum.converged) {
+        py::set_error(py::module_::import("numpy.linalg").attr("LinAlgError"),
+                      "the Jacobi iteration for the singular values did not converge");
+        throw py::error_already_set();
+    }
     return py::make_tuple(values, spectrum.rank, spectrum.kept, spectrum.dropped, spectrum.amplification);
 }
 

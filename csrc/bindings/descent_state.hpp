@@ -110,8 +110,14 @@ class DescentMemory {
     }
     DescentSaved save() const {
         const EigenSearch<T> &search = curvature_.search;
-        return {state_.steps, search.looked_at, curvature_.leak.last_step, state_.target, search.rest, search.drift,
-                growth_,      rate_};
+        return {state_.steps,
+                search.looked_at,
+                curvature_.leak.last_step,
+                state_.target,
+                search.rest,
+                search.drift,
+                growth_,
+                rate_};
     }
 
     // Null: left as it is. `search` holds what read_search wrote.
@@ -177,8 +183,8 @@ class DescentMemory {
             to_ = layer_[0];
             T *const images = vectors_.get() + capacity * layout_.count();
             T *const probe = images + capacity * layout_.count();
-            curvature_.search = {vectors_.get(), images, capacity, 0,     small_.get(), from_.data(),
-                                 to_.data(),     probe,  false,    -1, 0,            0};
+            curvature_.search = {vectors_.get(), images, capacity, 0, small_.get(), from_.data(), to_.data(), probe,
+                                 false,          -1,     0,        0};
         }
         problem_.curvature = &curvature_;
     }

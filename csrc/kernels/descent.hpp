@@ -87,10 +87,10 @@ inline void observe(const Blas<T> &blas, const DescentProblem<T> &problem, index
     const bool sharpness_wanted = job.sharpness && step % problem.every == 0;
     if (sharpness_wanted) look_at(blas, net, problem.data, problem.scale, curvature);
     if (job.sharpness)
-        job.sharpness[k] = sharpness_wanted ? largest_eigenvalue(blas, curvature.hessian, problem.parameters[step & 1],
-                                                                 problem.count, problem.rule.decay, step,
-                                                                 curvature.search)
-                                            : __builtin_nan("");
+        job.sharpness[k] = sharpness_wanted
+                               ? largest_eigenvalue(blas, curvature.hessian, problem.parameters[step & 1],
+                                                    problem.count, problem.rule.decay, step, curvature.search)
+                               : __builtin_nan("");
     if (leak_is_due(curvature.leak, step)) {
         // What multiplies the rounding errors of this step is the residual of its own batch.
         if (!sharpness_wanted || !whole) look_at(blas, net, batch, scale, curvature);

@@ -83,7 +83,9 @@ inline index pivoted_qr(double *a, index stride, index m, index n, index *pivot,
 inline bool jacobi(double *a, index stride, index m, index n, double *values) {
     constexpr double unit = 1.1102230246251565e-16;
     constexpr int most_sweeps = 60;
-    const double tolerance = unit * square_root(double(m));
+    // Columns that were just made orthogonal are so up to the rounding of their entries (2 units of the cosine each
+    // way) and of the dot product (about sqrt(m)): asking for more could rotate for ever.
+    const double tolerance = unit * (4 + square_root(double(m)));
     bool rotated = true;
     for (int sweep = 0; rotated && sweep < most_sweeps; ++sweep) {
         rotated = false;

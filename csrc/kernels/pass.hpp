@@ -155,8 +155,8 @@ inline Total<T> squared_norm(const T *values, index count) {
     return total;
 }
 
-// Every piece belongs to one layer for good, whatever the number of samples: rows of different lengths in one place would
-// leave something in each other's padding, which has to stay zero.
+// Every piece belongs to one layer for good, whatever the number of samples: rows of different lengths in one place
+// would leave something in each other's padding, which has to stay zero.
 template <class T>
 struct PassMemory {
     index rows;     // that there is room for

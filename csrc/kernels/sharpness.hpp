@@ -2,14 +2,14 @@
 //
 // Rayleigh-Ritz on a small space that is carried from record to record: the approximate eigenvectors of the largest
 // eigenvalues. It is extended by the residual of the largest, orthogonalised against all of it, as in Lanczos's method,
-// until the eigenvalue is known to `sharpness_tolerance`: its error is at most ||r||, and about ||r||^2 over the distance
-// to the next one.
+// until the eigenvalue is known to `sharpness_tolerance`: its error is at most ||r||, and about ||r||^2 over the
+// distance to the next one.
 //
 // An eigenvector that is followed says nothing of others that overtake it. So now and then the search looks around:
 // Lanczos steps from a random direction, until what they leave out cannot reach the largest eigenvalue. That bounds all
 // the others, and holds for as long as the Hessian's change since then is less than their distance from the largest.
-// The change is seen in the image of one fixed random vector z: ||dH z|| is ||dH||_F times the size of an entry of z, on
-// average; `sharpness_doubt` is for the times it is less.
+// The change is seen in the image of one fixed random vector z: ||dH z|| is ||dH||_F times the size of an entry of z,
+// on average; `sharpness_doubt` is for the times it is less.
 #pragma once
 
 #include "kernels/descent_problem.hpp"
@@ -22,8 +22,8 @@ inline constexpr double sharpness_tolerance = 1e-12;
 inline constexpr index sharpness_kept = 3;
 inline constexpr index sharpness_restart = 8;  // vectors that a full space is cut down to
 inline constexpr int sharpness_most_products = 5000;
-inline constexpr index sharpness_steps = 3;     // Krylov steps before the first small eigenproblem
-inline constexpr double sharpness_doubt = 30;   // what is missed where dH has one direction: 3 in 100
+inline constexpr index sharpness_steps = 3;      // Krylov steps before the first small eigenproblem
+inline constexpr double sharpness_doubt = 30;    // what is missed where dH has one direction: 3 in 100
 inline constexpr double sharpness_close = 1e-8;  // relative distance at which others on top are found one by one
 
 template <class T>
