@@ -32,6 +32,15 @@ def test_the_example_prints_what_the_readme_says(tmp_path):
         assert float(ours) == pytest.approx(float(theirs), rel=0.5 if abs(float(theirs)) < 1e-8 else AGREE)
 
 
+def test_the_other_examples_run_after_the_first(tmp_path):
+    script = tmp_path / "examples.py"
+    script.write_text("\n".join(blocks("python")) + 'print(run, runs.history["sharpness"].shape)', encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Run(max_steps after 20000 steps")
+    assert done.stdout.endswith("(64, 500)\n")
+
+
 def test_local_links_lead_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
