@@ -38,6 +38,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     irregular = os.path.lexists(found) and not found.is_file()  # replacing a device would remove it
     if irregular or not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
         what = "is no ordinary file" if irregular else "is in a folder that does not exist or cannot be written to"
+        what = "is a folder" if found.is_dir() else what
         raise ValueError(f"checkpoint is {os.fspath(path)!r}, which {what}; expected the name of a file to write.")
     return found
 
