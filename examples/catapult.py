@@ -4,8 +4,9 @@
 
 The 5-100-5 network of `hesskern.datasets.two_layer_case`, trained with multiples of 1/λ_max, λ_max being the sharpness
 at the start. Below 2/λ_max the loss falls at every step and the sharpness hardly changes. Beyond it the loss climbs,
-the sharpness comes down, and once it stays below 2/lr the loss falls at every step. In theory (Lewkowycz et al. 2020, one sample and a wide
-network) that works up to 4/λ_max; here a little further, and the case's own rate is close to the limit.
+the sharpness comes down, and once it stays below 2/lr the loss falls at every step. In theory (Lewkowycz et al. 2020,
+one sample and a wide network) that works up to 4/λ_max; here a little further, and the case's own rate is close to the
+limit.
 """
 
 import sys

@@ -123,7 +123,7 @@ def fit_ensemble(
     >>> import hesskern as hk
     >>> case = hk.datasets.two_layer_case()
     >>> nets = [hk.LinearNetwork.random([5, 100, 5], seed=seed) for seed in range(4)]
-    >>> runs = hk.fit_ensemble(nets, hk.SquaredLoss(case.X, case.Y), lr=[1e-3, 2e-3, 3e-3, 1e3], max_steps=50)
+    >>> runs = hk.fit_ensemble(nets, hk.SquaredLoss(case.X, case.Y), lr=[1e-4, 2e-4, 3e-4, 1e3], max_steps=50)
     >>> [str(status) for status in runs.status]
     ['max_steps', 'max_steps', 'max_steps', 'diverged']
     >>> runs.weights[0].shape, runs.history["loss"].shape

@@ -13,7 +13,7 @@ name, backend, threads = map(json.loads, sys.argv[1:])
 cases = {
     "large, full batch": ([400, 500, 300], 450, dict(lr=0.2, max_steps=4)),
     "large, all layers reduced": ([60, 900, 50], 2000, dict(lr=0.2, max_steps=30, momentum=0.9)),
-    "large, minibatches": ([300, 400, 200], 600, dict(lr=0.1, max_steps=8, batch_size=250, nesterov=True, momentum=0.5)),
+    "large, batches": ([300, 400, 200], 600, dict(lr=0.1, max_steps=8, batch_size=250, nesterov=True, momentum=0.5)),
     "deep, sharpness": ([40, 90, 70, 30], 300, dict(lr=0.1, max_steps=6, record=["loss", "sharpness"], reduce="none")),
     "block": ([150, 300, 100], 200, dict(lr=0.1, max_steps=2, record=["loss", "condition[1.weight]"])),
 }
@@ -45,7 +45,7 @@ print(found.hexdigest())
 @pytest.mark.parametrize("backend_name", ["cpp", "numpy"])
 @pytest.mark.parametrize(
     "name",
-    ["large, full batch", "large, all layers reduced", "large, minibatches", "deep, sharpness", "block"],
+    ["large, full batch", "large, all layers reduced", "large, batches", "deep, sharpness", "block"],
 )
 def test_threads_of_blas_and_of_the_ensemble(python, name, backend_name):
     if backend_name == "numpy" and name == "deep, sharpness":
