@@ -40,7 +40,7 @@ class SquaredLoss:
     kind : {"half_sum", "sum", "mean"}
     weight_decay : float, >= 0
     backend : str, optional
-        "cpp" or "numpy" for everything that is computed from this loss; default: see `use_backend`.
+        "cpp", "numba" or "numpy" for everything that is computed from this loss; default: see `use_backend`.
 
     Raises
     ------

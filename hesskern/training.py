@@ -115,7 +115,7 @@ def fit(
         network whose hidden layers are as wide as their neighbours together where they were wider, and lifts the result
         back: exactly the same run, in exact arithmetic. "none" trains the network on the samples as they are.
     backend : str, optional
-        "cpp" or "numpy"; default: the one of the loss, see `use_backend`.
+        "cpp", "numba" or "numpy"; default: the one of the loss, see `use_backend`.
     progress : bool
         Show a progress bar (needs tqdm, ``pip install "hesskern[progress]"``).
     checkpoint : path, optional

@@ -21,6 +21,8 @@ from hesskern.backends.protocol import Backend
 @pytest.fixture(params=backends.names())
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, chosen for the whole process while the test runs."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
     with hk.use_backend(request.param):
         yield backends.get(request.param)
 

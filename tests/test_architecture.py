@@ -76,7 +76,8 @@ def names(paths):
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-BACKENDS = [path for path in MODULES if path.parent.name == "backends" and path.stem not in ("__init__", "protocol")]
+BACKENDS = [path for path in MODULES if path.parent.name == "backends" and "\nBACKEND = " in path.read_text()]
+JITTED = [path for path in MODULES if path.parent.name == "numba"]
 
 
 def test_the_reader_sees_imports():
@@ -85,13 +86,21 @@ def test_the_reader_sees_imports():
     assert "hesskern.loss" in ours(PACKAGE / "training.py")
     assert "scipy" in packages(PACKAGE / "backends" / "cpp.py")
     assert "scipy" not in packages(PACKAGE / "backends" / "cpp.py", top_level_only=True)
-    assert len(BACKENDS) >= 2
+    assert {path.stem for path in BACKENDS} == {"cpp", "jitted", "reference"}
 
 
 @pytest.mark.parametrize("path", BACKENDS, ids=names(BACKENDS))
 def test_a_backend_imports_neither_another_nor_the_api(path):
     allowed = {"hesskern._core", "hesskern._array", "hesskern.problem", "hesskern.backends.protocol"}
+    if path.stem == "jitted":
+        allowed |= {"hesskern.backends.product_svd", *(module for module in ours(path) if "hesskern.numba." in module)}
     assert ours(path) <= allowed
+
+
+@pytest.mark.parametrize("path", JITTED, ids=names(JITTED))
+def test_jitted_code_stands_alone(path):
+    """It is a second implementation: nothing of the first, and nothing of the API, goes into it."""
+    assert all(module == "hesskern._array" or module.startswith("hesskern.numba.") for module in ours(path))
 
 
 def used_of_the_extension(path):
@@ -138,7 +147,7 @@ def test_production_code_imports_no_test(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_optional_packages_are_imported_where_they_are_used(path):
-    if path.stem in ("torch", "numba", "plot"):
+    if path.stem in ("torch", "plot", "jitted") or path in JITTED:
         pytest.skip("loaded only by those who ask for it by name")
     assert not packages(path, top_level_only=True) & OPTIONAL
 

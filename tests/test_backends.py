@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -16,7 +17,7 @@ from hesskern.problem import Data
 
 def test_names_and_default(monkeypatch):
     monkeypatch.delenv("HESSKERN_BACKEND", raising=False)
-    assert backends.names() == ("cpp", "numpy")
+    assert backends.names() == ("cpp", "numba", "numpy")
     assert backends.resolve() == "cpp"
     assert backends.get().name == "cpp"
     assert backends.get("numpy").name == "numpy"
@@ -57,10 +58,10 @@ def test_order_of_the_choices(monkeypatch):
 @pytest.mark.parametrize("name", ["fortran", "CPP", "", 3])
 def test_unknown_names_are_refused_and_change_nothing(name):
     before = backends.resolve()
-    with pytest.raises(ValueError, match=r"backend is .*expected one of 'cpp', 'numpy'"):
+    with pytest.raises(ValueError, match=r"backend is .*expected one of 'cpp', 'numba', 'numpy'"):
         hk.use_backend(name)
     assert backends.resolve() == before
-    with pytest.raises(ValueError, match=r"expected one of 'cpp', 'numpy'"):
+    with pytest.raises(ValueError, match=r"expected one of 'cpp', 'numba', 'numpy'"):
         hk.SquaredLoss(np.ones((2, 2)), np.ones((2, 1)), backend=name)
 
 
@@ -81,7 +82,7 @@ def test_the_variable_in_a_fresh_process(python):
         assert json.loads(done.stdout) == expected
     done = python(script, HESSKERN_BACKEND="cuda9")
     assert done.returncode != 0
-    assert "HESSKERN_BACKEND is 'cuda9'; expected one of 'cpp', 'numpy'" in done.stderr
+    assert "HESSKERN_BACKEND is 'cuda9'; expected one of 'cpp', 'numba', 'numpy'" in done.stderr
 
 
 def test_the_choice_is_obeyed(monkeypatch):
@@ -124,26 +125,30 @@ SIZES = [
 ]
 
 
+COMPILED = ["cpp", "numba"]
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("widths", "samples"), SIZES)
-def test_kernels_agree(dtype, widths, samples, bias):
-    cpp, reference = backends.get("cpp"), backends.get("numpy")
+@pytest.mark.parametrize("name", COMPILED)
+def test_kernels_agree(dtype, name, widths, samples, bias):
+    compiled, reference = backends.get(name), backends.get("numpy")
     problem = problems.normal(widths, samples, bias=bias)
     net = problem.network(dtype)
     X, Y = problem.X.astype(dtype), problem.Y.astype(dtype)
     column = np.random.default_rng(0).standard_normal(samples).astype(dtype)
-    tolerance = cpp.tolerance[dtype]
+    tolerance = compiled.tolerance[dtype]
 
     def same(ours, theirs):
         theirs = np.asarray(theirs)
         assert np.asarray(ours).dtype == theirs.dtype
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1.0, np.abs(theirs).max()))
 
-    same(cpp.forward(net, X), reference.forward(net, X))
+    same(compiled.forward(net, X), reference.forward(net, X))
     for data in (Data(X, None, Y, 0.0), Data(X, column, Y, 1.5)):
-        same(cpp.squared_residual(net, data), reference.squared_residual(net, data))
+        same(compiled.squared_residual(net, data), reference.squared_residual(net, data))
         for scale in (1.0, 0.375):
-            ours, theirs = cpp.gradient(net, data, scale), reference.gradient(net, data, scale)
+            ours, theirs = compiled.gradient(net, data, scale), reference.gradient(net, data, scale)
             same(ours[0], theirs[0])
             same(ours[1], theirs[1])
 
@@ -169,7 +174,7 @@ def test_descents_agree(dtype, widths, samples, rule, ensemble):
     watch = Watch(rule["every"], True, dtype == "float64" and small, tuple(range(1, len(net.weights))))
     order, ends = (np.arange(7 * batch) * 5 % samples, batch * np.arange(1, 8)) if batch else (None, None)
     seen = {}
-    for name in ("cpp", "numpy"):
+    for name in backends.names():
         backend = backends.get(name)
         data, all_samples = Data(X, column, Y, 1.5), Data(X, None, Y, 0.0) if batch else None
         options = {"scale": 0.5, "rtol": -1.0, "update": rule["update"], "watch": watch, "ensemble": ensemble}
@@ -196,23 +201,24 @@ def test_descents_agree(dtype, widths, samples, rule, ensemble):
         second.step_back()
         assert second.steps == 6
         seen[name]["before"] = second.parameters()
-    tolerance = backends.get("cpp").tolerance[dtype]
-    for key, theirs in seen["numpy"].items():
+    for name, (key, theirs) in itertools.product(COMPILED, seen["numpy"].items()):
+        tolerance = backends.get(name).tolerance[dtype]
         if theirs is not None:
             scale = np.nanmax(np.abs(theirs), initial=1.0)
             # The growth is that of norms, from a power iteration that stops at two digits.
             atol = tolerance * scale if key != "growth" else 0.05 * scale
-            np.testing.assert_allclose(seen["cpp"][key], theirs, rtol=0, atol=atol, err_msg=key)
+            np.testing.assert_allclose(seen[name][key], theirs, rtol=0, atol=atol, err_msg=f"{name} {key}")
 
 
+@pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize("seed", range(10))
-def test_singular_values_agree(seed):
-    cpp, reference = backends.get("cpp"), backends.get("numpy")
+def test_singular_values_agree(seed, name):
+    compiled, reference = backends.get(name), backends.get("numpy")
     rng = np.random.default_rng([5, seed])
     sizes = [int(k) for k in rng.integers(1, 14, int(rng.integers(2, 6)))]
     first, *weights = (rng.standard_normal(pair) for pair in zip(sizes[:-1], sizes[1:], strict=True))
     weights = [np.ascontiguousarray(weight.T) for weight in weights]
-    ours, theirs = cpp.product_svd(first, weights, 1e-14), reference.product_svd(first, weights, 1e-14)
+    ours, theirs = compiled.product_svd(first, weights, 1e-14), reference.product_svd(first, weights, 1e-14)
     count = min(sizes)
     assert ours.rank == theirs.rank == count
     product = first
@@ -222,7 +228,7 @@ def test_singular_values_agree(seed):
     np.testing.assert_allclose(ours.values[:count], expected, rtol=0, atol=1e-13 * expected[0])
     np.testing.assert_allclose(theirs.values[:count], expected, rtol=0, atol=1e-13 * expected[0])
     assert np.all(np.diff(ours.values) <= 0)
-    transposed = cpp.product_svd(first.T, [], 1e-14)
+    transposed = compiled.product_svd(first.T, [], 1e-14)
     np.testing.assert_allclose(transposed.values, np.linalg.svd(first, compute_uv=False), rtol=1e-12)
 
 

@@ -18,7 +18,7 @@ def trained(case):
     loss = hk.SquaredLoss(case.X, case.Y)
     return {
         name: hk.fit(case.network, loss, lr=case.lr, max_steps=10_000, rtol=case.rtol, backend=name)
-        for name in ("cpp", "numpy")
+        for name in ("cpp", "numba", "numpy")
     }
 
 
@@ -95,8 +95,9 @@ def test_autograd_gives_the_same_block(case, trained):
     assert np.abs(dense - block).max() <= 1e-12 * np.abs(block).max()
 
 
-def test_both_backends_walk_the_same_path(case, trained):
-    ours, reference = trained["cpp"], trained["numpy"]
+@pytest.mark.parametrize("name", ["cpp", "numba"])
+def test_backends_walk_the_same_path(trained, name):
+    ours, reference = trained[name], trained["numpy"]
     np.testing.assert_allclose(ours.network.flatten(), reference.network.flatten(), rtol=0, atol=1e-10)
     early = slice(0, 400)  # later losses are rounding squared
     np.testing.assert_allclose(ours.history["loss"][early], reference.history["loss"][early], rtol=1e-6)

@@ -254,7 +254,7 @@ def test_python_m(folder, capsys):
 def test_a_wrong_backend_in_the_environment(folder):
     done = process(*command(out="out.npz"), HESSKERN_BACKEND="nonsense")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hesskern: HESSKERN_BACKEND is 'nonsense'; expected one of 'cpp', 'numpy'.\n"
+    assert done.stderr == "hesskern: HESSKERN_BACKEND is 'nonsense'; expected one of 'cpp', 'numba', 'numpy'.\n"
     assert not (folder / "out.npz").exists()
 
 
@@ -343,7 +343,7 @@ REFUSED = [
     ({"momentum": "-1"}, "--momentum is -1.0"),
     ({"weight_decay": "-1"}, "--weight-decay is -1.0"),
     ({"nesterov": True}, "--nesterov is True, but momentum is 0"),
-    ({"backend": "fortran"}, "--backend is 'fortran'; expected one of 'cpp', 'numpy'"),
+    ({"backend": "fortran"}, "--backend is 'fortran'; expected one of 'cpp', 'numba', 'numpy'"),
 ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ print(found.hexdigest())
 """
 
 
-@pytest.mark.parametrize("backend_name", ["cpp", "numpy"])
+@pytest.mark.parametrize("backend_name", ["cpp", "numba", "numpy"])
 @pytest.mark.parametrize(
     "name",
     ["large, full batch", "large, all layers reduced", "large, batches", "deep, sharpness", "block"],

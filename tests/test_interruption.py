@@ -98,7 +98,7 @@ print(json.dumps([runs.status.tolist(), runs.steps.tolist(), same]))
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "batch_size", "threads"), [("cpp", None, 1), ("cpp", 2, 2), ("numpy", 4, None)]
+    ("backend_name", "batch_size", "threads"), [("cpp", None, 1), ("cpp", 2, 2), ("numba", 2, 2), ("numpy", 4, None)]
 )
 def test_ensembles(backend_name, batch_size, threads):
     with child(ENSEMBLE, backend_name, batch_size, threads) as process:
@@ -124,7 +124,7 @@ print(json.dumps([np.array(run.status).tolist(), np.array(run.steps).tolist()]))
 
 
 @pytest.mark.parametrize("every", [None, 10**8])
-@pytest.mark.parametrize("backend_name", ["cpp", "numpy"])
+@pytest.mark.parametrize("backend_name", ["cpp", "numba", "numpy"])
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_last_checkpoint_is_written(tmp_path, name, backend_name, every):
     path = tmp_path / "state.npz"

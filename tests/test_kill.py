@@ -33,7 +33,7 @@ def wait_for_a_write(path, process, before):
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("backend_name", ["cpp", "numpy"])
+@pytest.mark.parametrize("backend_name", ["cpp", "numba", "numpy"])
 @pytest.mark.parametrize("name", TRAININGS)
 def test_killed_at_random_moments(tmp_path, name, backend_name):
     """A checkpoint at every step or two: most moments are moments of writing."""

@@ -1,4 +1,4 @@
-"""Every method of every operator, compiled against the plain definition."""
+"""Every method of every operator, in both compiled backends against the plain definition."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def operators(problem, name, dtype="float64"):
     return found
 
 
-def both(problem, dtype="float64"):
-    ours, theirs = operators(problem, "cpp", dtype), operators(problem, "numpy", dtype)
+COMPILED = pytest.mark.parametrize("compiled", ["cpp", "numba"])
+
+
+def both(problem, compiled, dtype="float64"):
+    ours, theirs = operators(problem, compiled, dtype), operators(problem, "numpy", dtype)
     size = float(np.abs(theirs["full"].toarray()).sum(axis=0).max())
     return [(name, ours[name], theirs[name], size) for name in ours]
 
@@ -39,11 +42,12 @@ def close(found, expected, size, tolerance=1e-12):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * size)
 
 
+@COMPILED
 @pytest.mark.parametrize("seed", range(0, 300, 3))
-def test_numbers(seed):
+def test_numbers(seed, compiled):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
-    for name, ours, theirs, size in both(problem):
+    for name, ours, theirs, size in both(problem, compiled):
         assert type(ours) is type(theirs)
         P = ours.shape[0]
         V = rng.standard_normal((P, 3))
@@ -66,9 +70,10 @@ def test_numbers(seed):
                 close(*(np.sort(np.abs(value)) for value in values), size)
 
 
+@COMPILED
 @pytest.mark.parametrize("seed", range(0, 300, 3))
-def test_conditions(seed):
-    for name, ours, theirs, _ in both(problems.general(seed)):
+def test_conditions(seed, compiled):
+    for name, ours, theirs, _ in both(problems.general(seed), compiled):
         one, other = ours.condition(), theirs.condition()
         assert (one.rank, one.size, one.negative) == (other.rank, other.size, other.negative), name
         assert one.largest == pytest.approx(other.largest, rel=1e-12)
@@ -78,10 +83,11 @@ def test_conditions(seed):
             assert abs(one.smallest / other.smallest - 1) <= allowed
 
 
+@COMPILED
 @pytest.mark.parametrize("seed", range(0, 300, 7))
-def test_float32(seed):
+def test_float32(seed, compiled):
     problem = problems.general(seed)
-    for name, ours, theirs, size in both(problem, "float32"):
+    for name, ours, theirs, size in both(problem, compiled, "float32"):
         V = np.random.default_rng(seed).standard_normal((ours.shape[0], 2)).astype(np.float32)
         close(ours.toarray(), theirs.toarray(), size, 1e-5)
         close(ours @ V, theirs @ V, 5 * size, 1e-5)
@@ -92,13 +98,14 @@ def test_float32(seed):
         assert ours.condition().size == theirs.condition().size, name
 
 
+@COMPILED
 @pytest.mark.parametrize("seed", [seed for seed in range(300) if seed % 5][::5])
-def test_cross_blocks(seed):
+def test_cross_blocks(seed, compiled):
     problem = problems.general(seed)
     last = len(problem.weights) - 1
     made = [
         hk.SquaredLoss(problem.X, problem.Y, problem.kind, backend=name).hessian(problem.network())
-        for name in ("cpp", "numpy")
+        for name in (compiled, "numpy")
     ]
     for parts in (lambda H: H, lambda H: H.gauss_newton(), lambda H: H.functional()):
         ours, theirs = (parts(H).block(last, 0) for H in made)
@@ -122,10 +129,11 @@ def test_nothing_is_left_out():
     assert names - set(dir(LinearOperator)) - {"shape", "dtype"} <= tested
 
 
+@COMPILED
 @pytest.mark.parametrize("seed", range(0, 300, 9))
-def test_factors(seed):
+def test_factors(seed, compiled):
     problem = problems.general(seed)
-    for name, ours, theirs, _ in both(problem):
+    for name, ours, theirs, _ in both(problem, compiled):
         if name in ("first", "last"):
             relative(ours.output_factor, theirs.output_factor)
             relative(ours.input_factor, theirs.input_factor)

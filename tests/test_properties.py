@@ -198,9 +198,10 @@ def test_solving_undoes_multiplying(p, extra):
 def test_backends_agree(p):
     net = p.network()
     found = []
-    for name in ("cpp", "numpy"):
+    for name in ("cpp", "numba", "numpy"):
         H = hk.SquaredLoss(p.X, p.Y, p.kind, p.weight_decay, backend=name).hessian(net)
         found.append((H.toarray(), H @ vectors(H, 2), H.eigvalsh()))
     size = max(np.abs(found[0][0]).sum(axis=0).max(), 1e-300)
-    for ours, theirs in zip(*found, strict=True):
-        close(ours, theirs, 5 * size)
+    for ours in found[:-1]:
+        for mine, theirs in zip(ours, found[-1], strict=True):
+            close(mine, theirs, 5 * size)

@@ -57,8 +57,9 @@ def test_single_precision(backend, close, shape, method, number, reduce):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", ["wide with biases", "deep"])
-def test_backends_walk_the_same_path(shape, method):
-    ours, reference = (run(shape, method, 4, steps=1000, backend=name) for name in ("cpp", "numpy"))
+@pytest.mark.parametrize("compiled", ["cpp", "numba"])
+def test_backends_walk_the_same_path(shape, method, compiled):
+    ours, reference = (run(shape, method, 4, steps=1000, backend=name) for name in (compiled, "numpy"))
     relative(ours.history["weights"], reference.history["weights"], 1e-12)
     np.testing.assert_allclose(ours.history["loss"], reference.history["loss"], rtol=1e-11)
 

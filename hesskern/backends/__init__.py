@@ -9,7 +9,11 @@ from types import TracebackType
 
 from hesskern.backends.protocol import Backend
 
-_MODULES = {"cpp": "hesskern.backends.cpp", "numpy": "hesskern.backends.reference"}
+_MODULES = {
+    "cpp": "hesskern.backends.cpp",
+    "numba": "hesskern.backends.jitted",
+    "numpy": "hesskern.backends.reference",
+}
 _DEFAULT = "cpp"
 _chosen: str | None = None
 
@@ -50,12 +54,15 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
     Parameters
     ----------
     name : str or None
-        "cpp" (compiled, the default) or "numpy" (the plain definition); None goes back to HESSKERN_BACKEND or "cpp".
+        "cpp" (compiled, the default), "numba" (compiled on first use) or "numpy" (the plain definition); None goes back
+        to HESSKERN_BACKEND or "cpp".
 
     Raises
     ------
     ValueError
         If there is no such backend.
+    ImportError
+        If what it needs is not installed; the message says how to install it.
 
     Examples
     --------

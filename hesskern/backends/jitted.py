@@ -1,0 +1,309 @@
+"""The "numba" backend: the package's own jitted functions, compiled on first use for the processor at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._array import Array
+from hesskern.backends.product_svd import product_svd
+from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Stop, Update, Watch
+from hesskern.problem import Data
+
+try:
+    import numba  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"the backend 'numba' needs Numba, which cannot be imported ({error}); install it with "
+        'pip install "hesskern[numba]", or choose another backend.'
+    ) from error
+from hesskern.numba import _assembly, _descent, _hessian_product, _layout, _memory, _pass, _sharpness
+from hesskern.numba._compile import processor
+
+_STOPS: dict[int, Stop] = {
+    _descent.RUNNING: "running",
+    _descent.CONVERGED: "converged",
+    _descent.DIVERGED: "diverged",
+}
+#: Rows that go into a triangular factor at once, unless there are more columns.
+_ROWS_AT_ONCE = 8192
+
+
+def _flat(net: Layers) -> Array:
+    pieces = [part.ravel() for pair in zip(net.weights, net.biases, strict=True) for part in pair if part is not None]
+    return np.concatenate(pieces)
+
+
+def _layout_of(net: Layers) -> _layout.Layout:
+    widths = np.array([net.weights[0].shape[1], *(len(weight) for weight in net.weights)])
+    biases = np.array([bias is not None for bias in net.biases])
+    return _layout.make_layout(widths, biases, net.weights[0].itemsize)
+
+
+def _fill(layout: _layout.Layout, net: Layers, data: Data, memory: Array, at: _memory.Places) -> None:
+    """Write the parameters and the samples to their places."""
+    _layout.pack(layout, _flat(net), 0, 1, memory, at.theta, 1.0)
+    ones = np.empty(0, data.X.dtype) if data.ones is None else np.ascontiguousarray(data.ones)
+    _layout.pack_samples(layout, data.X, ones, data.Y, memory, at.x, at.y)
+
+
+def _room(layout: _layout.Layout, X: Array, product: bool) -> tuple[Array, _memory.Places]:
+    """Return memory for one pass over samples like X, and the places in it."""
+    memory = _memory.make_memory(layout, X, len(X), product, False, False, False, 0, 0)
+    return memory, _memory.places(memory, layout, len(X), product, False, False, False, 0, 0)
+
+
+def _gathered(blocks: Sequence[Block], dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.int64]]:
+    """Return the factors of all blocks one behind the other, and where each stands; see `hesskern.numba._assembly`."""
+    pieces, where, at = [], [], 0
+    for block in blocks:
+        starts = []
+        for factor in block:
+            starts.append(at)
+            if factor is not None:
+                pieces.append(factor.reshape(-1))
+                at += factor.size
+        where.append((*starts, block.U.shape[1], block.V.shape[1], block.W is not None))
+    pieces.append(np.zeros(_layout.VECTOR_BYTES // dtype.itemsize, dtype))  # the last vector may reach beyond
+    return np.concatenate(pieces), np.array(where, dtype=np.int64)
+
+
+class JittedDescent:
+    """Descent whose state is the memory that the jitted loop works on."""
+
+    def __init__(
+        self,
+        net: Layers,
+        data: Data,
+        samples: Data | None,
+        largest_batch: int,
+        rule: _descent.Rule,
+        watch: Watch,
+    ) -> None:
+        layout = self._layout = _layout_of(net)
+        self._size = int(_layout.number_of_parameters(layout))
+        count = len(watch.leak_layers)
+        self._shape = shape = _descent.Shape(
+            samples=len(data.X),
+            product=bool(_pass.product_is_cheaper(layout, largest_batch or len(data.X), True)),
+            hessian=watch.sharpness or count > 0,
+            momentum=rule.momentum != 0,
+            batch=largest_batch,
+            vectors=min(_sharpness.LARGEST_SPACE, self._size) if watch.sharpness else 0,
+        )
+        self._memory = _memory.make_memory(
+            layout, data.X, shape.samples, shape.product, shape.hessian, True, shape.momentum, shape.batch,
+            shape.vectors,
+        )  # fmt: skip
+        self._at = _descent.places_of(self._memory, layout, shape)
+        _fill(layout, net, data, self._memory, self._at)
+        _layout.pack(layout, _flat(net), 0, 1, self._memory, self._at.other, 1.0)
+        _layout.pack_mask(layout, self._memory, self._at.mask)
+        nothing = np.empty((0, 0), data.X.dtype)
+        self._samples = (nothing, nothing) if samples is None else (samples.X, samples.Y)
+        self._rule = rule
+        self._leak = _descent.Leak(np.array(watch.leak_layers, dtype=np.int64), np.zeros(count), np.zeros(count))
+        self._sharpness = True if watch.sharpness else None
+        self._counters = np.array([0, -1])
+        self._target = np.array([-1.0])
+
+    @property
+    def steps(self) -> int:
+        return int(self._counters[_descent.STEPS])
+
+    @property
+    def growth(self) -> list[float]:
+        looked = int(self._counters[_descent.LOOKED])
+        since = max(0, self.steps - looked) if looked >= 0 else 0
+        growth: list[float] = (self._leak.growth + since * self._leak.growing).tolist()
+        return growth
+
+    @property
+    def _theta(self) -> int:
+        return self._at.other if self.steps % 2 else self._at.theta
+
+    def _unpacked(self, start: int) -> Array:
+        flat = np.empty(self._size, self._memory.dtype)
+        _layout.unpack(self._layout, self._memory, start, flat, 0, 1)
+        return flat
+
+    def _pack(self, flat: Array, start: int, constant: float) -> None:
+        _layout.pack(self._layout, np.ascontiguousarray(flat), 0, 1, self._memory, start, constant)
+
+    def parameters(self) -> Array:
+        return self._unpacked(self._theta)
+
+    def step_back(self) -> None:
+        self._counters[_descent.STEPS] = max(0, self.steps - 1)
+
+    def save(self) -> dict[str, NDArray[Any]]:
+        nothing = np.empty((0, self._size), self._memory.dtype)
+        return {
+            "counters": self._counters.copy(),
+            "numbers": np.concatenate([self._target, self._leak.growth, self._leak.growing]),
+            "parameters": self.parameters(),
+            "velocity": self._unpacked(self._at.velocity) if self._shape.momentum else nothing[0:0, 0],
+            "search": self._unpacked(self._at.best)[None] if self._sharpness else nothing,
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        count = len(self._leak.layers)
+        self._counters[:] = state["counters"]
+        self._target[:] = state["numbers"][:1]
+        self._leak.growth[:] = state["numbers"][1 : 1 + count]
+        self._leak.growing[:] = state["numbers"][1 + count :]
+        self._pack(state["parameters"], self._theta, 1.0)
+        if self._shape.momentum:
+            self._pack(state["velocity"], self._at.velocity, 0.0)
+        if self._sharpness:
+            self._pack(state["search"][0], self._at.best, 0.0)
+
+    def run(self, job: Job) -> tuple[Stop, int]:
+        """Take the steps of a job."""
+        numbers, indices = np.empty(0), np.empty(0, dtype=np.int64)
+        steps = _descent.Steps(
+            job.rates,
+            job.scales,
+            indices if job.order is None else job.order,
+            indices if job.ends is None else job.ends,
+            job.losses,
+            *(numbers if each is None else each for each in (job.batch_losses, job.gradient_norms, job.sharpness)),
+        )
+        how, finite = _descent.descend(
+            self._memory, self._layout, *self._samples, self._shape, self._rule, self._leak, self._counters,
+            self._target, steps, self._sharpness,
+        )  # fmt: skip
+        return _STOPS[how], finite
+
+
+class JittedProduct:
+    """Products with the Hessian; what does not depend on the vector is kept in memory."""
+
+    def __init__(
+        self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
+    ) -> None:
+        layout, samples = _layout_of(net), len(data.X)
+        product = bool(_pass.product_is_cheaper(layout, samples, True))
+        memory = _memory.make_memory(layout, data.X, samples, product, True, False, False, 0, 0)
+        at = _memory.places(memory, layout, samples, product, True, False, False, 0, 0)
+        _fill(layout, net, data, memory, at)
+        _hessian_product.prepare(memory, layout, at, at.theta, at.x, at.y, samples, product, scale)
+        self._arguments = (memory, layout, samples, product, scale, decay, gauss_newton, functional)
+
+    def apply(self, v: Array, out: Array) -> None:
+        if v.ndim == 1:
+            _hessian_product.hessian_times(*self._arguments, v, 1, out)
+        else:
+            _hessian_product.hessian_times(*self._arguments, v.reshape(-1), v.shape[1], out.reshape(-1))
+
+
+class JittedBackend:
+    """Functions in Python, compiled by Numba."""
+
+    name = "numba"
+    instructions = processor()
+    step_seconds = 2e-7
+    tolerance = {"float64": 1e-12, "float32": 2e-4}
+
+    def forward(self, net: Layers, X: Array) -> Array:
+        layout, out = _layout_of(net), np.empty((len(X), len(net.weights[-1])), X.dtype)
+        product = bool(_pass.product_is_cheaper(layout, len(X), False))
+        memory, at = _room(layout, X, product)
+        _fill(layout, net, Data(X, None, X[:0], 0.0), memory, at)
+        _pass.predict(memory, layout, at, len(X), product, out)
+        return out
+
+    def squared_residual(self, net: Layers, data: Data) -> float:
+        return self._pass(net, data, 1.0, backward=False)[0]
+
+    def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
+        squared, flat = self._pass(net, data, scale, backward=True)
+        return squared, flat
+
+    def _pass(self, net: Layers, data: Data, scale: float, *, backward: bool) -> tuple[float, Array]:
+        layout, samples = _layout_of(net), len(data.X)
+        product = bool(_pass.product_is_cheaper(layout, samples, backward))
+        memory, at = _room(layout, data.X, product)
+        _fill(layout, net, data, memory, at)
+        squared = _pass.squared_residual(memory, layout, at, at.theta, at.x, at.y, samples, product, scale, backward)
+        flat = np.empty(_layout.number_of_parameters(layout) if backward else 0, data.X.dtype)
+        if backward:
+            _layout.unpack(layout, memory, at.gradient, flat, 0, 1)
+        return float(squared), flat
+
+    def descent(
+        self,
+        net: Layers,
+        data: Data,
+        samples: Data | None,
+        largest_batch: int,
+        *,
+        scale: float,
+        rtol: float,
+        update: Update,
+        watch: Watch,
+        ensemble: bool,
+    ) -> JittedDescent:
+        del ensemble  # each network is trained alone
+        rule = _descent.Rule(
+            scale=float(scale),
+            constant=float(scale * data.constant),
+            rtol=float(rtol),
+            momentum=float(update.momentum),
+            nesterov=bool(update.nesterov),
+            decay=float(update.decay),
+            every=int(watch.every),
+            loss=bool(watch.loss),
+        )
+        return JittedDescent(net, data, samples, largest_batch, rule, watch)
+
+    def advance(
+        self, descents: Sequence[JittedDescent], jobs: Sequence[Job], threads: int
+    ) -> list[tuple[Stop, int]]:
+        if threads == 1 or len(descents) == 1:
+            return [descent.run(job) for descent, job in zip(descents, jobs, strict=True)]
+        with ThreadPoolExecutor(min(threads, len(descents))) as pool:  # the jitted loop runs without the GIL
+            return list(pool.map(JittedDescent.run, descents, jobs))
+
+    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
+        factors, where = _gathered(blocks, out.dtype)
+        _assembly.assemble(
+            np.array(rows, dtype=np.int64),
+            np.array(columns, dtype=np.int64),
+            where.reshape(len(rows), len(columns), -1),
+            factors,
+            0,
+            len(out),
+            out.reshape(-1),
+        )
+
+    def hessian_product(
+        self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
+    ) -> JittedProduct:
+        return JittedProduct(net, data, float(scale), float(decay), gauss_newton, functional)
+
+    def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
+        columns = sum(part.shape[1] for part in parts)
+        triangle = np.zeros((0, columns))
+        step = max(_ROWS_AT_ONCE, 4 * columns)
+        for start in range(0, len(parts[0]), step):
+            some = np.concatenate([part[start : start + step] for part in parts], axis=1, dtype=np.float64)
+            triangle = np.linalg.qr(np.concatenate([triangle, some]), mode="r")
+        return np.concatenate([triangle, np.zeros((columns - len(triangle), columns))])
+
+    def product_svd(
+        self,
+        first: NDArray[np.float64],
+        weights: Sequence[NDArray[np.float64]],
+        tolerance: float,
+        *,
+        rotated: bool = False,
+    ) -> ProductSvd:
+        return product_svd(first, weights, tolerance, rotated=rotated)
+
+
+BACKEND = JittedBackend()

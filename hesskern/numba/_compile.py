@@ -1,0 +1,138 @@
+"""How the functions here are compiled, and where the compiled code is kept.
+
+Numba keeps compiled functions in files next to their source, or in the user's cache folder, or in NUMBA_CACHE_DIR. Four
+things are done differently here:
+
+- Each signature has a file of its own, named by everything the code depends on. Numba numbers the files, and two
+  processes that compile at once may give one number to two signatures.
+- That includes the text of all modules of this package: a function holds the code of those it calls.
+- A file that is cut short or changed is compiled again. Numba would stop, or run it.
+- Where nothing can be written the code is compiled anew in each process, with one warning. Numba would stop.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pickle
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from llvmlite import binding
+from numba.core import config, types
+from numba.core.caching import CompileResultCacheImpl, NullCache
+from numba.core.serialize import dumps
+
+from hesskern.numba._vectors import VECTOR_BYTES
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@functools.cache
+def _sources() -> bytes:
+    """Return a fingerprint of everything in this package that compiled code comes from."""
+    found = hashlib.sha256(f"numba {numba.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.digest()
+
+
+@functools.cache
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"compiled functions of hesskern.numba cannot be kept ({why}) and are compiled again in each process; set "
+        "NUMBA_CACHE_DIR to a folder that can be written to.",
+        stacklevel=2,
+    )
+
+
+class _Cache(NullCache):  # type: ignore[misc]
+    """The compiled signatures of one function, a file each."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def _place(self) -> CompileResultCacheImpl | None:
+        try:
+            return CompileResultCacheImpl(self._function)
+        except RuntimeError:  # no folder can be written to
+            _warn("no folder for them can be written to")
+            return None
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder, for Numba's `inspect` and its statistics."""
+        return None if self._place is None else str(self._place.locator.get_cache_path())
+
+    def _path(self, place: CompileResultCacheImpl, signature: Any, codegen: Any) -> str:
+        key = hashlib.sha256(_sources() + repr((signature, codegen.magic_tuple())).encode()).hexdigest()
+        return os.path.join(place.locator.get_cache_path(), f"{place.filename_base}.{key[:24]}.hesskern")
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled signature, or None."""
+        target_context.refresh()
+        place = self._place
+        if place is None or not _can_be_kept(sig):
+            return None
+        try:
+            with open(self._path(place, sig, target_context.codegen()), "rb") as file:
+                digest, data = file.read(32), file.read()
+            if hashlib.sha256(data).digest() != digest:
+                return None
+            return place.rebuild(target_context, pickle.loads(data))
+        except Exception:  # noqa: BLE001 - whatever is wrong with the file, the function can be compiled
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled signature."""
+        place = self._place
+        if place is None or not _can_be_kept(sig) or not place.check_cachable(data):
+            return
+        path = self._path(place, sig, data.codegen)
+        partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+        content = dumps(place.reduce(data))
+        try:
+            place.locator.ensure_cache_path()
+            with open(partial, "wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+            os.replace(partial, path)  # others see the whole file or none
+        except OSError as error:
+            Path(partial).unlink(missing_ok=True)
+            _warn(error.strerror or str(error))
+
+
+def _can_be_kept(signature: Any) -> bool:
+    """Return whether a signature means the same in another process: a function as argument does not."""
+    return not any(isinstance(kind, types.Callable | types.FunctionType) for kind in signature)
+
+
+def jit(function: Function) -> Function:
+    """Compile on first use; without the GIL, and with multiplications and additions fused where the processor can."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    dispatcher._cache = _Cache(function)
+    by_type = dispatcher.get_call_template
+
+    def get_call_template(arguments: Any, keywords: Any) -> Any:
+        """Compile once for a type: Numba compiles again for each constant that a jitted caller passes."""
+        plain = {name: types.unliteral(kind) for name, kind in keywords.items()}
+        return by_type(tuple(map(types.unliteral, arguments)), plain)
+
+    dispatcher.get_call_template = get_call_template
+    return cast(Function, dispatcher)
+
+
+def jit_inlined(function: Function) -> Function:
+    """Compile as part of each caller, for what would only hand on: Numba optimises all that a function calls again."""
+    return cast(Function, numba.njit(nogil=True, error_model="numpy", inline="always")(function))
+
+
+def processor() -> str:
+    """Return what besides the sources decides the last bits of a result: the processor compiled for, and the compiler."""
+    name = config.CPU_NAME or binding.get_host_cpu_name()
+    return f"{name}, {8 * VECTOR_BYTES} bits, numba {numba.__version__}"

@@ -1,0 +1,296 @@
+"""Weights and biases as users of jitted code hold them, to and from one flat vector.
+
+Weights are a tuple or a ``numba.typed.List`` of arrays (out, in). Biases are None, or a tuple of arrays (out,) and None,
+or a typed list, in which an empty array stands for none. Tuples are walked by their types: one array after the other,
+so that they may mix None and arrays, or memory layouts.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.core.errors import TypingError
+from numba.extending import overload
+from numpy.typing import NDArray
+
+from hesskern._array import Array
+from hesskern.numba._compile import jit
+from hesskern.numba._layout import WIDTH, Layout, make_layout
+
+#: Not strict: annotations of the implementations need not be those of the stubs.
+_overload = functools.partial(overload, jit_options={"nogil": True, "error_model": "numpy"}, strict=False)
+
+
+def _describe(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> Any:
+    """Write the widths from layer l on, and which layers have biases."""
+
+
+def _write(weights: Any, biases: Any, flat: Any, at: Any) -> Any:
+    """Write the parameters into a flat vector from `at` on."""
+
+
+def _read(flat: Any, at: Any, weights: Any, biases: Any) -> Any:
+    """Write a flat vector from `at` on into the parameters."""
+
+
+def _rest(biases: Any) -> Any:
+    """Return the biases behind the first layer's."""
+
+
+@_overload(_rest)
+def _rest_of(biases: Any) -> Any:
+    if isinstance(biases, types.BaseTuple):
+        return lambda biases: biases[1:]
+    return lambda biases: None
+
+
+def _describe_bias(biases: Any, l: Any) -> Any:
+    """Return the number of biases of a layer, 0 for none."""
+
+
+@_overload(_describe_bias)
+def _describe_bias_of(biases: Any, l: Any) -> Any:
+    if isinstance(biases, types.NoneType | types.Omitted):
+        return lambda biases, l: 0
+    if isinstance(biases, types.BaseTuple):
+        if isinstance(biases.types[0], types.NoneType):
+            return lambda biases, l: 0
+        return lambda biases, l: len(biases[0])
+    return lambda biases, l: len(biases[l])
+
+
+def _write_bias(biases: Any, l: Any, flat: Any, at: Any) -> Any:
+    """Write the biases of a layer and return where the next parameter goes."""
+
+
+@_overload(_write_bias)
+def _write_bias_of(biases: Any, l: Any, flat: Any, at: Any) -> Any:
+    if isinstance(biases, types.NoneType | types.Omitted):
+        return lambda biases, l, flat, at: at
+    if isinstance(biases, types.BaseTuple):
+        if isinstance(biases.types[0], types.NoneType):
+            return lambda biases, l, flat, at: at
+        return lambda biases, l, flat, at: _write_vector(biases[0], flat, at)
+    return lambda biases, l, flat, at: _write_vector(biases[l], flat, at)
+
+
+def _read_bias(flat: Any, at: Any, biases: Any, l: Any) -> Any:
+    """Read the biases of a layer and return where the next parameter stands."""
+
+
+@_overload(_read_bias)
+def _read_bias_of(flat: Any, at: Any, biases: Any, l: Any) -> Any:
+    if isinstance(biases, types.NoneType | types.Omitted):
+        return lambda flat, at, biases, l: at
+    if isinstance(biases, types.BaseTuple):
+        if isinstance(biases.types[0], types.NoneType):
+            return lambda flat, at, biases, l: at
+        return lambda flat, at, biases, l: _read_vector(flat, at, biases[0])
+    return lambda flat, at, biases, l: _read_vector(flat, at, biases[l])
+
+
+@jit
+def _write_vector(vector: Array, flat: Array, at: int) -> int:
+    for r in range(len(vector)):
+        flat[at + r] = vector[r]
+    return at + len(vector)
+
+
+@jit
+def _read_vector(flat: Array, at: int, vector: Array) -> int:
+    for r in range(len(vector)):
+        vector[r] = flat[at + r]
+    return at + len(vector)
+
+
+@jit
+def _write_matrix(matrix: Array, flat: Array, at: int) -> int:
+    for row in matrix:
+        at = _write_vector(row, flat, at)
+    return at
+
+
+@jit
+def _read_matrix(flat: Array, at: int, matrix: Array) -> int:
+    for row in matrix:
+        at = _read_vector(flat, at, row)
+    return at
+
+
+@jit
+def _describe_layer(weight: Array, count: int, widths: NDArray[np.int64], flags: NDArray[np.bool_], l: int) -> None:
+    if l == 0:
+        widths[0] = weight.shape[1]
+    if weight.shape[1] != widths[l] or weight.size == 0:
+        raise ValueError("weights do not follow each other: expected each as (out, in), in as out of the one before")
+    if count not in (0, weight.shape[0]):
+        raise ValueError("biases do not fit the weights: expected (out,) for each layer, None (in a list: empty) for none")
+    widths[l + 1] = weight.shape[0]
+    flags[l] = count > 0
+
+
+@_overload(_describe)
+def _describe_of(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> Any:
+    _check(weights, biases)
+    if not isinstance(weights, types.BaseTuple):
+
+        def by_list(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> None:
+            for k in range(len(weights)):
+                _describe_layer(weights[k], _describe_bias(biases, k), widths, flags, k)
+
+        return by_list
+
+    if len(weights) == 0:
+        return lambda weights, biases, widths, flags, l: None
+
+    def by_tuple(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> None:
+        _describe_layer(weights[0], _describe_bias(biases, l), widths, flags, l)
+        _describe(weights[1:], _rest(biases), widths, flags, l + 1)
+
+    return by_tuple
+
+
+@_overload(_write)
+def _write_of(weights: Any, biases: Any, flat: Any, at: Any) -> Any:
+    if not isinstance(weights, types.BaseTuple):
+
+        def by_list(weights: Any, biases: Any, flat: Any, at: Any) -> None:
+            for k in range(len(weights)):
+                at = _write_matrix(weights[k], flat, at)
+                at = _write_bias(biases, k, flat, at)
+
+        return by_list
+
+    if len(weights) == 0:
+        return lambda weights, biases, flat, at: None
+
+    def by_tuple(weights: Any, biases: Any, flat: Any, at: Any) -> None:
+        behind = _write_bias(biases, 0, flat, _write_matrix(weights[0], flat, at))
+        _write(weights[1:], _rest(biases), flat, behind)
+
+    return by_tuple
+
+
+@_overload(_read)
+def _read_of(flat: Any, at: Any, weights: Any, biases: Any) -> Any:
+    if not isinstance(weights, types.BaseTuple):
+
+        def by_list(flat: Any, at: Any, weights: Any, biases: Any) -> None:
+            for k in range(len(weights)):
+                at = _read_matrix(flat, at, weights[k])
+                at = _read_bias(flat, at, biases, k)
+
+        return by_list
+
+    if len(weights) == 0:
+        return lambda flat, at, weights, biases: None
+
+    def by_tuple(flat: Any, at: Any, weights: Any, biases: Any) -> None:
+        behind = _read_bias(flat, _read_matrix(flat, at, weights[0]), biases, 0)
+        _read(flat, behind, weights[1:], _rest(biases))
+
+    return by_tuple
+
+
+def _check(weights: Any, biases: Any) -> None:
+    """Refuse types that would compile to nonsense, or to ten pages of errors."""
+    if isinstance(weights, types.BaseTuple):
+        arrays = list(weights.types)
+    elif isinstance(weights, types.ListType | types.List):
+        arrays = [weights.dtype]
+    else:
+        raise TypingError(f"weights is {weights}; expected a tuple or a numba.typed.List of arrays (out, in)")
+    for array in arrays:
+        if not isinstance(array, types.Array) or array.ndim != 2 or array.dtype not in (types.float32, types.float64):
+            raise TypingError(f"weights holds {array}; expected arrays (out, in) of float32 or float64")
+    if isinstance(weights, types.BaseTuple) and isinstance(biases, types.BaseTuple) and len(weights) != len(biases):
+        raise TypingError(
+            f"biases has {len(biases)} entries for {len(weights)} weights; expected one for each, None for no bias"
+        )
+
+
+def _same_dtype(weights: Any, X: Any) -> Any:
+    """Refuse to mix single and double precision."""
+
+
+@_overload(_same_dtype)
+def _same_dtype_of(weights: Any, X: Any) -> Any:
+    arrays = list(weights.types) if isinstance(weights, types.BaseTuple) else [weights.dtype]
+    dtypes = {str(array.dtype) for array in (*arrays, X)}
+    if len(dtypes) > 1:
+        raise TypingError(f"the weights and data are {' and '.join(sorted(dtypes))}; expected one dtype for all of them")
+    return lambda weights, X: None
+
+
+@jit
+def layout_of(weights: Any, biases: Any, X: Array) -> Layout:
+    """Return the layout of a network that takes these inputs; ValueError if none does."""
+    _same_dtype(weights, X)
+    widths, flags = np.zeros(len(weights) + 1, np.int64), np.zeros(len(weights), np.bool_)
+    _describe(weights, biases, widths, flags, 0)
+    if len(X) == 0 or X.shape[1] != widths[0]:
+        raise ValueError("X does not fit the first weight: expected (N, in), N at least 1, samples in rows")
+    return make_layout(widths, flags, X.itemsize)
+
+
+@jit
+def check_targets(layout: Layout, weights: Any, X: Array, Y: Array) -> None:
+    """Refuse targets that do not fit."""
+    _same_dtype(weights, Y)
+    if len(Y) != len(X) or Y.shape[1] != layout[-1, WIDTH]:
+        raise ValueError("Y does not fit X and the last weight: expected (N, out), samples in rows")
+
+
+@jit
+def _number(weights: Any, biases: Any) -> int:
+    widths, flags = np.zeros(len(weights) + 1, np.int64), np.zeros(len(weights), np.bool_)
+    _describe(weights, biases, widths, flags, 0)
+    total = 0
+    for l in range(len(weights)):
+        total += widths[l + 1] * (widths[l] + (1 if flags[l] else 0))
+    return total
+
+
+@jit
+def flatten(weights: Any, biases: Any = None) -> Array:
+    """Return all parameters as one vector (P,), in `named_parameters()` order: each weight row by row, then its bias.
+
+    Parameters
+    ----------
+    weights : tuple or typed list of (out, in) arrays
+    biases : None, tuple of (out,) arrays and None, or typed list of (out,) arrays, empty for none
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> nb.flatten((np.array([[1.0, 2.0]]), np.array([[3.0]])), (None, np.array([4.0])))
+    array([1., 2., 3., 4.])
+    """
+    flat = np.empty(_number(weights, biases), weights[0].dtype)
+    _write(weights, biases, flat, 0)
+    return flat
+
+
+@jit
+def assign(weights: Any, flat: Array, biases: Any = None) -> None:
+    """Write a vector (P,) over the parameters, the inverse of `flatten`.
+
+    Raises
+    ------
+    ValueError
+        If it has another length.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> weights = np.zeros((1, 2)), np.zeros((1, 1))
+    >>> nb.assign(weights, np.array([1.0, 2.0, 3.0]))
+    >>> weights[0]
+    array([[1., 2.]])
+    """
+    if flat.ndim != 1 or len(flat) != _number(weights, biases):
+        raise ValueError("flat has the wrong length: expected one number for each parameter")
+    _read(flat, 0, weights, biases)

@@ -1,0 +1,238 @@
+"""Predictions, losses, gradients and Hessians for jitted code; the same functions work from Python.
+
+Arguments that mean the same everywhere:
+
+- `weights`: tuple or ``numba.typed.List`` of arrays (out, in), the ``nn.Linear.weight`` of each layer
+- `X` (N, i), `Y` (N, o): samples in **rows**
+- `biases`: None; or a tuple of arrays (out,) and None; or a typed list of arrays (out,), empty where a layer has none
+- `kind`: `HALF_SUM` (``‖E‖²/2``), `SUM` (``‖E‖²``) or `MEAN` (``‖E‖²/(N·o)``) of the residual ``E = prediction - Y``
+- `weight_decay`: adds ``weight_decay/2 ‖θ‖²``
+
+All arrays are of one dtype, float32 or float64, which is that of the result. Vectors of parameters are in
+`named_parameters()` order: each weight row by row, then its bias. Shapes that do not fit raise ValueError, types that do
+not fit ``numba.TypingError``; numbers are not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hesskern._array import Array
+from hesskern.numba._compile import jit, jit_inlined
+from hesskern.numba._dense import dense
+from hesskern.numba._hessian_product import hessian_times, prepare
+from hesskern.numba._layout import WIDTH, Layout, number_of_parameters, pack, pack_samples, unpack
+from hesskern.numba._memory import Places, make_memory, places
+from hesskern.numba._parameters import check_targets, flatten, layout_of
+from hesskern.numba._pass import predict, product_is_cheaper, squared_residual
+
+HALF_SUM, SUM, MEAN = range(3)
+
+
+@jit
+def scale_of(kind: int, samples: int, outputs: int) -> float:
+    """Return what the half-sum loss is multiplied by."""
+    if kind == 0:
+        return 1.0
+    if kind == 1:
+        return 2.0
+    if kind == 2:
+        return 2.0 / (samples * outputs)
+    raise ValueError("kind is not one of HALF_SUM, SUM, MEAN (0, 1, 2)")
+
+
+@jit_inlined
+def _filled(layout: Layout, weights: Any, biases: Any, X: Array, Y: Array, backward: bool,
+            hessian: bool) -> tuple[Array, Places, bool]:  # fmt: skip
+    """Return a memory with parameters and samples in it, where they are, and whether the product form is cheaper."""
+    product = product_is_cheaper(layout, len(X), backward)
+    memory = make_memory(layout, X, len(X), product, hessian, False, False, 0, 0)
+    at = places(memory, layout, len(X), product, hessian, False, False, 0, 0)
+    pack(layout, flatten(weights, biases), 0, 1, memory, at.theta, 1.0)
+    pack_samples(layout, X, np.empty(0, X.dtype), Y, memory, at.x, at.y)
+    return memory, at, product
+
+
+@jit_inlined
+def _ready(weights: Any, biases: Any, X: Array, Y: Array, backward: bool,
+           hessian: bool) -> tuple[Layout, Array, Places, bool]:  # fmt: skip
+    """Return what `_filled` does, with the layout, for data that were checked."""
+    layout = layout_of(weights, biases, X)
+    check_targets(layout, weights, X, Y)
+    memory, at, product = _filled(layout, weights, biases, X, Y, backward, hessian)
+    return layout, memory, at, product
+
+
+@jit
+def forward(weights: Any, X: Array, biases: Any = None) -> Array:
+    """Return the predictions (N, o). O(N·Σ m_l·m_{l-1}), or O(N·i·o) after multiplying the weights.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> nb.forward((np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]))
+    array([[9.]])
+    """
+    layout = layout_of(weights, biases, X)
+    out = np.empty((len(X), layout[-1, WIDTH]), X.dtype)
+    memory, at, product = _filled(layout, weights, biases, X, out[:0], False, False)
+    predict(memory, layout, at, len(X), product, out)
+    return out
+
+
+@jit
+def _decayed(flat: Array, decay: float) -> float:
+    total = 0.0
+    if decay != 0:
+        for value in flat:
+            total += np.float64(value) * np.float64(value)
+    return 0.5 * decay * total
+
+
+@jit
+def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_SUM,
+         weight_decay: float = 0.0) -> float:  # fmt: skip
+    """Return the loss, from the residual itself.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> nb.loss((np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]]))
+    0.5
+    """
+    layout, memory, at, product = _ready(weights, biases, X, Y, False, False)
+    scale = scale_of(kind, len(X), Y.shape[1])
+    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, False)
+    return 0.5 * scale * squared + _decayed(flatten(weights, biases), weight_decay)
+
+
+@jit_inlined
+def _value_and_gradient(weights: Any, X: Array, Y: Array, biases: Any, kind: int,
+                        weight_decay: float) -> tuple[float, Array]:  # fmt: skip
+    layout, memory, at, product = _ready(weights, biases, X, Y, True, False)
+    scale = scale_of(kind, len(X), Y.shape[1])
+    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, True)
+    flat = flatten(weights, biases)
+    value = 0.5 * scale * squared + _decayed(flat, weight_decay)
+    found = np.empty_like(flat)
+    unpack(layout, memory, at.gradient, found, 0, 1)
+    if weight_decay != 0:
+        found += X.dtype.type(weight_decay) * flat
+    return value, found
+
+
+@jit
+def value_and_gradient(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_SUM,
+                       weight_decay: float = 0.0) -> tuple[float, Array]:  # fmt: skip
+    """Return the loss and its gradient (P,), for the price of the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> nb.value_and_gradient((np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]]))
+    (0.5, array([3., 3., 3.]))
+    """
+    return _value_and_gradient(weights, X, Y, biases, kind, weight_decay)
+
+
+@jit
+def gradient(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_SUM,
+             weight_decay: float = 0.0) -> Array:  # fmt: skip
+    """Return the gradient (P,); `assign` and `flatten` convert between vectors and weights.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> nb.gradient((np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]]))
+    array([3., 3., 3.])
+    """
+    return _value_and_gradient(weights, X, Y, biases, kind, weight_decay)[1]
+
+
+@jit_inlined
+def _prepared(weights: Any, biases: Any, X: Array, Y: Array, kind: int) -> tuple[Layout, Array, Places, bool, float]:
+    layout, memory, at, product = _ready(weights, biases, X, Y, True, True)
+    scale = scale_of(kind, len(X), Y.shape[1])
+    prepare(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale)
+    return layout, memory, at, product, scale
+
+
+@jit
+def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: int = HALF_SUM,
+        weight_decay: float = 0.0, gauss_newton: bool = True, functional: bool = True) -> Array:  # fmt: skip
+    """Return the product of the Hessian with v, (P,) or (P, k), without the matrix.
+
+    ``H = gauss_newton + functional + weight_decay I``; False leaves out a part. Costs a few passes. The same network and
+    data for many vectors: give them as columns.
+
+    Raises
+    ------
+    ValueError
+        If v does not have P rows.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> weights, X, Y = (np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]])
+    >>> nb.hvp(weights, X, Y, np.array([1.0, 0.0, 0.0]))
+    array([ 9.,  9., 10.])
+    """
+    layout, memory, _, product, scale = _prepared(weights, biases, X, Y, kind)
+    size = number_of_parameters(layout)
+    if len(v) != size:
+        raise ValueError("v has the wrong length: expected one row for each parameter")
+    flat = np.ascontiguousarray(v).reshape(-1)
+    out = np.empty(len(flat), X.dtype)
+    hessian_times(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, flat,
+                  len(flat) // size, out)  # fmt: skip
+    return out.reshape(v.shape)
+
+
+@jit
+def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biases: Any = None, kind: int = HALF_SUM,
+                  weight_decay: float = 0.0, gauss_newton: bool = True,
+                  functional: bool = True) -> Array:  # fmt: skip
+    """Return the dense block of the Hessian with the parameters of layer `row` in rows, of layer `column` in columns.
+
+    Layers are counted from 0. Every entry is written once, O(size of the block).
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> weights, X, Y = (np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]])
+    >>> nb.block_hessian(weights, X, Y, 0, 1)
+    array([[10.],
+           [10.]])
+    """
+    if not (0 <= row < len(weights) and 0 <= column < len(weights)):
+        raise ValueError("row or column is no layer: expected numbers from 0 to the number of layers - 1")
+    layout, memory, at, product, scale = _prepared(weights, biases, X, Y, kind)
+    return dense(memory, layout, at, len(X), product, scale, weight_decay, gauss_newton, functional, row + 1, row + 2,
+                 column + 1, column + 2)  # fmt: skip
+
+
+@jit
+def full_hessian(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_SUM,
+                 weight_decay: float = 0.0, gauss_newton: bool = True,
+                 functional: bool = True) -> Array:  # fmt: skip
+    """Return the dense Hessian (P, P). Every entry is written once, O(P²).
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> weights, X, Y = (np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]])
+    >>> nb.full_hessian(weights, X, Y)
+    array([[ 9.,  9., 10.],
+           [ 9.,  9., 10.],
+           [10., 10.,  9.]])
+    """
+    layout, memory, at, product, scale = _prepared(weights, biases, X, Y, kind)
+    return dense(memory, layout, at, len(X), product, scale, weight_decay, gauss_newton, functional, 1, len(layout), 1,
+                 len(layout))  # fmt: skip

@@ -1,0 +1,257 @@
+"""Training steps, epochs and whole runs for jitted code; they change the weights in place.
+
+The update is that of ``torch.optim.SGD``: with g the gradient of the loss (weight decay included), ``θ ← θ - lr g``; with
+momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov` ``θ ← θ - lr (g + momentum v)``. Arguments mean what they
+mean in `hesskern.numba.curvature`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+from numpy.typing import NDArray
+
+from hesskern._array import Array
+from hesskern.numba._compile import jit, jit_inlined
+from hesskern.numba._descent import gather, squared_norm, update
+from hesskern.numba._layout import START, Layout, pack, pack_mask, pack_samples, unpack
+from hesskern.numba._memory import Places, make_memory, places
+from hesskern.numba._parameters import assign, check_targets, flatten, layout_of
+from hesskern.numba._pass import product_is_cheaper, squared_residual
+from hesskern.numba.curvature import HALF_SUM, scale_of
+
+MAX_STEPS, CONVERGED, DIVERGED, STOPPED = range(4)
+
+
+def _velocity(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
+    """Return the velocity that a step starts from."""
+
+
+@overload(_velocity, jit_options={"nogil": True}, strict=False)
+def _velocity_of(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
+    if isinstance(velocity, types.NoneType | types.Omitted):
+
+        def without(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
+            if momentum != 0:
+                raise ValueError("velocity is missing: expected an array (P,), zeros before the first step")
+            return flat
+
+        return without
+
+    def given(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
+        if velocity.ndim != 1 or len(velocity) != len(flat):
+            raise ValueError("velocity has the wrong length: expected one number for each parameter")
+        return velocity
+
+    return given
+
+
+@jit_inlined
+def _started(weights: Any, biases: Any, X: Array, Y: Array, velocity: Any, momentum: float, nesterov: bool,
+             batch: int) -> tuple[Layout, Array, Places, bool, Array, Array]:  # fmt: skip
+    """Return a memory for a descent with everything in it: with the parameters and the velocity, flat."""
+    layout = layout_of(weights, biases, X)
+    check_targets(layout, weights, X, Y)
+    if nesterov and momentum == 0:
+        raise ValueError("nesterov is True, but momentum is 0: expected momentum > 0")
+    flat = flatten(weights, biases)
+    moving = _velocity(velocity, momentum, layout, flat)
+    samples = 1 if batch > 0 else len(X)
+    product = product_is_cheaper(layout, batch if batch > 0 else samples, True)
+    memory = make_memory(layout, X, samples, product, False, True, momentum != 0, batch, 0)
+    at = places(memory, layout, samples, product, False, True, momentum != 0, batch, 0)
+    pack(layout, flat, 0, 1, memory, at.theta, 1.0)
+    pack(layout, flat, 0, 1, memory, at.other, 1.0)
+    pack_mask(layout, memory, at.mask)
+    if momentum != 0:
+        pack(layout, moving, 0, 1, memory, at.velocity, 0.0)
+    if batch == 0:
+        pack_samples(layout, X, np.empty(0, X.dtype), Y, memory, at.x, at.y)
+    return layout, memory, at, product, flat, moving
+
+
+@jit
+def gd_step(weights: Any, X: Array, Y: Array, lr: float, biases: Any = None, kind: int = HALF_SUM,
+            weight_decay: float = 0.0, momentum: float = 0.0, nesterov: bool = False,
+            velocity: Any = None) -> float:  # fmt: skip
+    """Take one step on all samples, in place, and return the loss before it.
+
+    Parameters
+    ----------
+    lr : float
+    velocity : (P,) array
+        Needed with momentum, changed in place; zeros before the first step.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> weights = np.array([[1.0, 2.0]]), np.array([[3.0]])
+    >>> X, Y = np.array([[1.0, 1.0]]), np.array([[8.0]])
+    >>> nb.gd_step(weights, X, Y, 0.01), nb.loss(weights, X, Y) < 0.5
+    (0.5, True)
+    """
+    layout, memory, at, product, flat, moving = _started(weights, biases, X, Y, velocity, momentum, nesterov, 0)
+    scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
+    found = 0.5 * scale * squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, True)
+    if weight_decay != 0:
+        found += 0.5 * weight_decay * squared_norm(memory, at.theta, at.theta, 0.0, at.mask, count)
+    update(memory, at, at.theta, at.other, count, lr, momentum, nesterov, weight_decay)
+    if momentum != 0:
+        unpack(layout, memory, at.velocity, moving, 0, 1)
+    unpack(layout, memory, at.other, flat, 0, 1)
+    assign(weights, flat, biases)
+    return found
+
+
+@jit
+def sgd_epoch(weights: Any, X: Array, Y: Array, lr: float, order: NDArray[np.int64], batch_size: int,
+              biases: Any = None, kind: int = HALF_SUM, weight_decay: float = 0.0, momentum: float = 0.0,
+              nesterov: bool = False, velocity: Any = None) -> NDArray[np.float64]:  # fmt: skip
+    """Go once through the samples in minibatches, in place, and return each batch's loss before its step.
+
+    Parameters
+    ----------
+    lr : float
+    order : (M,) int64 array
+        Samples in the order in which they are used, ``np.random.permutation(len(X))`` for instance.
+    batch_size : int, >= 1
+        The last batch may be shorter. With kind `MEAN` a batch's loss is the mean over its own samples.
+    velocity : (P,) array
+        Needed with momentum, changed in place; zeros before the first epoch.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or `order` holds a number that is no sample.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern.numba as nb
+    >>> weights = np.array([[1.0, 2.0]]), np.array([[3.0]])
+    >>> X, Y = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), np.array([[8.0], [3.0], [5.0]])
+    >>> nb.sgd_epoch(weights, X, Y, 0.01, np.arange(3), 2).round(3)
+    array([0.5  , 0.189])
+    """
+    if batch_size < 1:
+        raise ValueError("batch_size is less than 1: expected at least one sample")
+    for sample in order:
+        if not 0 <= sample < len(X):
+            raise ValueError("order holds a number that is no sample: expected numbers from 0 to N - 1")
+    largest = max(1, min(batch_size, len(order)))
+    layout, memory, at, product, flat, moving = _started(weights, biases, X, Y, velocity, momentum, nesterov, largest)
+    batches, count = (len(order) + batch_size - 1) // batch_size, layout[0, START]
+    losses = np.empty(batches)
+    for k in range(batches):
+        begin, end = k * batch_size, min((k + 1) * batch_size, len(order))
+        theta, following = (at.theta, at.other) if k % 2 == 0 else (at.other, at.theta)
+        scale = scale_of(kind, end - begin, Y.shape[1])
+        gather(memory, layout, X, Y, order, begin, end, at.batch_x, at.batch_y)
+        losses[k] = 0.5 * scale * squared_residual(memory, layout, at, theta, at.batch_x, at.batch_y, end - begin,
+                                                   product, scale, True)  # fmt: skip
+        if weight_decay != 0:
+            losses[k] += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, at.mask, count)
+        update(memory, at, theta, following, count, lr, momentum, nesterov, weight_decay)
+    if momentum != 0:
+        unpack(layout, memory, at.velocity, moving, 0, 1)
+    unpack(layout, memory, at.theta if batches % 2 == 0 else at.other, flat, 0, 1)
+    assign(weights, flat, biases)
+    return losses
+
+
+def _rate(lr: Any, step: Any, loss: Any, norm: Any) -> Any:
+    """Return the learning rate of a step."""
+
+
+@overload(_rate, jit_options={"nogil": True}, strict=False)
+def _rate_of(lr: Any, step: Any, loss: Any, norm: Any) -> Any:
+    if isinstance(lr, types.Array):
+        return lambda lr, step, loss, norm: lr[step]
+    if isinstance(lr, types.Number):
+        return lambda lr, step, loss, norm: lr
+    return lambda lr, step, loss, norm: lr(step, loss, norm)
+
+
+@jit
+def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float = -1.0, biases: Any = None,
+        kind: int = HALF_SUM, weight_decay: float = 0.0, momentum: float = 0.0, nesterov: bool = False,
+        callback: Any = None) -> tuple[int, NDArray[np.float64]]:  # fmt: skip
+    """Train on all samples, in place; return how it ended and the loss before each step.
+
+    The samples are used as they are: `hesskern.fit` reduces data and widths first.
+
+    Parameters
+    ----------
+    lr : float, (max_steps,) array, or jitted function
+        As a function it gets ``(step, loss, gradient_norm)``, the step counted from 0, and returns the rate.
+    max_steps : int
+    rtol : float
+        Converged when the loss is at most this times the first; the update of that step is still made. < 0: never.
+    callback : jitted function, optional
+        Called before every update with ``(step, loss, theta)``, theta (P,) being the parameters, not to be changed;
+        returns True to stop before the update.
+
+    Returns
+    -------
+    status : int
+        `MAX_STEPS`, `CONVERGED`, `DIVERGED` (the weights are the last whose loss was finite) or `STOPPED` (by `callback`).
+    losses : (steps,) array
+        With one entry more, of the weights that are left, after `STOPPED`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern as hk, hesskern.numba as nb
+    >>> case = hk.datasets.two_layer_case()
+    >>> weights = tuple(weight.copy() for weight in case.network.weights)
+    >>> status, losses = nb.fit(weights, case.X, case.Y, case.lr, 10_000, case.rtol)
+    >>> status == nb.CONVERGED, len(losses)
+    (True, 608)
+    """
+    layout, memory, at, product, flat, _ = _started(weights, biases, X, Y, _zeros(weights, biases), momentum, nesterov, 0)
+    scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
+    losses, status, taken, target, seen = np.empty(max_steps), MAX_STEPS, 0, -1.0, 0
+    for step in range(max_steps):
+        theta, following = (at.theta, at.other) if step % 2 == 0 else (at.other, at.theta)
+        found = 0.5 * scale * squared_residual(memory, layout, at, theta, at.x, at.y, len(X), product, scale, True)
+        if weight_decay != 0:
+            found += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, at.mask, count)
+        if not np.isfinite(found):
+            status, taken = DIVERGED, max(0, step - 1)
+            break
+        losses[step] = found
+        seen = step + 1
+        if callback is not None:
+            unpack(layout, memory, theta, flat, 0, 1)
+            if callback(step, found, flat):
+                status = STOPPED
+                break
+        norm = np.sqrt(squared_norm(memory, at.gradient, theta, weight_decay, at.mask, count))
+        update(memory, at, theta, following, count, _rate(lr, step, found, norm), momentum, nesterov, weight_decay)
+        taken = step + 1
+        if step == 0 and rtol >= 0:
+            target = rtol * found
+        if found <= target:
+            status = CONVERGED
+            break
+    unpack(layout, memory, at.theta if taken % 2 == 0 else at.other, flat, 0, 1)
+    assign(weights, flat, biases)
+    return status, losses[:seen]
+
+
+@jit_inlined
+def _zeros(weights: Any, biases: Any) -> Array:
+    flat = flatten(weights, biases)
+    flat[:] = 0
+    return flat
