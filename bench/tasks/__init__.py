@@ -16,6 +16,7 @@ from bench.tasks import (
     hvp,
     import_time,
     minibatch,
+    numba_backend,
     spectrum,
     train_case,
     training,
@@ -37,6 +38,7 @@ _MODULES = (
     condition,
     forward,
     value_and_gradient,
+    numba_backend,
     gemm,
     import_time,
 )

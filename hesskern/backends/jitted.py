@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +31,9 @@ _STOPS: dict[int, Stop] = {
     _descent.CONVERGED: "converged",
     _descent.DIVERGED: "diverged",
 }
+#: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
+_THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+_THREADS_FROM_BYTES = 16 << 20
 #: Rows that go into a triangular factor at once, unless there are more columns.
 _ROWS_AT_ONCE = 8192
 
@@ -44,17 +49,9 @@ def _layout_of(net: Layers) -> _layout.Layout:
     return _layout.make_layout(widths, biases, net.weights[0].itemsize)
 
 
-def _fill(layout: _layout.Layout, net: Layers, data: Data, memory: Array, at: _memory.Places) -> None:
-    """Write the parameters and the samples to their places."""
-    _layout.pack(layout, _flat(net), 0, 1, memory, at.theta, 1.0)
-    ones = np.empty(0, data.X.dtype) if data.ones is None else np.ascontiguousarray(data.ones)
-    _layout.pack_samples(layout, data.X, ones, data.Y, memory, at.x, at.y)
-
-
-def _room(layout: _layout.Layout, X: Array, product: bool) -> tuple[Array, _memory.Places]:
-    """Return memory for one pass over samples like X, and the places in it."""
-    memory = _memory.make_memory(layout, X, len(X), product, False, False, False, 0, 0)
-    return memory, _memory.places(memory, layout, len(X), product, False, False, False, 0, 0)
+def _ones(data: Data) -> Array:
+    """Return the column that biases multiply; empty stands for ones."""
+    return np.empty(0, data.X.dtype) if data.ones is None else np.ascontiguousarray(data.ones)
 
 
 def _gathered(blocks: Sequence[Block], dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.int64]]:
@@ -100,8 +97,9 @@ class JittedDescent:
             shape.vectors,
         )  # fmt: skip
         self._at = _descent.places_of(self._memory, layout, shape)
-        _fill(layout, net, data, self._memory, self._at)
-        _layout.pack(layout, _flat(net), 0, 1, self._memory, self._at.other, 1.0)
+        for start in (self._at.theta, self._at.other):
+            _layout.pack(layout, _flat(net), 0, 1, self._memory, start, 1.0)
+        _layout.pack_samples(layout, data.X, _ones(data), data.Y, self._memory, self._at.x, self._at.y)
         _layout.pack_mask(layout, self._memory, self._at.mask)
         nothing = np.empty((0, 0), data.X.dtype)
         self._samples = (nothing, nothing) if samples is None else (samples.X, samples.Y)
@@ -186,13 +184,9 @@ class JittedProduct:
     def __init__(
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
-        layout, samples = _layout_of(net), len(data.X)
-        product = bool(_pass.product_is_cheaper(layout, samples, True))
-        memory = _memory.make_memory(layout, data.X, samples, product, True, False, False, 0, 0)
-        at = _memory.places(memory, layout, samples, product, True, False, False, 0, 0)
-        _fill(layout, net, data, memory, at)
-        _hessian_product.prepare(memory, layout, at, at.theta, at.x, at.y, samples, product, scale)
-        self._arguments = (memory, layout, samples, product, scale, decay, gauss_newton, functional)
+        layout = _layout_of(net)
+        memory, product = _hessian_product.prepared(layout, _flat(net), data.X, _ones(data), data.Y, scale)
+        self._arguments = (memory, layout, len(data.X), product, scale, decay, gauss_newton, functional)
 
     def apply(self, v: Array, out: Array) -> None:
         if v.ndim == 1:
@@ -210,30 +204,13 @@ class JittedBackend:
     tolerance = {"float64": 1e-12, "float32": 2e-4}
 
     def forward(self, net: Layers, X: Array) -> Array:
-        layout, out = _layout_of(net), np.empty((len(X), len(net.weights[-1])), X.dtype)
-        product = bool(_pass.product_is_cheaper(layout, len(X), False))
-        memory, at = _room(layout, X, product)
-        _fill(layout, net, Data(X, None, X[:0], 0.0), memory, at)
-        _pass.predict(memory, layout, at, len(X), product, out)
-        return out
+        return _pass.predictions(_layout_of(net), _flat(net), X)
 
     def squared_residual(self, net: Layers, data: Data) -> float:
-        return self._pass(net, data, 1.0, backward=False)[0]
+        return _pass.value_and_gradient(_layout_of(net), _flat(net), data.X, _ones(data), data.Y, 1.0, False)[0]
 
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
-        squared, flat = self._pass(net, data, scale, backward=True)
-        return squared, flat
-
-    def _pass(self, net: Layers, data: Data, scale: float, *, backward: bool) -> tuple[float, Array]:
-        layout, samples = _layout_of(net), len(data.X)
-        product = bool(_pass.product_is_cheaper(layout, samples, backward))
-        memory, at = _room(layout, data.X, product)
-        _fill(layout, net, data, memory, at)
-        squared = _pass.squared_residual(memory, layout, at, at.theta, at.x, at.y, samples, product, scale, backward)
-        flat = np.empty(_layout.number_of_parameters(layout) if backward else 0, data.X.dtype)
-        if backward:
-            _layout.unpack(layout, memory, at.gradient, flat, 0, 1)
-        return float(squared), flat
+        return _pass.value_and_gradient(_layout_of(net), _flat(net), data.X, _ones(data), data.Y, float(scale), True)
 
     def descent(
         self,
@@ -271,15 +248,17 @@ class JittedBackend:
 
     def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
         factors, where = _gathered(blocks, out.dtype)
-        _assembly.assemble(
-            np.array(rows, dtype=np.int64),
-            np.array(columns, dtype=np.int64),
-            where.reshape(len(rows), len(columns), -1),
-            factors,
-            0,
-            len(out),
-            out.reshape(-1),
-        )
+        sides = np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
+        arguments = (*sides, where.reshape(len(rows), len(columns), -1), factors)
+        flat, threads = out.reshape(-1), _THREADS if out.nbytes >= _THREADS_FROM_BYTES else 1
+        if threads == 1:
+            _assembly.assemble(*arguments, 0, len(out), flat)
+            return
+        ends = np.linspace(0, len(out), threads + 1).astype(int).tolist()
+        with ThreadPoolExecutor(threads) as pool:
+            pieces = [pool.submit(_assembly.assemble, *arguments, *piece, flat) for piece in itertools.pairwise(ends)]
+        for piece in pieces:
+            piece.result()
 
     def hessian_product(
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool

@@ -9,7 +9,7 @@ from hesskern._array import Array
 from hesskern.numba._assembly import B, BIASED, FUNCTIONAL, INNER, INNER_STRIDE, OUTER, OUTER_STRIDE, U, V, W, assemble
 from hesskern.numba._compile import jit
 from hesskern.numba._layout import BIAS, PAD, START, WIDTH, Layout
-from hesskern.numba._memory import Places, rows_of_product
+from hesskern.numba._memory import Places, places, rows_of_product
 from hesskern.numba._pass import activation, delta
 from hesskern.numba._vectors import VECTOR_BYTES
 
@@ -108,20 +108,24 @@ def _write_block(memory: Array, layout: Layout, at: Places, rows: int, product: 
                  gauss_newton: bool, functional: bool, factors: Array, end: int,
                  block: NDArray[np.int64]) -> int:  # fmt: skip
     """Write U, V, B and W of the rows of layer m and the columns of layer l; return where they end."""
-    upper, lower = max(m, l), min(m, l)
-    outer = _turned_times(_above(memory, layout, at, m), _above(memory, layout, at, l))
+    upper, lower, turned = max(m, l), min(m, l), m < l
+    outer = _turned_times(_above(memory, layout, at, upper), _above(memory, layout, at, lower))
     if not gauss_newton:
         outer[:] = 0
-    left, right = _inputs(memory, layout, at, rows, product, m), _inputs(memory, layout, at, rows, product, l)
+    left, right = _inputs(memory, layout, at, rows, product, upper), _inputs(memory, layout, at, rows, product, lower)
     if product:
         right = _times(_matrix(memory, at.gram, rows, layout[0, PAD], rows), right)  # has the scale in it
     else:
         right *= memory.dtype.type(scale)
     inner = _turned_times(left, right)
-    block[OUTER_STRIDE], block[INNER_STRIDE] = outer.shape[1], inner.shape[1]
+    if m == l:  # symmetric to the bit
+        for s in range(len(inner)):
+            for q in range(s):
+                inner[q, s] = inner[s, q]
+    block[OUTER_STRIDE], block[INNER_STRIDE] = layout[l, WIDTH], layout[l - 1, WIDTH] + layout[0, BIAS]
     block[U] = end
-    block[V] = _copy(outer, False, factors, block[U])
-    end = _copy(inner, False, factors, block[V])
+    block[V] = _copy(outer, turned, factors, block[U])
+    end = _copy(inner, turned, factors, block[V])
     block[FUNCTIONAL] = 1 if functional and m != l else 0
     if block[FUNCTIONAL]:
         between = _between(memory, layout, at, lower, upper)
@@ -130,18 +134,19 @@ def _write_block(memory: Array, layout: Layout, at: Places, rows: int, product: 
         residual = _turned_times(d, _inputs(memory, layout, at, rows, product, lower))
         # B[s,p] W[r,q] for m > l; transposed, rows and columns change places, and with them B and W.
         block[B] = end
-        block[W] = _copy(between if m > l else residual, m < l, factors, block[B])
-        end = _copy(residual if m > l else between, m < l, factors, block[W])
+        block[W] = _copy(residual if turned else between, turned, factors, block[B])
+        end = _copy(between if turned else residual, turned, factors, block[W])
     return end
 
 
 @jit
-def dense(memory: Array, layout: Layout, at: Places, samples: int, product: bool, scale: float, decay: float,
-          gauss_newton: bool, functional: bool, first: int, last: int, left: int, right: int) -> Array:  # fmt: skip
+def dense(memory: Array, layout: Layout, samples: int, product: bool, scale: float, decay: float, gauss_newton: bool,
+          functional: bool, first: int, last: int, left: int, right: int) -> Array:  # fmt: skip
     """Return the Hessian of the rows of the layers from `first` to before `last`, the columns from `left` to `right`.
 
-    After `prepare`. Layers are counted from 1.
+    `memory` is that of `prepared`. Layers are counted from 1.
     """
+    at = places(memory, layout, samples, product, True, False, False, 0, 0)
     rows = rows_of_product(layout) if product else samples
     sides = np.zeros((len(layout) - 1, 3), np.int64)
     size = 0

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from hesskern._array import Array
 from hesskern.numba._compile import jit
-from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout, pack, unpack
-from hesskern.numba._memory import Places, places, rows_of_product
-from hesskern.numba._pass import activation, backward, delta, forward, subtract
+from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout, pack, pack_samples, unpack
+from hesskern.numba._memory import Places, make_memory, places, rows_of_product
+from hesskern.numba._pass import activation, backward, delta, forward, product_is_cheaper, subtract
 from hesskern.numba._products import multiply, multiply_turned
 
 
@@ -88,3 +88,15 @@ def hessian_times(memory: Array, layout: Layout, samples: int, product: bool, sc
         factor = out.dtype.type(decay)
         for k in range(len(out)):
             out[k] += factor * v[k]
+
+
+@jit
+def prepared(layout: Layout, flat: Array, X: Array, ones: Array, Y: Array, scale: float) -> tuple[Array, bool]:
+    """Return a memory for products with the Hessian at these parameters (P,), and whether it is of the product form."""
+    product = product_is_cheaper(layout, len(X), True)
+    memory = make_memory(layout, X, len(X), product, True, False, False, 0, 0)
+    at = places(memory, layout, len(X), product, True, False, False, 0, 0)
+    pack(layout, flat, 0, 1, memory, at.theta, 1.0)
+    pack_samples(layout, X, ones, Y, memory, at.x, at.y)
+    prepare(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale)
+    return memory, product

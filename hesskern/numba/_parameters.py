@@ -218,6 +218,7 @@ def _same_dtype(weights: Any, X: Any) -> Any:
 
 @_overload(_same_dtype)
 def _same_dtype_of(weights: Any, X: Any) -> Any:
+    _check(weights, types.none)
     arrays = list(weights.types) if isinstance(weights, types.BaseTuple) else [weights.dtype]
     dtypes = {str(array.dtype) for array in (*arrays, X)}
     if len(dtypes) > 1:

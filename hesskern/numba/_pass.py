@@ -17,8 +17,8 @@ import numpy as np
 
 from hesskern._array import Array
 from hesskern.numba._compile import jit
-from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout
-from hesskern.numba._memory import Places, chunk_of, rows_of_product
+from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout, pack, pack_samples, unpack
+from hesskern.numba._memory import Places, chunk_of, make_memory, places, rows_of_product
 from hesskern.numba._products import multiply, multiply_turned
 from hesskern.numba._vectors import VECTOR_BYTES, add, load, scaled, store, times, total
 
@@ -131,9 +131,31 @@ def squared_residual(memory: Array, layout: Layout, at: Places, theta: int, x: i
 
 
 @jit
-def predict(memory: Array, layout: Layout, at: Places, samples: int, product: bool, out: Array) -> None:
-    """Write the predictions into out (N, o)."""
-    depth, chunk, rows = len(layout) - 1, chunk_of(layout, samples), rows_of_product(layout)
+def value_and_gradient(layout: Layout, flat: Array, X: Array, ones: Array, Y: Array, scale: float,
+                       wanted: bool) -> tuple[float, Array]:  # fmt: skip
+    """Return ``‖E‖²`` and, where `wanted`, the gradient (P,) of ``scale/2 ‖E‖²``; `ones` as in `pack_samples`."""
+    product = product_is_cheaper(layout, len(X), wanted)
+    memory = make_memory(layout, X, len(X), product, False, False, False, 0, 0)
+    at = places(memory, layout, len(X), product, False, False, False, 0, 0)
+    pack(layout, flat, 0, 1, memory, at.theta, 1.0)
+    pack_samples(layout, X, ones, Y, memory, at.x, at.y)
+    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, wanted)
+    gradient = np.empty(len(flat) if wanted else 0, flat.dtype)
+    if wanted:
+        unpack(layout, memory, at.gradient, gradient, 0, 1)
+    return squared, gradient
+
+
+@jit
+def predictions(layout: Layout, flat: Array, X: Array) -> Array:
+    """Return the predictions (N, o)."""
+    depth, chunk, rows, samples = len(layout) - 1, chunk_of(layout, len(X)), rows_of_product(layout), len(X)
+    product = product_is_cheaper(layout, samples, False)
+    memory = make_memory(layout, X, samples, product, False, False, False, 0, 0)
+    at = places(memory, layout, samples, product, False, False, False, 0, 0)
+    out = np.empty((samples, layout[depth, WIDTH]), X.dtype)
+    pack(layout, flat, 0, 1, memory, at.theta, 1.0)
+    pack_samples(layout, X, np.empty(0, X.dtype), out[:0], memory, at.x, at.y)
     pad, outputs = layout[0, PAD], layout[depth, PAD]
     if product:
         forward(memory, layout, at.theta, at.x, rows, True, at.z)
@@ -149,3 +171,4 @@ def predict(memory: Array, layout: Layout, at: Places, samples: int, product: bo
         for n in range(count):
             for c in range(layout[depth, WIDTH]):
                 out[start + n, c] = memory[found + n * outputs + c]
+    return out

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from hesskern._array import Array
+from hesskern.numba import _pass
 from hesskern.numba._compile import jit, jit_inlined
 from hesskern.numba._dense import dense
-from hesskern.numba._hessian_product import hessian_times, prepare
-from hesskern.numba._layout import WIDTH, Layout, number_of_parameters, pack, pack_samples, unpack
-from hesskern.numba._memory import Places, make_memory, places
+from hesskern.numba._hessian_product import hessian_times, prepared
+from hesskern.numba._layout import Layout, number_of_parameters
 from hesskern.numba._parameters import check_targets, flatten, layout_of
-from hesskern.numba._pass import predict, product_is_cheaper, squared_residual
+from hesskern.numba._pass import predictions
 
 HALF_SUM, SUM, MEAN = range(3)
 
@@ -44,25 +44,10 @@ def scale_of(kind: int, samples: int, outputs: int) -> float:
 
 
 @jit_inlined
-def _filled(layout: Layout, weights: Any, biases: Any, X: Array, Y: Array, backward: bool,
-            hessian: bool) -> tuple[Array, Places, bool]:  # fmt: skip
-    """Return a memory with parameters and samples in it, where they are, and whether the product form is cheaper."""
-    product = product_is_cheaper(layout, len(X), backward)
-    memory = make_memory(layout, X, len(X), product, hessian, False, False, 0, 0)
-    at = places(memory, layout, len(X), product, hessian, False, False, 0, 0)
-    pack(layout, flatten(weights, biases), 0, 1, memory, at.theta, 1.0)
-    pack_samples(layout, X, np.empty(0, X.dtype), Y, memory, at.x, at.y)
-    return memory, at, product
-
-
-@jit_inlined
-def _ready(weights: Any, biases: Any, X: Array, Y: Array, backward: bool,
-           hessian: bool) -> tuple[Layout, Array, Places, bool]:  # fmt: skip
-    """Return what `_filled` does, with the layout, for data that were checked."""
+def _layout(weights: Any, biases: Any, X: Array, Y: Array) -> Layout:
     layout = layout_of(weights, biases, X)
     check_targets(layout, weights, X, Y)
-    memory, at, product = _filled(layout, weights, biases, X, Y, backward, hessian)
-    return layout, memory, at, product
+    return layout
 
 
 @jit
@@ -75,11 +60,7 @@ def forward(weights: Any, X: Array, biases: Any = None) -> Array:
     >>> nb.forward((np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]))
     array([[9.]])
     """
-    layout = layout_of(weights, biases, X)
-    out = np.empty((len(X), layout[-1, WIDTH]), X.dtype)
-    memory, at, product = _filled(layout, weights, biases, X, out[:0], False, False)
-    predict(memory, layout, at, len(X), product, out)
-    return out
+    return predictions(layout_of(weights, biases, X), flatten(weights, biases), X)
 
 
 @jit
@@ -102,22 +83,17 @@ def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_
     >>> nb.loss((np.array([[1.0, 2.0]]), np.array([[3.0]])), np.array([[1.0, 1.0]]), np.array([[8.0]]))
     0.5
     """
-    layout, memory, at, product = _ready(weights, biases, X, Y, False, False)
-    scale = scale_of(kind, len(X), Y.shape[1])
-    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, False)
-    return 0.5 * scale * squared + _decayed(flatten(weights, biases), weight_decay)
+    layout, flat, scale = _layout(weights, biases, X, Y), flatten(weights, biases), scale_of(kind, len(X), Y.shape[1])
+    squared = _pass.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, False)[0]
+    return 0.5 * scale * squared + _decayed(flat, weight_decay)
 
 
 @jit_inlined
 def _value_and_gradient(weights: Any, X: Array, Y: Array, biases: Any, kind: int,
                         weight_decay: float) -> tuple[float, Array]:  # fmt: skip
-    layout, memory, at, product = _ready(weights, biases, X, Y, True, False)
-    scale = scale_of(kind, len(X), Y.shape[1])
-    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, True)
-    flat = flatten(weights, biases)
+    layout, flat, scale = _layout(weights, biases, X, Y), flatten(weights, biases), scale_of(kind, len(X), Y.shape[1])
+    squared, found = _pass.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, True)
     value = 0.5 * scale * squared + _decayed(flat, weight_decay)
-    found = np.empty_like(flat)
-    unpack(layout, memory, at.gradient, found, 0, 1)
     if weight_decay != 0:
         found += X.dtype.type(weight_decay) * flat
     return value, found
@@ -151,14 +127,6 @@ def gradient(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = H
     return _value_and_gradient(weights, X, Y, biases, kind, weight_decay)[1]
 
 
-@jit_inlined
-def _prepared(weights: Any, biases: Any, X: Array, Y: Array, kind: int) -> tuple[Layout, Array, Places, bool, float]:
-    layout, memory, at, product = _ready(weights, biases, X, Y, True, True)
-    scale = scale_of(kind, len(X), Y.shape[1])
-    prepare(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale)
-    return layout, memory, at, product, scale
-
-
 @jit
 def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: int = HALF_SUM,
         weight_decay: float = 0.0, gauss_newton: bool = True, functional: bool = True) -> Array:  # fmt: skip
@@ -179,7 +147,8 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
     >>> nb.hvp(weights, X, Y, np.array([1.0, 0.0, 0.0]))
     array([ 9.,  9., 10.])
     """
-    layout, memory, _, product, scale = _prepared(weights, biases, X, Y, kind)
+    layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
+    memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
     size = number_of_parameters(layout)
     if len(v) != size:
         raise ValueError("v has the wrong length: expected one row for each parameter")
@@ -213,8 +182,9 @@ def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biase
     """
     if not (0 <= row < len(weights) and 0 <= column < len(weights)):
         raise ValueError("row or column is no layer: expected numbers from 0 to the number of layers - 1")
-    layout, memory, at, product, scale = _prepared(weights, biases, X, Y, kind)
-    return dense(memory, layout, at, len(X), product, scale, weight_decay, gauss_newton, functional, row + 1, row + 2,
+    layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
+    memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
+    return dense(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, row + 1, row + 2,
                  column + 1, column + 2)  # fmt: skip
 
 
@@ -233,6 +203,7 @@ def full_hessian(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int
            [ 9.,  9., 10.],
            [10., 10.,  9.]])
     """
-    layout, memory, at, product, scale = _prepared(weights, biases, X, Y, kind)
-    return dense(memory, layout, at, len(X), product, scale, weight_decay, gauss_newton, functional, 1, len(layout), 1,
+    layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
+    memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
+    return dense(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, 1, len(layout), 1,
                  len(layout))  # fmt: skip
