@@ -2,10 +2,10 @@
 
     python own_loops.py [own_loops.png]
 
-Left: Polyak's step, ``lr = loss/‖g‖²``, in a jitted loop of our own, against the constant rate 1/λ_max, on the data of
-`hesskern.datasets.two_layer_case`. Right: 400 networks from random starts in a parallel loop, how many steps each needs,
-and the loss that it starts with. Printed: a run that is stopped by a function of ours, called before every step. The
-loops of this file are compiled each time it runs, which takes most of its time.
+Left: Polyak's step, ``lr = loss/‖g‖²``, in a jitted loop of our own, against the constant rate 1/λ_max, on the data
+of `hesskern.datasets.two_layer_case`. Right: 400 networks from random starts in a parallel loop, how many steps each
+needs, and the loss that it starts with. Printed: a run that is stopped by a function of ours, called before every
+step. The loops of this file are compiled each time it runs, which takes most of its time.
 """
 
 import sys
@@ -68,7 +68,9 @@ def main(path: str) -> None:
     weights = tuple(weight.copy() for weight in net.weights)
     status, losses = nb.fit(weights, case.X, case.Y, rate, STEPS, callback=grown)
     assert status == nb.STOPPED
-    print(f"the second layer has grown to 2/5 of the first after {len(losses) - 1} steps, at a loss of {losses[-1]:.4g}")
+    print(
+        f"the second layer has grown to 2/5 of the first after {len(losses) - 1} steps, at a loss of {losses[-1]:.4g}"
+    )
 
     steps, first = seeds(400, case.X, case.Y, 4e-5)
     done = steps > 0

@@ -10,6 +10,7 @@ import pytest
 from conftest import child_environment
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("numba")
 from matplotlib.image import imread
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def printed(tmp_path_factory):
             picture = tmp_path_factory.mktemp(name) / "picture.png"
             command = [sys.executable, ROOT / "examples" / f"{name}.py", picture]
             environment = child_environment(MPLCONFIGDIR=str(picture.parent), PYTHONWARNINGS="error")
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr
             assert done.stderr == ""
             made[name] = done.stdout, picture
@@ -43,7 +44,7 @@ def printed(tmp_path_factory):
 
 
 def test_these_are_the_examples():
-    assert NAMES == ["catapult", "condition_of_w2", "edge_of_stability"]
+    assert NAMES == ["catapult", "condition_of_w2", "edge_of_stability", "own_loops"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""`hesskern.numba` from Python and from jitted code: against the oracle, against torch's optimiser, on every kind of argument."""
+"""`hesskern.numba` from Python and from jitted code, against the oracle, on every kind of argument."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ CASES = [(seed, "list") for seed in range(25)] + [(seed, "tuple") for seed in (6
 @pytest.mark.parametrize(("seed", "form"), CASES)
 def test_against_exact_differences(seed, form):
     problem = problems.deep_integers(seed)
-    exact = oracle.exact(
-        problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay
-    )
+    exact = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
     weights, X, Y, options = arguments(problem, "float64", form)
     size = 1e-13 * max(1.0, np.abs(exact.hessian).sum(axis=0).max(), np.abs(exact.gradient).max())
     assert nb.loss(weights, X, Y, **options) == pytest.approx(exact.loss, rel=1e-13)
@@ -62,9 +60,7 @@ def test_against_exact_differences(seed, form):
     depth = len(problem.weights)
     for row, column in [(0, 0), (depth - 1, 0), (0, depth - 1), (depth - 1, depth - 1)]:
         block = nb.block_hessian(weights, X, Y, row, column, **options)
-        np.testing.assert_allclose(
-            block, exact.hessian[exact.layers[row], exact.layers[column]], rtol=0, atol=size
-        )
+        np.testing.assert_allclose(block, exact.hessian[exact.layers[row], exact.layers[column]], rtol=0, atol=size)
     predicted = oracle.forward(problem.weights, problem.biases, problem.X)
     np.testing.assert_allclose(nb.forward(weights, X, options["biases"]), predicted, rtol=1e-13, atol=1e-12)
 

@@ -101,7 +101,7 @@ def test_processes_that_compile_at_once(tmp_path):
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):
-    """As another user would see it: a file stands where the folder should be, so that root cannot write there either."""
+    """A file stands where the folder should be, so that root cannot write there either."""
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     script = SCRIPT.replace(

@@ -240,7 +240,7 @@ def _first_use() -> list[Figure]:
 
 def _timed(code: str, folder: str) -> float | None:
     environment = os.environ | {"NUMBA_CACHE_DIR": folder}
-    command = [sys.executable, "-c", SCRIPT.format(code)]
+    command = [sys.executable, "-P", "-c", SCRIPT.format(code)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return float(done.stdout) if done.returncode == 0 else None
 

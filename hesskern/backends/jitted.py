@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ except ImportError as error:
     ) from error
 from hesskern.numba import _assembly, _descent, _hessian_product, _layout, _memory, _pass, _sharpness
 from hesskern.numba._compile import processor
+from hesskern.numba._vectors import VECTOR_BYTES
 
 _STOPS: dict[int, Stop] = {
     _descent.RUNNING: "running",
@@ -43,10 +45,14 @@ def _flat(net: Layers) -> Array:
     return np.concatenate(pieces)
 
 
+@functools.lru_cache(maxsize=256)
+def _made(widths: tuple[int, ...], biases: tuple[bool, ...], itemsize: int) -> _layout.Layout:
+    return _layout.make_layout(np.array(widths), np.array(biases), itemsize)
+
+
 def _layout_of(net: Layers) -> _layout.Layout:
-    widths = np.array([net.weights[0].shape[1], *(len(weight) for weight in net.weights)])
-    biases = np.array([bias is not None for bias in net.biases])
-    return _layout.make_layout(widths, biases, net.weights[0].itemsize)
+    widths = (net.weights[0].shape[1], *(len(weight) for weight in net.weights))
+    return _made(widths, tuple(bias is not None for bias in net.biases), net.weights[0].itemsize)
 
 
 def _ones(data: Data) -> Array:
@@ -65,7 +71,7 @@ def _gathered(blocks: Sequence[Block], dtype: np.dtype[Any]) -> tuple[Array, NDA
                 pieces.append(factor.reshape(-1))
                 at += factor.size
         where.append((*starts, block.U.shape[1], block.V.shape[1], block.W is not None))
-    pieces.append(np.zeros(_layout.VECTOR_BYTES // dtype.itemsize, dtype))  # the last vector may reach beyond
+    pieces.append(np.zeros(VECTOR_BYTES // dtype.itemsize, dtype))  # the last vector may reach beyond
     return np.concatenate(pieces), np.array(where, dtype=np.int64)
 
 
@@ -238,9 +244,7 @@ class JittedBackend:
         )
         return JittedDescent(net, data, samples, largest_batch, rule, watch)
 
-    def advance(
-        self, descents: Sequence[JittedDescent], jobs: Sequence[Job], threads: int
-    ) -> list[tuple[Stop, int]]:
+    def advance(self, descents: Sequence[JittedDescent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
         if threads == 1 or len(descents) == 1:
             return [descent.run(job) for descent, job in zip(descents, jobs, strict=True)]
         with ThreadPoolExecutor(min(threads, len(descents))) as pool:  # the jitted loop runs without the GIL
@@ -267,11 +271,11 @@ class JittedBackend:
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         columns = sum(part.shape[1] for part in parts)
-        triangle = np.zeros((0, columns))
+        triangle: NDArray[np.float64] = np.zeros((0, columns))
         step = max(_ROWS_AT_ONCE, 4 * columns)
         for start in range(0, len(parts[0]), step):
             some = np.concatenate([part[start : start + step] for part in parts], axis=1, dtype=np.float64)
-            triangle = np.linalg.qr(np.concatenate([triangle, some]), mode="r")
+            triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, some]), mode="r"))
         return np.concatenate([triangle, np.zeros((columns - len(triangle), columns))])
 
     def product_svd(

@@ -1,9 +1,10 @@
 """Singular values and numerical rank of a product ``first W_1.T W_2.T ...`` that is never formed, by LAPACK.
 
-After Drmač (1998, SIAM J. Matrix Anal. Appl. 19, 1055). One stage takes C and W and replaces them by one factor with the
-same singular values: with D the column norms of C and ``W D = Q R P.T`` (rows sorted by size, columns pivoted),
-``C W.T = (C D^-1) P R.T Q.T``, so C becomes ``(C D^-1) P R.T`` and the next W becomes ``W_next Q``. Column scales of C and
-row scales of W, however extreme, pass through exactly. The last factor's values come from one-sided Jacobi (dgejsv).
+After Drmač (1998, SIAM J. Matrix Anal. Appl. 19, 1055). One stage takes C and W and replaces them by one factor with
+the same singular values: with D the column norms of C and ``W D = Q R P.T`` (rows sorted by size, columns pivoted),
+``C W.T = (C D^-1) P R.T Q.T``, so C becomes ``(C D^-1) P R.T`` and the next W becomes ``W_next Q``. Column scales of
+C and row scales of W, however extreme, pass through exactly. The last factor's values come from one-sided Jacobi
+(dgejsv).
 
 Every matrix travels with the magnitudes it was summed from. Ranks are decided on matrices equilibrated by these, so
 that neither scaling hides a direction nor a rounding error poses as one.

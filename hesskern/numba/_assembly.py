@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hesskern._array import Array
 from hesskern.numba._compile import jit
-from hesskern.numba._vectors import VECTOR_BYTES, fence, load, store_past_caches, write_run
+from hesskern.numba._vectors import VECTOR_BYTES, fence, load, store_past_caches, write_runs
 
 #: Bytes of a matrix from which it is written past the caches.
 _STREAM_FROM = 4 << 20
@@ -43,11 +43,9 @@ def _row(sides: NDArray[np.int64], blocks: NDArray[np.int64], m: int, factors: A
         u, v = blocks[m, l, U] + r * outer_stride, blocks[m, l, V] + s * inner_stride
         b, w = blocks[m, l, B] + s * outer_stride, blocks[m, l, W] + r * inner_stride
         if inner > 0:
-            for p in range(outer):
-                write_run(target, at + p * inner, factors, v, factors[u + p], w, factors[b + p], inner, functional)
+            write_runs(target, at, factors, v, u, w, b, outer, inner, functional)
         if sides[l, BIASED]:
-            write_run(target, at + outer * inner, factors, u, factors[v + inner], b, factors[w + inner], outer,
-                      functional)  # fmt: skip
+            write_runs(target, at + outer * inner, factors, u, v + inner, b, w + inner, 1, outer, functional)
         at += size_of(sides, l)
 
 

@@ -51,7 +51,7 @@ def _warn(why: str) -> None:
     )
 
 
-class _Cache(NullCache):  # type: ignore[misc]
+class _Cache(NullCache):
     """The compiled signatures of one function, a file each."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -86,7 +86,7 @@ class _Cache(NullCache):  # type: ignore[misc]
             if hashlib.sha256(data).digest() != digest:
                 return None
             return place.rebuild(target_context, pickle.loads(data))
-        except Exception:  # noqa: BLE001 - whatever is wrong with the file, the function can be compiled
+        except Exception:
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -133,6 +133,6 @@ def jit_inlined(function: Function) -> Function:
 
 
 def processor() -> str:
-    """Return what besides the sources decides the last bits of a result: the processor compiled for, and the compiler."""
+    """Return what besides the sources decides the last bits of a result: processor and compiler."""
     name = config.CPU_NAME or binding.get_host_cpu_name()
     return f"{name}, {8 * VECTOR_BYTES} bits, numba {numba.__version__}"

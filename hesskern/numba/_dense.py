@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._array import Array
-from hesskern.numba._assembly import B, BIASED, FUNCTIONAL, INNER, INNER_STRIDE, OUTER, OUTER_STRIDE, U, V, W, assemble
+from hesskern.numba._assembly import BIASED, FUNCTIONAL, INNER, INNER_STRIDE, OUTER, OUTER_STRIDE, B, U, V, W, assemble
 from hesskern.numba._compile import jit
 from hesskern.numba._layout import BIAS, PAD, START, WIDTH, Layout
 from hesskern.numba._memory import Places, places, rows_of_product

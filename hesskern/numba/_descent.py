@@ -1,7 +1,7 @@
 """(Stochastic) gradient descent: the update of ``torch.optim.SGD``, some steps at a time.
 
-Two buffers of parameters take turns, so that those before the last update are still there when its loss turns out not to
-be finite. A step is: losses and gradient at the present parameters, then the update.
+Two buffers of parameters take turns, so that those before the last update are still there when its loss turns out not
+to be finite. A step is: losses and gradient at the present parameters, then the update.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def update(memory: Array, at: Places, theta: int, target: int, count: int, rate:
            decay: float) -> None:  # fmt: skip
     """d = g + decay theta; v = momentum v + d; target = theta - rate (nesterov ? d + momentum v : v)."""
     number, lanes = memory.dtype.type, VECTOR_BYTES // memory.itemsize
-    down, carry, shrink, one = number(-rate), number(momentum), number(decay), number(1)
+    down, carry, shrink = number(-rate), number(momentum), number(decay)
     for k in range(0, count, lanes):
         now = load(memory, theta + k)
         step = times(add(load(memory, at.gradient + k), now, shrink), load(memory, at.mask + k))
@@ -145,13 +145,19 @@ def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: Shape, rul
         norm_wanted = recorded and len(steps.gradient_norms) > 0
         loss = np.nan
         if whole or norm_wanted or rule.rtol >= 0 or (recorded and rule.loss):
-            loss = decayed + rule.constant + 0.5 * rule.scale * squared_residual(
-                memory, layout, at, theta, at.x, at.y, samples, product, rule.scale, whole or norm_wanted)
+            loss = (
+                decayed
+                + rule.constant
+                + 0.5
+                * rule.scale
+                * squared_residual(
+                    memory, layout, at, theta, at.x, at.y, samples, product, rule.scale, whole or norm_wanted
+                )
+            )
         if len(steps.gradient_norms) > 0:
             steps.gradient_norms[k] = np.nan
             if norm_wanted:
-                steps.gradient_norms[k] = np.sqrt(
-                    squared_norm(memory, at.gradient, theta, rule.decay, at.mask, count))
+                steps.gradient_norms[k] = np.sqrt(squared_norm(memory, at.gradient, theta, rule.decay, at.mask, count))
         steps.losses[k] = used = loss
         x, y, rows, scale = at.x, at.y, samples, rule.scale
         if not whole:

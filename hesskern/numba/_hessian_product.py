@@ -1,9 +1,9 @@
 """Products with the Hessian: the gradient ``Z_{l-1}.T D_l`` differentiated once in a direction.
 
 With the direction ``(V_1 ... V_L)`` in the network's layout, ``Z'_l = Z'_{l-1} T_l + Z_{l-1} V_l`` forward,
-``D'_{l-1} = D'_l T_l.T + D_l V_l.T`` back from ``D'_L = S Z'_L``, and the product is ``Z_{l-1}.T D'_l + Z'_{l-1}.T D_l``.
-The terms with D_l are the functional part, the others the Gauss-Newton part. S is ``scale Z_0.T Z_0`` in the product
-form, else ``scale``. Nothing is done for each sample where there are more samples than inputs.
+``D'_{l-1} = D'_l T_l.T + D_l V_l.T`` back from ``D'_L = S Z'_L``, and the product is ``Z_{l-1}.T D'_l + Z'_{l-1}.T
+D_l``. The terms with D_l are the functional part, the others the Gauss-Newton part. S is ``scale Z_0.T Z_0`` in the
+product form, else ``scale``. Nothing is done for each sample where there are more samples than inputs.
 """
 
 from __future__ import annotations

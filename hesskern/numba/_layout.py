@@ -1,9 +1,9 @@
 """The layout in which networks are computed with: padded, transposed, and with the biases as one more row.
 
-Layer l is stored as ``T_l = [[W_l.T, 0], [b_l, 1]]``: activations with a last column of ones, ``[Z_{l-1} 1]``, times T_l
-are ``[Z_l 1]``, so that no product knows of biases. (Without any bias in the network that row and column are not there,
-nor is the column in the last layer.) Rows and columns are filled with zeros to whole vectors, which stay zero. All
-layers lie one behind the other; gradients, directions and velocities have the same layout.
+Layer l is stored as ``T_l = [[W_l.T, 0], [b_l, 1]]``: activations with a last column of ones, ``[Z_{l-1} 1]``, times
+T_l are ``[Z_l 1]``, so that no product knows of biases. (Without any bias in the network that row and column are not
+there, nor is the column in the last layer.) Rows and columns are filled with zeros to whole vectors, which stay zero.
+All layers lie one behind the other; gradients, directions and velocities have the same layout.
 
 A layout is an int64 array (L+1, 5): for layer l its width, its padded width, where T_l begins, whether it has a bias,
 and the sum of the padded widths of the layers 1 to l-1, by which activations are found. Row 0 has the inputs' width and

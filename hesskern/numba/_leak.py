@@ -1,8 +1,8 @@
 """How far rounding may carry a run on the full width off the exact orbit.
 
 Let q be a unit vector orthogonal to all weights that touch a hidden layer l wider than its neighbours together. The
-exact orbit never moves along q; what rounding puts there is multiplied in each step by at most ``1 + rate ‖C‖₂``,
-``C = D_{l+1}.T Z_{l-1}``, with momentum by the larger root of the recurrence's polynomial. C is looked at after 0, 1, 2,
+exact orbit never moves along q; what rounding puts there is multiplied in each step by at most ``1 + rate ‖C‖₂``, ``C
+= D_{l+1}.T Z_{l-1}``, with momentum by the larger root of the recurrence's polynomial. C is looked at after 0, 1, 2,
 4, ... 64 and then every 64 steps, the growth in between by the trapezoidal rule.
 """
 
@@ -27,7 +27,8 @@ def leak_is_due(step: int, looked: int) -> bool:
 
 
 @jit
-def _coupling(memory: Array, layout: Layout, at: Places, theta: int, x: int, rows: int, product: bool, l: int) -> Array:
+def _coupling(memory: Array, layout: Layout, at: Places, theta: int, x: int, rows: int, product: bool,
+              l: int) -> NDArray[np.float64]:  # fmt: skip
     """Return C of a hidden layer, counted from 1, from what `prepare` computed."""
     d, outputs, stride = delta(layout, at.below, rows, product, at.d, l + 1), layout[l + 1, WIDTH], layout[l + 1, PAD]
     z, inputs, pad = activation(layout, theta, x, rows, product, at.z, l - 1), layout[l - 1, WIDTH], layout[l - 1, PAD]

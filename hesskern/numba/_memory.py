@@ -13,7 +13,6 @@ import numpy as np
 from hesskern._array import Array
 from hesskern.numba._compile import jit
 from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout
-from hesskern.numba._vectors import VECTOR_BYTES
 
 #: Numbers in the widest activation of the samples that go through at once, and the fewest of these.
 _CHUNK, _FEWEST = 32768, 64
@@ -66,8 +65,8 @@ def places(memory: Array, layout: Layout, samples: int, product: bool, hessian: 
            batch: int, vectors: int) -> Places:  # fmt: skip
     """Return where everything stands in `memory`, for passes over so many samples.
 
-    `hessian`: with room for products with the Hessian; `descent`: for a descent, with `momentum`, minibatches of at most
-    `batch` samples, and `vectors` Lanczos vectors. The first piece begins where a cache line does.
+    `hessian`: with room for products with the Hessian; `descent`: for a descent, with `momentum`, minibatches of at
+    most `batch` samples, and `vectors` Lanczos vectors. The first piece begins where a cache line does.
     """
     most = max(samples, batch)
     rows = rows_of_product(layout) if product else (most if hessian else chunk_of(layout, most))

@@ -1,8 +1,8 @@
 """Weights and biases as users of jitted code hold them, to and from one flat vector.
 
-Weights are a tuple or a ``numba.typed.List`` of arrays (out, in). Biases are None, or a tuple of arrays (out,) and None,
-or a typed list, in which an empty array stands for none. Tuples are walked by their types: one array after the other,
-so that they may mix None and arrays, or memory layouts.
+Weights are a tuple or a ``numba.typed.List`` of arrays (out, in). Biases are None, or a tuple of arrays (out,) and
+None, or a typed list, in which an empty array stands for none. Tuples are walked by their types: one array after the
+other, so that they may mix None and arrays, or memory layouts.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def _describe_layer(weight: Array, count: int, widths: NDArray[np.int64], flags:
     if weight.shape[1] != widths[l] or weight.size == 0:
         raise ValueError("weights do not follow each other: expected each as (out, in), in as out of the one before")
     if count not in (0, weight.shape[0]):
-        raise ValueError("biases do not fit the weights: expected (out,) for each layer, None (in a list: empty) for none")
+        raise ValueError(
+            "biases do not fit the weights: expected (out,) for each layer, None (in a list: empty) for none"
+        )
     widths[l + 1] = weight.shape[0]
     flags[l] = count > 0
 
@@ -222,7 +224,9 @@ def _same_dtype_of(weights: Any, X: Any) -> Any:
     arrays = list(weights.types) if isinstance(weights, types.BaseTuple) else [weights.dtype]
     dtypes = {str(array.dtype) for array in (*arrays, X)}
     if len(dtypes) > 1:
-        raise TypingError(f"the weights and data are {' and '.join(sorted(dtypes))}; expected one dtype for all of them")
+        raise TypingError(
+            f"the weights and data are {' and '.join(sorted(dtypes))}; expected one dtype for all of them"
+        )
     return lambda weights, X: None
 
 

@@ -1,11 +1,12 @@
 r"""The largest eigenvalue of the Hessian along a trajectory, by Lanczos's method with full orthogonalisation.
 
 Each search starts from the eigenvector found last plus a random direction of a fixed size. The approximation y is the
-largest Ritz vector, so what it has along an eigenvector of larger eigenvalue than the one it is about to converge to has
-only grown since the start: ``y = p(H) start`` for a polynomial whose roots, the other Ritz values, lie below, and which
-therefore rises from the largest Ritz value on. With c the ratio of the two components at the start, an overlooked
-eigenvalue further away by d leaves a residual of at least about ``c d``. So a residual of `_TOLERANCE` says that nothing
-further away than `_TOLERANCE / c` was overlooked, c being about 0.3 over the root of the number of parameters.
+largest Ritz vector, so what it has along an eigenvector of larger eigenvalue than the one it is about to converge to
+has only grown since the start: ``y = p(H) start`` for a polynomial whose roots, the other Ritz values, lie below, and
+which therefore rises from the largest Ritz value on. With c the ratio of the two components at the start, an
+overlooked eigenvalue further away by d leaves a residual of at least about ``c d``. So a residual of `_TOLERANCE`
+says that nothing further away than `_TOLERANCE / c` was overlooked, c being about 0.3 over the root of the number of
+parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hesskern.numba._memory import Places
 from hesskern.numba._vectors import VECTOR_BYTES, add, load, scaled, store, times, total
 
 #: Of the residual, relative to the largest eigenvalue in absolute value.
-_TOLERANCE = 1e-13
+_TOLERANCE = 3e-13
 #: Vectors before a restart from the best, and products before giving up.
 LARGEST_SPACE, _MOST_PRODUCTS = 64, 5000
 _RANDOM = 0.3

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
@@ -34,7 +33,7 @@ _TILE_ROWS = {1: 8, 2: 4}
 TILE_VECTORS = 2
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """A register full of numbers of one type."""
 
     def __init__(self, dtype: types.Float) -> None:
@@ -43,7 +42,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, ir.VectorType(manager.lookup(vector.dtype).get_value_type(), vector.lanes))
 
@@ -90,12 +89,10 @@ class _Emitter:
         return self.builder.shuffle_vector(single, single, mask)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a b + c, in one rounding where the processor has that."""
+        """Return a b + c, in one rounding where the processor has that."""
         kind = {4: "f32", 8: "f64"}[self.bytes]
         shape = ir.FunctionType(self.vector, [self.vector] * 3)
-        function = cgutils.get_or_insert_function(
-            self.builder.module, shape, f"llvm.fmuladd.v{self.lanes}{kind}"
-        )
+        function = cgutils.get_or_insert_function(self.builder.module, shape, f"llvm.fmuladd.v{self.lanes}{kind}")
         return self.builder.call(function, [a, b, c])
 
     def accumulators(self, rows: int, columns: int) -> list[list[Any]]:
@@ -116,7 +113,7 @@ class _Emitter:
                 self.store(value, pointer)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typingctx: Any, array: Any, at: Any) -> Any:
     """Return the vector at array[at:]."""
 
@@ -127,7 +124,7 @@ def load(typingctx: Any, array: Any, at: Any) -> Any:
     return Vector(array.dtype)(array, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     """array[at:] = vector."""
 
@@ -139,8 +136,9 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), emit
 
 
-def _product_tile(e: _Emitter, rows: int, columns: int, k: Any, alpha: Any, a: Any, b: Any, c: Any, strides: Any,
-                  accumulate: Any) -> None:
+def _product_tile(
+    e: _Emitter, rows: int, columns: int, k: Any, alpha: Any, a: Any, b: Any, c: Any, strides: Any, accumulate: Any
+) -> None:
     """C (rows, columns vectors) = alpha A B (+ C)."""
     a_row, a_column, ldb, ldc = strides
     builder = e.builder
@@ -162,7 +160,7 @@ def _product_tile(e: _Emitter, rows: int, columns: int, k: Any, alpha: Any, a: A
 def _product_strip(columns: int) -> Any:
     most = _TILE_ROWS[columns]
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def strip(typingctx: Any, memory: Any, m: Any, k: Any, alpha: Any, a: Any, a_row: Any, a_column: Any, b: Any,
               ldb: Any, accumulate: Any, c: Any, ldc: Any) -> Any:  # fmt: skip
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -202,7 +200,7 @@ product_strip_2 = _product_strip(2)
 product_strip_1 = _product_strip(1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def turn_block(typingctx: Any, memory: Any, a: Any, lda: Any, b: Any, ldb: Any) -> Any:
     """B = A.T for a square block of as many rows and columns as a vector has lanes."""
 
@@ -229,7 +227,7 @@ def turn_block(typingctx: Any, memory: Any, a: Any, lda: Any, b: Any, ldb: Any) 
     return types.void(memory, i, i, i, i), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def scaled(typingctx: Any, vector: Any, factor: Any) -> Any:
     """Return factor vector."""
 
@@ -240,7 +238,7 @@ def scaled(typingctx: Any, vector: Any, factor: Any) -> Any:
     return vector(vector, vector.dtype), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add(typingctx: Any, vector: Any, other: Any, factor: Any) -> Any:
     """Return vector + factor other."""
 
@@ -251,7 +249,7 @@ def add(typingctx: Any, vector: Any, other: Any, factor: Any) -> Any:
     return vector(vector, vector, vector.dtype), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def times(typingctx: Any, vector: Any, other: Any) -> Any:
     """Return the products, entry by entry."""
 
@@ -261,7 +259,7 @@ def times(typingctx: Any, vector: Any, other: Any) -> Any:
     return vector(vector, vector), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def total(typingctx: Any, vector: Any) -> Any:
     """Return the sum of the entries, half of them added to the other half each time."""
 
@@ -279,38 +277,67 @@ def total(typingctx: Any, vector: Any) -> Any:
     return vector.dtype(vector), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def write_run(typingctx: Any, out: Any, at: Any, factors: Any, left: Any, left_factor: Any, right: Any,
-              right_factor: Any, count: Any, both: Any) -> Any:  # fmt: skip
-    """out[at:] = left_factor left (+ right_factor right, if `both`), `count` entries rounded up to whole vectors."""
+@intrinsic
+def write_runs(typingctx: Any, out: Any, at: Any, factors: Any, left: Any, left_factors: Any, right: Any,
+               right_factors: Any, runs: Any, count: Any, both: Any) -> Any:  # fmt: skip
+    """Write `runs` runs of `count` entries one after the other: left_factors[k] left (+ right_factors[k] right).
+
+    All but `out` are pieces of `factors`; the second term is there if `both`. Runs are rounded up to whole vectors,
+    each written over what the one before wrote past its end.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, at, factors, left, left_factor, right, right_factor, count, both = arguments
+        out, at, factors, left, left_factors, right, right_factors, runs, count, both = arguments
         e = _Emitter(context, builder, signature.args[0].dtype)
         base, target = e.data(signature.args[2], factors), e.at(e.data(signature.args[0], out), at)
-        left, right, splat_left, splat_right = e.at(base, left), e.at(base, right), e.splat(left_factor), e.splat(right_factor)
+        left, right, left_factors, right_factors = (
+            e.at(base, piece) for piece in (left, right, left_factors, right_factors)
+        )
         vectors = builder.sdiv(builder.add(count, e.integer(e.lanes - 1)), e.integer(e.lanes))
 
-        def run(functional: bool) -> None:
-            with cgutils.for_range(builder, vectors) as loop:
-                k = builder.mul(loop.index, e.integer(e.lanes))
-                value = builder.fmul(e.load(e.at(left, k)), splat_left)
-                if functional:
-                    value = e.fma(e.load(e.at(right, k)), splat_right, value)
-                e.store(value, e.at(target, k))
+        def combined(pair: list[Any], factor: list[Any]) -> Any:
+            value = builder.fmul(pair[0], factor[0])
+            return e.fma(pair[1], factor[1], value) if len(pair) > 1 else value
+
+        def write(sources: list[Any], scales: list[Any], known: int | None) -> None:
+            """All runs; of a `known` number of vectors they are loaded once."""
+            places = [e.integer(j * e.lanes) for j in range(known or 0)]
+            kept = [[e.load(e.at(source, place)) for source in sources] for place in places]
+            with cgutils.for_range(builder, runs) as run:
+                factor = [e.splat(builder.load(e.at(scale, run.index))) for scale in scales]
+                to = e.at(target, builder.mul(run.index, count))
+                if known:
+                    for place, pair in zip(places, kept, strict=True):
+                        e.store(combined(pair, factor), e.at(to, place))
+                else:
+                    with cgutils.for_range(builder, vectors) as loop:
+                        k = builder.mul(loop.index, e.integer(e.lanes))
+                        e.store(combined([e.load(e.at(source, k)) for source in sources], factor), e.at(to, k))
+
+        def choose(sources: list[Any], scales: list[Any]) -> None:
+            after = builder.append_basic_block("written")
+            cases = {known: builder.append_basic_block("runs") for known in (1, 2, None)}
+            choice = builder.switch(vectors, cases[None])
+            for known, block in cases.items():
+                if known:
+                    choice.add_case(e.integer(known), block)
+                builder.position_at_end(block)
+                write(sources, scales, known)
+                builder.branch(after)
+            builder.position_at_end(after)
 
         with builder.if_else(both) as (then, otherwise):
             with then:
-                run(True)
+                choose([left, right], [left_factors, right_factors])
             with otherwise:
-                run(False)
+                choose([left], [left_factors])
         return context.get_dummy_value()
 
-    i, number = types.intp, out.dtype
-    return types.void(out, i, factors, i, number, i, number, i, types.boolean), emit
+    i = types.intp
+    return types.void(out, i, factors, i, i, i, i, i, i, types.boolean), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_past_caches(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     """array[at:] = vector, at an aligned address, without reading its cache line first."""
 
@@ -323,7 +350,7 @@ def store_past_caches(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fence(typingctx: Any) -> Any:
     """Make what was stored past the caches visible to other threads before anything that follows."""
 

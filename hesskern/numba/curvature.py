@@ -9,8 +9,8 @@ Arguments that mean the same everywhere:
 - `weight_decay`: adds ``weight_decay/2 ‖θ‖²``
 
 All arrays are of one dtype, float32 or float64, which is that of the result. Vectors of parameters are in
-`named_parameters()` order: each weight row by row, then its bias. Shapes that do not fit raise ValueError, types that do
-not fit ``numba.TypingError``; numbers are not looked at.
+`named_parameters()` order: each weight row by row, then its bias. Shapes that do not fit raise ValueError, types that
+do not fit ``numba.TypingError``; numbers are not looked at.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
         weight_decay: float = 0.0, gauss_newton: bool = True, functional: bool = True) -> Array:  # fmt: skip
     """Return the product of the Hessian with v, (P,) or (P, k), without the matrix.
 
-    ``H = gauss_newton + functional + weight_decay I``; False leaves out a part. Costs a few passes. The same network and
-    data for many vectors: give them as columns.
+    ``H = gauss_newton + functional + weight_decay I``; False leaves out a part. Costs a few passes. The same network
+    and data for many vectors: give them as columns.
 
     Raises
     ------

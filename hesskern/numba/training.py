@@ -1,8 +1,8 @@
 """Training steps, epochs and whole runs for jitted code; they change the weights in place.
 
-The update is that of ``torch.optim.SGD``: with g the gradient of the loss (weight decay included), ``θ ← θ - lr g``; with
-momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov` ``θ ← θ - lr (g + momentum v)``. Arguments mean what they
-mean in `hesskern.numba.curvature`.
+The update is that of ``torch.optim.SGD``: with g the gradient of the loss (weight decay included), ``θ ← θ - lr g``;
+with momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov` ``θ ← θ - lr (g + momentum v)``. Arguments
+mean what they mean in `hesskern.numba.curvature`.
 """
 
 from __future__ import annotations
@@ -201,7 +201,8 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     Returns
     -------
     status : int
-        `MAX_STEPS`, `CONVERGED`, `DIVERGED` (the weights are the last whose loss was finite) or `STOPPED` (by `callback`).
+        `MAX_STEPS`, `CONVERGED`, `DIVERGED` (the weights are the last whose loss was finite) or `STOPPED` (by
+        `callback`).
     losses : (steps,) array
         With one entry more, of the weights that are left, after `STOPPED`.
 
@@ -219,7 +220,9 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     >>> status == nb.CONVERGED, len(losses)
     (True, 608)
     """
-    layout, memory, at, product, flat, _ = _started(weights, biases, X, Y, _zeros(weights, biases), momentum, nesterov, 0)
+    layout, memory, at, product, flat, _ = _started(
+        weights, biases, X, Y, _zeros(weights, biases), momentum, nesterov, 0
+    )
     scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
     losses, status, taken, target, seen = np.empty(max_steps), MAX_STEPS, 0, -1.0, 0
     for step in range(max_steps):
