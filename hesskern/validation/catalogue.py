@@ -24,7 +24,7 @@ _DRAWN: dict[str, tuple[Sequence[int], int, dict[str, Any]]] = {
     "depth 3": ([4, 5, 3, 4], 8, {"bias": [False, True, False]}),
     "depth 4": ([3, 4, 5, 4, 2], 10, {"bias": [True] * 4, "kind": "mean"}),
     "float32": ([3, 6, 2], 8, {"bias": [True, True], "dtype": np.float32}),
-    "large": ([20, 120, 30, 10], 2000, {"bias": [True, True, True], "kind": "mean"}),
+    "large": ([8, 80, 16, 5], 600, {"bias": [True, True, True], "kind": "mean"}),
 }
 
 

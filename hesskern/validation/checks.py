@@ -152,8 +152,16 @@ def directions(count: int) -> str:
 
 
 def times(vectors: list[Matrix], part: Part, bounds: Bounds) -> Part:
-    """Return the bounds of products with several vectors."""
-    length = math.hypot(*(float(np.linalg.norm(vector)) for vector in vectors))
+    """Return the bounds of products with several vectors, the entries of each independent of the rounding errors.
+
+    A random vector of unit variance is lengthened by a matrix E to about ``‖E‖_F``, hardly ever to 8 times that, and
+    never to more than its own length times that.
+    """
+    lengths = []
+    for vector in vectors:
+        norm = float(np.linalg.norm(vector))
+        lengths.append(min(norm, 8.0 * norm / math.sqrt(np.count_nonzero(vector))))
+    length = math.hypot(*lengths)
     return Part(part.size * length, bounds.product(part) * length)
 
 
@@ -169,7 +177,7 @@ def _product(quantity: str, mode: str, group: str, count: int, *, together: bool
         quantity,
         ours,
         lambda e, w: np.array([e.product(w, mode, vector) for vector in e.vectors]),
-        lambda e, b: times(e.vectors, b.whole(mode), b),
+        lambda e, b: times(e.vectors, e.part(b, mode), b),
         lambda e: _curvature(e) * math.hypot(*(float(np.linalg.norm(v)) for v in e.vectors)),
         method=directions(count),
         label=lambda e, at: e.problem.parameter(at[1]),
@@ -197,7 +205,7 @@ def _dense(evidence: Evidence, mode: str) -> Iterator[Check]:
         f"{MODES[mode]}, dense",
         lambda s, e: s.mode(mode).toarray(),
         lambda e, w: e.matrix(w, mode),
-        lambda e, b: b.whole(mode),
+        lambda e, b: e.part(b, mode),
         _dense_curvature,
         label=_entry(everything, everything),
     )
@@ -208,7 +216,7 @@ def _dense(evidence: Evidence, mode: str) -> Iterator[Check]:
             "H, dense, columns stacked",
             lambda s, e: s.hessian.toarray(vec="column"),
             lambda e, w: e.matrix(w, mode)[np.ix_(order, order)],
-            lambda e, b: b.whole(mode),
+            lambda e, b: e.part(b, mode),
             _dense_curvature,
         )
 
@@ -242,17 +250,13 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
     group = GROUPS[mode] if mode != "block" else "diagonal blocks" if row == column else "cross blocks"
     name, count = f"{prefix} ({row}, {column})", len(evidence.vectors)
 
-    def part(bounds: Bounds) -> Part:
-        found: Part = getattr(bounds, mode)(row, column)
-        return found
-
     if evidence.dense if mode == "block" else evidence.dense_jacobian:
         yield Comparison(
             group,
             name,
             lambda s, e: s.mode(mode).block(row, column).toarray(),
             lambda e, w: e.matrix(w, mode)[rows, columns],
-            lambda e, b: part(b),
+            lambda e, b: e.part(b, mode, row, column),
             _dense_curvature,
             label=_entry(rows, columns),
         )
@@ -269,7 +273,7 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
             quantity,
             ours,
             theirs,
-            lambda e, b: times(vectors, part(b), b),
+            lambda e, b: times(vectors, e.part(b, mode, row, column), b),
             lambda e: _curvature(e) * math.hypot(*(float(np.linalg.norm(v)) for v in vectors)),
             method=directions(count),
             label=lambda e, at: e.problem.parameter(rows.start + at[1]),

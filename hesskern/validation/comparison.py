@@ -33,9 +33,17 @@ class Found(NamedTuple):
 class Check(Protocol):
     """A quantity that can be compared."""
 
-    group: str
-    quantity: str
-    method: str
+    @property
+    def group(self) -> str:
+        """What kind of quantity."""
+
+    @property
+    def quantity(self) -> str:
+        """What it is called."""
+
+    @property
+    def method(self) -> str:
+        """Whether all of it is compared; see `Row`."""
 
     def find(self, subject: Subject, evidence: Evidence) -> Found:
         """Compare."""
@@ -103,7 +111,8 @@ class Comparison:
         at = tuple(int(k) for k in np.unravel_index(int(distance.argmax()), distance.shape))
         count = int(np.sum(distance > 1e-3 * distance.max())) if np.isfinite(distance.max()) else 0
         return (
-            f"The largest difference is at {self.label(evidence, at)}: hesskern {ours[at]:.10g}, autograd {theirs[at]:.10g}"
+            f"The largest difference is at {self.label(evidence, at)}: "
+            f"hesskern {ours[at]:.10g}, autograd {theirs[at]:.10g}"
             + (f"; {count} of {distance.size} entries are off by a thousandth of that or more." if count else ".")
         )
 
@@ -126,7 +135,7 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
             found = check.find(subject, evidence)
     except (NotImplementedError, MemoryError) as error:
         return Row(**about, verdict=UNCHECKED, note=_one_line(error))
-    except Exception as error:  # noqa: BLE001 - whatever a broken backend raises belongs in the report
+    except Exception as error:  # whatever a broken backend raises belongs in the report
         return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
     third, third_tolerance = found.third_pair or (math.nan, math.nan)
     witnesses, witnesses_tolerance = found.witnesses or (math.nan, math.nan)

@@ -1,9 +1,9 @@
 r"""The third witness: exact differences, in extended precision where the processor has it.
 
-The loss of a linear network is a polynomial. In a single parameter it has degree 2 and its gradient degree 2 as well, so
-central differences with *any* step are derivatives, without truncation error; along a line the gradient has degree 2L - 1,
-and L central differences determine its slope. Steps are about as large as the weights, so little cancels. What is
-differenced is the definition itself: residual, its squares, and the chain rule in a few lines, shared with nobody.
+The loss of a linear network is a polynomial. In a single parameter it has degree 2 and its gradient degree 2 as well,
+so central differences with *any* step are derivatives, without truncation error; along a line the gradient has degree
+2L - 1, and L central differences determine its slope. Steps are about as large as the weights, so little cancels. What
+is differenced is the definition itself: residual, its squares, and the chain rule in a few lines, shared with nobody.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class DifferenceWitness:
 
     name = "differences"
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, *, thorough: bool = True) -> None:
+        self.problem, self._thorough = problem, thorough
         self._extended = problem.work <= _EXTENDED_WORK
         kind = np.longdouble if self._extended else np.float64
         self.unit = float(np.finfo(kind).eps) / 2
@@ -71,7 +71,8 @@ class DifferenceWitness:
 
     def _losses(self, thetas: Extended) -> Extended:
         residual = self._activations(thetas, self._X)[-1] - self._Y
-        return self._half * np.sum(residual**2, axis=(1, 2)) + self._decay / 2 * np.sum(thetas**2, axis=1)
+        found: Extended = self._half * np.sum(residual**2, axis=(1, 2)) + self._decay / 2 * np.sum(thetas**2, axis=1)
+        return found
 
     def _gradients(self, thetas: Extended, rows: Any = slice(None)) -> Extended:
         """Return one gradient for each row of parameters, by the chain rule."""
@@ -122,7 +123,7 @@ class DifferenceWitness:
 
     @cached_property
     def _gradient(self) -> Matrix:
-        if not self.affordable(2 * self.problem.size):
+        if not (self._thorough and self.affordable(2 * self.problem.size)):
             return self._plain(self._gradients(self._theta[None])[0])
         found = np.empty_like(self._theta)
         for at, up, down in self._around():
@@ -172,7 +173,11 @@ class DifferenceWitness:
     def _line(self, vector: Matrix) -> tuple[Any, Extended, Extended]:
         """Return step, weights and points along a line that give the slope of a polynomial of degree 2L exactly."""
         kind, depth = self._theta.dtype.type, len(self.problem.weights)
-        reach = float(np.median(self._steps)) * np.sqrt(self.problem.size) / float(np.linalg.norm(vector))
+        reach = (
+            float(np.median(self._steps.astype(np.float64)))
+            * np.sqrt(self.problem.size)
+            / float(np.linalg.norm(vector))
+        )
         step = kind(2.0 ** np.round(np.log2(reach)))
         # sum_k 2 w_k k = 1, and sum_k w_k k^j = 0 for j = 3, 5, ...: even powers cancel between k and -k.
         half = [

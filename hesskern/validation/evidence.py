@@ -14,7 +14,7 @@ from hesskern.hessian import Hessian
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.differences import DifferenceWitness
 from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds
+from hesskern.validation.rounding import Bounds, Part
 
 Witness = AutogradWitness | DifferenceWitness
 T = TypeVar("T")
@@ -53,6 +53,12 @@ class Subject:
         """Its functional part."""
         return self.hessian.functional()
 
+    @cached_property
+    def eigenpairs(self) -> tuple[Matrix, Matrix]:
+        """All eigenvalues and eigenvectors of the Hessian."""
+        values, vectors = self.hessian.eigh()
+        return values, vectors
+
     def mode(self, name: str) -> Hessian:
         """Return the operator of "block" (all of the Hessian), "gauss_newton" or "functional"."""
         return {"block": self.hessian, "gauss_newton": self.gauss_newton, "functional": self.functional}[name]
@@ -67,14 +73,14 @@ class Evidence:
     directions : int
         How many random vectors stand for a matrix that is not formed.
     dense_size : int
-        The most parameters for which matrices are formed.
+        The most parameters for which matrices are formed; with 0 the third witness takes products only.
     seed : int
         Of the vectors.
     """
 
     def __init__(self, problem: Problem, directions: int, dense_size: int, seed: int) -> None:
         self.problem = problem
-        self.autograd, self.differences = AutogradWitness(problem), DifferenceWitness(problem)
+        self.autograd, self.differences = AutogradWitness(problem), DifferenceWitness(problem, thorough=dense_size > 0)
         small = problem.size <= dense_size
         self.dense = small and self.autograd.dense
         self.dense_jacobian = self.dense and self.autograd.dense_jacobian
@@ -96,6 +102,12 @@ class Evidence:
     def theirs(self) -> Bounds:
         """Bounds for autograd."""
         return Bounds(self.problem, self.autograd.unit, rotated=False)
+
+    def part(self, bounds: Bounds, mode: str, row: int | None = None, column: int | None = None) -> Part:
+        """Return size and error of a part, or of a block of it, as hesskern or the witnesses compute it."""
+        if bounds is self.theirs:
+            return bounds.difference(mode, row, column)
+        return bounds.whole(mode) if row is None or column is None else getattr(bounds, mode)(row, column)
 
     # Derived quantities -----------------------------------------------------------------------------------------------
 
@@ -148,8 +160,7 @@ class Evidence:
         def make() -> Matrix:
             where = slice(None) if layer is None else self.problem.layers[layer]
             matrix = self.matrix(witness, mode)[where, where]
-            found: Matrix = np.linalg.eigvalsh((matrix + matrix.T) / 2)
-            return found
+            return np.linalg.eigvalsh((matrix + matrix.T) / 2).astype(np.float64, copy=False)
 
         return self.kept((witness.name, "eigenvalues", mode, layer), make)
 
@@ -172,7 +183,7 @@ class Evidence:
 
     @cached_property
     def reduced_size(self) -> int:
-        """Parameters of the network after hidden layers are made as wide as what touches them, hesskern's eigenproblem."""
+        """Size of hesskern's eigenproblem: parameters when hidden layers are as wide as what touches them."""
         widths, biases = list(self.problem.net.widths), [bias is not None for bias in self.problem.biases]
         changed = True
         while changed:

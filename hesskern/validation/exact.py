@@ -1,8 +1,8 @@
 """Eigenvalues of one layer's Hessian in exact arithmetic: Python's integers, no rounding, no other package.
 
-Floating-point numbers are integers times a power of two, so ``A.T A`` of a product A of weights and data can be had without
-any error. How many of its eigenvalues lie below x is the number of sign changes among the leading principal minors of
-``A.T A - x I`` (Sturm, Jacobi), also exact. Bisection then gives an eigenvalue to the last bit of float64.
+Floating-point numbers are integers times a power of two, so ``A.T A`` of a product A of weights and data can be had
+without any error. How many of its eigenvalues lie below x is the number of sign changes among the leading principal
+minors of ``A.T A - x I`` (Sturm, Jacobi), also exact. Bisection then gives an eigenvalue to the last bit of float64.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ USELESS = 0.1
 class Row:
     """One quantity of one backend on one problem.
 
-    Errors are norms of differences over the norm of the quantity; over the norm of its terms where these cancel, and the
-    note says so. NaN where there is nothing to say.
+    Errors are norms of differences over the norm of the quantity; over the norm of its terms where these cancel, and
+    the note says so. NaN where there is nothing to say.
 
     Attributes
     ----------
@@ -283,7 +283,7 @@ def _failure(row: Row) -> Iterator[str]:
         yield f"  hesskern and autograd differ by {_number(row.error)}; rounding allows {_number(row.tolerance)}."
     if row.third:
         yield (
-            f"  hesskern and {row.third} differ by {_number(row.third_error)} ({_number(row.third_tolerance)} allowed), "
+            f"  hesskern and {row.third} differ by {_number(row.third_error)} (allowed {_number(row.third_tolerance)}), "
             f"autograd and {row.third} by {_number(row.witnesses)} ({_number(row.witnesses_tolerance)})."
         )
     if row.note:

@@ -2,9 +2,10 @@ r"""How far two right answers may lie apart: bounds on rounding, from the sizes 
 
 Everything here is a sum of products of the same matrices, in whatever order a program multiplies them. A product over
 an inner dimension n, in arithmetic of unit u, is wrong by at most ``g(n) ‖A‖_F ‖B‖_F`` in the Frobenius norm, with
-``g(n) = min(n, 8 sqrt(n)) u``: the first is the worst case (Higham 2002, chapter 3), the second holds up to a probability
-of about 1e-13 when rounding errors do not conspire (Higham and Mary 2019). The R of a QR of n rows and k columns is wrong
-by ``g(n k)`` of each column's norm (Connolly and Higham 2023). Of a chain ``F_1 F_2 ...`` the errors add up:
+``g(n) = min(n, 8 sqrt(n)) u``: the first is the worst case (Higham 2002, chapter 3), the second holds up to a
+probability of about 1e-13 when rounding errors do not conspire (Higham and Mary 2019). The R of a QR of n rows and k
+columns is wrong by ``g(n k)`` of each column's norm (Connolly and Higham 2023). Of a chain ``F_1 F_2 ...`` the errors
+add up:
 
     ``‖error‖_F <= (Σ g) · ρ² · ∏ ‖F_j‖_2,   ρ = max_j ‖F_j‖_F / ‖F_j‖_2``
 
@@ -231,6 +232,14 @@ class Bounds:
         """Return the bounds of "block" (the Hessian), "gauss_newton" or "functional" over all layers."""
         block, layers = getattr(self, mode), range(len(self.weights))
         return combined([block(row, column) for row in layers for column in layers])
+
+    def difference(self, mode: str, row: int | None = None, column: int | None = None) -> Part:
+        """Return the bounds of a part for a program that has no functional part, but subtracts the Gauss-Newton one."""
+        found = {
+            name: self.whole(name) if row is None or column is None else getattr(self, name)(row, column)
+            for name in ("block", "gauss_newton", "functional")
+        }
+        return found["block"] + found["gauss_newton"] if mode == "functional" else found[mode]
 
     def product(self, part: Part) -> float:
         """Return the bound for the product of a part with a vector of length 1."""
