@@ -14,7 +14,7 @@ from hesskern.validation.comparison import Check, Comparison
 from hesskern.validation.eigen import eigen_checks
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix
-from hesskern.validation.rounding import Bounds, Part
+from hesskern.validation.rounding import Bounds, Part, combined
 from hesskern.validation.training import training_checks
 
 #: Entries of a block that is written out although the whole matrix is not.
@@ -44,10 +44,6 @@ def checks_of(evidence: Evidence) -> list[Check]:
 def exact_value(evidence: Evidence) -> float:
     """Return the third witness's error for values: far below that of float64, or that of float64."""
     return evidence.theirs.prediction.error * evidence.differences.unit / evidence.autograd.unit
-
-
-def _curvature(evidence: Evidence) -> float:
-    return evidence.differences.curvature_error
 
 
 def _dense_curvature(evidence: Evidence) -> float | None:
@@ -165,6 +161,10 @@ def times(vectors: list[Matrix], part: Part, bounds: Bounds) -> Part:
     return Part(part.size * length, bounds.product(part) * length)
 
 
+def _length(vectors: list[Matrix]) -> float:
+    return math.hypot(*(float(np.linalg.norm(vector)) for vector in vectors))
+
+
 def _product(quantity: str, mode: str, group: str, count: int, *, together: bool = False) -> Comparison:
     def ours(subject: Subject, evidence: Evidence) -> Any:
         operator, kind, vectors = subject.mode(mode), subject.net.dtype, evidence.vectors
@@ -178,7 +178,7 @@ def _product(quantity: str, mode: str, group: str, count: int, *, together: bool
         ours,
         lambda e, w: np.array([e.product(w, mode, vector) for vector in e.vectors]),
         lambda e, b: times(e.vectors, e.part(b, mode), b),
-        lambda e: _curvature(e) * math.hypot(*(float(np.linalg.norm(v)) for v in e.vectors)),
+        lambda e: e.differences.product_error * _length(e.vectors),
         method=directions(count),
         label=lambda e, at: e.problem.parameter(at[1]),
     )
@@ -274,7 +274,7 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
             ours,
             theirs,
             lambda e, b: times(vectors, e.part(b, mode, row, column), b),
-            lambda e: _curvature(e) * math.hypot(*(float(np.linalg.norm(v)) for v in vectors)),
+            lambda e: e.differences.product_error * _length(vectors),
             method=directions(count),
             label=lambda e, at: e.problem.parameter(rows.start + at[1]),
         )
@@ -293,6 +293,11 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
         yield sampled(f"{name}, dense, times v", multiply)
 
 
+def _diagonal_part(evidence: Evidence, bounds: Bounds) -> Part:
+    """Return the bounds of all diagonal blocks, which no other block's errors reach."""
+    return combined([bounds.block(layer, layer) for layer in range(evidence.problem.net.depth)])
+
+
 def _diagonals(evidence: Evidence) -> Iterator[Check]:
     if evidence.dense:
         yield Comparison(
@@ -300,15 +305,15 @@ def _diagonals(evidence: Evidence) -> Iterator[Check]:
             "diagonal",
             lambda s, e: s.hessian.diagonal(),
             lambda e, w: np.diagonal(e.matrix(w, "block")),
-            lambda e, b: b.whole("block"),
+            _diagonal_part,
             _dense_curvature,
             label=lambda e, at: e.problem.parameter(at[0]),
         )
         root = math.sqrt(evidence.problem.size)
 
         def trace_part(e: Evidence, b: Bounds) -> Part:
-            whole = b.whole("block")
-            return Part(root * whole.size, root * whole.error)
+            diagonal = _diagonal_part(e, b)
+            return Part(root * diagonal.size, root * diagonal.error)
 
         yield Comparison(
             "diagonal and trace",
@@ -316,7 +321,7 @@ def _diagonals(evidence: Evidence) -> Iterator[Check]:
             lambda s, e: s.hessian.trace(),
             lambda e, w: np.trace(e.matrix(w, "block")),
             trace_part,
-            lambda e: root * _curvature(e) if e.dense_differences else None,
+            lambda e: root * e.differences.curvature_error if e.dense_differences else None,
         )
         return
     positions = evidence.positions
@@ -326,8 +331,8 @@ def _diagonals(evidence: Evidence) -> Iterator[Check]:
         "diagonal",
         lambda s, e: s.hessian.diagonal()[positions],
         lambda e, w: np.array([e.product(w, "block", u)[at] for u, at in zip(units, positions, strict=True)]),
-        lambda e, b: times(units, b.whole("block"), b),
-        lambda e: _curvature(e) * math.sqrt(len(units)),
+        lambda e, b: times(units, _diagonal_part(e, b), b),
+        lambda e: e.differences.product_error * _length(units),
         method=f"{len(positions)} entries",
         label=lambda e, at: e.problem.parameter(int(positions[at[0]])),
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix
-from hesskern.validation.report import AGREES, DIFFERS, HESSKERN_WRONG, RAISED, UNCHECKED, Row, decide
+from hesskern.validation.report import AGREES, DIFFERS, HESSKERN_WRONG, RAISED, UNCHECKED, UNDECIDED, Row, decide
 from hesskern.validation.rounding import Bounds, Part
 
 #: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
@@ -87,8 +87,9 @@ class Comparison:
         mine, other = self.part(evidence, evidence.ours), self.part(evidence, evidence.theirs)
         size, cancels = float(np.linalg.norm(theirs)), ""
         if not (size > 0 and mine.error + other.error < _CANCELS * size):
-            if theirs.size and np.isfinite(size) and mine.size > size:
-                size, cancels = mine.size, "relative to its terms, which cancel"
+            terms = max(mine.size, other.size)
+            if np.isfinite(size) and terms > size:
+                size, cancels = terms, "relative to its terms, which cancel"
             size = size or 1.0
         error = float(np.linalg.norm(ours - theirs)) / size
         tolerance = (mine.error + other.error) / size
@@ -99,7 +100,7 @@ class Comparison:
             witnesses = float(np.linalg.norm(theirs - third)) / size, (other.error + third_error) / size
         verdict = decide(error, tolerance, third_pair, witnesses)
         note = cancels
-        if verdict not in (AGREES, UNCHECKED) and self.label is not None:
+        if verdict not in (AGREES, UNDECIDED) and self.label is not None:
             note = self._where(evidence, ours, theirs, size)
         name = evidence.differences.name if third_error is not None else ""
         return Found(error, tolerance, name, third_pair, witnesses, verdict, note)

@@ -113,6 +113,10 @@ class DifferenceWitness:
         """Whether a dense Hessian is affordable."""
         return self.affordable(6 * self.problem.size)
 
+    @property
+    def _differenced(self) -> bool:
+        return self._thorough and self.affordable(2 * self.problem.size)
+
     def prediction(self) -> Matrix:
         """Return the predictions (N, o)."""
         return self._plain(self._activations(self._theta[None], self._X)[-1][0])
@@ -123,7 +127,7 @@ class DifferenceWitness:
 
     @cached_property
     def _gradient(self) -> Matrix:
-        if not (self._thorough and self.affordable(2 * self.problem.size)):
+        if not self._differenced:
             return self._plain(self._gradients(self._theta[None])[0])
         found = np.empty_like(self._theta)
         for at, up, down in self._around():
@@ -173,12 +177,7 @@ class DifferenceWitness:
     def _line(self, vector: Matrix) -> tuple[Any, Extended, Extended]:
         """Return step, weights and points along a line that give the slope of a polynomial of degree 2L exactly."""
         kind, depth = self._theta.dtype.type, len(self.problem.weights)
-        reach = (
-            float(np.median(self._steps.astype(np.float64)))
-            * np.sqrt(self.problem.size)
-            / float(np.linalg.norm(vector))
-        )
-        step = kind(2.0 ** np.round(np.log2(reach)))
+        step = kind(2.0 ** np.floor(np.log2(self._reach / depth / float(np.linalg.norm(vector)))))
         # sum_k 2 w_k k = 1, and sum_k w_k k^j = 0 for j = 3, 5, ...: even powers cancel between k and -k.
         half = [
             kind((-1) ** (k + 1) * math.factorial(depth) ** 2)
@@ -211,27 +210,40 @@ class DifferenceWitness:
     # Errors -----------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _moved(self) -> Bounds:
-        """Bounds at the points where differences are taken."""
-        reach = len(self.problem.weights) * (1.0 if self.dense else float(np.sqrt(self.problem.size)))
-        return Bounds(self.problem, self.unit, rotated=False, margin=reach * float(self._steps.max()))
+    def _reach(self) -> float:
+        """How far, in norm, the weights are moved along a line: less than the smallest of them, where it is not zero."""
+        norms = [float(np.linalg.norm(weight, 2)) for weight in self.problem.weights]
+        return min((norm for norm in norms if norm > 0), default=1.0) / len(norms)
 
-    def _over_steps(self, error: float) -> float:
-        """Return the error of P differences of something with this error, in norm."""
-        return error * float(np.linalg.norm(1.0 / self._steps.astype(np.float64)))
+    @cached_property
+    def _near(self) -> Bounds:
+        """Bounds at the points one parameter away."""
+        return Bounds(self.problem, self.unit, rotated=False, margin=float(self._steps.max()))
+
+    @cached_property
+    def _inverse_steps(self) -> float:
+        return float(np.linalg.norm(1.0 / self._steps.astype(np.float64)))
 
     @property
     def gradient_error(self) -> float:
         """Bound on the error of the gradient."""
-        largest = (
-            0.5 * self._moved.scale * self._moved.residual.size**2 + 0.5 * self.problem.decay * self._moved.theta**2
-        )
-        return self._over_steps(self._moved.loss(largest))
+        if not self._differenced:
+            return Bounds(self.problem, self.unit, rotated=False).whole_gradient.error
+        near = self._near
+        largest = 0.5 * near.scale * near.residual.size**2 + 0.5 * self.problem.decay * near.theta**2
+        return near.loss(largest) * self._inverse_steps
 
     @property
     def curvature_error(self) -> float:
-        """Bound on the error of a matrix of second derivatives, or of its product with a vector of length 1.
+        """Bound on the error of a dense matrix of second derivatives."""
+        return 2.0 * self._near.whole_gradient.error * self._inverse_steps
+
+    @cached_property
+    def product_error(self) -> float:
+        """Bound on the error of a product with a vector of length 1.
 
         The weights of the differences along a line add up to less than 4, whatever the depth.
         """
-        return 4.0 * self._over_steps(self._moved.whole_gradient.error)
+        moved = Bounds(self.problem, self.unit, rotated=False, margin=self._reach)
+        shortest = self._reach / len(self.problem.weights) / 2
+        return 4.0 * moved.whole_gradient.error / shortest

@@ -250,30 +250,30 @@ def _by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _table(lines: dict[str, list[Row]], backends: Sequence[str]) -> Iterator[str]:
     width = max(len(name) for name in lines)
     columns = "".join(f"{name:>9}" for name in backends)
+    several = len({row.problem for rows in lines.values() for row in rows}) > 1
     yield f"  {'':<{width}}{columns}{'tolerance':>11}{'third':>9}  verdict"
     for name, rows in lines.items():
         worst = max(rows, key=lambda row: (not row.ok, row.used))
+        same = {row.backend: row for row in rows if (row.problem, row.quantity) == (worst.problem, worst.quantity)}
         errors = ""
         for backend in backends:
-            own = [row for row in rows if row.backend == backend and row.compared]
-            errors += f"{_number(max(own, key=lambda row: row.used).error) if own else '-':>9}"
+            shown = backend in same and same[backend].compared
+            errors += f"{_number(same[backend].error) if shown else '-':>9}"
         tolerance = _number(worst.tolerance) if worst.compared else "-"
         third = _number(worst.witnesses) if worst.third else "-"
-        yield f"  {name:<{width}}{errors}{tolerance:>11}{third:>9}  {_verdicts(rows)}".rstrip()
+        verdict = _verdicts(rows) + (f" (shown: {worst.problem})" if several else "")
+        yield f"  {name:<{width}}{errors}{tolerance:>11}{third:>9}  {verdict}"
 
 
 def _verdicts(rows: Sequence[Row]) -> str:
     counts: dict[str, int] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row.ok, row.verdict == AGREES)):
         counts[row.verdict] = counts.get(row.verdict, 0) + 1
-    if len(counts) == 1:
-        words = next(iter(counts))
-    else:
-        words = ", ".join(
-            f"{verdict} ({count})" for verdict, count in sorted(counts.items(), key=lambda item: item[0] in (AGREES,))
-        )
-    notes = list(dict.fromkeys(row.note for row in rows if row.note and row.ok))
-    return f"{words}; {notes[0]}" if len(notes) == 1 else words
+    if len(counts) > 1:
+        return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    alike = len({(row.problem, row.quantity) for row in rows}) == 1
+    notes = {row.note for row in rows if row.note and row.ok and alike}
+    return "; ".join([*counts, *sorted(notes)[:1]])
 
 
 def _failure(row: Row) -> Iterator[str]:
@@ -282,10 +282,11 @@ def _failure(row: Row) -> Iterator[str]:
     if row.compared:
         yield f"  hesskern and autograd differ by {_number(row.error)}; rounding allows {_number(row.tolerance)}."
     if row.third:
-        yield (
-            f"  hesskern and {row.third} differ by {_number(row.third_error)} (allowed {_number(row.third_tolerance)}), "
-            f"autograd and {row.third} by {_number(row.witnesses)} ({_number(row.witnesses_tolerance)})."
-        )
+        for who, error, allowed in (
+            ("hesskern", row.third_error, row.third_tolerance),
+            ("autograd", row.witnesses, row.witnesses_tolerance),
+        ):
+            yield f"  {who} and {row.third} differ by {_number(error)}; rounding allows {_number(allowed)}."
     if row.note:
         yield f"  {row.note}"
 
