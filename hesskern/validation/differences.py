@@ -211,7 +211,7 @@ class DifferenceWitness:
 
     @cached_property
     def _reach(self) -> float:
-        """How far, in norm, the weights are moved along a line: less than the smallest of them, where it is not zero."""
+        """How far, in norm, weights are moved along a line: less than the smallest of them that is not zero."""
         norms = [float(np.linalg.norm(weight, 2)) for weight in self.problem.weights]
         return min((norm for norm in norms if norm > 0), default=1.0) / len(norms)
 

@@ -84,7 +84,6 @@ def validate(
     >>> report.ok, len(report.rows)  # doctest: +SKIP
     (True, 66)
     """
-    began = time.perf_counter()
     chosen = _problems(net, loss, problems)
     directions = arguments.integer(directions, "directions", 1)
     dense_size = arguments.integer(dense_size, "dense_size", 1)
@@ -92,6 +91,7 @@ def validate(
     arguments.boolean(progress, "progress")
     present, rows = _backends(backends)
     version_of_torch = str(torch().__version__)
+    began = time.perf_counter()
     plan = _Plan(chosen, present, lambda problem: Evidence(problem, directions, dense_size, seed))
     interrupted = plan.run(rows, progress=progress)
     return ValidationReport(
