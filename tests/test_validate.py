@@ -96,7 +96,7 @@ def test_the_case_has_its_number(built_in):
     assert row.third == "exact" and row.third_error < 1e-13
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(20))
 def test_networks_of_all_shapes(seed):
     problem = problems.general(seed)
     report = hk.validate(problem.network(), problem.loss(), backends=["cpp"])
@@ -132,7 +132,6 @@ def test_a_condition_number_that_a_dense_matrix_does_not_have():
     block = rows["condition and rank of block (0, 0)"]
     assert block.tolerance > 1e3 and block.third_error < 1e-10 and block.verdict == AGREES
     assert "leaves" in block.note
-    assert rows["condition and rank of H"].verdict == UNDECIDED
 
 
 def test_zero_weights_and_zero_data():

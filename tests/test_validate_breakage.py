@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import problems
@@ -47,7 +48,7 @@ def groups(report):
 
 def broken(monkeypatch, method, wrapped, owner=Reference):
     original = getattr(owner, method)
-    monkeypatch.setattr(owner, method, lambda self, *a, **k: wrapped(lambda *b, **l: original(self, *b, **l), *a, **k))
+    monkeypatch.setattr(owner, method, lambda self, *a, **k: wrapped(functools.partial(original, self), *a, **k))
     return hk.validate(*given(), backends=["numpy"])
 
 
@@ -145,9 +146,11 @@ def test_a_wrong_prediction_and_a_wrong_loss(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "touched"),
     [
-        (lambda update: update._replace(momentum=0.9 * update.momentum), {"momentum", "Nesterov", "minibatches, momentum"}),
+        (lambda update: update._replace(momentum=0.9 * update.momentum),
+         {"momentum", "Nesterov", "minibatches, momentum"}),
         (lambda update: update._replace(nesterov=False), {"Nesterov"}),
-        (lambda update: update._replace(nesterov=True) if update.momentum else update, {"momentum", "minibatches, momentum"}),
+        (lambda update: update._replace(nesterov=True) if update.momentum else update,
+         {"momentum", "minibatches, momentum"}),
         (lambda update: Update(update.momentum, update.nesterov, 0.5 * update.decay),
          {"plain", "momentum", "Nesterov", "minibatches", "minibatches, momentum", "plain, not reduced",
           "plain, in an ensemble"}),

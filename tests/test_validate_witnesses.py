@@ -7,7 +7,7 @@ import oracle
 import problems
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
 from hesskern.validation import exact
 from hesskern.validation.autograd import AutogradWitness
@@ -132,6 +132,8 @@ def test_the_spread_of_rounding():
 
 
 def test_torch_is_left_as_it_was():
+    import torch
+
     given = weighed(problems.normal([3, 4, 2], 6))
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)

@@ -130,7 +130,7 @@ class _Plan:
                 for of, row in self._rows(interruption):
                     rows.append(row)
                     if bar is not None:
-                        bar.update(1 / of)
+                        bar.update(min(1 / of, len(self._problems) - bar.n))  # a sum of fractions is not exact
             except KeyboardInterrupt:  # of a handler that is the user's own
                 if interruption.forced:
                     raise
