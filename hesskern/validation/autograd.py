@@ -16,6 +16,8 @@ from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
 _THREADED_WORK = 5_000_000
 #: Multiply-adds of all backward passes, about two seconds, beyond which no dense matrix is made.
 _DENSE_WORK = 5e9
+#: Numbers in one batch of backward passes.
+_BATCH = 200_000
 #: Numbers in a Jacobian beyond which ``J.T J`` is not formed.
 _LARGEST_JACOBIAN = 2e7
 
@@ -140,11 +142,24 @@ class AutogradWitness:
 
     @cached_property
     def _hessian(self) -> Matrix:
-        found = np.empty((self.problem.size,) * 2)
         with self._mode():
-            gradient = self._differentiable_gradient
-            for row in range(len(found)):
-                found[row] = self._second(gradient[row])
+            return self._jacobian(self._differentiable_gradient)
+
+    def _jacobian(self, outputs: Any) -> Matrix:
+        """Return the derivatives of a vector, row by row, as many backward passes at once as fit in the cache."""
+        found = np.empty((len(outputs), self.problem.size))
+        count = max(1, _BATCH // (self.problem.samples * max(self.problem.net.widths) + self.problem.size))
+        for start in range(0, len(outputs), count):
+            rows = min(count, len(outputs) - start)
+            seeds = self._torch.zeros((rows, len(outputs)), dtype=self._torch.float64, device="cpu")
+            seeds[:, start : start + rows] = self._torch.eye(rows, dtype=self._torch.float64, device="cpu")
+            parts = self._grad(outputs, grad_outputs=seeds, retain_graph=True, is_grads_batched=True)
+            at = 0
+            for part, parameter in zip(parts, self._parameters, strict=True):
+                size = parameter.numel()
+                flat = 0.0 if part is None else self._plain(part.reshape(rows, -1))
+                found[start : start + rows, at : at + size] = flat
+                at += size
         return found
 
     def _second(self, scalar: Any) -> Matrix:
@@ -159,11 +174,8 @@ class AutogradWitness:
 
     @cached_property
     def _gauss_newton(self) -> Matrix:
-        jacobian = np.empty((self.problem.Y.size, self.problem.size))
         with self._mode():
-            outputs = self._module(self._X).reshape(-1)
-            for row in range(len(jacobian)):
-                jacobian[row] = self._plain(self._flat(self._grad(outputs[row], retain_graph=True)))
+            jacobian = self._jacobian(self._module(self._X).reshape(-1))
         return self._scale * (jacobian.T @ jacobian)
 
     @property

@@ -260,7 +260,9 @@ def _table(lines: dict[str, list[Row]], backends: Sequence[str]) -> Iterator[str
             shown = backend in same and same[backend].compared
             errors += f"{_number(same[backend].error) if shown else '-':>9}"
         tolerance = _number(worst.tolerance) if worst.compared else "-"
-        third = _number(worst.witnesses) if worst.third else "-"
+        third = (
+            "-" if math.isnan(worst.witnesses) and math.isnan(worst.witnesses_tolerance) else _number(worst.witnesses)
+        )
         verdict = _verdicts(rows) + (f" (shown: {worst.problem})" if several else "")
         yield f"  {name:<{width}}{errors}{tolerance:>11}{third:>9}  {verdict}"
 
