@@ -210,6 +210,9 @@ def _dense(evidence: Evidence, mode: str) -> Iterator[Check]:
         label=_entry(everything, everything),
     )
     if mode == "block":
+        if evidence.problem.net.has_bias:  # else these are the diagonal blocks
+            for name, where in evidence.problem.names.items():
+                yield _selection(name, where)
         order = _column_order(evidence)
         yield Comparison(
             GROUPS[mode],
@@ -219,6 +222,19 @@ def _dense(evidence: Evidence, mode: str) -> Iterator[Check]:
             lambda e, b: e.part(b, mode),
             _dense_curvature,
         )
+
+
+def _selection(name: str, where: slice) -> Comparison:
+    layer = int(name.split(".", maxsplit=1)[0])
+    return Comparison(
+        "selections",
+        f"H of {name}",
+        lambda s, e: s.loss.hessian(s.net, params=[name]).toarray(),
+        lambda e, w: e.matrix(w, "block")[where, where],
+        lambda e, b: e.part(b, "block", layer, layer),
+        _dense_curvature,
+        label=_entry(where, where),
+    )
 
 
 def _column_order(evidence: Evidence) -> Any:

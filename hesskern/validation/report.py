@@ -221,6 +221,7 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
                 yield from ("", f"{problem}: {what}" if problem else what)
                 yield from _table(_by_quantity(own), backends)
     elif shown:
+        yield "Each line shows the row that is nearest to its tolerance, of as many as it says."
         yield ""
         for problem, what in report.problems.items():
             yield f"{problem}: {what}"
