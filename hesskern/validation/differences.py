@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds
+from hesskern.validation.rounding import Bounds, chain
 
 Extended = NDArray[Any]
 
@@ -212,7 +212,7 @@ class DifferenceWitness:
     @cached_property
     def _reach(self) -> float:
         """How far, in norm, weights are moved along a line: less than the smallest of them that is not zero."""
-        norms = [float(np.linalg.norm(weight, 2)) for weight in self.problem.weights]
+        norms = [chain(weight).norm for weight in self.problem.weights]
         return min((norm for norm in norms if norm > 0), default=1.0) / len(norms)
 
     @cached_property

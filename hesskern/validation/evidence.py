@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
@@ -142,7 +143,7 @@ class Evidence:
                 return witness.gauss_newton_product(vector)
             return witness.product(vector) - witness.gauss_newton_product(vector) - self.problem.decay * vector
 
-        return self.kept((witness.name, "product", mode, vector.tobytes()), make)
+        return self.kept((witness.name, "product", mode, hashlib.blake2b(vector.tobytes()).digest()), make)
 
     def restricted(self, layer: int) -> list[Matrix]:
         """Return the random vectors, zero but for one layer's parameters."""

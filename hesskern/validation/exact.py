@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.validation.problem import Problem
+from hesskern.validation.problem import Matrix, Problem
 
 #: Minors of larger matrices, and products of larger factors, take too long in integers.
 _LARGEST, _MOST_PRODUCTS = 12, 200_000
@@ -27,12 +27,13 @@ def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
 
     The rank is that of the numbers as they are: a matrix that is singular but for its rounding has full rank here.
     """
-    factors = [_inputs(problem, layer), *(_above(problem, layer))]
-    grams = [None if chain is None else _gram(chain) for chain in factors]
+    chains = [_inputs(problem, layer)]
+    if layer + 1 < problem.net.depth:
+        chains.append(problem.weights[:layer:-1])
+    if any(_takes_long(chain) for chain in chains):
+        return None
     value, rank = Fraction(1), 1
-    for gram in grams:
-        if gram is None:
-            return None
+    for gram in [_gram([_integers(factor) for factor in chain]) for chain in chains]:
         count = _rank(gram)
         if count == 0:
             return float("nan"), 0
@@ -43,45 +44,44 @@ def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
     return float(value), rank
 
 
-def _inputs(problem: Problem, layer: int) -> list[NDArray[Any]] | None:
+def _inputs(problem: Problem, layer: int) -> list[Matrix]:
     """Return factors whose product, samples in rows, is the layer's input."""
     bias = problem.net.has_bias
-    found = [_integers(np.column_stack([problem.X, np.ones(problem.samples)]) if bias else problem.X)]
+    found = [np.column_stack([problem.X, np.ones(problem.samples)]) if bias else problem.X]
     for weight, shift in zip(problem.weights[:layer], problem.biases[:layer], strict=True):
         matrix = weight.T
         if bias:
             column = np.zeros(len(weight)) if shift is None else shift
             constant = np.append(np.zeros(weight.shape[1]), 1.0)[:, None]
             matrix = np.column_stack([np.vstack([weight.T, column]), constant])
-        found.append(_integers(matrix))
+        found.append(matrix)
     if bias and problem.biases[layer] is None:
         found[-1] = found[-1][:, :-1]
     return found
 
 
-def _above(problem: Problem, layer: int) -> list[list[NDArray[Any]]]:
-    above = [_integers(weight) for weight in problem.weights[:layer:-1]]
-    return [above] if above else []
+def _takes_long(chain: Sequence[Matrix]) -> bool:
+    """Whether the Gram matrix of the product's shorter side takes more than tenths of a second."""
+    dimensions = [len(chain[0]), *(factor.shape[1] for factor in chain)]
+    products = sum(dimensions[0] * a * b for a, b in zip(dimensions[1:], dimensions[2:], strict=False))
+    shorter = min(dimensions[0], dimensions[-1])
+    entries = sum(factor.size for factor in chain)
+    return bool(shorter > _LARGEST or products + entries + shorter * dimensions[0] * dimensions[-1] > _MOST_PRODUCTS)
 
 
-def _integers(matrix: NDArray[np.float64]) -> NDArray[Any]:
+def _integers(matrix: Matrix) -> NDArray[Any]:
     """Return the matrix times a power of two that makes its entries integers; no condition number sees the power."""
     ratios = [[float(entry).as_integer_ratio() for entry in row] for row in matrix]
     common = max(denominator for row in ratios for _, denominator in row)
     return np.array([[top * (common // bottom) for top, bottom in row] for row in ratios], dtype=object)
 
 
-def _gram(factors: Sequence[NDArray[Any]]) -> list[list[int]] | None:
+def _gram(factors: Sequence[NDArray[Any]]) -> list[list[int]]:
     """Return the Gram matrix of a product, of its shorter side."""
-    dimensions = [len(factors[0]), *(factor.shape[1] for factor in factors)]
-    products = sum(a * b * c for a, b, c in zip(dimensions, dimensions[1:], dimensions[2:], strict=False))
-    shorter = min(dimensions[0], dimensions[-1])
-    if shorter > _LARGEST or products + shorter * dimensions[0] * dimensions[-1] > _MOST_PRODUCTS:
-        return None
     product = factors[0]
     for factor in factors[1:]:
         product = product @ factor
-    gram = product.T @ product if dimensions[-1] <= dimensions[0] else product @ product.T
+    gram = product.T @ product if product.shape[1] <= len(product) else product @ product.T
     found: list[list[int]] = gram.tolist()
     return found
 
