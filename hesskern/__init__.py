@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
     from hesskern.hessian import Hessian
     from hesskern.kronecker import KroneckerHessian
+    from hesskern.validation import ValidationReport, validate
 
 __all__ = [
     "Condition",
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "Spectrum",
     "SquaredLoss",
+    "ValidationReport",
     "__version__",
     "datasets",
     "fit",
@@ -44,11 +46,18 @@ __all__ = [
     "info",
     "predicted_rank",
     "use_backend",
+    "validate",
 ]
 
 
 #: Operators load scipy.sparse.linalg, which `import hesskern` need not do.
-_LAZY = {"CrossBlock": "hesskern.cross", "Hessian": "hesskern.hessian", "KroneckerHessian": "hesskern.kronecker"}
+_LAZY = {
+    "CrossBlock": "hesskern.cross",
+    "Hessian": "hesskern.hessian",
+    "KroneckerHessian": "hesskern.kronecker",
+    "ValidationReport": "hesskern.validation",
+    "validate": "hesskern.validation",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,6 @@
+"""Proof against autograd: everything hesskern computes, compared with PyTorch and with a third witness."""
+
+from hesskern.validation.report import Row, ValidationReport
+from hesskern.validation.validator import validate
+
+__all__ = ["Row", "ValidationReport", "validate"]

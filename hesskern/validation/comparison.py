@@ -1,0 +1,158 @@
+"""One comparison: the same quantity from hesskern, from autograd and from the third witness, and what it comes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hesskern.validation.evidence import Evidence, Subject, Witness
+from hesskern.validation.problem import Matrix
+from hesskern.validation.report import AGREES, DIFFERS, HESSKERN_WRONG, RAISED, UNCHECKED, UNDECIDED, Row, decide
+from hesskern.validation.rounding import Bounds, Part
+
+#: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
+_CANCELS = 1e-3
+
+
+class Found(NamedTuple):
+    """What a check found: numbers for a `Row`."""
+
+    error: float = math.nan
+    tolerance: float = math.nan
+    third: str = ""
+    third_pair: tuple[float, float] | None = None
+    witnesses: tuple[float, float] | None = None
+    verdict: str | None = None
+    note: str = ""
+
+
+class Check(Protocol):
+    """A quantity that can be compared."""
+
+    @property
+    def group(self) -> str:
+        """What kind of quantity."""
+
+    @property
+    def quantity(self) -> str:
+        """What it is called."""
+
+    @property
+    def method(self) -> str:
+        """Whether all of it is compared; see `Row`."""
+
+    def find(self, subject: Subject, evidence: Evidence) -> Found:
+        """Compare."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An array, or a number, that all sides have.
+
+    Attributes
+    ----------
+    group, quantity, method : str
+    ours : callable
+        Of `Subject` and `Evidence`: hesskern's array.
+    theirs : callable
+        Of `Evidence` and a witness: the array that it should be.
+    part : callable
+        Of `Evidence` and a program's `Bounds`: size of the quantity's terms and its rounding error.
+    third : callable
+        Of `Evidence`: whether the differences have it, and the bound on their error; None where they do not.
+    label : callable, optional
+        Of `Evidence` and an index: what stands there.
+    """
+
+    group: str
+    quantity: str
+    ours: Callable[[Subject, Evidence], Any]
+    theirs: Callable[[Evidence, Witness], Any]
+    part: Callable[[Evidence, Bounds], Part]
+    third: Callable[[Evidence], float | None]
+    method: str = "whole"
+    label: Callable[[Evidence, tuple[int, ...]], str] | None = None
+
+    def find(self, subject: Subject, evidence: Evidence) -> Found:
+        """Compare; an error raised by hesskern is for the caller."""
+        ours = _numbers(self.ours(subject, evidence))
+        theirs = _numbers(self.theirs(evidence, evidence.autograd))
+        if ours.shape != theirs.shape:
+            note = f"hesskern's has shape {ours.shape}, autograd's {theirs.shape}."
+            return Found(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
+        mine, other = self.part(evidence, evidence.ours), self.part(evidence, evidence.theirs)
+        size, cancels = float(np.linalg.norm(theirs)), ""
+        if not (size > 0 and mine.error + other.error < _CANCELS * size):
+            terms = max(mine.size, other.size)
+            if np.isfinite(size) and terms > size:
+                size, cancels = terms, "relative to its terms, which cancel"
+            size = size or 1.0
+        error = float(np.linalg.norm(ours - theirs)) / size
+        tolerance = (mine.error + other.error) / size
+        third_error, third_pair, witnesses = self.third(evidence), None, None
+        if third_error is not None:
+            third = _numbers(self.theirs(evidence, evidence.differences))
+            third_pair = float(np.linalg.norm(ours - third)) / size, (mine.error + third_error) / size
+            witnesses = float(np.linalg.norm(theirs - third)) / size, (other.error + third_error) / size
+        verdict = decide(error, tolerance, third_pair, witnesses)
+        note = cancels
+        if verdict not in (AGREES, UNDECIDED) and self.label is not None:
+            note = self._where(evidence, ours, theirs, size)
+        name = evidence.differences.name if third_error is not None else ""
+        return Found(error, tolerance, name, third_pair, witnesses, verdict, note)
+
+    def _where(self, evidence: Evidence, ours: Matrix, theirs: Matrix, size: float) -> str:
+        assert self.label is not None
+        distance = np.abs(ours - theirs)
+        distance[np.isnan(distance)] = np.inf
+        at = tuple(int(k) for k in np.unravel_index(int(distance.argmax()), distance.shape))
+        count = int(np.sum(distance > 1e-3 * distance.max())) if np.isfinite(distance.max()) else 0
+        return (
+            f"The largest difference is at {self.label(evidence, at)}: "
+            f"hesskern {ours[at]:.10g}, autograd {theirs[at]:.10g}"
+            + (f"; {count} of {distance.size} entries are off by a thousandth of that or more." if count else ".")
+        )
+
+
+def _numbers(value: Any) -> Matrix:
+    return np.asarray(value, dtype=np.float64)
+
+
+def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> Row:
+    """Run one check; what hesskern raises is a verdict, not the end."""
+    about: dict[str, Any] = {
+        "problem": problem,
+        "backend": subject.backend,
+        "group": check.group,
+        "quantity": check.quantity,
+        "method": check.method,
+    }
+    try:
+        with np.errstate(all="ignore"):
+            found = check.find(subject, evidence)
+    except (NotImplementedError, MemoryError) as error:
+        return Row(**about, verdict=UNCHECKED, note=_one_line(error))
+    except Exception as error:  # whatever a broken backend raises belongs in the report
+        return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
+    third, third_tolerance = found.third_pair or (math.nan, math.nan)
+    witnesses, witnesses_tolerance = found.witnesses or (math.nan, math.nan)
+    return Row(
+        **about,
+        error=found.error,
+        tolerance=found.tolerance,
+        third=found.third,
+        third_error=third,
+        third_tolerance=third_tolerance,
+        witnesses=witnesses,
+        witnesses_tolerance=witnesses_tolerance,
+        verdict=found.verdict or DIFFERS,
+        note=found.note,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,251 @@
+r"""How far two right answers may lie apart: bounds on rounding, from the sizes and norms of a problem alone.
+
+Everything here is a sum of products of the same matrices, in whatever order a program multiplies them. A product over
+an inner dimension n, in arithmetic of unit u, is wrong by at most ``g(n) ‖A‖_F ‖B‖_F`` in the Frobenius norm, with
+``g(n) = min(n, 8 sqrt(n)) u``: the first is the worst case (Higham 2002, chapter 3), the second holds up to a
+probability of about 1e-13 when rounding errors do not conspire (Higham and Mary 2019). The R of a QR of n rows and k
+columns is wrong by ``g(n k)`` of each column's norm (Connolly and Higham 2023). Of a chain ``F_1 F_2 ...`` the errors
+add up:
+
+    ``‖error‖_F <= (Σ g) · ρ² · ∏ ‖F_j‖_2,   ρ = max_j ‖F_j‖_F / ‖F_j‖_2``
+
+which holds for each order of multiplication. First order in u throughout. Nothing measured goes in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.validation.problem import Problem
+
+#: Singular values of larger matrices cost more than the check; their Frobenius norm is a bound as well.
+_LARGEST_SVD = 2e8
+
+
+def spread_error(terms: float, unit: float) -> float:
+    """Return ``g(terms)``: the relative rounding error of a sum of so many products."""
+    return min(terms, 8.0 * math.sqrt(terms)) * unit
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A product of matrices: its norm, its Frobenius norm over that, and its error in units of ``ρ² · norm``."""
+
+    norm: float
+    ratio: float
+    units: float = 0.0
+
+    def times(self, other: Chain, terms: int, unit: float) -> Chain:
+        """Return the product over an inner dimension of so many terms."""
+        return Chain(
+            self.norm * other.norm,
+            max(self.ratio, other.ratio),
+            self.units + other.units + spread_error(terms, unit),
+        )
+
+    def plus(self, other: Chain, unit: float) -> Chain:
+        """Return the sum."""
+        return Chain(self.norm + other.norm, max(self.ratio, other.ratio), max(self.units, other.units) + unit)
+
+    @property
+    def size(self) -> float:
+        """Bound on the Frobenius norm."""
+        return self.norm * self.ratio
+
+    @property
+    def error(self) -> float:
+        """Bound on the rounding error in the Frobenius norm."""
+        return self.norm * self.ratio**2 * self.units
+
+
+def chain(matrix: NDArray[np.float64], units: float = 0.0) -> Chain:
+    """Return one matrix as a chain."""
+    frobenius = float(np.linalg.norm(matrix))
+    if matrix.ndim == 2 and matrix.size * min(matrix.shape) <= _LARGEST_SVD:
+        norm = float(np.linalg.norm(matrix, 2))
+        return Chain(norm, max(1.0, frobenius / norm) if norm else 1.0, units)
+    return Chain(frobenius, 1.0, units)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A matrix of second derivatives: bounds on its Frobenius norm and on its rounding error."""
+
+    size: float
+    error: float
+
+    def __add__(self, other: Part) -> Part:
+        """Return the bounds of a sum."""
+        return Part(self.size + other.size, self.error + other.error)
+
+
+def kronecker(first: Chain, second: Chain, scale: float, unit: float) -> Part:
+    """Return the bounds of ``scale · first ⊗ second``."""
+    size = scale * first.size * second.size
+    return Part(size, scale * (first.error * second.size + first.size * second.error) + 2 * unit * size)
+
+
+class Bounds:
+    """Bounds for one program that computes with this rounding unit.
+
+    Parameters
+    ----------
+    problem : Problem
+    unit : float
+        ``2**-53`` for float64.
+    rotated : bool
+        Whether the program replaces data and wide layers by the triangular factors of their QR, as hesskern does.
+    margin : float
+        The weights may have grown by this much in norm, each.
+    """
+
+    def __init__(self, problem: Problem, unit: float, *, rotated: bool, margin: float = 0.0) -> None:
+        self._problem, self._unit = problem, unit
+        samples, inputs = problem.X.shape
+        outputs = problem.Y.shape[1]
+        self._bias = problem.net.has_bias
+        columns = inputs + self._bias
+        data_units = spread_error(samples * (columns + outputs), unit) if rotated and samples > columns else 0.0
+        widths, depth = problem.net.widths, problem.net.depth
+        weights = []
+        for layer, weight in enumerate(problem.weights):
+            turned = 0.0
+            if rotated:
+                hidden = [k for k in (layer, layer + 1) if 0 < k < depth]
+                turned = sum(spread_error(widths[k] * (widths[k - 1] + 1 + widths[k + 1]), unit) for k in hidden)
+            plain = chain(weight, turned)
+            weights.append(Chain(plain.norm + margin, plain.ratio, turned))
+        self.weights = weights
+        self.root = math.sqrt(samples)
+        self.X = chain(problem.X, data_units)
+        self.Y = Chain(float(np.linalg.norm(problem.Y)), 1.0, data_units)
+        self.scale = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
+        self.theta = float(np.linalg.norm(problem.theta)) + margin * len(weights)
+        self._margin = margin
+
+    # What the layers see ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _activations(self) -> list[Chain]:
+        problem, unit = self._problem, self._unit
+        found = [self.X]
+        for weight, bias, matrix in zip(self.weights, problem.biases, problem.weights, strict=True):
+            activation = found[-1].times(weight, matrix.shape[1], unit)
+            if bias is not None:
+                size = self.root * (float(np.linalg.norm(bias)) + self._margin)
+                activation = activation.plus(Chain(size, 1.0), unit)
+            found.append(activation)
+        return found
+
+    def inputs(self, layer: int) -> Chain:
+        """Return the inputs of a layer, the constant one included."""
+        found = self._activations[layer]
+        if not self._bias:
+            return found
+        return Chain(math.hypot(found.norm, self.root), max(found.ratio, 1.5), max(found.units, self.X.units))
+
+    @property
+    def prediction(self) -> Chain:
+        """The predictions."""
+        return self._activations[-1]
+
+    @property
+    def residual(self) -> Chain:
+        """The residual, as large as its two terms."""
+        return self.prediction.plus(self.Y, self._unit)
+
+    def above(self, layer: int) -> Chain:
+        """Return the map from a layer's output to the prediction."""
+        found = Chain(1.0, math.sqrt(self._problem.Y.shape[1]))
+        for weight, matrix in zip(self.weights[layer + 1 :], self._problem.weights[layer + 1 :], strict=True):
+            found = found.times(weight, len(matrix), self._unit)
+        return found
+
+    def between(self, lower: int, upper: int) -> Chain:
+        """Return the map from the output of layer `lower` to the input of `upper`."""
+        found = Chain(1.0, math.sqrt(len(self._problem.weights[lower])))
+        for weight, matrix in zip(
+            self.weights[lower + 1 : upper], self._problem.weights[lower + 1 : upper], strict=True
+        ):
+            found = found.times(weight, matrix.shape[1], self._unit)
+        return found
+
+    # First derivatives ------------------------------------------------------------------------------------------------
+
+    def loss(self, value: float) -> float:
+        """Return the bound for the loss, whose value decides how much of the residual's error it sees."""
+        samples, outputs = self._problem.Y.shape
+        decayed = 0.5 * self._problem.decay * self.theta**2
+        residual, error = math.sqrt(2.0 * abs(value) / self.scale), self.residual.error
+        summed = spread_error(samples * outputs + 2, self._unit) * (abs(value) + decayed)
+        terms = spread_error(self._problem.size + 2, self._unit) * decayed
+        return self.scale * (residual * error + 0.5 * error**2) + summed + terms
+
+    def gradient(self, layer: int) -> Part:
+        """Return size and error of a layer's gradient."""
+        problem, unit = self._problem, self._unit
+        back = self.residual.times(self.above(layer), problem.Y.shape[1], unit)
+        found = back.times(self.inputs(layer), problem.samples, unit)
+        decayed = problem.decay * self.theta
+        return Part(
+            self.scale * found.size + decayed,
+            self.scale * (found.error + 2 * unit * found.size) + 3 * unit * decayed,
+        )
+
+    @property
+    def whole_gradient(self) -> Part:
+        """Size and error of the gradient."""
+        return combined([self.gradient(layer) for layer in range(len(self.weights))])
+
+    # Second derivatives -----------------------------------------------------------------------------------------------
+
+    def gauss_newton(self, row: int, column: int) -> Part:
+        """Return the bounds of a block of the Gauss-Newton part."""
+        problem, unit = self._problem, self._unit
+        outer = self.above(row).times(self.above(column), problem.Y.shape[1], unit)
+        inner = self.inputs(row).times(self.inputs(column), problem.samples, unit)
+        return kronecker(outer, inner, self.scale, unit)
+
+    def functional(self, row: int, column: int) -> Part:
+        """Return the bounds of a block of the functional part."""
+        if row == column:
+            return Part(0.0, 0.0)
+        lower, upper = sorted((row, column))
+        problem, unit = self._problem, self._unit
+        back = self.residual.times(self.above(upper), problem.Y.shape[1], unit)
+        return kronecker(
+            self.between(lower, upper), back.times(self.inputs(lower), problem.samples, unit), self.scale, unit
+        )
+
+    def block(self, row: int, column: int) -> Part:
+        """Return the bounds of a block of the Hessian."""
+        decay = self._problem.decay * math.sqrt(self._problem.size) if row == column else 0.0
+        return self.gauss_newton(row, column) + self.functional(row, column) + Part(decay, self._unit * decay)
+
+    def whole(self, mode: str) -> Part:
+        """Return the bounds of "block" (the Hessian), "gauss_newton" or "functional" over all layers."""
+        block, layers = getattr(self, mode), range(len(self.weights))
+        return combined([block(row, column) for row in layers for column in layers])
+
+    def difference(self, mode: str, row: int | None = None, column: int | None = None) -> Part:
+        """Return the bounds of a part for a program that has no functional part, but subtracts the Gauss-Newton one."""
+        found = {
+            name: self.whole(name) if row is None or column is None else getattr(self, name)(row, column)
+            for name in ("block", "gauss_newton", "functional")
+        }
+        return found["block"] + found["gauss_newton"] if mode == "functional" else found[mode]
+
+    def product(self, part: Part) -> float:
+        """Return the bound for the product of a part with a vector of length 1."""
+        return part.error + spread_error(max(self._problem.net.widths) + 1, self._unit) * part.size
+
+
+def combined(parts: Sequence[Part]) -> Part:
+    """Return the bounds of a matrix made of these pieces."""
+    return Part(math.hypot(*(part.size for part in parts)), math.hypot(*(part.error for part in parts)))

@@ -1,0 +1,180 @@
+"""`validate`: every check for every backend and problem, with progress, and what was found when Ctrl-C came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hesskern import backends as registry
+from hesskern import checks as arguments
+from hesskern._core import version
+from hesskern.driver import _bar
+from hesskern.interruption import Interruption
+from hesskern.loss import SquaredLoss
+from hesskern.network import LinearNetwork
+from hesskern.validation import catalogue
+from hesskern.validation.autograd import torch
+from hesskern.validation.checks import checks_of
+from hesskern.validation.comparison import row_of
+from hesskern.validation.evidence import Evidence, Subject
+from hesskern.validation.problem import Problem
+from hesskern.validation.report import ABSENT, Row, ValidationReport
+
+
+def validate(
+    net: LinearNetwork | None = None,
+    loss: SquaredLoss | None = None,
+    *,
+    backends: Sequence[str] | None = None,
+    problems: Sequence[str] | None = None,
+    directions: int = 3,
+    dense_size: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> ValidationReport:
+    r"""Compare everything hesskern computes with PyTorch's autograd in float64, and with a third witness.
+
+    Parameters
+    ----------
+    net : LinearNetwork, optional
+        Default: a built-in set of networks, among them the case of `hesskern.datasets.two_layer_case`.
+    loss : SquaredLoss, optional
+        Goes with `net`. Its kind is compared in full; loss, gradient and products also for the other kinds.
+    backends : sequence of str, optional
+        Default: all there are; one whose package is not installed is reported as absent.
+    problems : sequence of str, optional
+        Names of some of the built-in networks.
+    directions : int, >= 1
+        Random vectors for each matrix that is too large to form.
+    dense_size : int, >= 1
+        The most parameters for which whole matrices are compared, 8·P² bytes each; above, and where autograd would
+        take more than seconds, products with random vectors stand for them, and `Row.method` says so.
+    seed : int, >= 0
+        Of the vectors.
+    progress : bool
+        Show a progress bar (needs tqdm).
+
+    Returns
+    -------
+    ValidationReport
+        ``report.ok``, ``report.rows``, ``print(report)``, ``report.as_dict()``. Ctrl-C does not raise: the report holds
+        what was checked before it, with ``report.interrupted``.
+
+    Raises
+    ------
+    ImportError
+        If PyTorch is not installed, or the package of a backend that was asked for by name, or of `progress`.
+    TypeError, ValueError
+        If an argument is not as said above.
+
+    Notes
+    -----
+    The third witness knows the definition of the loss and takes exact differences of it, in extended precision where
+    the processor has it; for condition numbers of small blocks it is exact arithmetic. Where hesskern and autograd
+    disagree the row says which of them is alone. Tolerances are bounds on rounding, from the sizes and norms of the
+    problem. A float32 network is compared with the same numbers in float64, to what float32 allows.
+
+    Autograd takes O(P) backward passes for each dense matrix, O(1) for each random vector.
+
+    Examples
+    --------
+    >>> import hesskern as hk
+    >>> report = hk.validate(problems=["two layers"], backends=["cpp"])  # doctest: +SKIP
+    >>> report.ok  # doctest: +SKIP
+    True
+    """
+    chosen = _problems(net, loss, problems)
+    directions = arguments.integer(directions, "directions", 1)
+    dense_size = arguments.integer(dense_size, "dense_size", 1)
+    seed = arguments.integer(seed, "seed", 0)
+    arguments.boolean(progress, "progress")
+    present, rows = _backends(backends)
+    version_of_torch = str(torch().__version__)
+    began = time.perf_counter()
+    plan = _Plan(chosen, present, lambda problem: Evidence(problem, directions, dense_size, seed))
+    interrupted = plan.run(rows, progress=progress)
+    return ValidationReport(
+        rows,
+        {problem.name: str(problem) for problem in chosen},
+        version=version,
+        torch=version_of_torch,
+        seconds=time.perf_counter() - began,
+        interrupted=interrupted,
+    )
+
+
+class _Plan:
+    """All problems with all backends, one check at a time."""
+
+    def __init__(self, problems: Sequence[Problem], backends: Sequence[str], weigh: Any) -> None:
+        self._problems, self._backends, self._weigh = problems, backends, weigh
+
+    def _rows(self, interruption: Interruption) -> Iterator[tuple[int, Row]]:
+        """Yield each row with the number of rows of its problem."""
+        for problem in self._problems:
+            evidence = self._weigh(problem)
+            checks = checks_of(evidence)
+            for backend in self._backends:
+                subject = Subject(problem, backend)
+                for check in checks:
+                    if interruption.wished:
+                        return
+                    yield len(checks) * len(self._backends), row_of(problem.name, check, subject, evidence)
+
+    def run(self, rows: list[Row], *, progress: bool) -> bool:
+        """Append the rows; return whether Ctrl-C ended it."""
+        bar = _bar(len(self._problems), 0) if progress else None
+        with Interruption() as interruption:
+            try:
+                for of, row in self._rows(interruption):
+                    rows.append(row)
+                    if bar is not None:
+                        bar.update(min(1 / of, len(self._problems) - bar.n))  # a sum of fractions is not exact
+            except KeyboardInterrupt:  # of a handler that is the user's own
+                if interruption.forced:
+                    raise
+                return True
+            finally:
+                if bar is not None:
+                    bar.close()
+            return interruption.wished
+
+
+def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Problem]:
+    if net is None and loss is None:
+        known = catalogue.names()
+        if names is None:
+            return [catalogue.problem(name) for name in known]
+        if isinstance(names, str) or len(names) == 0:
+            raise TypeError(f"problems is {names!r}; expected a list of names: {', '.join(map(repr, known))}.")
+        return [catalogue.problem(arguments.one_of(name, "problems", known)) for name in names]
+    if names is not None:
+        raise ValueError("problems names built-in networks; expected it without net and loss.")
+    if not isinstance(net, LinearNetwork):
+        raise TypeError(f"net is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
+    if not isinstance(loss, SquaredLoss):
+        raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
+    loss.check_network(net)
+    return [Problem("", net, loss)]
+
+
+def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
+    """Return the backends that load, and a row for each that does not; an error if that was asked for by name."""
+    if names is not None:
+        if isinstance(names, str) or len(names) == 0:
+            raise TypeError(
+                f"backends is {names!r}; expected a list of names: {', '.join(map(repr, registry.names()))}."
+            )
+        for name in names:
+            registry.get(name)
+        return list(dict.fromkeys(names)), []
+    present, absent = [], []
+    for name in registry.names():
+        try:
+            registry.get(name)
+        except (ImportError, OSError, RuntimeError) as error:  # not installed; no driver; no device
+            absent.append(Row("", name, "backend", name, verdict=ABSENT, note=" ".join(str(error).split())))
+        else:
+            present.append(name)
+    return present, absent
