@@ -22,6 +22,7 @@ from hesskern.training import Run, fit
 
 if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
+    from hesskern.explanation import Explanation, explain
     from hesskern.hessian import Hessian
     from hesskern.kronecker import KroneckerHessian
 
@@ -29,6 +30,7 @@ __all__ = [
     "Condition",
     "CrossBlock",
     "Ensemble",
+    "Explanation",
     "Hessian",
     "KroneckerHessian",
     "LinearNetwork",
@@ -39,6 +41,7 @@ __all__ = [
     "SquaredLoss",
     "__version__",
     "datasets",
+    "explain",
     "fit",
     "fit_ensemble",
     "info",
@@ -48,7 +51,13 @@ __all__ = [
 
 
 #: Operators load scipy.sparse.linalg, which `import hesskern` need not do.
-_LAZY = {"CrossBlock": "hesskern.cross", "Hessian": "hesskern.hessian", "KroneckerHessian": "hesskern.kronecker"}
+_LAZY = {
+    "CrossBlock": "hesskern.cross",
+    "Explanation": "hesskern.explanation",
+    "Hessian": "hesskern.hessian",
+    "KroneckerHessian": "hesskern.kronecker",
+    "explain": "hesskern.explanation",
+}
 
 
 def __getattr__(name: str) -> Any:
