@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from hesskern._command import (
     to_json,
     write_whole,
 )
-from hesskern._matrix_files import read_matrix
+from hesskern._matrix_files import read_matrix, read_network
 from hesskern.loss import KINDS, SquaredLoss
 from hesskern.network import LinearNetwork
 
@@ -166,12 +165,7 @@ def _network(arguments: argparse.Namespace) -> LinearNetwork:
     for option in ("bias", "dtype"):
         if getattr(arguments, option):
             raise RefusedError(f"--{option} goes with --widths; the network of --net has its own.")
-    try:
-        return LinearNetwork.load(arguments.net)
-    except OSError as error:
-        raise RefusedError(f"--net: cannot read {arguments.net!r}: {error.strerror or one_line(error)}.") from error
-    except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise RefusedError(f"--net: {arguments.net!r} is no network that LinearNetwork.save wrote.") from error
+    return read_network(arguments.net)
 
 
 def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLoss) -> Run:

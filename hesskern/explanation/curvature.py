@@ -124,7 +124,16 @@ class Curvature:
         return np.concatenate([column_order(t) for t in inner]) - at.start
 
     def dense(self, part: str) -> Values:
-        """Return a part as a dense matrix, O(P²)."""
+        """Return a part as a dense matrix, O(P²); made once, and not to be changed."""
+        if part not in self._dense:
+            self._dense[part] = self._made(part)
+        return self._dense[part]
+
+    @cached_property
+    def _dense(self) -> dict[str, Values]:
+        return {}
+
+    def _made(self, part: str) -> Values:
         memory.require(2 * 8 * self.size**2, f"a dense {self.size} x {self.size} Hessian", "explain its spectrum.")
         if part in ("gauss_newton", "functional"):
             return self._summed(lambda H: getattr(H, part)().toarray())
@@ -168,10 +177,6 @@ class Model:
     sides: str = "both"
     triangle: str = ""
 
-    @cached_property
-    def _matrix(self) -> Values:
-        return self.curvature.dense(self.part)
-
     @property
     def size(self) -> int:
         """P."""
@@ -184,7 +189,7 @@ class Model:
 
     def rows(self, at: slice) -> Values:
         """Return some rows of the dense matrix."""
-        index, matrix = self.index, self._matrix
+        index, matrix = self.index, self.curvature.dense(self.part)
         ordered = index is not None and self.sides != "columns"
         taken = matrix[index[at]] if ordered and index is not None else matrix[at]
         if index is not None and self.sides != "rows":

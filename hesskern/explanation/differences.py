@@ -28,8 +28,14 @@ _STEPS = sorted({
     *(2.0 * 10.0**-k for k in range(2, 9)), _EPSILON**0.5, _EPSILON ** (1 / 3), _EPSILON**0.25,
 })  # fmt: skip
 
+#: Columns whose third derivatives are looked at first.
+_COLUMNS = 64
+
+#: Share of the difference that may be left when the truncation error is taken away.
+_LEFT = 0.3
+
 #: Entries looked at for the grid, the fewest that are enough, and the share of them that has to lie on it.
-_LOOKED_AT, _FEWEST, _SHARE = 4000, 24, 0.8
+_LOOKED_AT, _FEWEST, _SHARE = 4000, 24, 0.85
 
 
 class Found(NamedTuple):
@@ -56,32 +62,61 @@ def find(
         Where the parameters stand in ``net.flatten()``.
     """
     gradient = loss.gradient(net)[positions]
-    noise = gradient_noise(net, loss)
-    for orientation, given in (("", matrix), ("rows", matrix.T)):
-        found = _one_sided(given, hessian, net, loss, positions, gradient, noise)
-        if found is not None:
-            if orientation:
-                return found._replace(correction=found.correction.T)
-            return found
-    rest = float(np.linalg.norm(matrix - hessian))
-    for given, units in ((matrix, gradient[:, None]), (matrix.T, gradient[:, None])):
-        step = _grid(given, np.spacing(np.broadcast_to(np.abs(units), matrix.shape)), 2.0)
-        if step is not None and rest <= (allowed := noise * np.sqrt(len(matrix)) / step):
-            return Found(_cause("central differences of the gradient", step), step, np.zeros_like(matrix), allowed)
-    smaller = np.minimum(np.abs(gradient)[:, None], np.abs(gradient)[None, :])
-    step = _grid(matrix, np.spacing(smaller) / 2, 2.0)
-    if step is not None and rest <= (allowed := noise * np.sqrt(len(matrix)) / step):
-        words = "central differences of the gradient, made symmetric afterwards"
-        return Found(_cause(words, step), step, np.zeros_like(matrix), allowed)
-    value = loss(net)
-    unit = np.spacing(np.full(matrix.shape, value))
-    squared = _grid(matrix, unit, 4.0, [step**2 for step in _STEPS])
-    if squared is not None:
-        step = float(np.sqrt(squared))
-        allowed = 64 * _EPSILON * np.sqrt(loss.Y.size) * value * len(matrix) / squared
-        if rest <= allowed:
-            return Found(_cause("second differences of the loss", step), step, np.zeros_like(matrix), allowed)
+    noise = gradient_noise(net, loss) * np.sqrt(len(matrix))
+    rest = matrix - hessian
+    size = float(np.linalg.norm(rest))
+    symmetric = float(np.linalg.norm(rest - rest.T)) <= 1e-3 * size
+    some = np.random.default_rng(3).permutation(len(matrix))[:_COLUMNS]
+    corner = _third_derivatives(hessian, net, loss, positions, gradient, some)[some]
+    shapes = [corner + corner.T] if symmetric else [corner, corner.T]
+    if any(_parallel(rest[np.ix_(some, some)], shape) for shape in shapes):
+        third = _third_derivatives(hessian, net, loss, positions, gradient, np.arange(len(matrix)))
+        for shape in [0.5 * (third + third.T)] if symmetric else [third, third.T]:
+            found = _one_sided(rest, shape, noise, symmetric=symmetric)
+            if found is not None:
+                return found
+    units = np.spacing(np.abs(gradient))
+    grids: list[tuple[float, float, str]] = []  # spacing, step, how
+    if symmetric:
+        smaller = np.minimum(units[:, None], units[None, :])
+        grids += _grid(matrix, smaller, 4.0, _STEPS, "central differences of the gradient, made symmetric afterwards")
+        value = np.full(matrix.shape, np.spacing(loss(net)))
+        squares = [step**2 for step in _STEPS]
+        found_squares = _grid(matrix, value, 4.0, squares, "second differences of the loss")
+        grids += [(spacing, float(np.sqrt(square)), how) for spacing, square, how in found_squares]
+    else:
+        exact = "" if corner.any() else " (or one-sided ones with twice this step: the third derivatives vanish)"
+        for unit in (units[:, None], units[None, :]):
+            grids += _grid(matrix, np.broadcast_to(unit, matrix.shape), 2.0, _STEPS, f"central differences of the gradient{exact}")
+    for _, step, how in sorted(grids, reverse=True):  # the coarsest grid says most
+        allowed = noise / step
+        if how.startswith("second"):
+            allowed = 64 * _EPSILON * np.sqrt(loss.Y.size) * loss(net) * len(matrix) / step**2
+        if size <= allowed:
+            return Found(_cause(how, step), step, np.zeros_like(matrix), allowed)
     return None
+
+
+def _parallel(rest: Values, third: Values) -> bool:
+    """Whether most of a difference has the direction of the third derivatives."""
+    product, sizes = float(np.vdot(rest, third)), float(np.linalg.norm(rest) * np.linalg.norm(third))
+    return sizes > 0 and abs(product) > 0.9 * sizes
+
+
+def _third_derivatives(
+    hessian: Values, net: LinearNetwork, loss: SquaredLoss, positions: NDArray[np.intp], gradient: Values,
+    some: NDArray[np.intp],
+) -> Values:  # fmt: skip
+    """Return the second derivatives of the gradient along some parameters, in the columns; exact but for rounding."""
+    theta = net.flatten()
+    third = np.empty((len(hessian), len(some)))
+    for at, column in enumerate(some):
+        moved = theta.copy()
+        moved[positions[column]] += 1.0
+        ahead = loss.gradient(net.unflatten(moved))[positions]
+        third[:, at] = 2.0 * (ahead - gradient - hessian[:, column])  # degree two along one parameter
+    third[np.abs(third) <= 1e-12 * np.abs(hessian).max()] = 0.0
+    return third
 
 
 def gradient_noise(net: LinearNetwork, loss: SquaredLoss) -> float:
@@ -95,54 +130,42 @@ def gradient_noise(net: LinearNetwork, loss: SquaredLoss) -> float:
     return 4.0 * np.sqrt(terms) * _EPSILON * loss.scale * residual * each
 
 
-def _one_sided(
-    matrix: Values, hessian: Values, net: LinearNetwork, loss: SquaredLoss, positions: NDArray[np.intp],
-    gradient: Values, noise: float,
-) -> Found | None:  # fmt: skip
-    theta = net.flatten()
-    third = np.empty_like(hessian)
-    for column, position in enumerate(positions):
-        moved = theta.copy()
-        moved[position] += 1.0
-        ahead = loss.gradient(net.unflatten(moved))[positions]
-        third[:, column] = 2.0 * (ahead - gradient - hessian[:, column])  # exact: degree two along one parameter
-    rest = matrix - hessian
+def _one_sided(rest: Values, third: Values, noise: float, *, symmetric: bool) -> Found | None:
+    """Return one-sided differences if the difference has the shape of their truncation error."""
     square = float(np.vdot(third, third))
     if square == 0.0:
         return None
-    half = float(np.vdot(rest, third)) / square
-    step = 2.0 * half
+    step = 2.0 * float(np.vdot(rest, third)) / square
     if step == 0.0:
         return None
-    near = [known for known in _STEPS if abs(known - abs(step)) <= 1e-3 * known]
-    step = float(np.copysign(near[0], step)) if near else step
+    near = [known for known in _STEPS if abs(known - abs(step)) <= 1e-2 * known]
+    if near and float(np.linalg.norm(rest - 0.5 * np.copysign(near[0], step) * third)) <= noise / near[0]:
+        step = float(np.copysign(near[0], step))
     correction = 0.5 * step * third
-    allowed = 2.0 * noise * np.sqrt(len(matrix)) / abs(step)
-    # The truncation error has to stand out of the noise, or any noise would do.
-    if float(np.linalg.norm(rest - correction)) > allowed or float(np.linalg.norm(correction)) < 10 * allowed:
-        grid = _grid(matrix, np.spacing(np.broadcast_to(np.abs(gradient)[:, None], matrix.shape)), 1.0)
-        if grid is None or abs(grid - abs(step)) > 1e-3 * grid or float(np.linalg.norm(rest - correction)) > allowed:
-            return None
-    side = "forward" if step > 0 else "backward"
-    return Found(_cause(f"{side} differences of the gradient", abs(step)), step, correction, allowed)
+    left, allowed = float(np.linalg.norm(rest - correction)), noise / abs(step)
+    # An error of P² entries that is parallel to the third derivatives is no accident.
+    if left > _LEFT * float(np.linalg.norm(rest)) or left > allowed:
+        return None
+    how = f"{'forward' if step > 0 else 'backward'} differences of the gradient"
+    return Found(_cause(f"{how}, made symmetric afterwards" if symmetric else how, abs(step)), step, correction, allowed)
 
 
-def _grid(matrix: Values, unit: Values, points: float, steps: list[float] | None = None) -> float | None:
-    """Return the smallest step whose grid ``unit / (points * step)`` holds most entries, or None."""
+def _grid(matrix: Values, unit: Values, points: float, steps: list[float], how: str) -> list[tuple[float, float, str]]:
+    """Return the smallest step whose grid ``unit / (points * step)`` holds most entries, with the grid's median spacing."""
     flat, units = matrix.ravel(), unit.ravel()
     kept = np.flatnonzero((flat != 0) & (units > 0))
     kept = kept[:: max(1, len(kept) // _LOOKED_AT)]
-    for step in steps or _STEPS:
+    for step in steps:
         count = flat[kept] * (points * step) / units[kept]
-        # The division by h, and its inverse here, lose a part of a unit where the count is large; where it is small
-        # and zero everything lies on the grid.
+        # The division by h, and its inverse here, lose a part of a unit where the count is large; what is far below a
+        # unit lies on every grid.
         useful = (np.abs(count) < 0.02 / _EPSILON) & (np.abs(count) > 0.5)
         if np.count_nonzero(useful) < _FEWEST:
             continue
         off = np.abs(count[useful] - np.rint(count[useful]))
         if float(np.mean(off < 0.1)) >= _SHARE:
-            return step
-    return None
+            return [(float(np.median(units[kept])) / (points * step), step, how)]
+    return []
 
 
 def _cause(how: str, step: float) -> Cause:

@@ -360,16 +360,14 @@ class _Matrix:
     def __init__(self, given: Candidate, problem: Problem) -> None:
         self._given, self._problem = given, problem
         self._symmetry = given_as.symmetry(given.array)
-        self._matrix, self._triangle = given.array, ""
-        symmetry = self._symmetry
-        if (symmetry.upper == 0.0) != (symmetry.lower == 0.0):
-            self._triangle = "lower" if symmetry.upper == 0.0 else "upper"
+        self._matrix, self._triangle = given.array, self._symmetry.triangle
+        if self._triangle:
             mirrored = given.array + given.array.T
             mirrored[np.diag_indices_from(mirrored)] = given.array.diagonal()
             self._matrix = mirrored
         self._truth = Model(problem.truth(), shift=problem.decay)
         norm = float(np.linalg.norm(self._matrix))
-        self._skewed = not self._triangle and symmetry.skew > max(self._truth.tolerance, 1e-14 * norm)
+        self._skewed = not self._triangle and self._symmetry.skew > max(self._truth.tolerance, 1e-14 * norm)
 
     def _search(self, problem_weights: Sequence[Any] | None = None) -> Search:
         problem = self._problem
@@ -412,6 +410,8 @@ class _Matrix:
 
     def _explained(self, search: Search, found: list[Match], confidence: str) -> Explanation:
         problem, best = self._problem, found[0]
+        if not best.base.causes:  # its dense matrix is there
+            self._truth = Model(best.model.curvature, shift=problem.decay)
         causes, after = best.causes, best.found
         if self._triangle:
             causes = (*causes, _triangle(self._triangle))

@@ -182,7 +182,7 @@ class Numbers:
         if "condition" not in self._wanted or true.selection.size > _DENSE:
             return
         curvature = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon)
-        matrix = curvature.dense("full")
+        matrix = curvature.dense("full").copy()
         matrix[np.diag_indices_from(matrix)] += self._scales.decay
         inverse = np.linalg.pinv(matrix, rcond=len(matrix) * self._epsilon, hermitian=True)
         value = float(np.abs(matrix).sum(axis=0).max() * np.abs(inverse).sum(axis=0).max())

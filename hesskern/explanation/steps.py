@@ -164,6 +164,7 @@ def _polished(search: Search, at: Net, rate: float) -> float | None:
                 return None
             slope = (high - low) / (2 * step)
             rest = search.products - here - search.scales.decay * search.vectors
-            rate += float(np.vdot(slope, rest)) / float(np.vdot(slope, slope))
-        return rate
+            square = float(np.vdot(slope, slope))
+            rate += float(np.vdot(slope, rest)) / square if square else 0.0
+        return rate if rate > 0 else None
     return None
