@@ -22,7 +22,8 @@ from hesskern.training import Run, fit
 
 if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
-    from hesskern.explanation import Explanation, explain
+    from hesskern.explanation import Explanation
+    from hesskern.explanation.entry import explain
     from hesskern.hessian import Hessian
     from hesskern.kronecker import KroneckerHessian
 

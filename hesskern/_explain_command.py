@@ -1,7 +1,7 @@
 """The command ``hesskern explain``: say why a matrix, a spectrum or a number is not that of the Hessian.
 
-Exit codes: 0 it is, 1 it is not and the cause was found, 2 it is not and no known cause explains it, 3 it cannot be compared
-(bad input, a size that no parameters have, NaN).
+Exit codes: 0 it is, 1 it is not and the cause was found, 2 it is not and no known cause explains it, 3 it cannot be
+compared (bad input, a size that no parameters have, NaN).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "candidate",
         metavar="CANDIDATE",
-        help=f"a matrix or eigenvalues in a file ({', '.join(SUFFIXES)}, .pt), or a number with the digits that are known",
+        help=f"a matrix or eigenvalues in a file ({', '.join(SUFFIXES)}, .pt), or a number with all its digits",
     )
     parser.add_argument("--net", metavar="FILE", help="the network, as LinearNetwork.save writes it (.npz)")
     parser.add_argument("--X", metavar="FILE", help="inputs, (samples, inputs)")
@@ -53,10 +53,16 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--kind", choices=KINDS, default="half_sum", help="of squared loss (default: %(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.0, metavar="NUMBER")
-    parser.add_argument("--params", metavar="NAME,...", help="layers counted from 0, or names like 1.weight (default: all)")
+    parser.add_argument(
+        "--params", metavar="NAME,...", help="layers counted from 0, or names like 1.weight (default: all)"
+    )
     parser.add_argument("--quantity", choices=["condition", "rank", "largest"], help="what a number is (default: any)")
     parser.add_argument(
-        "--other-net", metavar="FILE", action="append", default=[], help="weights it may have been taken at; may be repeated"
+        "--other-net",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="weights it may have been taken at; may be repeated",
     )
     parser.add_argument("--lr", type=float, metavar="NUMBER", help="learning rate of a step the weights may be off by")
     parser.add_argument("--batch-size", type=int, metavar="N", help="of the minibatches that were used")
@@ -131,7 +137,9 @@ def _tensor(path: str) -> object:
     except Exception as error:  # whatever unpickling raises
         raise RefusedError(f"CANDIDATE: {path!r} holds no tensor: {type(error).__name__}.") from error
     if not isinstance(found, torch.Tensor):
-        raise RefusedError(f"CANDIDATE: {path!r} holds a {type(found).__name__}; expected one tensor, torch.save(H, path).")
+        raise RefusedError(
+            f"CANDIDATE: {path!r} holds a {type(found).__name__}; expected one tensor, torch.save(H, path)."
+        )
     array = found.detach()
     if array.dtype == torch.bfloat16:  # NumPy has no such numbers; float32 has all of them
         array = array.float()

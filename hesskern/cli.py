@@ -1,8 +1,8 @@
 """The command ``hesskern``.
 
 Exit codes: 0 done; 1 the demo ran and something does not agree, or training diverged; 2 it cannot be done as asked, one
-sentence on stderr says why (`explain` has codes of its own, see `hesskern._explain_command`); 130 stopped by Ctrl-C; 141 nobody reads the output any more. Results go to stdout,
-everything else to stderr.
+sentence on stderr says why (`explain` has codes of its own, see `hesskern._explain_command`); 130 stopped by Ctrl-C;
+141 nobody reads the output any more. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations

@@ -273,9 +273,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         relative = float(np.linalg.norm(gap) / np.linalg.norm(candidate))
         cells = _cells(gap) / scale
         extent = (0.0, float(len(gap)), float(len(gap)), 0.0)
-        image = ax.imshow(
-            np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest"
-        )
+        image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
         causes = "nothing undone" if when == "before" else "after: " + ", ".join(f.cause for f in why.findings)
         ax.set_title(textwrap.fill(f"{causes if why.findings or when == 'before' else 'nearest model'}", 44))
         ax.set_xlabel(f"relative difference {relative:.2g}" + (" (to the bit)" if relative == 0 else ""))

@@ -1,4 +1,4 @@
-"""Hessians that went wrong, made by plain NumPy from the names of what went wrong; nothing here comes from the package."""
+"""Hessians that went wrong, made by plain NumPy from the names of what went wrong, without the package."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def layout(problem, names):
 
 
 def parts(problem, names):
-    """Gauss-Newton part from the Jacobian, functional part from second derivatives of the prediction, sample by sample."""
+    """Gauss-Newton part from the Jacobian, functional part from second derivatives of the prediction."""
     weights, biases, X = problem.weights, problem.biases, problem.X
     activations = [X]
     for weight, bias in zip(weights, biases, strict=True):
@@ -92,9 +92,9 @@ def parts(problem, names):
             if lower >= layer or found[j][1] == "bias":
                 continue
             end = at + int(np.prod(other))
-            block = np.einsum(
-                "no,or,sp,nq->rspq", residual, above[j], between(lower, layer), inputs[k]
-            ).reshape(stop - start, end - at)
+            block = np.einsum("no,or,sp,nq->rspq", residual, above[j], between(lower, layer), inputs[k]).reshape(
+                stop - start, end - at
+            )
             functional[start:stop, at:end] = block
             functional[at:end, start:stop] = block.T
     flat = jacobian.reshape(-1, size)
@@ -267,7 +267,7 @@ def applicable(problem):
     square = [k for k, w in enumerate(weights) if w.shape[0] == w.shape[1]]
     changed += [f"weight-transposed[{k}]" for k in square]
     changed += [f"weight-transposed[{','.join(map(str, square))}]"] if len(square) > 1 else []
-    for k, weight in enumerate(weights):
+    for k in range(depth):
         if k not in square:
             changed += [f"weights-filled-by-columns[{k}]", f"weights-filled-by-rows[{k}]"]
     shapes = [w.shape for w in weights]
@@ -284,7 +284,9 @@ def applicable(problem):
     outputs = Y.shape[1]
     scale = ["scale[2]", "scale[1/2]", "scale[1/N]", "scale[1/o]", "scale[1/(N*o)]", "scale[constant]"]
     scale = [key for key in scale if not (key == "scale[1/o]" and outputs == 1)]
-    block = [f"block[{','.join(name for name in problem.names if name.startswith(f'{depth - 1}.'))}]"] if depth > 1 else []
+    block = (
+        [f"block[{','.join(name for name in problem.names if name.startswith(f'{depth - 1}.'))}]"] if depth > 1 else []
+    )
     return {
         "data": data,
         "weights": changed,

@@ -134,9 +134,9 @@ class Explanation:
 
     @cached_property
     def corrected(self) -> Any:
-        """What the candidate should have been: the Hessian (P, P), its eigenvalues (P,) or the number; made on first use.
+        """What the candidate should have been: the Hessian (P, P), its eigenvalues (P,) or the number.
 
-        None where that is not known.
+        Made on first use; None where that is not known.
         """
         return None if self._corrected is None else self._corrected()
 
@@ -153,7 +153,9 @@ class Explanation:
             "alternatives": [{"causes": list(causes), "words": words} for causes, words in self.alternatives],
             "before": self.before,
             "after": self.after,
-            "unexplained": None if rest is None else {name: _plain(getattr(rest, name)) for name in Remainder.__slots__},
+            "unexplained": None
+            if rest is None
+            else {name: _plain(getattr(rest, name)) for name in Remainder.__slots__},
             "notes": list(self.notes),
         }
 

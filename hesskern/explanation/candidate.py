@@ -99,7 +99,7 @@ def bad_entries(array: Array) -> NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True)
 class Symmetry:
-    """Frobenius norm of ``(C - C.T) / 2``, and which triangle is the only one that is filled: "upper", "lower" or ""."""
+    """Frobenius norm of ``(C - C.T) / 2``, and the only triangle that is filled: "upper", "lower" or ""."""
 
     skew: float
     triangle: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -38,3 +39,13 @@ def total(causes: tuple[Cause, ...]) -> int:
 def listed(words: list[str]) -> str:
     """Return "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def keys(causes: Sequence[Cause]) -> tuple[str, ...]:
+    """Return the names of causes."""
+    return tuple(cause.key for cause in causes)
+
+
+def sentence(causes: Sequence[Cause]) -> str:
+    """Return causes that came together, in words."""
+    return "; ".join(cause.words for cause in causes)

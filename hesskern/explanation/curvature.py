@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import memory
-from hesskern._array import Array
 from hesskern.explanation import rounding
 from hesskern.explanation.candidate import ROWS
 from hesskern.explanation.orders import Tensor, column_order
@@ -36,9 +36,7 @@ class Curvature:
         Rounding unit of the candidate's numbers.
     """
 
-    def __init__(
-        self, data: DataVariant, weights: WeightVariant, tensors: Sequence[Tensor], epsilon: float
-    ) -> None:
+    def __init__(self, data: DataVariant, weights: WeightVariant, tensors: Sequence[Tensor], epsilon: float) -> None:
         self.data, self.weights, self.tensors = data, weights, tuple(tensors)
         self._epsilon = epsilon
         names = [tensor.full_name for tensor in tensors]
@@ -70,15 +68,10 @@ class Curvature:
     @cached_property
     def diagonal(self) -> Values:
         """The diagonal, which the functional part does not reach."""
-        return sum((factor * H.diagonal() for factor, H in self._terms), np.zeros(self.size))
+        return self._summed(lambda H: H.diagonal())
 
-    def _summed(self, of: Callable[[Hessian], Array]) -> Values:
-        total: Values = of(self._terms[0][1])
-        if self._terms[0][0] != 1.0:
-            total *= self._terms[0][0]
-        for factor, H in self._terms[1:]:
-            total += factor * of(H)
-        return total
+    def _summed(self, of: Callable[[Hessian], Any]) -> Values:
+        return _total(self._terms, of)
 
     def product(self, part: str, V: Values) -> Values:
         """Return the product of a part with (P, k) vectors, without a matrix."""
@@ -101,9 +94,7 @@ class Curvature:
     def _pieces(self, part: str) -> list[tuple[slice, list[str]]]:
         if part == "tensors":
             return [(slice(t.start, t.stop), [t.full_name]) for t in self.tensors]
-        names = [
-            [t.full_name for t in self.tensors if at.start <= t.start < at.stop] for at in self.layers
-        ]
+        names = [[t.full_name for t in self.tensors if at.start <= t.start < at.stop] for at in self.layers]
         return list(zip(self.layers, names, strict=True))
 
     def _block(self, names: list[str], V: Values) -> Values:
@@ -111,8 +102,7 @@ class Curvature:
         if key not in self._blocks:
             net = self.weights.net
             self._blocks[key] = [(factor, loss.hessian(net, names)) for factor, loss in self.data.terms]
-        parts = [factor * (H @ V) for factor, H in self._blocks[key]]
-        return parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
+        return _total(self._blocks[key], lambda H: H @ V)
 
     @cached_property
     def _blocks(self) -> dict[str, list[tuple[float, Hessian]]]:
@@ -121,7 +111,8 @@ class Curvature:
     def _exchanged(self, at: slice) -> NDArray[np.intp]:
         """Return the order of a layer whose Kronecker factors are exchanged, counted from the layer's start."""
         inner = [t for t in self.tensors if at.start <= t.start < at.stop]
-        return np.concatenate([column_order(t) for t in inner]) - at.start
+        order: NDArray[np.intp] = np.concatenate([column_order(t) for t in inner]) - at.start
+        return order
 
     def dense(self, part: str) -> Values:
         """Return a part as a dense matrix, O(P²); made once, and not to be changed."""
@@ -158,8 +149,19 @@ class Curvature:
         if len(self._terms) == 1 and part in ("layers", "tensors"):
             net, (factor, loss) = self.weights.net, self.data.terms[0]
             pieces = [factor * loss.hessian(net, names).eigvalsh() for _, names in self._pieces(part)]
-            return np.sort(np.concatenate(pieces))
-        return np.linalg.eigvalsh(self.dense(part))
+            joined: Values = np.sort(np.concatenate(pieces))
+            return joined
+        return np.linalg.eigvalsh(self.dense(part)).astype(np.float64, copy=False)
+
+
+def _total(terms: Sequence[tuple[float, Hessian]], of: Callable[[Hessian], Any]) -> Values:
+    factor, H = terms[0]
+    total: Values = of(H)
+    if factor != 1.0:
+        total *= factor
+    for factor, H in terms[1:]:
+        total += factor * of(H)
+    return total
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Model:
     @property
     def tolerance(self) -> float:
         """What rounding alone may do, as a Frobenius norm."""
-        return abs(self.factor) * self.curvature.rounding + abs(self.shift) * 1e-15 * np.sqrt(self.size)
+        return abs(self.factor) * self.curvature.rounding + abs(self.shift) * 1e-15 * float(np.sqrt(self.size))
 
     def rows(self, at: slice) -> Values:
         """Return some rows of the dense matrix."""

@@ -1,9 +1,9 @@
 """Finite differences: the truncation error of one-sided ones, and the grid that subtraction leaves behind.
 
 A squared residual is a polynomial of degree two in each single parameter, so a gradient's central difference along one
-parameter is exact, and a one-sided difference with step h is off by h/2 times a third derivative, which is computed here
-from three gradients. What remains is rounding: gradients are floats, so their difference is a multiple of their unit in the
-last place, and dividing by h leaves a grid that tells h.
+parameter is exact, and a one-sided difference with step h is off by h/2 times a third derivative, which is computed
+here from three gradients. What remains is rounding: gradients are floats, so their difference is a multiple of their
+unit in the last place, and dividing by h leaves a grid that tells h.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.explanation.causes import Cause
-from hesskern.explanation.orders import Tensor
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 
@@ -61,7 +60,7 @@ def find(
     positions : (P,) array
         Where the parameters stand in ``net.flatten()``.
     """
-    gradient = loss.gradient(net)[positions]
+    gradient: Values = loss.gradient(net)[positions].astype(np.float64)
     noise = gradient_noise(net, loss) * np.sqrt(len(matrix))
     rest = matrix - hessian
     size = float(np.linalg.norm(rest))
@@ -87,7 +86,9 @@ def find(
     else:
         exact = "" if corner.any() else " (or one-sided ones with twice this step: the third derivatives vanish)"
         for unit in (units[:, None], units[None, :]):
-            grids += _grid(matrix, np.broadcast_to(unit, matrix.shape), 2.0, _STEPS, f"central differences of the gradient{exact}")
+            grids += _grid(
+                matrix, np.broadcast_to(unit, matrix.shape), 2.0, _STEPS, f"central differences of the gradient{exact}"
+            )
     for _, step, how in sorted(grids, reverse=True):  # the coarsest grid says most
         allowed = noise / step
         if how.startswith("second"):
@@ -127,7 +128,7 @@ def gradient_noise(net: LinearNetwork, loss: SquaredLoss) -> float:
     residual = data * float(np.prod(norms)) + float(np.linalg.norm(loss.Y))
     each = sum(data * float(np.prod(norms)) / norm for norm in norms if norm)
     terms = len(loss.X) + sum(net.widths)
-    return 4.0 * np.sqrt(terms) * _EPSILON * loss.scale * residual * each
+    return float(4.0 * np.sqrt(terms) * _EPSILON * loss.scale * residual * each)
 
 
 def _one_sided(rest: Values, third: Values, noise: float, *, symmetric: bool) -> Found | None:
@@ -147,11 +148,13 @@ def _one_sided(rest: Values, third: Values, noise: float, *, symmetric: bool) ->
     if left > _LEFT * float(np.linalg.norm(rest)) or left > allowed:
         return None
     how = f"{'forward' if step > 0 else 'backward'} differences of the gradient"
-    return Found(_cause(f"{how}, made symmetric afterwards" if symmetric else how, abs(step)), step, correction, allowed)
+    return Found(
+        _cause(f"{how}, made symmetric afterwards" if symmetric else how, abs(step)), step, correction, allowed
+    )
 
 
 def _grid(matrix: Values, unit: Values, points: float, steps: list[float], how: str) -> list[tuple[float, float, str]]:
-    """Return the smallest step whose grid ``unit / (points * step)`` holds most entries, with the grid's median spacing."""
+    """Return the smallest step whose grid ``unit / (points * step)`` holds most entries, with its median spacing."""
     flat, units = matrix.ravel(), unit.ravel()
     kept = np.flatnonzero((flat != 0) & (units > 0))
     kept = kept[:: max(1, len(kept) // _LOOKED_AT)]

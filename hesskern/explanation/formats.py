@@ -42,7 +42,8 @@ def rounded(values: NDArray[np.floating], bits: int) -> Values:
         with np.errstate(over="ignore", under="ignore"):
             return values.astype(np.float32).astype(np.float64)
     fraction, exponent = np.frexp(values)
-    return np.ldexp(np.rint(np.ldexp(fraction, bits)), exponent - bits)
+    result: Values = np.ldexp(np.rint(np.ldexp(fraction, bits)), exponent - bits)
+    return result
 
 
 def on_grid(values: NDArray[np.floating], bits: int) -> bool:

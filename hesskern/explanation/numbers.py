@@ -93,14 +93,16 @@ class Numbers:
     # Hypotheses -------------------------------------------------------------------------------------------------------
 
     def _condition(self, base: Base, part: str) -> Condition:
-        factor, loss = base.data.terms[0]
+        _, loss = base.data.terms[0]
         names = [tensor.full_name for tensor in base.selection.tensors]
         decayed = SquaredLoss(loss.X, loss.Y, loss.kind, self._scales.decay, backend=loss.backend)
         H = decayed.hessian(base.weights.net, names)
         return (H if part == "full" else H.gauss_newton()).condition()
 
     def _direct(self, base: Base, part: str) -> Iterator[NumberMatch]:
-        if len(base.data.terms) > 1:  # averages of batches differ from the truth by a few per cent; a number cannot tell
+        if (
+            len(base.data.terms) > 1
+        ):  # averages of batches differ from the truth by a few per cent; a number cannot tell
             return
         found = self._condition(base, part)
         causes = (*base.causes, *((PART_CAUSES[part],) if part != "full" else ()))
@@ -226,7 +228,8 @@ def _norm(name: str, code: str) -> Cause:
 def _loose(rank: int, true: int) -> Cause:
     return Cause(
         f"rank[{rank}]",
-        f"it is lambda_max over the eigenvalue number {rank}, but the rank is {true}: the tolerance for zero is too loose",
+        f"it is lambda_max over the eigenvalue number {rank}, but the rank is {true}: the tolerance for zero is "
+        "too loose",
         f"use s[0] / s[{true} - 1]; H.condition() says which eigenvalues are zero, and why",
     )
 
@@ -234,9 +237,8 @@ def _loose(rank: int, true: int) -> Cause:
 def _noise(found: Condition) -> Cause:
     return Cause(
         "noise",
-        f"it is a rounding error: the Hessian is singular, of rank {found.rank} of {found.size}, and lambda_max was divided "
+        f"it is a rounding error: the Hessian is singular, of rank {found.rank} of {found.size}, and lambda_max "
+        "was divided "
         "by an eigenvalue that is zero but for rounding",
         f"divide by the smallest nonzero eigenvalue, s[0] / s[{found.rank} - 1] = {found.value:.10g}",
     )
-
-

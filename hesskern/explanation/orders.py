@@ -37,10 +37,10 @@ class Tensor(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Entry k of their vector is entry ``index[k]`` of ours (None: the same)."""
+    """Entry k of their vector is entry ``source[k]`` of ours (None: the same)."""
 
     causes: tuple[Cause, ...]
-    index: NDArray[np.intp] | None
+    source: NDArray[np.intp] | None
 
 
 def tensors(net: LinearNetwork, parts: Sequence[Part]) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ def column_order(tensor: Tensor) -> NDArray[np.intp]:
 
 
 def orders(found: Sequence[Tensor]) -> list[Order]:
-    """Return the orders to try, the usual one first; what gives the same permutation is listed with the first of them."""
+    """Return the orders to try, the usual one first; those that are the same permutation once."""
     kept: dict[bytes, Order] = {}
     for arrangement, moved in _arrangements(found):
         for columns, stacked in _stackings(found):

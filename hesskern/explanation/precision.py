@@ -1,8 +1,8 @@
 """What brings a matrix close to the Hessian but not to it: fewer digits somewhere, or finite differences.
 
-Data or weights that were rounded give the exact Hessian of the rounded ones, and a matrix that was rounded is the Hessian's
-rounding, entry by entry. Arithmetic with fewer digits leaves an error whose size is known from doing the same, and entries
-that are numbers of that format.
+Data or weights that were rounded give the exact Hessian of the rounded ones, and a matrix that was rounded is the
+Hessian's rounding, entry by entry. Arithmetic with fewer digits leaves an error whose size is known from doing the
+same, and entries that are numbers of that format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hesskern.network import LinearNetwork
 from hesskern.selection import positions, select
 
 if TYPE_CHECKING:
-    from hesskern.explanation.explain import Problem
+    from hesskern.explanation.problem import Problem
 
 Values = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def explained(search: Search, match: Match, given: Candidate, problem: Problem) 
 
 
 def _rounded_inputs(search: Search, match: Match, given: Candidate, problem: Problem) -> Explained | None:
-    """Data or weights rounded to a format: the Hessian of the rounded ones is exact."""
+    """Return a match whose data or weights are rounded to a format: the Hessian of those is exact."""
     del given, problem
     base, model = match.base, match.model
     for format_ in FORMATS:
@@ -73,7 +73,8 @@ def _rounded_inputs(search: Search, match: Match, given: Candidate, problem: Pro
                 cause = Cause(f"{format_.name}-{where}", f"{which} are rounded to {format_.name}", format_.mend)
                 return Explained(
                     Match((*match.causes, cause), tried, entries, base, match.order),
-                    f"certain: with {which} rounded, all {model.size**2} entries agree to {entries.relative:.1g}, to rounding in "
+                    f"certain: with {which} rounded, all {model.size**2} entries agree to "
+                    f"{entries.relative:.1g}, to rounding in "
                     "float64",
                 )
     return None
@@ -94,7 +95,7 @@ def _rounded_weights(weights: WeightVariant, format_: Format) -> WeightVariant:
 
 
 def _stored(search: Search, match: Match, given: Candidate, problem: Problem) -> Explained | None:
-    """A matrix in float64 to the end, then rounded."""
+    """Return a match that was in float64 to the end, then rounded."""
     del given, problem
     matrix, model = search.matrix, match.model
     format_ = _grid_of(matrix)
@@ -106,7 +107,9 @@ def _stored(search: Search, match: Match, given: Candidate, problem: Problem) ->
         allowed = 2.0**-format_.bits * np.abs(expected) * (1 + 2.0 ** (1 - format_.bits)) + slack
         if (np.abs(matrix[at] - expected) > allowed).any():
             return None
-    cause = Cause(f"{format_.name}-stored", f"the matrix is rounded to {format_.name} after everything else", format_.mend)
+    cause = Cause(
+        f"{format_.name}-stored", f"the matrix is rounded to {format_.name} after everything else", format_.mend
+    )
     return Explained(
         Match((*match.causes, cause), model, match.found, match.base, match.order),
         f"certain: all {model.size**2} entries are the nearest numbers of {format_.name}",
@@ -122,7 +125,7 @@ def _grid_of(matrix: Values) -> Format | None:
 
 
 def _arithmetic(search: Search, match: Match, given: Candidate, problem: Problem) -> Explained | None:
-    """Products of matrices in a format: an error of the size that doing the same has, and entries of that format."""
+    """Return a match computed in a format: the error has the size of doing the same, the entries have its digits."""
     model, base = match.model, match.base
     unscaled = search.matrix / model.factor if model.factor != 1.0 else search.matrix
     if _grid_of(search.matrix) is None and _grid_of(unscaled) is None and given.dtype.itemsize > 4:
@@ -153,7 +156,8 @@ def _arithmetic(search: Search, match: Match, given: Candidate, problem: Problem
     cause = Cause(f"{format_.name}-arithmetic", f"it was computed in {format_.name}", format_.mend)
     return Explained(
         Match((*match.causes, cause), model, match.found, base, match.order),
-        f"high: the error is {np.exp(off):.2g} times that of the same Hessian computed in {format_.name} here, in one order of "
+        f"high: the error is {np.exp(off):.2g} times that of the same Hessian computed in {format_.name} here, "
+        "in one order of "
         f"operations of many, and all entries have the digits of {grid.name}; in float64 rounding would allow "
         f"{model.tolerance / (match.found.model or 1.0):.1g}",
     )
@@ -189,11 +193,12 @@ def hints(before: Difference, truth: Model, skewed: bool) -> list[str]:
     notes: list[str] = []
     size = before.relative
     if size <= 1e-3:
-        kind = "fewer digits somewhere (float32 gives about 1e-7)" if not skewed else "finite differences or fewer digits"
+        kind = (
+            "fewer digits somewhere (float32 gives about 1e-7)" if not skewed else "finite differences or fewer digits"
+        )
         notes.append(
-            f"a relative difference of {size:.1g} has the size of {kind}, but neither the entries nor the pattern show it; "
+            f"a relative difference of {size:.1g} has the size of {kind}, but neither the entries nor the "
+            "pattern show it; "
             f"rounding in float64 would allow {truth.tolerance / (before.model or 1.0):.1g}"
         )
     return notes
-
-

@@ -18,9 +18,9 @@ def bound(
 ) -> float:
     """Return a bound on the Frobenius norm of the rounding error in the Hessian, any block or part of it.
 
-    The error of a product of matrices is at most ``LAMBDA sqrt(k) u`` times the product of their norms. With a_l the norm
-    of a layer's input and b_l that of the map above it, both as products of Frobenius norms, the Gauss-Newton part is
-    made of terms of norm ``a_l b_l a_m b_m``, the functional part of terms with the residual's norm.
+    The error of a product of matrices is at most ``LAMBDA sqrt(k) u`` times the product of their norms. With a_l the
+    norm of a layer's input and b_l that of the map above it, both as products of Frobenius norms, the Gauss-Newton part
+    is made of terms of norm ``a_l b_l a_m b_m``, the functional part of terms with the residual's norm.
     """
     norms = [float(np.linalg.norm(weight)) for weight in weights]
     shifts = [0.0 if bias is None else float(np.linalg.norm(bias)) for bias in biases]
@@ -39,4 +39,4 @@ def bound(
             between = float(np.prod(norms[lower + 1 : upper])) if upper > lower + 1 else np.sqrt(len(weights[lower]))
             functional += 2.0 * between * residual * float(np.prod(norms[upper + 1 :])) * below[lower]
     terms = samples + sum(len(weight) for weight in weights) + X.shape[1]
-    return LAMBDA * np.sqrt(terms) * 0.5 * epsilon * scale * (gauss_newton + functional)
+    return float(LAMBDA * np.sqrt(terms) * 0.5 * epsilon * scale * (gauss_newton + functional))

@@ -66,7 +66,9 @@ class Scales:
         """Return the named factors close to a value, the closest first, three at most."""
         sizes = {float(self.samples), float(self.outputs), float(batch), float(self.batch_size or batch)}
         single = {2.0**two for two in (-2, -1, 0, 1, 2)}
-        known = {a * b * c for a in single for b in {1.0} | {1 / s for s in sizes} for c in {1.0} | {1 / s for s in sizes}}
+        known = {
+            a * b * c for a in single for b in {1.0} | {1 / s for s in sizes} for c in {1.0} | {1 / s for s in sizes}
+        }
         known |= {a * b * c for a in single for b in {1.0} | sizes for c in {1.0} | sizes}
         close = [factor for factor in known if abs(factor - value) <= within * factor and factor != 1.0]
         return sorted(close, key=lambda factor: abs(factor / value - 1))[:3]
@@ -200,7 +202,9 @@ def _damping(shift: float, decay: float) -> Cause:
     added = shift - decay
     if decay and abs(shift) <= 1e-9 * decay:
         return Cause(
-            "damping", f"weight decay is left out: {decay:g} is missing on the diagonal", f"add {decay:g} * numpy.eye(P)"
+            "damping",
+            f"weight decay is left out: {decay:g} is missing on the diagonal",
+            f"add {decay:g} * numpy.eye(P)",
         )
     shown = rounded(added, abs(shift) + decay)
     expected = f", where weight_decay is {decay:g}" if decay else ""

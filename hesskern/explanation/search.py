@@ -1,11 +1,12 @@
 """The search for what a dense matrix is: invariants first, then products with two random vectors, then every entry.
 
-What can have happened splits into other data, other weights, another selection (together: another Hessian), then a part of
-it, an order of the parameters, a factor and a shift. Sorting the diagonal and the two random vectors make that cheap:
+What can have happened splits into other data, other weights, another selection (together: another Hessian), then a part
+of it, an order of the parameters, a factor and a shift. Sorting the diagonal and the two random vectors make that
+cheap:
 
 1. Order, and all parts but the functional one, leave the sorted diagonal alone, and sorting brings two vectors never
-   further apart than any pairing of them. So a Hessian whose sorted diagonal does not fit that of the candidate, with the
-   best factor and shift, is out together with all its parts and orders: O(P log P) each.
+   further apart than any pairing of them. So a Hessian whose sorted diagonal does not fit that of the candidate, with
+   the best factor and shift, is out together with all its parts and orders: O(P log P) each.
 2. ``C @ V`` is computed once, O(P²); ``M @ V`` takes a few small products. A random V shows any difference.
 3. What is left, usually one model, is compared entry by entry.
 """
@@ -100,7 +101,7 @@ class Search:
 
     @cached_property
     def _norm(self) -> float:
-        return float(np.linalg.norm(self.products)) / np.sqrt(_VECTORS)
+        return float(np.linalg.norm(self.products) / np.sqrt(_VECTORS))
 
     def matches(self, *, most: int = MOST) -> list[Match]:
         """Return the models of least cost that are the candidate to rounding."""
@@ -164,17 +165,17 @@ class Search:
                         causes = (*causes, _one_side(sides))
                     if reach is not None and total(causes) > reach:
                         continue
-                    model = Model(curvature, part, order.index, found.factor, found.shift, sides)
+                    model = Model(curvature, part, order.source, found.factor, found.shift, sides)
                     entries = difference(self.matrix, model, curvature.tensors)
                     if entries.norm <= model.tolerance:
                         reach = total(causes)
                         yield Match(causes, model, entries, base, order)
 
     def _sides(self, order: Order) -> tuple[str, ...]:
-        return ("both", "rows", "columns") if self._skewed and order.index is not None else ("both",)
+        return ("both", "rows", "columns") if self._skewed and order.source is not None else ("both",)
 
     def _affine(self, curvature: Curvature, part: str, order: Order, sides: str, batch: int) -> Affine | None:
-        T = self.product(curvature, part, order.index, sides)
+        T = self.product(curvature, part, order.source, sides)
         size = float(np.linalg.norm(T)) / np.sqrt(_VECTORS)
         if size <= curvature.rounding:
             return None  # nothing but rounding errors, whatever it is multiplied by
@@ -199,6 +200,7 @@ class Search:
         return product[index] if index is not None and sides != "columns" else product
 
     def orders_of(self, tensors: tuple[Tensor, ...]) -> list[Order]:
+        """Return the orders of some parameters, made once."""
         if tensors not in self._orders:
             self._orders[tensors] = orders(tensors)
         return self._orders[tensors]
@@ -207,7 +209,9 @@ class Search:
         several = len(curvature.layers) > 1
         found: list[tuple[str, tuple[Cause, ...]]] = [("full", ())]
         for part in PARTS:
-            if (several and part != "tensors") or (part == "tensors" and len(curvature.tensors) > len(curvature.layers)):
+            if (several and part != "tensors") or (
+                part == "tensors" and len(curvature.tensors) > len(curvature.layers)
+            ):
                 found.append((part, (PART_CAUSES[part],)))
         return found
 
@@ -224,7 +228,7 @@ class Search:
         )
         part = "full" if cause in PART_CAUSES.values() else model.part
         rest = tuple(other for other in match.order.causes if other != cause)
-        index = next((order.index for order in self.orders_of(tensors) if order.causes == rest), None)
+        index = next((order.source for order in self.orders_of(tensors) if order.causes == rest), None)
         index = model.index if rest == match.order.causes else index
         scaled, shifted = cause.key.startswith("scale"), cause.key == "damping"
         factor = 1.0 if scaled else model.factor
@@ -232,7 +236,7 @@ class Search:
         T = self.product(self.curvature(kept), part, index, "both" if cause.key.startswith("order-of") else model.sides)
         rest_norm = float(np.linalg.norm(self.products - factor * T - shift * self.vectors)) / np.sqrt(_VECTORS)
         largest = max(self._norm, float(np.linalg.norm(factor * T + shift * self.vectors)) / np.sqrt(_VECTORS))
-        return rest_norm / largest
+        return float(rest_norm / largest)
 
     def near(self, most: int = 2) -> list[Match]:
         """Return models that come close to the candidate, the closest first among those of least cost."""
@@ -252,7 +256,7 @@ class Search:
         self, curvature: Curvature, causes: tuple[Cause, ...], part: str, order: Order, base: Base
     ) -> Iterator[Match]:
         """Yield the model with factor 1, and with the nearest named factor, if the random vectors say it is near."""
-        T = self.product(curvature, part, order.index, "both")
+        T = self.product(curvature, part, order.source, "both")
         size = float(np.linalg.norm(T))
         if size <= np.sqrt(_VECTORS) * curvature.rounding:
             return
@@ -265,7 +269,7 @@ class Search:
         for scale, value, shift in choices:
             rest = float(np.linalg.norm(S - value * T - shift * V)) / np.sqrt(_VECTORS)
             if rest <= NEAR * self._norm:
-                model = Model(curvature, part, order.index, value, shift)
+                model = Model(curvature, part, order.source, value, shift)
                 entries = difference(self.matrix, model, curvature.tensors)
                 yield Match((*causes, *scale), model, entries, base, order)
 
@@ -283,7 +287,8 @@ PART_CAUSES = {
     "gauss_newton": Cause(
         "gauss-newton",
         "it is the Gauss-Newton part J.T @ J alone",
-        "add the second derivatives of the network, weighted by the residual: H.gauss_newton() + H.functional(), or H itself",
+        "add the second derivatives of the network, weighted by the residual: H.gauss_newton() + "
+        "H.functional(), or H itself",
     ),
     "functional": Cause(
         "functional",

@@ -33,9 +33,7 @@ def selections(net: LinearNetwork, asked: Sequence[Part]) -> list[Selection]:
     found = {_names(wanted): Selection((), wanted)}
     layers = range(net.depth)
     sizes = range(1, net.depth + 1) if net.depth <= _SUBSETS else (1, net.depth)
-    choices: list[list[int | str]] = [
-        list(subset) for size in sizes for subset in itertools.combinations(layers, size)
-    ]
+    choices: list[list[int | str]] = [list(subset) for size in sizes for subset in itertools.combinations(layers, size)]
     choices += [[name] for name in net.parameter_names]
     weights = [name for name in net.parameter_names if name.endswith("weight")]
     choices += [list(weights), [name for name in net.parameter_names if name not in weights]]
@@ -47,7 +45,8 @@ def selections(net: LinearNetwork, asked: Sequence[Part]) -> list[Selection]:
             continue
         which = "the whole Hessian" if names == everything else f"the block of {shown(taken)}"
         key = "whole" if names == everything else f"block[{','.join(names)}]"
-        mend = f"compare with loss.hessian(net, params={_params(names, everything)}), or take the derivatives of {shown(wanted)}"
+        there = f"loss.hessian(net, params={_params(names, everything)})"
+        mend = f"compare with {there}, or take the derivatives of {shown(wanted)}"
         found[names] = Selection((Cause(key, f"it is {which}, not that of {shown(wanted)}", mend),), taken)
     return list(found.values())
 

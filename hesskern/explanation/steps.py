@@ -150,7 +150,7 @@ def _polished(search: Search, at: Net, rate: float) -> float | None:
 
     norm = float(np.linalg.norm(search.products))
     for order in search.orders_of(selection.tensors):
-        here = products(rate, order.index)
+        here = products(rate, order.source)
         if here is None:
             return None
         rest = search.products - here - search.scales.decay * search.vectors
@@ -158,8 +158,8 @@ def _polished(search: Search, at: Net, rate: float) -> float | None:
             continue
         for _ in range(4):
             step = 1e-4 * rate
-            high, low = products(rate + step, order.index), products(rate - step, order.index)
-            here = products(rate, order.index)
+            high, low = products(rate + step, order.source), products(rate - step, order.source)
+            here = products(rate, order.source)
             if high is None or low is None or here is None:
                 return None
             slope = (high - low) / (2 * step)

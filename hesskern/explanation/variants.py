@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from hesskern._array import Array
 from hesskern.explanation.causes import Cause
@@ -48,7 +46,9 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
     square_x, square_y = samples == X.shape[1], samples == Y.shape[1]
     if square_x:
         add(
-            Cause("X-transposed", "the data are transposed", f"use W1 @ X.T, not W1 @ X (and X.T @ X for X @ X.T): {rows}"),
+            Cause(
+                "X-transposed", "the data are transposed", f"use W1 @ X.T, not W1 @ X (and X.T @ X for X @ X.T): {rows}"
+            ),
             (1.0, X.T, Y),
         )
     if square_y:
@@ -165,19 +165,22 @@ def _fitting(biases: Sequence[Array | None], weights: Sequence[Array]) -> list[A
     return list(biases) if fits else None
 
 
-def _add_refilled(weights: Sequence[Array], add: object) -> None:
+def _add_refilled(weights: Sequence[Array], add: Callable[[Cause, Sequence[Array]], None]) -> None:
     """Add weights whose numbers were drawn, or read, in the order of the transposed shape."""
-    assert callable(add)
-    layers = [layer for layer, weight in enumerate(weights) if weight.shape[0] != weight.shape[1] and min(weight.shape) > 1]
+    layers = [
+        layer for layer, weight in enumerate(weights) if weight.shape[0] != weight.shape[1] and min(weight.shape) > 1
+    ]
     for chosen in [layers] * (len(layers) > 1) + [[layer] for layer in layers]:
         names = ", ".join(f"W{layer + 1}" for layer in chosen)
-        for key, words, change in (
+        changes: tuple[tuple[str, str, Callable[[Array], Array]], ...] = (
             ("filled-by-columns", "column after column", lambda w: w.T.reshape(w.shape)),
             ("filled-by-rows", "as (in, out), row after row, then transposed", lambda w: w.reshape(w.shape[::-1]).T),
-        ):
+        )
+        for key, words, change in changes:
             cause = Cause(
                 f"weights-{key}[{','.join(map(str, chosen))}]",
                 f"the numbers of {names} are filled in {words}: a transposed initialisation",
-                f"use {names}.T, not {names}.reshape(...): a reshape of an array stored as (in, out) is not its transpose",
+                f"use {names}.T, not {names}.reshape(...): a reshape of an array stored as (in, out) is not its "
+                "transpose",
             )
             add(cause, [change(w) if layer in chosen else w for layer, w in enumerate(weights)])
