@@ -27,7 +27,7 @@ RUN := $(BIN)/python -m
 test test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
 test test-isa sanitize: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test bench install tools lint format types stubs test-isa sanitize check-symbols dist check-dist lock clean
+.PHONY: demo test bench install tools lint format types stubs explain-suite test-isa sanitize check-symbols dist check-dist lock clean
 
 demo: install
 	$(BIN)/hesskern demo $(DEMO_ARGS)
@@ -82,6 +82,10 @@ types: install tools
 
 stubs: install tools
 	$(BIN)/python tools/stubs.py
+
+# The corruption suite of hesskern.explain at full length: about half an hour on one core.
+explain-suite: install
+	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/test_explain_suite.py -s
 
 # Every instruction set of this processor but the widest, which `make test` has run.
 test-isa: install

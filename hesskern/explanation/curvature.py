@@ -168,6 +168,8 @@ def _total(terms: Sequence[tuple[float, Hessian]], of: Callable[[Hessian], Any])
 class Model:
     """``factor * M[index][:, index] + shift * I``, M a part of a curvature: what a candidate may be.
 
+    `inner` is a multiple of the identity in M, which shows where the order is not that of rows and columns alike.
+
     `sides`: "both", or "rows" and "columns" where the order applies to those only. `triangle`: "", "upper" or "lower".
     """
 
@@ -178,6 +180,7 @@ class Model:
     shift: float = 0.0
     sides: str = "both"
     triangle: str = ""
+    inner: float = 0.0
 
     @property
     def size(self) -> int:
@@ -194,6 +197,10 @@ class Model:
         index, matrix = self.index, self.curvature.dense(self.part)
         ordered = index is not None and self.sides != "columns"
         taken = matrix[index[at]] if ordered and index is not None else matrix[at]
+        if self.inner:
+            from_row = index[at] if ordered and index is not None else np.arange(at.start, at.stop)
+            taken = taken.copy()
+            taken[np.arange(len(taken)), from_row] += self.inner
         if index is not None and self.sides != "rows":
             taken = taken[:, index]
         taken = self.factor * taken

@@ -78,7 +78,7 @@ class Numbers:
             return 0.0
         sizes = np.log([abs(value) for value in self._tried if value and math.isfinite(value)] or [1.0])
         spread = max(float(np.ptp(sizes)), math.log(100.0))
-        single = min(1.0, 2 * self._half_unit / abs(self.value) / spread)
+        single = min(1.0, 3 * self._half_unit / abs(self.value) / spread)
         distinct = len(np.unique(np.round(sizes, 9)))
         return float(-np.expm1(distinct * np.log1p(-min(single, 1 - 1e-16))))
 
@@ -88,7 +88,9 @@ class Numbers:
             return match.value == self.value
         if math.isinf(self.value):
             return False
-        return abs(match.value - self.value) <= self._half_unit * (1 + 1e-9) + 1e-12 * abs(self.value)
+        slack = 1e-12 * abs(self.value) + 1e-9 * self._half_unit
+        more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
+        return -self._half_unit - slack <= more < 2 * self._half_unit + slack
 
     # Hypotheses -------------------------------------------------------------------------------------------------------
 
@@ -169,7 +171,7 @@ class Numbers:
         values = curvature.eigenvalues("full") + self._scales.decay
         sizes = np.sort(np.abs(values))[::-1]
         kept = sizes[: found.rank]
-        for rank in np.flatnonzero(np.diff(kept) < -1e-9 * kept[1:])[:-1] + 1 if len(kept) > 1 else ():
+        for rank in np.flatnonzero(np.diff(kept) < -1e-9 * kept[1:]) + 1:
             yield NumberMatch((_loose(int(rank), found.rank),), "condition", float(kept[0] / kept[rank - 1]))
         if found.negative:
             positive = values[values > found.smallest / 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Tensor(NamedTuple):
     @property
     def stop(self) -> int:
         """Where it ends."""
-        return self.start + int(np.prod(self.shape))
+        return self.start + math.prod(self.shape)
 
     @property
     def full_name(self) -> str:

@@ -14,6 +14,7 @@ cheap:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -107,7 +108,7 @@ class Search:
         """Return the models of least cost that are the candidate to rounding."""
         best: list[Match] = []
         for base in self.bases(most):
-            if best and total(base.causes) > best[0].cost:
+            if (best and total(base.causes) > best[0].cost) or (self._skewed and base.causes):
                 break
             curvature = self.curvature(base)
             if self._skewed or self._diagonal_fits(curvature, curvature.rounding):
@@ -165,17 +166,23 @@ class Search:
                         causes = (*causes, _one_side(sides))
                     if reach is not None and total(causes) > reach:
                         continue
-                    model = Model(curvature, part, order.source, found.factor, found.shift, sides)
+                    inner = 0.0 if sides == "both" else self.scales.decay
+                    model = Model(curvature, part, order.source, found.factor, found.shift, sides, inner=inner)
                     entries = difference(self.matrix, model, curvature.tensors)
                     if entries.norm <= model.tolerance:
                         reach = total(causes)
                         yield Match(causes, model, entries, base, order)
 
     def _sides(self, order: Order) -> tuple[str, ...]:
-        return ("both", "rows", "columns") if self._skewed and order.source is not None else ("both",)
+        """Return what an order may apply to: where the matrix is not symmetric, not to rows and columns alike."""
+        if not self._skewed:
+            return ("both",)
+        return () if order.source is None else ("rows", "columns")
 
     def _affine(self, curvature: Curvature, part: str, order: Order, sides: str, batch: int) -> Affine | None:
-        T = self.product(curvature, part, order.source, sides)
+        T, scales = self.product(curvature, part, order.source, sides), self.scales
+        if sides != "both" and scales.decay and order.source is not None:
+            T, scales = T + scales.decay * self._moved(order.source, sides), replace(scales, decay=0.0)
         size = float(np.linalg.norm(T)) / np.sqrt(_VECTORS)
         if size <= curvature.rounding:
             return None  # nothing but rounding errors, whatever it is multiplied by
@@ -183,7 +190,7 @@ class Search:
             self.products,
             T,
             self.vectors,
-            self.scales,
+            scales,
             part=part,
             batch=batch,
             limit=3.0 * np.sqrt(_VECTORS) * curvature.rounding,
@@ -198,6 +205,14 @@ class Search:
             moved[index] = self.vectors
         product = curvature.product(part, moved)
         return product[index] if index is not None and sides != "columns" else product
+
+    def _moved(self, index: NDArray[np.intp], sides: str) -> Values:
+        """Return the identity in this order, of its rows or columns, times the random vectors."""
+        if sides == "rows":
+            return self.vectors[index]
+        moved = np.empty_like(self.vectors)
+        moved[index] = self.vectors
+        return moved
 
     def orders_of(self, tensors: tuple[Tensor, ...]) -> list[Order]:
         """Return the orders of some parameters, made once."""
@@ -241,7 +256,7 @@ class Search:
     def near(self, most: int = 2) -> list[Match]:
         """Return models that come close to the candidate, the closest first among those of least cost."""
         found: list[Match] = []
-        for base in self.bases(1):
+        for base in self.bases(0 if self._skewed else 1):
             curvature = self.curvature(base)
             if not self._skewed and not self._diagonal_fits(curvature, NEAR * self._norm):
                 continue
@@ -262,14 +277,12 @@ class Search:
             return
         V, S, decay = self.vectors, self.products, self.scales.decay
         factor = float(np.vdot(S - decay * V, T)) / size**2
-        choices: list[tuple[tuple[Cause, ...], float, float]] = [((), 1.0, decay)]
-        if abs(factor - 1) > 1e-3:
-            named = self.scales.nearest(factor, NEAR, base.data.samples)
-            choices += [((self.scales.cause(value, 1e-14, base.data.samples),), value, decay) for value in named]
-        for scale, value, shift in choices:
-            rest = float(np.linalg.norm(S - value * T - shift * V)) / np.sqrt(_VECTORS)
+        samples = base.data.samples
+        for value in [1.0, *(self.scales.nearest(factor, NEAR, samples) if abs(factor - 1) > 1e-3 else [])]:
+            rest = float(np.linalg.norm(S - value * T - decay * V)) / np.sqrt(_VECTORS)
             if rest <= NEAR * self._norm:
-                model = Model(curvature, part, order.source, value, shift)
+                scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 else ()
+                model = Model(curvature, part, order.source, value, decay)
                 entries = difference(self.matrix, model, curvature.tensors)
                 yield Match((*causes, *scale), model, entries, base, order)
 
