@@ -270,12 +270,15 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
             ax.text(0.5, 0.5, why_not, ha="center", va="center", color=GREY, transform=ax.transAxes)
             continue
         gap = candidate - expected()
-        relative = float(np.linalg.norm(gap) / np.linalg.norm(candidate))
+        largest = max(float(np.linalg.norm(candidate)), float(np.linalg.norm(candidate - gap)))
+        relative = float(np.linalg.norm(gap)) / (largest or 1.0)
         cells = _cells(gap) / scale
         extent = (0.0, float(len(gap)), float(len(gap)), 0.0)
         image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
-        causes = "nothing undone" if when == "before" else "after: " + ", ".join(f.cause for f in why.findings)
-        ax.set_title(textwrap.fill(f"{causes if why.findings or when == 'before' else 'nearest model'}", 44))
+        undone = "Mended: " + ", ".join(finding.cause for finding in why.findings)
+        if not why.findings:
+            undone = "Nothing to mend" if why.status == "match" else "The nearest that was found"
+        ax.set_title(textwrap.fill("Your matrix against the Hessian" if when == "before" else undone, 44))
         ax.set_xlabel(f"relative difference {relative:.2g}" + (" (to the bit)" if relative == 0 else ""))
         for start in matrices.starts[1:]:
             ax.axhline(start, color="white", linewidth=1)

@@ -230,6 +230,14 @@ def test_zero_matrix(training):
     assert hk.explain(np.zeros((51, 51)), nets[1], loss).verdict == "the matrix is zero."
 
 
+@pytest.mark.parametrize("factor", [1.0, -2.0, 1e-3])
+def test_the_identity_is_no_hessian(training, factor):
+    loss, nets = training
+    for size in (51, 24, 18, 42):
+        assert hk.explain(factor * np.eye(size), nets[1], loss).status == "unexplained"
+        assert hk.explain(factor * np.ones(size), nets[1], loss).status == "unexplained"
+
+
 def test_float32_network():
     rng = np.random.default_rng(2)
     X, Y = rng.standard_normal((9, 4)).astype(np.float32), rng.standard_normal((9, 3)).astype(np.float32)

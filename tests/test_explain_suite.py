@@ -1,7 +1,7 @@
-"""The whole corruption suite of `hesskern.explain`, minutes long: ``make explain-suite`` runs it and prints its figures.
+"""The whole corruption suite of `hesskern.explain`, minutes long: ``make explain-suite`` prints its figures.
 
-30 networks with everything that can go wrong, alone, in all pairs and in triples; 1000 Hessians with nothing wrong, and 1000
-random symmetric matrices.
+30 networks with everything that can go wrong, alone, in all pairs and in triples; 1000 Hessians with nothing wrong,
+and 1000 random symmetric matrices.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ NETWORKS, PLAIN = 30, 1000
 
 def report(what, found, times):
     counts = collections.Counter(one if ":" not in one else "wrong" for one in found)
-    milliseconds = 1e3 * np.quantile(times, [0.5, 0.99, 1.0])
-    print(
-        f"\n{what}: {dict(counts)}; ms median {milliseconds[0]:.3g}, 99 % {milliseconds[1]:.3g}, most {milliseconds[2]:.3g}"
-    )
+    median, high, most = 1e3 * np.quantile(times, [0.5, 0.99, 1.0])
+    print(f"\n{what}: {dict(counts)}; ms median {median:.3g}, 99 % {high:.3g}, most {most:.3g}")
 
 
 @pytest.mark.parametrize("which", ["singles", "pairs", "triples"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,24 +161,38 @@ class Explanation:
         }
 
     def __str__(self) -> str:
-        lines = [f"{_HEADINGS[self.status]}: {self.verdict}"]
+        lines = _wrapped(f"{_HEADINGS[self.status]}: {self.verdict}")
         for finding in self.findings:
-            lines += ["", f"  {finding.words[:1].upper()}{finding.words[1:]}.", f"    mend: {finding.mend}"]
+            lines += ["", *_wrapped(f"{finding.words[:1].upper()}{finding.words[1:]}.", "  ")]
+            lines += _wrapped(f"mend: {finding.mend}", "    ")
             if finding.before is not None and finding.after is not None:
-                lines.append(f"    relative error without it {finding.before:.2g}, with it {finding.after:.2g}")
+                both = f"relative error without it {finding.before:.2g}, with it {finding.after:.2g}"
+                lines.append(
+                    f"    {both if finding.after < finding.before else f'relative error {finding.before:.2g}'}"
+                )
             if finding.yours is not None and finding.expected is not None:
                 lines.append(f"    yours {finding.yours:.10g}, the Hessian's {finding.expected:.10g}")
-            lines += [f"    the same matrix: {other}" for other in finding.also]
+            for other in finding.also:
+                lines += _wrapped(f"the same: {other}", "    ")
         if self.alternatives:
             lines += ["", "Also possible, for they give the same:"]
-            lines += [f"  {other.words}" for other in self.alternatives]
+            for alternative in self.alternatives:
+                lines += _wrapped(alternative.words, "  ")
         if self.confidence:
-            lines += ["", f"Confidence: {self.confidence}"]
+            lines += ["", *_wrapped(f"Confidence: {self.confidence}.")]
         if self.unexplained is not None:
-            lines += ["", f"Unexplained: {self.unexplained}."]
+            lines += ["", *_wrapped(f"Left: {self.unexplained}.")]
         if self.notes:
-            lines += ["", *(f"Note: {note}" for note in self.notes)]
+            lines.append("")
+        for note in self.notes:
+            lines += _wrapped(f"Note: {note}.")
         return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, 116, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hesskern import memory
 from hesskern.explanation import rounding
 from hesskern.explanation.candidate import ROWS
+from hesskern.explanation.formats import rounded
 from hesskern.explanation.orders import Tensor, column_order
 from hesskern.explanation.variants import DataVariant, WeightVariant
 from hesskern.hessian import Hessian
@@ -171,6 +172,7 @@ class Model:
     `inner` is a multiple of the identity in M, which shows where the order is not that of rows and columns alike.
 
     `sides`: "both", or "rows" and "columns" where the order applies to those only. `triangle`: "", "upper" or "lower".
+    `bits`: significant binary digits that all entries are rounded to.
     """
 
     curvature: Curvature
@@ -181,6 +183,7 @@ class Model:
     sides: str = "both"
     triangle: str = ""
     inner: float = 0.0
+    bits: int = 53
 
     @property
     def size(self) -> int:
@@ -209,7 +212,7 @@ class Model:
         if self.triangle:
             beyond = np.arange(self.size)[None, :] - (count + at.start)[:, None]
             taken[beyond > 0 if self.triangle == "lower" else beyond < 0] = 0.0
-        return taken
+        return taken if self.bits == 53 else rounded(taken, self.bits)
 
     def toarray(self) -> Values:
         """Return the dense matrix."""

@@ -112,10 +112,9 @@ class MatrixAnswer:
             )
             for cause in causes
         )
-        rest = f": {sentence(causes)}"
         return Explanation(
             "explained",
-            f"this is the Hessian with respect to {shown(best.base.selection.tensors)}, but{rest[1:]}.",
+            f"this is the Hessian with respect to {shown(best.base.selection.tensors)}, but {sentence(causes)}.",
             findings,
             confidence=confidence or _certainty(after, model),
             alternatives=tuple(Alternative(keys(match.causes), sentence(match.causes)) for match in found[1:]),
@@ -175,6 +174,7 @@ class MatrixAnswer:
         tensors = self._problem.asked.tensors
         at = np.unravel_index(int(found.blocks.argmax()), found.blocks.shape)
         rows = np.argsort(found.row_norms)[::-1][:5]
+        rows = rows[found.row_norms[rows] >= 1e-2 * found.row_norms.max()]
         return Remainder(
             error=found.relative,
             block=(symbol(tensors[int(at[0])]), symbol(tensors[int(at[1])])),

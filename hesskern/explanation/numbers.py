@@ -86,8 +86,8 @@ class Numbers:
         self._tried.append(match.value)
         if match.quantity == "rank":
             return match.value == self.value
-        if math.isinf(self.value):
-            return False
+        if math.isinf(self.value):  # the only value it can have is that of a division by zero
+            return math.isinf(match.value)
         slack = 1e-12 * abs(self.value) + 1e-9 * self._half_unit
         more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
         return -self._half_unit - slack <= more < 2 * self._half_unit + slack

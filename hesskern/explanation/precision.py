@@ -110,8 +110,10 @@ def _stored(search: Search, match: Match, given: Candidate, problem: Problem) ->
     cause = Cause(
         f"{format_.name}-stored", f"the matrix is rounded to {format_.name} after everything else", format_.mend
     )
+    stored = dataclasses.replace(model, bits=format_.bits)
+    entries = difference(matrix, stored, model.curvature.tensors)
     return Explained(
-        Match((*match.causes, cause), model, match.found, match.base, match.order),
+        Match((*match.causes, cause), stored, entries, match.base, match.order),
         f"certain: all {model.size**2} entries are the nearest numbers of {format_.name}",
     )
 

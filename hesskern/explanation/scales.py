@@ -90,7 +90,7 @@ class Scales:
                 cost=2,
             )
         words = [f"the factor {name}" for name in names]
-        words += [f"the Hessian of the loss {kind!r}, {_KINDS[kind]}" for kind in kinds]
+        words += [f"the Hessian of the loss {kind!r}, {_KINDS[kind]}" for kind in kinds[1:]]
         first = f"everything is multiplied by {names[0] if names else f'{value:.10g}'}"
         if names and not names[0].lstrip("-").isdigit():
             first += f" = {value:.10g}"
@@ -111,6 +111,10 @@ def _fraction(two: int, powers: dict[str, int]) -> str:
     if not below:
         return top
     return f"{top}/{below[0]}" if len(below) == 1 else f"{top}/({'*'.join(below)})"
+
+
+#: A Hessian that is a smaller share of the candidate is not there, however well the identity fits.
+_PRESENT = 1e-9
 
 
 class Affine(NamedTuple):
@@ -162,10 +166,15 @@ def affine(
         Relative error of the factor.
     """
     decay = scales.decay
-    free = fit(S, T, V)
+    free, norm = fit(S, T, V), float(np.linalg.norm(S))
+    apart = fit(T, np.zeros_like(T), V).residual  # what of T is not a multiple of the identity
+    identity = apart <= 1e-12 * float(np.linalg.norm(T))
 
     def within(residual: float, factor: float) -> bool:
-        return residual <= limit * abs(factor) + 1e-15 * float(np.linalg.norm(S))
+        """Whether the rest is rounding, and the Hessian more than rounding beside a multiple of the identity."""
+        if not identity and abs(factor) * apart <= _PRESENT * norm:
+            return False
+        return residual <= limit * abs(factor) + 1e-15 * norm
 
     general = len(V) > 1  # of a single number, any factor is a fit
     if general and not within(free.residual, free.factor or 1.0):
