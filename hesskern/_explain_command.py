@@ -94,7 +94,7 @@ def _explain(arguments: argparse.Namespace) -> int:
             loss,
             params,
             quantity=arguments.quantity,
-            trajectory=[read_network(path) for path in arguments.other_net],
+            trajectory=[read_network(path, "--other-net") for path in arguments.other_net],
             lr=arguments.lr,
             batch_size=arguments.batch_size,
         )

@@ -18,8 +18,8 @@ from hesskern.network import LinearNetwork
 SUFFIXES = (".npy", ".npz", ".csv", ".txt")
 
 
-def read_network(path: str) -> LinearNetwork:
-    """Return the network that `LinearNetwork.save` wrote, the file of the option ``--net``.
+def read_network(path: str, option: str = "--net") -> LinearNetwork:
+    """Return the network that `LinearNetwork.save` wrote; `option` is what messages call the file.
 
     Raises
     ------
@@ -29,9 +29,9 @@ def read_network(path: str) -> LinearNetwork:
     try:
         return LinearNetwork.load(path)
     except OSError as error:
-        raise RefusedError(f"--net: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
+        raise RefusedError(f"{option}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
     except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise RefusedError(f"--net: {path!r} is no network that LinearNetwork.save wrote.") from error
+        raise RefusedError(f"{option}: {path!r} is no network that LinearNetwork.save wrote.") from error
 
 
 def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:

@@ -90,6 +90,26 @@ def test_other_condition_numbers(case):
         assert [finding.cause for finding in why.findings] == [cause]
 
 
+def test_numbers_of_a_dense_solver_are_rounded(case):
+    net, loss, posted = case
+    true = np.linalg.eigvalsh(loss.hessian(net, params=[1]).toarray())[-25:]
+    wrong = np.linalg.svd(posted, compute_uv=False)[:25]
+    assert hk.explain(true[-1] / true[0], net, loss, params=[1]).status == "match"
+    why = hk.explain(wrong[0] / wrong[-1], net, loss, params=[1])
+    assert [finding.cause for finding in why.findings] == ["X-transposed"]
+    assert hk.explain(174.0739406 * (1 + 1e-6), net, loss, params=[1]).status == "unexplained"
+
+
+def test_ranks(case):
+    net, loss, _ = case
+    assert hk.explain(25, net, loss, params=[1], quantity="rank").status == "match"
+    few = hk.explain(20, net, loss, params=[1], quantity="rank")  # four samples, say
+    assert few.status == "explained" and "last-batch[4]" in {f.cause for f in few.findings} | {
+        cause for other in few.alternatives for cause in other.causes
+    }
+    assert hk.explain(500, net, loss, params=[1], quantity="rank").status == "unexplained"
+
+
 def test_largest_eigenvalue_with_a_factor(case):
     net, loss, _ = case
     largest = loss.hessian(net, params=[1]).spectrum().max

@@ -77,6 +77,21 @@ def test_arithmetic_of_torch(seed, name, dtype):
     assert causes(matrix, problem) == ([f"{name}-arithmetic"] if name else [])
 
 
+def test_arithmetic_of_a_gpu():
+    """TF32: factors rounded to eleven digits, products summed in float32."""
+    rng = np.random.default_rng(1)
+    weights = tuple(rng.standard_normal(shape) for shape in ((9, 6), (4, 9)))
+    problem = corruptions.Problem(weights, (None, None), rng.standard_normal((30, 6)), rng.standard_normal((30, 4)))
+
+    def times(left, right):
+        return (binary(left, 11).astype(np.float32) @ binary(right, 11).astype(np.float32)).astype(np.float64)
+
+    hidden = times(problem.X, weights[0].T)
+    why = hk.explain(np.kron(np.eye(4), times(hidden.T, hidden)), *judged.given(problem), params=[1])
+    assert [finding.cause for finding in why.findings] == ["TF32-arithmetic"]
+    assert "allow_tf32 = False" in why.findings[0].mend
+
+
 def gradient_of(problem):
     sizes = [(w.shape, None if b is None else b.size) for w, b in zip(problem.weights, problem.biases, strict=True)]
 

@@ -50,8 +50,8 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
         return Explanation(
             "match", verdict, before=before, after=before, notes=(_truths(truth),), _corrected=lambda: expected
         )
-    chance = 0.0 if found[0].causes[0].key == "noise" else numbers.chance()
     first, *others = found
+    chance = numbers.chance(first)
     findings = tuple(
         Finding(
             cause.key,
@@ -73,17 +73,16 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
     verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
     if first.causes[0].key == "noise":
         verdict = f"{value:.3g} means nothing, for {words}; the condition number is {expected:.10g}."
-    status, confidence = "explained", "one number only; "
-    if chance > _CHANCE or (first.quantity == "rank" and len(found) + len(numbers.matches()) > 2):
-        status = "unexplained"
+    certain = chance <= _CHANCE
+    if not certain:
         verdict = f"no certain cause: {value:.10g} would be the {NAMES[kind]} where {words}, or chance."
-    confidence += f"the probability that something tried has these digits by chance is {chance:.1g}"
+    confidence = f"one number only; the probability that something tried gives it by chance is {chance:.1g}"
     return Explanation(
-        status,  # type: ignore[arg-type]
+        "explained" if certain else "unexplained",
         verdict,
-        findings if status == "explained" else (),
+        findings if certain else (),
         confidence=confidence if chance else "certain: no digit of such a number means anything",
-        alternatives=alternatives if status == "explained" else (Alternative(keys(first.causes), words), *alternatives),
+        alternatives=alternatives if certain else (Alternative(keys(first.causes), words), *alternatives),
         before=before,
         after=abs(first.value - value) / abs(value) if value and math.isfinite(value) else 0.0,
         notes=(_truths(truth),),

@@ -26,6 +26,9 @@ NAMES = {"condition": "condition number", "rank": "rank", "largest": "largest ei
 #: Relative uncertainty of a condition number beyond which its digits prove nothing.
 _SHARP = 1e-4
 
+#: Relative error of a condition number from a dense matrix that is still taken for rounding.
+_DIGITS = 1e-7
+
 #: Parameters up to which norms that need a dense pseudo-inverse are tried, and two causes where spectra are dense.
 _DENSE = 600
 
@@ -57,6 +60,7 @@ class Numbers:
         self._data, self._weights, self._selections = data, weights, selections
         self._wanted = (quantity,) if quantity else QUANTITIES
         self._tried: list[float] = []
+        self._ranks: list[float] = []
 
     def truth(self) -> dict[str, float]:
         """Return the true numbers."""
@@ -72,25 +76,39 @@ class Numbers:
                 return [match for match in found if total(match.causes) == least]
         return []
 
-    def chance(self) -> float:
-        """Return the probability that one of the numbers tried has these digits by chance, if they are log-uniform."""
-        if self.value == 0 or not math.isfinite(self.value):
+    def chance(self, match: NumberMatch) -> float:
+        """Return the probability that something tried gives this number by chance.
+
+        Digits as if the numbers were log-uniform over their range; ranks as if each size were as likely.
+        """
+        if match.causes[0].key == "noise" or self.value == 0:
             return 0.0
+        if match.quantity == "rank":
+            size = max(selection.size for selection in self._selections)
+            return float(1.0 - (1.0 - 1.0 / size) ** len(set(self._ranks)))
         sizes = np.log([abs(value) for value in self._tried if value and math.isfinite(value)] or [1.0])
         spread = max(float(np.ptp(sizes)), math.log(100.0))
-        single = min(1.0, 3 * self._half_unit / abs(self.value) / spread)
+        width = 3 * self._half_unit + 2 * self._slack(match)
+        single = min(1.0, width / abs(self.value) / spread)
         distinct = len(np.unique(np.round(sizes, 9)))
         return float(-np.expm1(distinct * np.log1p(-min(single, 1 - 1e-16))))
 
     def _fits(self, match: NumberMatch) -> bool:
-        self._tried.append(match.value)
         if match.quantity == "rank":
+            self._ranks.append(match.value)
             return match.value == self.value
+        self._tried.append(match.value)
         if math.isinf(self.value):  # the only value it can have is that of a division by zero
             return math.isinf(match.value)
-        slack = 1e-12 * abs(self.value) + 1e-9 * self._half_unit
+        slack = self._slack(match) + 1e-9 * self._half_unit
         more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
         return -self._half_unit - slack <= more < 2 * self._half_unit + slack
+
+    def _slack(self, match: NumberMatch) -> float:
+        """Return how far rounding in a dense eigenvalue solver may move a number: an eigenvalue by P units."""
+        size = max(selection.size for selection in self._selections)
+        moved = size * self._epsilon * (abs(match.value) if match.quantity == "condition" else 1.0)
+        return min(moved, _DIGITS) * abs(match.value)
 
     # Hypotheses -------------------------------------------------------------------------------------------------------
 

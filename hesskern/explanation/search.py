@@ -98,6 +98,7 @@ class Search:
         self.vectors = np.random.default_rng(20240229).standard_normal((len(matrix), _VECTORS))
         self.products: Values = matrix @ self.vectors
         self._diagonal = np.sort(matrix.diagonal())
+        self._seen: list[tuple[Values, Difference]] = []
         self._orders: dict[tuple[Tensor, ...], list[Order]] = {}
 
     @cached_property
@@ -168,10 +169,25 @@ class Search:
                         continue
                     inner = 0.0 if sides == "both" else self.scales.decay
                     model = Model(curvature, part, order.source, found.factor, found.shift, sides, inner=inner)
-                    entries = difference(self.matrix, model, curvature.tensors)
+                    entries = self._compared(model)
                     if entries.norm <= model.tolerance:
                         reach = total(causes)
                         yield Match(causes, model, entries, base, order)
+
+    def _compared(self, model: Model) -> Difference:
+        """Compare every entry; a model that is another one over again, as random vectors see it, only once."""
+        product = self._model_product(model)
+        for seen, entries in self._seen:
+            if float(np.linalg.norm(product - seen)) <= np.sqrt(_VECTORS) * 1e-2 * model.tolerance:
+                return entries
+        self._seen.append((product, difference(self.matrix, model, model.curvature.tensors)))
+        return self._seen[-1][1]
+
+    def _model_product(self, model: Model) -> Values:
+        product = model.factor * self.product(model.curvature, model.part, model.index, model.sides)
+        if model.inner and model.index is not None:
+            product += model.factor * model.inner * self._moved(model.index, model.sides)
+        return product + model.shift * self.vectors
 
     def _sides(self, order: Order) -> tuple[str, ...]:
         """Return what an order may apply to: where the matrix is not symmetric, not to rows and columns alike."""
