@@ -10,7 +10,7 @@ DEMO_ARGS ?=
 EXTRAS := torch,numba,plot,progress,test
 SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycache__/*') \
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
-# The tests that reach the kernels: repeated for every instruction set, and under the sanitizers.
+# The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
 KERNEL_TESTS ?= $(patsubst %,tests/test_%.py,backends batches bindings bindings_descent blas condition dense ensemble hessian \
 	odd_arrays products reduction sgd sharpness training width_training)
 
@@ -27,7 +27,7 @@ RUN := $(BIN)/python -m
 test test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
 test test-isa sanitize: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test bench install tools lint format types stubs test-isa sanitize check-symbols dist check-dist lock clean
+.PHONY: demo test bench install tools lint format types stubs explain-suite test-isa sanitize check-symbols dist check-dist lock clean
 
 demo: install
 	$(BIN)/hesskern demo $(DEMO_ARGS)
@@ -83,10 +83,14 @@ types: install tools
 stubs: install tools
 	$(BIN)/python tools/stubs.py
 
+# The corruption suite of hesskern.explain at full length: about half an hour on one core.
+explain-suite: install
+	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/test_explain_suite.py -s
+
 # Every instruction set of this processor but the widest, which `make test` has run.
 test-isa: install
 	set -e; for isa in $$($(BIN)/python -c 'import hesskern; print(*hesskern.info()["available_isas"][1:])'); do \
-	echo "HESSKERN_ISA=$$isa"; HESSKERN_ISA=$$isa $(RUN) pytest $(PYTEST_ARGS) $(KERNEL_TESTS); done
+	echo "HESSKERN_ISA=$$isa"; HESSKERN_ISA=$$isa $(RUN) pytest -k "not numba" $(PYTEST_ARGS) $(KERNEL_TESTS); done
 
 # No inline function may be shared between the objects of two instruction sets.
 check-symbols: install
@@ -105,7 +109,7 @@ sanitize: $(SANITIZED)/installed
 	nm -D $(SANITIZED)/hesskern/_core*.so | grep -q __asan_init
 	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED) \
-	$(RUN) pytest --capture=sys -k "not control_c_stops_within_a_second" $(PYTEST_ARGS) $(KERNEL_TESTS)
+	$(RUN) pytest --capture=sys -k "not control_c_stops_within_a_second and not numba" $(PYTEST_ARGS) $(KERNEL_TESTS)
 
 # The source distribution, and the wheel built from it.
 dist: tools

@@ -22,6 +22,8 @@ from hesskern.training import Run, fit
 
 if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
+    from hesskern.explanation import Explanation
+    from hesskern.explanation.entry import explain
     from hesskern.hessian import Hessian
     from hesskern.kronecker import KroneckerHessian
     from hesskern.validation import ValidationReport, validate
@@ -30,6 +32,7 @@ __all__ = [
     "Condition",
     "CrossBlock",
     "Ensemble",
+    "Explanation",
     "Hessian",
     "KroneckerHessian",
     "LinearNetwork",
@@ -41,6 +44,7 @@ __all__ = [
     "ValidationReport",
     "__version__",
     "datasets",
+    "explain",
     "fit",
     "fit_ensemble",
     "info",
@@ -53,9 +57,11 @@ __all__ = [
 #: Operators load scipy.sparse.linalg, which `import hesskern` need not do.
 _LAZY = {
     "CrossBlock": "hesskern.cross",
+    "Explanation": "hesskern.explanation",
     "Hessian": "hesskern.hessian",
     "KroneckerHessian": "hesskern.kronecker",
     "ValidationReport": "hesskern.validation",
+    "explain": "hesskern.explanation",
     "validate": "hesskern.validation",
 }
 

@@ -28,27 +28,33 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
     RefusedError
         If there is no such file or no such matrix in it.
     """
+    return _converted(read_array(path, name, f"--{name}"), dtype)
+
+
+def read_array(path: str, name: str, option: str) -> NDArray[Any]:
+    """Return an array from a file as `read_matrix` does, with its own dtype; `option` is what messages call it."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise RefusedError(f"--{name} is {path!r}; expected a name that ends in {', '.join(SUFFIXES)}.")
+        raise RefusedError(f"{option} is {path!r}; expected a name that ends in {', '.join(SUFFIXES)}.")
     try:
         found: Any = _read_text(path, suffix) if suffix in (".csv", ".txt") else np.load(path, allow_pickle=False)
         if not isinstance(found, np.ndarray):
             with found as archive:
-                found = _choose(archive, path, name)
+                found = _choose(archive, path, name, option)
     except OSError as error:
-        raise RefusedError(f"--{name}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
+        raise RefusedError(f"{option}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
     except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise RefusedError(f"--{name}: {path!r} holds no matrix of numbers: {one_line(error)}.") from error
-    return _converted(found, dtype)
+        raise RefusedError(f"{option}: {path!r} holds no matrix of numbers: {one_line(error)}.") from error
+    array: NDArray[Any] = found
+    return array
 
 
-def _choose(archive: Any, path: str, name: str) -> NDArray[Any]:
+def _choose(archive: Any, path: str, name: str, option: str) -> NDArray[Any]:
     """Return the only array of an archive, or the one of this name."""
     names = list(archive.files)
     named = [each for each in (name, name.lower()) if each in names]
     if not named and len(names) != 1:
-        raise RefusedError(f"--{name}: {path!r} holds {names}; expected one array, or one with the name {name!r}.")
+        raise RefusedError(f"{option}: {path!r} holds {names}; expected one array, or one with the name {name!r}.")
     chosen: NDArray[Any] = archive[(named or names)[0]]
     return chosen
 

@@ -8,8 +8,8 @@ from hesskern._command import RefusedError, one_line
 from hesskern.network import LinearNetwork
 
 
-def read_network(path: str) -> LinearNetwork:
-    """Return the network of ``--net``, a file that `LinearNetwork.save` wrote.
+def read_network(path: str, option: str = "--net") -> LinearNetwork:
+    """Return the network that `LinearNetwork.save` wrote; `option` is what messages call the file.
 
     Raises
     ------
@@ -19,6 +19,6 @@ def read_network(path: str) -> LinearNetwork:
     try:
         return LinearNetwork.load(path)
     except OSError as error:
-        raise RefusedError(f"--net: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
+        raise RefusedError(f"{option}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
     except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise RefusedError(f"--net: {path!r} is no network that LinearNetwork.save wrote.") from error
+        raise RefusedError(f"{option}: {path!r} is no network that LinearNetwork.save wrote.") from error

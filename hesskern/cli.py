@@ -1,8 +1,8 @@
 """The command ``hesskern``.
 
 Exit codes: 0 done; 1 something does not agree (demo, validate), or training diverged; 2 it cannot be done as asked, one
-sentence on stderr says why; 130 stopped by Ctrl-C; 141 nobody reads the output any more. Results go to stdout,
-everything else to stderr.
+sentence on stderr says why (`explain` has codes of its own, see `hesskern._explain_command`); 130 stopped by Ctrl-C;
+141 nobody reads the output any more. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hesskern import _core, _fit_command, _validate_command, backends
+from hesskern import _core, _explain_command, _fit_command, _validate_command, backends
 from hesskern._command import DONE, INTERRUPTED, NOT_WELL, REFUSED, UNREAD, RefusedError, say, to_json
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     _fit_command.add_parser(commands)
+    _explain_command.add_parser(commands)
     _validate_command.add_parser(commands)
 
     info = commands.add_parser(

@@ -21,6 +21,7 @@ from hesskern._array import Array
 
 if TYPE_CHECKING:
     from hesskern.demo import Demo
+    from hesskern.explanation import Explanation
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#007F5F", "#6B6B6B"
 
@@ -224,6 +225,83 @@ def draw_demo(figure: Any, demo: Demo) -> None:
     counted.set_xlabel(f"{rank} nonzero eigenvalues, {times} on each line")
     noise.set_xlabel(f"{size - rank} zeros, with rounding")
     noise.set_title("Three spectra of the Hessian in W₂")
+
+
+def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
+    """Write the picture of an explanation: the difference before and after, block by block.
+
+    Raises
+    ------
+    ValueError
+        If the candidate is no matrix that can be compared with the Hessian.
+    ImportError, OSError
+        As `check_path`.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context(_STYLE):
+        figure = _matplotlib("figure").Figure(figsize=(11, 4.4), dpi=110, layout="constrained", facecolor="white")
+        draw_explanation(figure, why)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=suffix)
+    Path(path).write_bytes(picture.getvalue())
+
+
+def draw_explanation(figure: Any, why: Explanation) -> None:
+    """Draw the difference of a candidate from the Hessian, and from the Hessian after the findings, on an empty figure.
+
+    Each cell is the root mean square over a small square of entries, relative to that of the whole Hessian, on one log
+    scale for both; lines separate the parameters.
+    """
+    matrices = why.matrices
+    if matrices is None:
+        raise ValueError("there is no matrix to draw; expected an explanation of a matrix of a size that fits.")
+    axes = figure.subplots(1, 2)
+    candidate = matrices.candidate
+    panels = [("before", matrices.truth), ("after", matrices.model)]
+    scale = float(np.linalg.norm(candidate)) / len(candidate) or 1.0
+    colors = _matplotlib("colors").LogNorm(1e-16, 1.0)
+    image = None
+    for ax, (when, expected) in zip(axes, panels, strict=True):
+        ax.set_xticks([])
+        ax.set_yticks([])
+        if expected is None:
+            why_not = "another size than the Hessian asked for" if when == "before" else "no model comes close"
+            ax.text(0.5, 0.5, why_not, ha="center", va="center", color=GREY, transform=ax.transAxes)
+            continue
+        gap = candidate - expected()
+        largest = max(float(np.linalg.norm(candidate)), float(np.linalg.norm(candidate - gap)))
+        relative = float(np.linalg.norm(gap)) / (largest or 1.0)
+        cells = _cells(gap) / scale
+        extent = (0.0, float(len(gap)), float(len(gap)), 0.0)
+        image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
+        undone = "Mended: " + ", ".join(finding.cause for finding in why.findings)
+        if not why.findings:
+            undone = "Nothing to mend" if why.status == "match" else "The nearest that was found"
+        ax.set_title(textwrap.fill("Your matrix against the Hessian" if when == "before" else undone, 44))
+        ax.set_xlabel(f"relative difference {relative:.2g}" + (" (to the bit)" if relative == 0 else ""))
+        for start in matrices.starts[1:]:
+            ax.axhline(start, color="white", linewidth=1)
+            ax.axvline(start, color="white", linewidth=1)
+        ends = [*matrices.starts[1:], len(gap)]
+        middles = [(start + end) / 2 for start, end in zip(matrices.starts, ends, strict=True)]
+        wide = [end - start > len(gap) / 20 for start, end in zip(matrices.starts, ends, strict=True)]
+        shown = [(at, name) for at, name, fits in zip(middles, matrices.names, wide, strict=True) if fits]
+        ax.set_yticks([at for at, _ in shown], [name for _, name in shown])
+        ax.tick_params(length=0)
+    if image is not None:
+        bar = figure.colorbar(image, ax=list(axes), label="difference / size of an entry", extend="min")
+        bar.outline.set_visible(False)
+
+
+def _cells(gap: NDArray[Any]) -> NDArray[Any]:
+    """Return root mean squares over squares of entries, about 128 a side."""
+    size = -(-len(gap) // min(128, len(gap)))
+    starts = np.arange(0, len(gap), size)
+    sums = np.add.reduceat(np.add.reduceat(gap * gap, starts, axis=0), starts, axis=1)
+    counts = np.diff([*starts, len(gap)])
+    means: NDArray[Any] = np.sqrt(sums / np.outer(counts, counts))
+    return means
 
 
 def _matplotlib(module: str = "") -> Any:

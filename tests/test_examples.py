@@ -44,7 +44,7 @@ def printed(tmp_path_factory):
 
 
 def test_these_are_the_examples():
-    assert NAMES == ["catapult", "condition_of_w2", "edge_of_stability", "own_loops"]
+    assert NAMES == ["catapult", "condition_of_w2", "edge_of_stability", "own_loops", "which_hessian"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,3 +91,14 @@ def test_condition_numbers_are_those_of_the_theory(printed):
         assert median == pytest.approx(balanced, rel=0.01)
     assert wide[1000] == pytest.approx(100, rel=0.05)
     assert wide[10] > 200
+
+
+def test_each_matrix_is_explained(printed):
+    lines = printed("which_hessian")[0].splitlines()
+    assert [line.split(": ")[1].split("; ")[0] for line in lines] == [
+        "vec-column",
+        "gauss-newton, scale[2*N]",
+        "last-batch[8], float32-stored",
+    ]
+    for before, after in re.findall(r"(\S+) -> (\S+)", "\n".join(lines)):
+        assert float(before) > 0.5 and float(after) < 1e-14

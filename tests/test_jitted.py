@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import oracle
 import problems
@@ -261,3 +265,12 @@ def test_what_does_not_fit_is_refused(number):
     with pytest.raises(error, match=words):
         call()
     np.testing.assert_array_equal(W, np.ones((4, 3)))
+
+
+def test_the_example_of_the_docs(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "numba.md").read_text(encoding="utf-8")
+    script = tmp_path / "example.py"
+    script.write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "10", "True", "True"]

@@ -50,3 +50,15 @@ def test_local_links_lead_somewhere():
 def test_the_demo_output_is_the_one_beside_the_picture():
     shown = (ROOT / "docs" / "pictures" / "demo.txt").read_text(encoding="utf-8")
     assert shown in blocks("")
+
+
+def test_what_explain_says_of_the_case(tmp_path):
+    script = tmp_path / "explain.py"
+    script.write_text(next(block for block in blocks("python") if "hk.explain" in block), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = next(block for block in blocks("") if block.startswith("Explained"))
+    assert NUMBER.sub("#", done.stdout) == NUMBER.sub("#", said)
+    for ours, theirs in zip(NUMBER.findall(done.stdout), NUMBER.findall(said), strict=True):
+        # What is left after the findings is rounding, another on each processor; errors have two digits.
+        assert float(ours) == pytest.approx(float(theirs), rel=0.05, abs=1e-12)

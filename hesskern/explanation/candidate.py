@@ -1,0 +1,123 @@
+"""What was given: a dense matrix, a spectrum or one number, and what stands in it that no Hessian has."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._array import Array
+
+Kind = Literal["matrix", "spectrum", "number"]
+
+#: Rows of a large matrix that are looked at together: enough for whole cache lines, and no second matrix in memory.
+ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A matrix (P, P), eigenvalues (P,) ascending, or a number with half a unit of its last digit."""
+
+    kind: Kind
+    array: NDArray[np.float64]  # a number: 0-d
+    dtype: np.dtype[np.generic]  # as given
+    half_unit: float = 0.0  # of a number's last digit
+
+
+def read(value: object) -> Candidate:
+    """Return what was given.
+
+    Parameters
+    ----------
+    value : (P, P) array, (P,) array, real number or text
+        A matrix, its eigenvalues in any order, or one number; as text ("5345.81") its digits say how precise it is, and
+        a float counts as precise as its shortest decimal form.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is nothing of the kind.
+    """
+    if isinstance(value, str):
+        return _number(value)
+    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+        return _number(_shortest(value))
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # a tensor that requires grad or lives on a GPU raises its own kind
+        raise TypeError(
+            f"candidate is a {type(value).__name__} that NumPy cannot read ({error}); "
+            "for a torch tensor pass candidate.detach().cpu().numpy()."
+        ) from error
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"candidate has dtype {array.dtype}; expected real numbers: a matrix, its eigenvalues, or one number."
+        )
+    if array.ndim == 0:
+        return _number(_shortest(array[()]))
+    if array.ndim > 2 or array.size == 0:
+        raise ValueError(
+            f"candidate has shape {array.shape}; expected a matrix (P, P), its eigenvalues (P,), or one number. "
+            "A Hessian with one axis per axis of the weights becomes a matrix by reshape(P, P)."
+        )
+    given = np.ascontiguousarray(array, dtype=np.float64)
+    return Candidate("matrix" if array.ndim == 2 else "spectrum", given, array.dtype)
+
+
+def _shortest(value: object) -> str:
+    """Return a float's shortest decimal form in its own precision, whose zero after the point is not a digit given."""
+    text = str(value) if isinstance(value, np.floating) else repr(float(value))  # type: ignore[arg-type]
+    return text.removesuffix(".0")
+
+
+def _number(text: str) -> Candidate:
+    stripped = text.strip()
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", stripped, re.IGNORECASE):
+        raise ValueError(f"candidate is {text!r}; expected a number, for instance 5345.81.")
+    value = float(stripped)
+    half_unit = 0.0
+    if math.isfinite(value):
+        exponent = Decimal(stripped).as_tuple().exponent
+        assert isinstance(exponent, int)
+        half_unit = max(0.5 * 10.0**exponent, float(np.spacing(abs(value))))
+    return Candidate("number", np.array(value), np.dtype(np.float64), half_unit)
+
+
+def bad_entries(array: Array) -> NDArray[np.intp]:
+    """Return the indices of NaN and infinities, (count, ndim)."""
+    if math.isfinite(float(np.sum(array))):  # one pass without a second array; a sum may overflow, so look then
+        return np.empty((0, array.ndim), dtype=np.intp)
+    return np.argwhere(~np.isfinite(array))
+
+
+@dataclass(frozen=True, slots=True)
+class Symmetry:
+    """Frobenius norm of ``(C - C.T) / 2``, and the only triangle that is filled: "upper", "lower" or ""."""
+
+    skew: float
+    triangle: str
+
+
+def symmetry(matrix: NDArray[np.float64]) -> Symmetry:
+    """Measure how far a matrix is from symmetric, by two random vectors: O(P²), and no second matrix."""
+    vectors = np.random.default_rng(7).standard_normal((len(matrix), 2))
+    skew = float(np.linalg.norm(matrix @ vectors - matrix.T @ vectors)) / math.sqrt(8.0)
+    triangle = ""
+    if skew > 1e-3 * float(np.linalg.norm(matrix)):
+        upper, lower = (any(map(np.any, strips)) for strips in _strips(matrix))
+        if upper != lower:
+            triangle = "upper" if upper else "lower"
+    return Symmetry(skew, triangle)
+
+
+def _strips(matrix: NDArray[np.float64]) -> tuple[Iterator[NDArray[np.float64]], Iterator[NDArray[np.float64]]]:
+    """Return the rows above and those below the diagonal."""
+    rows = range(len(matrix))
+    return (matrix[k, k + 1 :] for k in rows), (matrix[k, :k] for k in rows)

@@ -1,0 +1,70 @@
+"""Candidates that cannot be compared: NaN and infinities, and sizes that no parameters have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hesskern.explanation import candidate as given_as
+from hesskern.explanation.answer import Explanation, Finding
+from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.problem import Problem
+from hesskern.explanation.selections import Selection, shown, symbol
+
+
+def invalid(given: Candidate, problem: Problem) -> Explanation | None:
+    """Return why nothing can be compared, or None."""
+    array, asked = given.array, problem.asked
+    bad = given_as.bad_entries(array)
+    corrected = problem.true_matrix if given.kind == "matrix" else problem.true_spectrum
+    if len(bad):
+        words = f"{len(bad)} of {array.size} values are NaN or infinite, the first at {tuple(map(int, bad[0]))}"
+        mend = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
+        residual = problem.loss(problem.net)
+        small = residual <= 1e-24 * max(1.0, float(np.vdot(problem.loss.Y, problem.loss.Y)))
+        if given.kind == "matrix" and (small or len(bad) == array.size):
+            mend = (
+                "use ((prediction - Y) ** 2).sum(): torch.norm(prediction - Y) ** 2 has no second derivative where the "
+                "residual is exactly zero, and autograd gives NaN"
+            )
+        rows = sorted({int(index[0]) for index in bad})
+        where = f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+        notes = [f"they stand in {where} ({len(rows)} of {len(array)} rows)"]
+        if given.kind == "matrix" and array.shape == (asked.size, asked.size):
+            blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
+            notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
+        finding = Finding("not-finite", words, mend)
+        verdict = f"the {given.kind} holds NaN or infinities, so it is nobody's Hessian."
+        return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
+    if given.kind == "spectrum":
+        if len(array) > max(selection.size for selection in problem.selections):
+            return _wrong_size(f"{len(array)} eigenvalues", problem, corrected)
+        return None
+    rows_count, columns = array.shape
+    if rows_count != columns:
+        return _wrong_size(f"a {rows_count} x {columns} matrix, which is not square,", problem, corrected)
+    if not any(selection.size == rows_count for selection in problem.selections):
+        return _wrong_size(f"a {rows_count} x {rows_count} matrix", problem, corrected)
+    return None
+
+
+def _tensor_at(selection: Selection, index: int) -> str:
+    return next(symbol(tensor) for tensor in selection.tensors if index < tensor.stop)
+
+
+def _wrong_size(what: str, problem: Problem, corrected: Any) -> Explanation:
+    fitting = [f"{each.size} for {shown(each.tensors)}" for each in problem.selections]
+    asked = problem.asked
+    net, samples, outputs = problem.net, problem.scales.samples, problem.scales.outputs
+    others = {samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)", samples: "N, that of a kernel matrix"}
+    others |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
+    sizes = [int(word) for word in what.split() if word.isdigit()]
+    notes = [f"{size} is {others[size]}" for size in dict.fromkeys(sizes) if size in others]
+    cause = Finding(
+        "wrong-size",
+        f"{what} belongs to no parameters of this network; sizes that would fit: {', '.join(fitting)}",
+        f"take the derivatives of {shown(asked.tensors)}: size {asked.size}",
+    )
+    verdict = f"{what} was given; expected size {asked.size} for {shown(asked.tensors)}."
+    return Explanation("invalid", verdict, (cause,), notes=tuple(notes), _corrected=corrected)

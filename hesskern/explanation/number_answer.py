@@ -1,0 +1,97 @@
+"""The answer for a bare number."""
+
+from __future__ import annotations
+
+import math
+
+from hesskern.explanation.answer import Alternative, Explanation, Finding
+from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.causes import keys, listed, sentence
+from hesskern.explanation.numbers import NAMES, Numbers, Quantity
+from hesskern.explanation.problem import Problem
+from hesskern.explanation.selections import shown
+
+#: Probability of a chance match up to which a bare number counts as explained.
+_CHANCE = 0.05
+
+
+def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None) -> Explanation:
+    """Search for what a number is, and say what was found."""
+    numbers = Numbers(
+        given,
+        problem.loss,
+        problem.data,
+        problem.weights,
+        problem.selections,
+        problem.scales,
+        problem.epsilon,
+        quantity,
+    )
+    truth = numbers.truth()
+    value, which = numbers.value, shown(problem.asked.tensors)
+    if math.isnan(value):
+        return Explanation("invalid", "the number is NaN.", notes=(_truths(truth),), _corrected=lambda: truth)
+    found = numbers.matches()
+    kind = found[0].quantity if found else quantity or "condition"
+    expected = truth[kind]
+    before = abs(value - expected) / max(abs(value), abs(expected)) if math.isfinite(value) and expected else math.inf
+    if not found:
+        return Explanation(
+            "unexplained",
+            f"no known cause: {value:.10g} is no condition number, rank or largest eigenvalue that was tried.",
+            before=before,
+            after=before,
+            notes=(_truths(truth),),
+            _corrected=lambda: expected,
+        )
+    if not found[0].causes:
+        names = listed([NAMES[match.quantity] for match in found])
+        verdict = f"{value:.10g} is the {names} of the Hessian with respect to {which} ({found[0].value:.10g})."
+        return Explanation(
+            "match", verdict, before=before, after=before, notes=(_truths(truth),), _corrected=lambda: expected
+        )
+    first, *others = found
+    chance = numbers.chance(first)
+    findings = tuple(
+        Finding(
+            cause.key,
+            cause.words,
+            cause.mend,
+            cause.also,
+            before,
+            abs(first.value / value - 1) if value else None,
+            value,
+            expected,
+        )
+        for cause in first.causes
+    )
+    words = sentence(first.causes)
+    alternatives = tuple(
+        Alternative(keys(match.causes), f"the {NAMES[match.quantity]}, {match.value:.10g}: {sentence(match.causes)}")
+        for match in others
+    )
+    verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
+    if first.causes[0].key == "noise":
+        verdict = f"{value:.3g} means nothing, for {words}; the condition number is {expected:.10g}."
+    certain = chance <= _CHANCE
+    if not certain:
+        verdict = f"no certain cause: {value:.10g} would be the {NAMES[kind]} where {words}, or chance."
+    confidence = f"one number only; the probability that something tried gives it by chance is {chance:.1g}"
+    return Explanation(
+        "explained" if certain else "unexplained",
+        verdict,
+        findings if certain else (),
+        confidence=confidence if chance else "certain: no digit of such a number means anything",
+        alternatives=alternatives if certain else (Alternative(keys(first.causes), words), *alternatives),
+        before=before,
+        after=abs(first.value - value) / abs(value) if value and math.isfinite(value) else 0.0,
+        notes=(_truths(truth),),
+        _corrected=lambda: expected,
+    )
+
+
+def _truths(truth: dict[str, float]) -> str:
+    return (
+        f"of the Hessian: condition number {truth['condition']:.10g}, rank {truth['rank']:.0f}, largest eigenvalue "
+        f"{truth['largest']:.10g}"
+    )

@@ -1,0 +1,264 @@
+"""The search for what a bare number is: a condition number, rank or largest eigenvalue of something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.condition import Condition
+from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.causes import Cause, total
+from hesskern.explanation.curvature import Curvature
+from hesskern.explanation.scales import Scales
+from hesskern.explanation.search import PART_CAUSES, Base
+from hesskern.explanation.selections import Selection
+from hesskern.explanation.variants import DataVariant, WeightVariant
+from hesskern.loss import SquaredLoss
+
+Quantity = Literal["condition", "rank", "largest"]
+QUANTITIES = ("condition", "rank", "largest")
+NAMES = {"condition": "condition number", "rank": "rank", "largest": "largest eigenvalue"}
+
+#: Relative uncertainty of a condition number beyond which its digits prove nothing.
+_SHARP = 1e-4
+
+#: Relative error of a condition number from a dense matrix that is still taken for rounding.
+_DIGITS = 1e-7
+
+#: Parameters up to which norms that need a dense pseudo-inverse are tried, and two causes where spectra are dense.
+_DENSE = 600
+
+
+class NumberMatch(NamedTuple):
+    """A number that is the one given, to the digits that were given."""
+
+    causes: tuple[Cause, ...]
+    quantity: str
+    value: float
+
+
+class Numbers:
+    """What was tried, for the probability that a number fits by chance."""
+
+    def __init__(
+        self,
+        given: Candidate,
+        loss: SquaredLoss,
+        data: list[DataVariant],
+        weights: list[WeightVariant],
+        selections: list[Selection],
+        scales: Scales,
+        epsilon: float,
+        quantity: Quantity | None,
+    ) -> None:
+        self.value, self._half_unit = float(given.array), given.half_unit
+        self._loss, self._scales, self._epsilon = loss, scales, epsilon
+        self._data, self._weights, self._selections = data, weights, selections
+        self._wanted = (quantity,) if quantity else QUANTITIES
+        self._tried: list[float] = []
+        self._ranks: list[float] = []
+
+    def truth(self) -> dict[str, float]:
+        """Return the true numbers."""
+        found = self._condition(Base(self._data[0], self._weights[0], self._selections[0]), "full")
+        return {"condition": found.value, "rank": float(found.rank), "largest": found.largest}
+
+    def matches(self) -> list[NumberMatch]:
+        """Return what gives the number with the fewest causes."""
+        for level in (self._exactly, self._one_cause, self._norms, self._two_causes):
+            found = [match for match in level() if self._fits(match)]
+            if found:
+                least = min(total(match.causes) for match in found)
+                return [match for match in found if total(match.causes) == least]
+        return []
+
+    def chance(self, match: NumberMatch) -> float:
+        """Return the probability that something tried gives this number by chance.
+
+        Digits as if the numbers were log-uniform over their range; ranks as if each size were as likely.
+        """
+        if match.causes[0].key == "noise" or self.value == 0:
+            return 0.0
+        if match.quantity == "rank":
+            size = max(selection.size for selection in self._selections)
+            return float(1.0 - (1.0 - 1.0 / size) ** len(set(self._ranks)))
+        sizes = np.log([abs(value) for value in self._tried if value and math.isfinite(value)] or [1.0])
+        spread = max(float(np.ptp(sizes)), math.log(100.0))
+        width = 3 * self._half_unit + 2 * self._slack(match)
+        single = min(1.0, width / abs(self.value) / spread)
+        distinct = len(np.unique(np.round(sizes, 9)))
+        return float(-np.expm1(distinct * np.log1p(-min(single, 1 - 1e-16))))
+
+    def _fits(self, match: NumberMatch) -> bool:
+        if match.quantity == "rank":
+            self._ranks.append(match.value)
+            return match.value == self.value
+        self._tried.append(match.value)
+        if math.isinf(self.value):  # the only value it can have is that of a division by zero
+            return math.isinf(match.value)
+        slack = self._slack(match) + 1e-9 * self._half_unit
+        more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
+        return -self._half_unit - slack <= more < 2 * self._half_unit + slack
+
+    def _slack(self, match: NumberMatch) -> float:
+        """Return how far rounding in a dense eigenvalue solver may move a number: an eigenvalue by P units."""
+        size = max(selection.size for selection in self._selections)
+        moved = size * self._epsilon * (abs(match.value) if match.quantity == "condition" else 1.0)
+        return min(moved, _DIGITS) * abs(match.value)
+
+    # Hypotheses -------------------------------------------------------------------------------------------------------
+
+    def _condition(self, base: Base, part: str) -> Condition:
+        _, loss = base.data.terms[0]
+        names = [tensor.full_name for tensor in base.selection.tensors]
+        decayed = SquaredLoss(loss.X, loss.Y, loss.kind, self._scales.decay, backend=loss.backend)
+        H = decayed.hessian(base.weights.net, names)
+        return (H if part == "full" else H.gauss_newton()).condition()
+
+    def _direct(self, base: Base, part: str) -> Iterator[NumberMatch]:
+        if (
+            len(base.data.terms) > 1
+        ):  # averages of batches differ from the truth by a few per cent; a number cannot tell
+            return
+        found = self._condition(base, part)
+        causes = (*base.causes, *((PART_CAUSES[part],) if part != "full" else ()))
+        values = {"condition": found.value, "rank": float(found.rank), "largest": found.largest}
+        for quantity in self._wanted:
+            if quantity != "condition" or found.uncertainty < _SHARP:
+                yield NumberMatch(causes, quantity, values[quantity])
+
+    def _true(self) -> Base:
+        return Base(self._data[0], self._weights[0], self._selections[0])
+
+    def _exactly(self) -> Iterator[NumberMatch]:
+        yield from self._direct(self._true(), "full")
+
+    def _one_cause(self) -> Iterator[NumberMatch]:
+        true = self._true()
+        yield from self._derived(true)
+        for data in self._data[1:]:
+            yield from self._direct(true._replace(data=data), "full")
+        for weights in self._weights[1:]:
+            yield from self._direct(true._replace(weights=weights), "full")
+        for selection in self._selections[1:]:
+            yield from self._direct(true._replace(selection=selection), "full")
+        if len({tensor.layer for tensor in true.selection.tensors}) > 1:
+            yield from self._direct(true, "gauss_newton")
+
+    def _two_causes(self) -> Iterator[NumberMatch]:
+        true = self._true()
+        if true.selection.size > _DENSE and len(true.selection.tensors) > 2:
+            return
+        for data in self._data[1:]:
+            for weights in self._weights[1:]:
+                yield from self._direct(Base(data, weights, true.selection), "full")
+            for selection in self._selections[1:]:
+                yield from self._direct(Base(data, true.weights, selection), "full")
+            if len({tensor.layer for tensor in true.selection.tensors}) > 1:
+                yield from self._direct(true._replace(data=data), "gauss_newton")
+        for weights in self._weights[1:]:
+            for selection in self._selections[1:]:
+                yield from self._direct(Base(true.data, weights, selection), "full")
+
+    def _derived(self, base: Base) -> Iterator[NumberMatch]:
+        found = self._condition(base, "full")
+        if "largest" in self._wanted:
+            yield from self._scaled(found.largest)
+        if "condition" not in self._wanted or found.rank == 0:
+            return
+        yield NumberMatch((_ROOT,), "condition", math.sqrt(found.value))
+        yield NumberMatch((_SQUARE,), "condition", found.value**2)
+        noise = 1.0 / (found.size * self._epsilon)
+        if found.rank < found.size and self.value >= noise:
+            yield NumberMatch((_noise(found),), "condition", self.value)
+        yield from self._wrong_rank(base, found)
+
+    def _scaled(self, largest: float) -> Iterator[NumberMatch]:
+        scales = self._scales
+        sizes = {1.0, float(scales.samples), float(scales.outputs), float(scales.samples * scales.outputs)}
+        for factor in sorted({two / size for two in (0.5, 1.0, 2.0) for size in sizes} - {1.0}):
+            cause = scales.cause(factor, 1e-14, scales.samples)
+            yield NumberMatch((cause,), "largest", factor * largest)
+
+    def _wrong_rank(self, base: Base, found: Condition) -> Iterator[NumberMatch]:
+        curvature = Curvature(base.data, base.weights, base.selection.tensors, self._epsilon)
+        values = curvature.eigenvalues("full") + self._scales.decay
+        sizes = np.sort(np.abs(values))[::-1]
+        kept = sizes[: found.rank]
+        for rank in np.flatnonzero(np.diff(kept) < -1e-9 * kept[1:]) + 1:
+            yield NumberMatch((_loose(int(rank), found.rank),), "condition", float(kept[0] / kept[rank - 1]))
+        if found.negative:
+            positive = values[values > found.smallest / 2]
+            if len(positive):
+                yield NumberMatch((_POSITIVE,), "condition", float(positive.max() / positive.min()))
+            yield NumberMatch((_SIGNED,), "condition", float(values.max() / values.min()))
+        yield NumberMatch((_norm("Frobenius", '"fro"'),), "condition", _product(kept, 2))
+        yield NumberMatch((_norm("nuclear", '"nuc"'),), "condition", _product(kept, 1))
+
+    def _norms(self) -> Iterator[NumberMatch]:
+        true = self._true()
+        if "condition" not in self._wanted or true.selection.size > _DENSE:
+            return
+        curvature = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon)
+        matrix = curvature.dense("full").copy()
+        matrix[np.diag_indices_from(matrix)] += self._scales.decay
+        inverse = np.linalg.pinv(matrix, rcond=len(matrix) * self._epsilon, hermitian=True)
+        value = float(np.abs(matrix).sum(axis=0).max() * np.abs(inverse).sum(axis=0).max())
+        yield NumberMatch((_norm("1- (or infinity-)", "1"),), "condition", value)
+
+
+def _product(values: NDArray[np.float64], order: int) -> float:
+    return float(np.linalg.norm(values, order) * np.linalg.norm(1 / values, order))
+
+
+_ROOT = Cause(
+    "square-root",
+    "it is the square root: the condition number of a factor (of the Jacobian, of X W1.T), not of the Hessian",
+    "square it: the Hessian's eigenvalues are the squares of its factor's singular values",
+)
+_SQUARE = Cause(
+    "square",
+    "it is the square: the condition number of H.T @ H, not of H",
+    "take the singular values of H itself, not the eigenvalues of H.T @ H",
+)
+_POSITIVE = Cause(
+    "positive-only",
+    "only the positive eigenvalues are taken, of an indefinite Hessian",
+    "use the smallest nonzero absolute eigenvalue, or say that the Hessian is indefinite",
+)
+_SIGNED = Cause(
+    "signed",
+    "it is lambda_max/lambda_min with their signs, of an indefinite Hessian",
+    "use absolute values: max(abs(values)) / min(abs(values[nonzero]))",
+)
+
+
+def _norm(name: str, code: str) -> Cause:
+    return Cause(
+        f"norm[{code.strip(chr(34))}]",
+        f"it is the condition number in the {name} norm (of the pseudo-inverse, where singular)",
+        f"use the 2-norm: numpy.linalg.cond(H, 2), not {code}, and leave out the zero eigenvalues",
+    )
+
+
+def _loose(rank: int, true: int) -> Cause:
+    return Cause(
+        f"rank[{rank}]",
+        f"it is lambda_max over the eigenvalue number {rank}, but the rank is {true}: the tolerance for zero is "
+        "too loose",
+        f"use s[0] / s[{true} - 1]; H.condition() says which eigenvalues are zero, and why",
+    )
+
+
+def _noise(found: Condition) -> Cause:
+    return Cause(
+        "noise",
+        f"it is a rounding error: the Hessian is singular, of rank {found.rank} of {found.size}, and lambda_max "
+        "was divided "
+        "by an eigenvalue that is zero but for rounding",
+        f"divide by the smallest nonzero eigenvalue, s[0] / s[{found.rank} - 1] = {found.value:.10g}",
+    )

@@ -1,0 +1,92 @@
+"""The question without the candidate: the network, the data and what may have happened to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern import checks
+from hesskern.explanation import steps
+from hesskern.explanation.curvature import Curvature, Model
+from hesskern.explanation.scales import Scales
+from hesskern.explanation.selections import Selection, selections
+from hesskern.explanation.variants import data_variants, weight_variants
+from hesskern.loss import SquaredLoss
+from hesskern.network import LinearNetwork
+from hesskern.selection import select
+
+
+class Problem:
+    """Everything but the candidate, in float64 and without weight decay, which is put back as a shift."""
+
+    def __init__(
+        self,
+        net: LinearNetwork,
+        loss: SquaredLoss,
+        params: Sequence[int | str] | None,
+        trajectory: Sequence[LinearNetwork],
+        lr: float | None,
+        batch_size: int | None,
+    ) -> None:
+        if not isinstance(loss, SquaredLoss):
+            raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
+        loss.check_network(net)
+        asked = select(net, params)
+        self.epsilon = float(np.finfo(net.dtype).eps)
+        self.net = precise(net)
+        self.loss = SquaredLoss(float64(loss.X), float64(loss.Y), loss.kind, backend=loss.backend)
+        self.decay = loss.weight_decay
+        others: list[LinearNetwork] = []
+        if isinstance(trajectory, LinearNetwork):
+            trajectory = [trajectory]
+        for at, other in enumerate(trajectory):
+            if (
+                not isinstance(other, LinearNetwork)
+                or other.parameter_names != net.parameter_names
+                or (other.widths != net.widths)
+            ):
+                raise ValueError(f"trajectory[{at}] is {other!r}; expected a network like net, {net!r}.")
+            others.append(precise(other))
+        if batch_size is not None:
+            batch_size = min(checks.integer(batch_size, "batch_size", 1), len(loss.X))
+        self.rate = None if lr is None else checks.positive(lr, "lr")
+        self.scales = Scales(len(loss.X), loss.Y.shape[1], loss.kind, self.decay, batch_size)
+        self.data = data_variants(self.loss, batch_size)
+        self.weights = weight_variants(self.net, others)
+        if self.rate is not None:
+            self.weights += steps.known(self.net, self.loss, self.decay, self.rate)
+        self.selections = selections(self.net, asked)
+
+    @property
+    def asked(self) -> Selection:
+        """The parameters asked for."""
+        return self.selections[0]
+
+    def truth(self) -> Curvature:
+        """Return the Hessian asked for, without weight decay."""
+        return Curvature(self.data[0], self.weights[0], self.asked.tensors, self.epsilon)
+
+    def true_matrix(self) -> NDArray[np.float64]:
+        """Return the Hessian asked for."""
+        return Model(self.truth(), shift=self.decay).toarray()
+
+    def true_spectrum(self) -> NDArray[np.float64]:
+        """Return its eigenvalues, ascending."""
+        return self.truth().eigenvalues("full") + self.decay
+
+
+def float64(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Return an array in float64."""
+    return np.asarray(array, dtype=np.float64)
+
+
+def precise(net: LinearNetwork) -> LinearNetwork:
+    """Return a network in float64."""
+    if net.dtype == np.float64:
+        return net
+    return LinearNetwork(
+        [float64(weight) for weight in net.weights], [None if b is None else float64(b) for b in net.biases]
+    )

@@ -1,0 +1,342 @@
+"""The search for what a dense matrix is: invariants first, then products with two random vectors, then every entry.
+
+What can have happened splits into other data, other weights, another selection (together: another Hessian), then a part
+of it, an order of the parameters, a factor and a shift. Sorting the diagonal and the two random vectors make that
+cheap:
+
+1. Order, and all parts but the functional one, leave the sorted diagonal alone, and sorting brings two vectors never
+   further apart than any pairing of them. So a Hessian whose sorted diagonal does not fit that of the candidate, with
+   the best factor and shift, is out together with all its parts and orders: O(P log P) each.
+2. ``C @ V`` is computed once, O(P²); ``M @ V`` takes a few small products. A random V shows any difference.
+3. What is left, usually one model, is compared entry by entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.explanation.causes import Cause, total
+from hesskern.explanation.curvature import PARTS, Curvature, Difference, Model, difference
+from hesskern.explanation.orders import Order, Tensor, orders
+from hesskern.explanation.scales import Affine, Scales, affine, fit
+from hesskern.explanation.selections import Selection
+from hesskern.explanation.variants import DataVariant, WeightVariant
+
+Values = NDArray[np.float64]
+
+#: Causes at most, a factor and a shift not counted.
+MOST = 3
+
+#: Relative difference up to which a model is near enough that a lower precision may be the rest.
+NEAR = 0.1
+
+_VECTORS = 2
+
+
+class Base(NamedTuple):
+    """Another Hessian: its data, weights and selection."""
+
+    data: DataVariant
+    weights: WeightVariant
+    selection: Selection
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """What is other about it."""
+        return (*self.data.causes, *self.weights.causes, *self.selection.causes)
+
+
+class Match(NamedTuple):
+    """A model that is the candidate, or close to it."""
+
+    causes: tuple[Cause, ...]
+    model: Model
+    found: Difference
+    base: Base
+    order: Order
+
+    @property
+    def cost(self) -> int:
+        """How much it takes to believe."""
+        return total(self.causes)
+
+
+class Search:
+    """Everything that is known of the candidate, and the steps of the search.
+
+    Parameters
+    ----------
+    matrix : (P, P) array
+    data, weights, selections
+        The variants, the true one first in the first two.
+    scales : Scales
+    epsilon : float
+        Rounding unit of the candidate.
+    """
+
+    def __init__(
+        self,
+        matrix: Values,
+        data: Sequence[DataVariant],
+        weights: Sequence[WeightVariant],
+        selections: Sequence[Selection],
+        scales: Scales,
+        epsilon: float,
+        *,
+        skewed: bool = False,
+    ) -> None:
+        self.matrix, self.scales, self.epsilon = matrix, scales, epsilon
+        self.data, self.weights = list(data), list(weights)
+        self.selections = [selection for selection in selections if selection.size == len(matrix)]
+        self._skewed = skewed
+        self.vectors = np.random.default_rng(20240229).standard_normal((len(matrix), _VECTORS))
+        self.products: Values = matrix @ self.vectors
+        self._diagonal = np.sort(matrix.diagonal())
+        self._seen: list[tuple[Values, Difference]] = []
+        self._orders: dict[tuple[Tensor, ...], list[Order]] = {}
+
+    @cached_property
+    def _norm(self) -> float:
+        return float(np.linalg.norm(self.products) / np.sqrt(_VECTORS))
+
+    def matches(self, *, most: int = MOST) -> list[Match]:
+        """Return the models of least cost that are the candidate to rounding."""
+        best: list[Match] = []
+        for base in self.bases(most):
+            if (best and total(base.causes) > best[0].cost) or (self._skewed and base.causes):
+                break
+            curvature = self.curvature(base)
+            if self._skewed or self._diagonal_fits(curvature, curvature.rounding):
+                for match in self._of_base(base, curvature, most, best[0].cost if best else None):
+                    if not best or match.cost < best[0].cost:
+                        best = [match]
+                    elif match.cost == best[0].cost:
+                        best.append(match)
+        return best
+
+    def bases(self, most: int) -> Iterator[Base]:
+        """Yield the Hessians to try, those with the fewest causes first."""
+        every = [
+            Base(data, weights, selection)
+            for selection in self.selections
+            for data in self.data
+            for weights in self.weights
+            if len(data.causes) + len(weights.causes) + len(selection.causes) <= most
+        ]
+        yield from sorted(every, key=lambda base: total(base.causes))
+
+    def curvature(self, base: Base) -> Curvature:
+        """Return the Hessian of a base."""
+        return Curvature(base.data, base.weights, base.selection.tensors, self.epsilon)
+
+    def _diagonal_fits(self, curvature: Curvature, tolerance: float) -> bool:
+        """Whether some factor and shift bring the sorted diagonals together, or the candidate's is constant."""
+        given = self._diagonal
+        spread = float(np.linalg.norm(given - given.mean()))
+        other = np.sort(curvature.diagonal)
+        ones = np.ones_like(given)
+        found = fit(given, other, ones)
+        if found.factor < 0:
+            found = fit(given, other[::-1], ones)
+        limit = tolerance * max(abs(found.factor), 1e-300) + 1e-14 * float(np.linalg.norm(given))
+        return found.residual <= limit or spread <= max(tolerance, limit)
+
+    def _of_base(self, base: Base, curvature: Curvature, most: int, limit: int | None) -> Iterator[Match]:
+        """Yield the parts and orders of one Hessian that are the candidate to rounding."""
+        room = most - len(base.causes)
+        reach = limit
+        for part, of_part in self._parts(curvature):
+            for order in self.orders_of(base.selection.tensors):
+                if len(of_part) + len(order.causes) > room:
+                    break
+                discrete = (*base.causes, *of_part, *order.causes)
+                if reach is not None and total(discrete) > reach:
+                    continue
+                for sides in self._sides(order):
+                    found = self._affine(curvature, part, order, sides, base.data.samples)
+                    if found is None:
+                        continue
+                    causes = (*discrete, *found.causes)
+                    if sides != "both":
+                        causes = (*causes, _one_side(sides))
+                    if reach is not None and total(causes) > reach:
+                        continue
+                    inner = 0.0 if sides == "both" else self.scales.decay
+                    model = Model(curvature, part, order.source, found.factor, found.shift, sides, inner=inner)
+                    entries = self._compared(model)
+                    if entries.norm <= model.tolerance:
+                        reach = total(causes)
+                        yield Match(causes, model, entries, base, order)
+
+    def _compared(self, model: Model) -> Difference:
+        """Compare every entry; a model that is another one over again, as random vectors see it, only once."""
+        product = self._model_product(model)
+        for seen, entries in self._seen:
+            if float(np.linalg.norm(product - seen)) <= np.sqrt(_VECTORS) * 1e-2 * model.tolerance:
+                return entries
+        self._seen.append((product, difference(self.matrix, model, model.curvature.tensors)))
+        return self._seen[-1][1]
+
+    def _model_product(self, model: Model) -> Values:
+        product = model.factor * self.product(model.curvature, model.part, model.index, model.sides)
+        if model.inner and model.index is not None:
+            product += model.factor * model.inner * self._moved(model.index, model.sides)
+        return product + model.shift * self.vectors
+
+    def _sides(self, order: Order) -> tuple[str, ...]:
+        """Return what an order may apply to: where the matrix is not symmetric, not to rows and columns alike."""
+        if not self._skewed:
+            return ("both",)
+        return () if order.source is None else ("rows", "columns")
+
+    def _affine(self, curvature: Curvature, part: str, order: Order, sides: str, batch: int) -> Affine | None:
+        T, scales = self.product(curvature, part, order.source, sides), self.scales
+        if sides != "both" and scales.decay and order.source is not None:
+            T, scales = T + scales.decay * self._moved(order.source, sides), replace(scales, decay=0.0)
+        size = float(np.linalg.norm(T)) / np.sqrt(_VECTORS)
+        if size <= curvature.rounding:
+            return None  # nothing but rounding errors, whatever it is multiplied by
+        return affine(
+            self.products,
+            T,
+            self.vectors,
+            scales,
+            part=part,
+            batch=batch,
+            limit=3.0 * np.sqrt(_VECTORS) * curvature.rounding,
+            rounding=max(8 * curvature.rounding / size, 1e-14),
+        )
+
+    def product(self, curvature: Curvature, part: str, index: NDArray[np.intp] | None, sides: str) -> Values:
+        """Return the product of a part, in some order, with the random vectors."""
+        moved = self.vectors
+        if index is not None and sides != "rows":
+            moved = np.empty_like(self.vectors)
+            moved[index] = self.vectors
+        product = curvature.product(part, moved)
+        return product[index] if index is not None and sides != "columns" else product
+
+    def _moved(self, index: NDArray[np.intp], sides: str) -> Values:
+        """Return the identity in this order, of its rows or columns, times the random vectors."""
+        if sides == "rows":
+            return self.vectors[index]
+        moved = np.empty_like(self.vectors)
+        moved[index] = self.vectors
+        return moved
+
+    def orders_of(self, tensors: tuple[Tensor, ...]) -> list[Order]:
+        """Return the orders of some parameters, made once."""
+        if tensors not in self._orders:
+            self._orders[tensors] = orders(tensors)
+        return self._orders[tensors]
+
+    def _parts(self, curvature: Curvature) -> list[tuple[str, tuple[Cause, ...]]]:
+        several = len(curvature.layers) > 1
+        found: list[tuple[str, tuple[Cause, ...]]] = [("full", ())]
+        for part in PARTS:
+            if (several and part != "tensors") or (
+                part == "tensors" and len(curvature.tensors) > len(curvature.layers)
+            ):
+                found.append((part, (PART_CAUSES[part],)))
+        return found
+
+    def without(self, match: Match, cause: Cause) -> float:
+        """Return the relative error of the model with one of its causes left out, from the random vectors."""
+        base, model, true = match.base, match.model, (self.data[0], self.weights[0])
+        tensors = base.selection.tensors
+        if cause in base.selection.causes:
+            return 1.0
+        kept = Base(
+            true[0] if cause in base.data.causes else base.data,
+            true[1] if cause in base.weights.causes else base.weights,
+            base.selection,
+        )
+        part = "full" if cause in PART_CAUSES.values() else model.part
+        rest = tuple(other for other in match.order.causes if other != cause)
+        index = next((order.source for order in self.orders_of(tensors) if order.causes == rest), None)
+        index = model.index if rest == match.order.causes else index
+        scaled, shifted = cause.key.startswith("scale"), cause.key == "damping"
+        factor = 1.0 if scaled else model.factor
+        shift = self.scales.decay if shifted else model.shift * (factor / model.factor if scaled else 1.0)
+        T = self.product(self.curvature(kept), part, index, "both" if cause.key.startswith("order-of") else model.sides)
+        rest_norm = float(np.linalg.norm(self.products - factor * T - shift * self.vectors)) / np.sqrt(_VECTORS)
+        largest = max(self._norm, float(np.linalg.norm(factor * T + shift * self.vectors)) / np.sqrt(_VECTORS))
+        return float(rest_norm / largest)
+
+    def near(self, most: int = 2) -> list[Match]:
+        """Return models that come close to the candidate, the closest first among those of least cost."""
+        found: list[Match] = []
+        for base in self.bases(0 if self._skewed else 1):
+            curvature = self.curvature(base)
+            if not self._skewed and not self._diagonal_fits(curvature, NEAR * self._norm):
+                continue
+            for part, of_part in self._parts(curvature):
+                for order in self.orders_of(base.selection.tensors):
+                    causes = (*base.causes, *of_part, *order.causes)
+                    if len(causes) <= most:
+                        found += self._near(curvature, causes, part, order, base)
+        return sorted(found, key=lambda match: (match.found.norm, match.cost))
+
+    def _near(
+        self, curvature: Curvature, causes: tuple[Cause, ...], part: str, order: Order, base: Base
+    ) -> Iterator[Match]:
+        """Yield the model with factor 1, and with the nearest named factor, if the random vectors say it is near."""
+        T = self.product(curvature, part, order.source, "both")
+        size = float(np.linalg.norm(T))
+        if size <= np.sqrt(_VECTORS) * curvature.rounding:
+            return
+        V, S, decay = self.vectors, self.products, self.scales.decay
+        factor = float(np.vdot(S - decay * V, T)) / size**2
+        samples = base.data.samples
+        for value in [1.0, *(self.scales.nearest(factor, NEAR, samples) if abs(factor - 1) > 1e-3 else [])]:
+            rest = float(np.linalg.norm(S - value * T - decay * V)) / np.sqrt(_VECTORS)
+            if rest <= NEAR * self._norm:
+                scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 else ()
+                model = Model(curvature, part, order.source, value, decay)
+                entries = difference(self.matrix, model, curvature.tensors)
+                yield Match((*causes, *scale), model, entries, base, order)
+
+
+def _one_side(sides: str) -> Cause:
+    other = "columns" if sides == "rows" else "rows"
+    return Cause(
+        f"order-of-{sides}",
+        f"this order is that of the {sides} only, so the matrix is not symmetric",
+        f"put the {other} in the same order: H[index][:, index]",
+    )
+
+
+PART_CAUSES = {
+    "gauss_newton": Cause(
+        "gauss-newton",
+        "it is the Gauss-Newton part J.T @ J alone",
+        "add the second derivatives of the network, weighted by the residual: H.gauss_newton() + "
+        "H.functional(), or H itself",
+    ),
+    "functional": Cause(
+        "functional",
+        "it is the functional part alone, the second derivatives weighted by the residual",
+        "add the Gauss-Newton part J.T @ J: H.gauss_newton() + H.functional(), or H itself",
+    ),
+    "layers": Cause(
+        "block-diagonal",
+        "the blocks between layers are zero",
+        "fill in the cross blocks H.block(l, m), or compare with the diagonal blocks H.block(l, l)",
+    ),
+    "tensors": Cause(
+        "block-diagonal-tensors",
+        "the blocks between different parameters are zero, also between a weight and its bias",
+        "differentiate the whole gradient with respect to every parameter, not each parameter's own gradient",
+    ),
+    "exchanged": Cause(
+        "factors-exchanged",
+        "the Kronecker factors of the diagonal blocks are exchanged, while the cross blocks are not",
+        "use numpy.kron(B.T @ B, A), output factor first, in the diagonal blocks",
+    ),
+}

@@ -1,0 +1,69 @@
+"""Which parameters a matrix of a given size can belong to."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hesskern.explanation.causes import Cause, listed
+from hesskern.explanation.orders import Tensor, tensors
+from hesskern.network import LinearNetwork
+from hesskern.selection import Part, select
+
+#: Layers up to which every subset of them is a selection of its own.
+_SUBSETS = 4
+
+
+class Selection(NamedTuple):
+    """Some parameters, and what it means to have taken them instead of those asked for."""
+
+    causes: tuple[Cause, ...]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.tensors[-1].stop
+
+
+def selections(net: LinearNetwork, asked: Sequence[Part]) -> list[Selection]:
+    """Return what may have been selected, what was asked for first."""
+    wanted = tensors(net, asked)
+    found = {_names(wanted): Selection((), wanted)}
+    layers = range(net.depth)
+    sizes = range(1, net.depth + 1) if net.depth <= _SUBSETS else (1, net.depth)
+    choices: list[list[int | str]] = [list(subset) for size in sizes for subset in itertools.combinations(layers, size)]
+    choices += [[name] for name in net.parameter_names]
+    weights = [name for name in net.parameter_names if name.endswith("weight")]
+    choices += [list(weights), [name for name in net.parameter_names if name not in weights]]
+    everything = _names(tensors(net, select(net, None)))
+    for chosen in filter(None, choices):
+        taken = tensors(net, select(net, chosen))
+        names = _names(taken)
+        if names in found:
+            continue
+        which = "the whole Hessian" if names == everything else f"the block of {shown(taken)}"
+        key = "whole" if names == everything else f"block[{','.join(names)}]"
+        there = f"loss.hessian(net, params={_params(names, everything)})"
+        mend = f"compare with {there}, or take the derivatives of {shown(wanted)}"
+        found[names] = Selection((Cause(key, f"it is {which}, not that of {shown(wanted)}", mend),), taken)
+    return list(found.values())
+
+
+def _names(found: Sequence[Tensor]) -> tuple[str, ...]:
+    return tuple(tensor.full_name for tensor in found)
+
+
+def _params(names: Sequence[str], everything: Sequence[str]) -> str:
+    return "None" if names == everything else str(list(names))
+
+
+def shown(found: Sequence[Tensor]) -> str:
+    """Return the selected parameters in words: "W1, b1 and W2"."""
+    return listed([symbol(tensor) for tensor in found])
+
+
+def symbol(tensor: Tensor) -> str:
+    """Return W1, b1, ... as in formulas, counted from 1."""
+    return f"{'W' if tensor.name == 'weight' else 'b'}{tensor.layer + 1}"

@@ -1,0 +1,106 @@
+"""The search for what a list of eigenvalues is the spectrum of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.explanation.causes import Cause, total
+from hesskern.explanation.curvature import Curvature
+from hesskern.explanation.scales import Scales, affine
+from hesskern.explanation.search import PART_CAUSES, Base
+from hesskern.explanation.selections import Selection
+from hesskern.explanation.variants import DataVariant, WeightVariant
+
+Values = NDArray[np.float64]
+
+_ABSOLUTE = Cause(
+    "singular-values",
+    "they are absolute values: singular values, not eigenvalues, of an indefinite matrix",
+    "use numpy.linalg.eigvalsh(H), not numpy.linalg.svd(H)",
+)
+_NONZERO = Cause(
+    "zeros-left-out", "the zero eigenvalues are left out", "numpy.linalg.eigvalsh(H) without a cut, or H.eigvalsh()"
+)
+
+#: Causes at most, and parameters beyond which only one is tried: there each spectrum may cost a dense eigenproblem.
+_MOST, _LARGE = 2, 400
+
+
+class SpectrumMatch(NamedTuple):
+    """Eigenvalues of another matrix that are those given."""
+
+    causes: tuple[Cause, ...]
+    values: Values
+    error: float  # relative
+
+
+def spectrum_matches(
+    given: Values,
+    data: list[DataVariant],
+    weights: list[WeightVariant],
+    selections: list[Selection],
+    scales: Scales,
+    epsilon: float,
+) -> list[SpectrumMatch]:
+    """Return the spectra of least cost that are the given one to rounding."""
+    best: list[SpectrumMatch] = []
+    bases = [
+        Base(d, w, s)
+        for s in selections
+        for d in data
+        for w in weights
+        if s.size >= len(given) and len(d.causes) + len(w.causes) + len(s.causes) <= (_MOST if s.size <= _LARGE else 1)
+    ]
+    for base in sorted(bases, key=lambda base: total(base.causes)):
+        if best and total(base.causes) > total(best[0].causes):
+            break
+        for match in _of_base(np.sort(given), base, scales, epsilon):
+            if not best or total(match.causes) < total(best[0].causes):
+                best = [match]
+            elif total(match.causes) == total(best[0].causes):
+                best.append(match)
+    return best
+
+
+def _of_base(given: Values, base: Base, scales: Scales, epsilon: float) -> Iterator[SpectrumMatch]:
+    curvature = Curvature(base.data, base.weights, base.selection.tensors, epsilon)
+    several = len(curvature.layers) > 1
+    for part in ("full", "gauss_newton", "functional", "layers") if several else ("full",):
+        causes = (*base.causes, *((PART_CAUSES[part],) if part != "full" else ()))
+        if len(causes) > _MOST + 1:
+            continue
+        values = curvature.eigenvalues(part)
+        size = float(np.linalg.norm(values))
+        # Weyl and Hoffman-Wielandt: eigenvalues move no further than the matrix, which an eigenvalue solver moves too.
+        tolerance = curvature.rounding + 8 * np.sqrt(len(values)) * epsilon * size
+        if size <= tolerance:
+            continue
+        for chosen, extra in _readings(values, len(given), tolerance):
+            found = affine(
+                given[:, None], chosen[:, None], np.ones((len(given), 1)), scales,
+                part=part, batch=base.data.samples, limit=tolerance, rounding=max(tolerance / size, 1e-14),
+            )  # fmt: skip
+            if found is not None:
+                model = np.sort(found.factor * chosen + found.shift)
+                error = float(np.linalg.norm(given - model)) / float(np.linalg.norm(given))
+                yield SpectrumMatch((*causes, *extra, *found.causes), model, error)
+                break
+
+
+def _readings(values: Values, count: int, tolerance: float) -> Iterator[tuple[Values, tuple[Cause, ...]]]:
+    """Yield what a list of this length may hold of these eigenvalues."""
+    indefinite = bool((values < -tolerance).any())
+    if count == len(values):
+        yield values, ()
+        if indefinite:
+            yield np.sort(np.abs(values)), (_ABSOLUTE,)
+        return
+    nonzero = values[np.abs(values) > tolerance]
+    if count == len(nonzero):
+        yield nonzero, (_NONZERO,)
+        if indefinite:
+            yield np.sort(np.abs(nonzero)), (_NONZERO, _ABSOLUTE)

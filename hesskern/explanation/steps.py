@@ -1,0 +1,170 @@
+"""Weights that are one step of gradient descent away: with a learning rate that is given, or estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.explanation.causes import Cause
+from hesskern.explanation.search import Base, Search
+from hesskern.explanation.variants import WeightVariant
+from hesskern.loss import SquaredLoss
+from hesskern.network import LinearNetwork
+
+#: Parameters up to which the step before is found by Newton's method, with a dense Hessian.
+_DENSE = 1500
+
+Net = Callable[[float], LinearNetwork | None]
+
+
+def known(net: LinearNetwork, loss: SquaredLoss, decay: float, rate: float) -> list[WeightVariant]:
+    """Return the networks one step of this learning rate before and after."""
+    full = SquaredLoss(loss.X, loss.Y, loss.kind, decay, backend=loss.backend)
+    found = []
+    for made, ahead in ((_before(net, full, rate), False), (_after(net, full, rate), True)):
+        if made is not None:
+            found.append(WeightVariant((_cause(rate, ahead=ahead, estimated=False),), made))
+    return found
+
+
+def _cause(rate: float, *, ahead: bool, estimated: bool) -> Cause:
+    how = f"lr = {rate:.6g}{' (estimated)' if estimated else ''}"
+    if ahead:
+        words = f"the weights are those after one more step of gradient descent, {how}"
+        mend = "take the Hessian before optimizer.step(), at the weights you compare with"
+    else:
+        words = f"the weights are stale: those before the last step of gradient descent, {how}"
+        mend = "take the Hessian after optimizer.step(), at the weights you compare with"
+    return Cause("step-ahead" if ahead else "stale", words, mend)
+
+
+def _after(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork | None:
+    made = net.flatten() - rate * loss.gradient(net)
+    return net.unflatten(made) if np.isfinite(made).all() else None
+
+
+def _before(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork | None:
+    """Return the network that one step leads from to `net`: Newton's method for ``t - rate * g(t) = theta``."""
+    theta = net.flatten()
+    found = theta + rate * loss.gradient(net)
+    best, small = None, np.inf
+    for _ in range(60):
+        if not np.isfinite(found).all():
+            return None
+        here = net.unflatten(found)
+        rest = found - rate * loss.gradient(here) - theta
+        size = float(np.linalg.norm(rest))
+        if size >= small:
+            break
+        best, small = here, size
+        if len(theta) <= _DENSE:
+            slope = -rate * loss.hessian(here).toarray()
+            slope[np.diag_indices_from(slope)] += 1.0
+            try:
+                found = found - np.linalg.solve(slope, rest)
+            except np.linalg.LinAlgError:
+                break
+        else:
+            found = found - rest
+    return best if small <= 1e-12 * float(np.linalg.norm(theta)) else None
+
+
+def estimated(search: Search, net: LinearNetwork, loss: SquaredLoss, decay: float) -> Iterator[WeightVariant]:
+    """Yield networks one step away whose Hessian has the candidate's trace: the learning rates that are possible.
+
+    The trace of the Hessian after a step is a polynomial in the learning rate, so its roots are all there is; before a
+    step, the secant method from the linear estimate finds the one that is near.
+    """
+    if not search.selections or len(search.selections[0].causes):
+        return
+    full = SquaredLoss(loss.X, loss.Y, loss.kind, decay, backend=loss.backend)
+    gradient = full.gradient(net)
+    size = float(np.linalg.norm(gradient))
+    if size <= 1e-10 * max(1.0, float(np.linalg.norm(net.flatten()))):
+        return
+    wanted = float(search.matrix.trace()) - decay * len(search.matrix)
+
+    def gap(made: LinearNetwork) -> float:
+        curvature = search.curvature(Base(search.data[0], WeightVariant((), made), search.selections[0]))
+        return float(curvature.diagonal.sum()) - wanted
+
+    reach = float(np.linalg.norm(net.flatten())) / size
+    for ahead in (True, False):
+
+        def at(rate: float, ahead: bool = ahead) -> LinearNetwork | None:
+            return _after(net, full, rate) if ahead else _before(net, full, rate)
+
+        rates = _roots(at, gap, net.depth, reach) if ahead else _secant(at, gap, reach)
+        for rate in rates:
+            polished = _polished(search, at, rate)
+            made = None if polished is None else at(polished)
+            if polished is not None and made is not None:
+                yield WeightVariant((_cause(polished, ahead=ahead, estimated=True),), made)
+
+
+def _roots(at: Net, gap: Callable[[LinearNetwork], float], depth: int, reach: float) -> list[float]:
+    degree = 2 * (depth - 1)
+    if degree == 0:
+        return []
+    points = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1)) * 0.5 * reach
+    nets = [at(float(point)) for point in points]
+    values = [gap(made) for made in nets if made is not None]
+    if len(values) <= degree:
+        return []
+    roots = np.polynomial.Chebyshev.fit(points, values, degree).roots()
+    real = roots.real[np.abs(roots.imag) <= 1e-3 * np.abs(roots.real)]
+    return sorted(float(root) for root in real if root > 0)
+
+
+def _secant(at: Net, gap: Callable[[LinearNetwork], float], reach: float) -> list[float]:
+    start = at(1e-7 * reach)
+    here = at(0.0)
+    if start is None or here is None:
+        return []
+    one, value_one = 0.0, gap(here)
+    slope = (gap(start) - value_one) / (1e-7 * reach)
+    two = -value_one / slope if slope else 0.0
+    for _ in range(40):
+        made = at(two) if two > 0 else None
+        if made is None:
+            return []
+        value_two = gap(made)
+        if value_two == value_one or abs(two - one) <= 1e-15 * abs(two):
+            break
+        one, two, value_one = two, two - value_two * (two - one) / (value_two - value_one), value_two
+    return [two] if two > 0 else []
+
+
+def _polished(search: Search, at: Net, rate: float) -> float | None:
+    """Return the learning rate that brings the products with the random vectors together, if one is close."""
+    selection = search.selections[0]
+
+    def products(value: float, index: NDArray[np.intp] | None) -> NDArray[np.float64] | None:
+        made = at(value)
+        if made is None:
+            return None
+        curvature = search.curvature(Base(search.data[0], WeightVariant((), made), selection))
+        return search.product(curvature, "full", index, "both")
+
+    norm = float(np.linalg.norm(search.products))
+    for order in search.orders_of(selection.tensors):
+        here = products(rate, order.source)
+        if here is None:
+            return None
+        rest = search.products - here - search.scales.decay * search.vectors
+        if float(np.linalg.norm(rest)) > 1e-2 * norm:
+            continue
+        for _ in range(4):
+            step = 1e-4 * rate
+            high, low = products(rate + step, order.source), products(rate - step, order.source)
+            here = products(rate, order.source)
+            if high is None or low is None or here is None:
+                return None
+            slope = (high - low) / (2 * step)
+            rest = search.products - here - search.scales.decay * search.vectors
+            square = float(np.vdot(slope, slope))
+            rate += float(np.vdot(slope, rest)) / square if square else 0.0
+        return rate if rate > 0 else None
+    return None

@@ -1,0 +1,158 @@
+"""The case: 174, 5345 and the posted formula; numbers and spectra in general."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import hesskern as hk
+
+
+@pytest.fixture(scope="module")
+def case():
+    case = hk.datasets.two_layer_case()
+    loss = hk.SquaredLoss(case.X, case.Y)
+    net = hk.fit(case.network, loss, lr=case.lr, max_steps=10_000, rtol=case.rtol).network
+    wx = net.weights[0].dot(case.X)
+    return net, loss, np.kron(wx.dot(wx.T), np.eye(5))
+
+
+def best_time(call, repeats=5):
+    best = np.inf
+    for _ in range(repeats):  # the machine may be busy
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def test_the_posted_matrix(case):
+    net, loss, posted = case
+    why = hk.explain(posted, net, loss, params=[1])
+    assert [finding.cause for finding in why.findings] == ["X-transposed", "vec-column"]
+    assert "use W1 @ X.T" in why.findings[0].mend and "samples are rows" in why.findings[0].mend
+    assert any("Kronecker" in other for other in why.findings[1].also)
+    assert why.before > 0.5 and why.after < 1e-14
+    assert hk.explain(why.corrected, net, loss, params=[1]).status == "match"
+
+
+@pytest.mark.parametrize("number", [5345.81, "5345.81", "5345"])
+def test_the_bare_number(case, number):
+    net, loss, _ = case
+    why = hk.explain(number, net, loss, params=[1])
+    assert [finding.cause for finding in why.findings] == ["X-transposed"]
+    assert why.findings[0].expected == pytest.approx(174.0739, rel=1e-6) == why.corrected
+    assert "by chance" in why.confidence
+
+
+def test_both_in_a_tenth_of_a_second(case):
+    net, loss, posted = case
+    assert best_time(lambda: hk.explain(posted, net, loss, params=[1])) < 0.1
+    assert best_time(lambda: hk.explain(5345.81, net, loss, params=[1])) < 0.1
+
+
+@pytest.mark.parametrize("number", [174, 174.07, "174.0739", 25, 2230.5])
+def test_true_numbers_match(case, number):
+    net, loss, _ = case
+    why = hk.explain(number, net, loss, params=[1])
+    assert (why.status, why.findings) == ("match", ())
+
+
+@pytest.mark.parametrize("number", [5e20, 4.8e19, float("inf")])
+def test_condition_numbers_of_singular_matrices_are_noise(case, number):
+    net, loss, _ = case
+    why = hk.explain(number, net, loss, params=[1])
+    assert [finding.cause for finding in why.findings] == ["noise"]
+    assert "singular, of rank 25 of 500" in why.verdict
+
+
+def derived(H, rank):
+    values = np.sort(np.abs(np.linalg.eigvalsh(H)))[::-1]
+    kept = values[:rank]
+    return {
+        "square-root": np.sqrt(kept[0] / kept[-1]),
+        "square": (kept[0] / kept[-1]) ** 2,
+        "rank[20]": kept[0] / kept[19],
+        "norm[fro]": np.linalg.norm(kept) * np.linalg.norm(1 / kept),
+        "norm[nuc]": kept.sum() * (1 / kept).sum(),
+        "norm[1]": np.abs(H).sum(axis=0).max()
+        * np.abs(np.linalg.pinv(H, rcond=1e-12, hermitian=True)).sum(axis=0).max(),
+    }
+
+
+def test_other_condition_numbers(case):
+    net, loss, _ = case
+    H = loss.hessian(net, params=[1]).toarray()
+    for cause, value in derived(H, 25).items():
+        why = hk.explain(f"{value:.9g}", net, loss, params=[1], quantity="condition")
+        assert [finding.cause for finding in why.findings] == [cause]
+
+
+def test_numbers_of_a_dense_solver_are_rounded(case):
+    net, loss, posted = case
+    true = np.linalg.eigvalsh(loss.hessian(net, params=[1]).toarray())[-25:]
+    wrong = np.linalg.svd(posted, compute_uv=False)[:25]
+    assert hk.explain(true[-1] / true[0], net, loss, params=[1]).status == "match"
+    why = hk.explain(wrong[0] / wrong[-1], net, loss, params=[1])
+    assert [finding.cause for finding in why.findings] == ["X-transposed"]
+    assert hk.explain(174.0739406 * (1 + 1e-6), net, loss, params=[1]).status == "unexplained"
+
+
+def test_ranks(case):
+    net, loss, _ = case
+    assert hk.explain(25, net, loss, params=[1], quantity="rank").status == "match"
+    few = hk.explain(20, net, loss, params=[1], quantity="rank")  # four samples, say
+    assert few.status == "explained" and "last-batch[4]" in {f.cause for f in few.findings} | {
+        cause for other in few.alternatives for cause in other.causes
+    }
+    assert hk.explain(500, net, loss, params=[1], quantity="rank").status == "unexplained"
+
+
+def test_largest_eigenvalue_with_a_factor(case):
+    net, loss, _ = case
+    largest = loss.hessian(net, params=[1]).spectrum().max
+    why = hk.explain(f"{2 * largest / 25:.10g}", net, loss, params=[1], quantity="largest")
+    assert why.status == "explained" and why.findings[0].cause.startswith("scale[2/")
+
+
+def test_few_digits_prove_nothing(case):
+    net, loss, _ = case
+    statuses = [hk.explain(f"{number:.1g}", net, loss, params=[1]).status for number in (3e3, 7e4, 4e5)]
+    assert "explained" not in statuses
+    assert hk.explain(3.14159265, net, loss, params=[1]).status == "unexplained"
+
+
+def test_numbers_at_random_are_not_explained(case):
+    net, loss, _ = case
+    rng = np.random.default_rng(0)
+    numbers = np.exp(rng.uniform(np.log(1.5), np.log(1e6), 30))
+    statuses = [hk.explain(f"{number:.10g}", net, loss, params=[1]).status for number in numbers]
+    assert statuses == ["unexplained"] * 30
+
+
+def test_spectra(case):
+    net, loss, posted = case
+    H = loss.hessian(net, params=[1])
+    assert hk.explain(H.eigvalsh(), net, loss, params=[1]).status == "match"
+    assert hk.explain(np.linalg.eigvalsh(H.toarray())[::-1], net, loss, params=[1]).status == "match"
+    wrong = hk.explain(np.linalg.eigvalsh(posted), net, loss, params=[1])
+    assert [finding.cause for finding in wrong.findings] == ["X-transposed"]
+    nonzero = H.spectrum().expand()[-25:]
+    assert [f.cause for f in hk.explain(3 * nonzero, net, loss, params=[1]).findings] == [
+        "zeros-left-out",
+        "scale[constant]",
+    ]
+    assert hk.explain(np.random.default_rng(0).standard_normal(500), net, loss, params=[1]).status == "unexplained"
+    assert hk.explain(np.ones(501), net, loss, params=[1]).status == "unexplained"
+    assert hk.explain(np.ones(1001), net, loss, params=[1]).status == "invalid"
+
+
+def test_singular_values_of_an_indefinite_hessian(case):
+    _, loss, _ = case
+    net = hk.datasets.two_layer_case().network
+    values = np.abs(loss.hessian(net).eigvalsh())
+    assert [finding.cause for finding in hk.explain(values, net, loss).findings] == ["singular-values"]
+    parts = loss.hessian(net).gauss_newton().eigvalsh()
+    assert [finding.cause for finding in hk.explain(parts, net, loss).findings] == ["gauss-newton"]
