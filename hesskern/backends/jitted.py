@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -122,9 +123,9 @@ class JittedDescent:
     @property
     def growth(self) -> list[float]:
         looked = int(self._counters[_descent.LOOKED])
-        since = max(0, self.steps - looked) if looked >= 0 else 0
-        growth: list[float] = (self._leak.growth + since * self._leak.growing).tolist()
-        return growth
+        since = self.steps - looked if looked >= 0 else 0
+        growth = self._leak.growth + since * self._leak.growing if since > 0 else self._leak.growth
+        return [float(value) for value in growth]
 
     @property
     def _theta(self) -> int:
@@ -193,12 +194,13 @@ class JittedProduct:
         layout = _layout_of(net)
         memory, product = _hessian_product.prepared(layout, _flat(net), data.X, _ones(data), data.Y, scale)
         self._arguments = (memory, layout, len(data.X), product, scale, decay, gauss_newton, functional)
+        self._turn = threading.Lock()  # the jitted code runs without the GIL, in one memory
 
     def apply(self, v: Array, out: Array) -> None:
-        if v.ndim == 1:
-            _hessian_product.hessian_times(*self._arguments, v, 1, out)
-        else:
-            _hessian_product.hessian_times(*self._arguments, v.reshape(-1), v.shape[1], out.reshape(-1))
+        columns = 1 if v.ndim == 1 else v.shape[1]
+        flat, target = (v, out) if v.ndim == 1 else (v.reshape(-1), out.reshape(-1))
+        with self._turn:
+            _hessian_product.hessian_times(*self._arguments, flat, columns, target)
 
 
 class JittedBackend:

@@ -138,7 +138,7 @@ def sgd_epoch(weights: Any, X: Array, Y: Array, lr: float, order: NDArray[np.int
     >>> weights = np.array([[1.0, 2.0]]), np.array([[3.0]])
     >>> X, Y = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), np.array([[8.0], [3.0], [5.0]])
     >>> nb.sgd_epoch(weights, X, Y, 0.01, np.arange(3), 2).round(3)
-    array([0.5  , 0.189])
+    array([0.5  , 0.362])
     """
     if batch_size < 1:
         raise ValueError("batch_size is less than 1: expected at least one sample")
