@@ -221,6 +221,10 @@ def _same_dtype(weights: Any, X: Any) -> Any:
 @_overload(_same_dtype)
 def _same_dtype_of(weights: Any, X: Any) -> Any:
     _check(weights, types.none)
+    if isinstance(weights, types.BaseTuple) and len(weights) == 0:
+        raise TypingError("weights is an empty tuple; expected at least one array (out, in)")
+    if not isinstance(X, types.Array) or X.ndim != 2:
+        raise TypingError(f"X or Y is {X}; expected two-dimensional arrays, (N, in) and (N, out), samples in rows")
     arrays = list(weights.types) if isinstance(weights, types.BaseTuple) else [weights.dtype]
     dtypes = {str(array.dtype) for array in (*arrays, X)}
     if len(dtypes) > 1:

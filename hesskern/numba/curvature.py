@@ -138,7 +138,7 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
     Raises
     ------
     ValueError
-        If v does not have P rows.
+        If v does not have P rows, or another dtype.
 
     Examples
     --------
@@ -150,6 +150,8 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
     layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
     memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
     size = number_of_parameters(layout)
+    if v.itemsize != X.itemsize:
+        raise ValueError("v has another dtype: expected that of the weights and data")
     if len(v) != size:
         raise ValueError("v has the wrong length: expected one row for each parameter")
     flat = np.ascontiguousarray(v).reshape(-1)

@@ -179,6 +179,22 @@ def _rate_of(lr: Any, step: Any, loss: Any, norm: Any) -> Any:
     return lambda lr, step, loss, norm: lr(step, loss, norm)
 
 
+def _check_rates(lr: Any, max_steps: Any) -> Any:
+    """Refuse an array that ends before the run does: it would be read beyond its end."""
+
+
+@overload(_check_rates, jit_options={"nogil": True}, strict=False)
+def _check_rates_of(lr: Any, max_steps: Any) -> Any:
+    if not isinstance(lr, types.Array):
+        return lambda lr, max_steps: None
+
+    def check(lr: Any, max_steps: Any) -> None:
+        if lr.ndim != 1 or len(lr) < max_steps:
+            raise ValueError("lr has fewer rates than max_steps: expected an array with one for each step")
+
+    return check
+
+
 @jit
 def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float = -1.0, biases: Any = None,
         kind: int = HALF_SUM, weight_decay: float = 0.0, momentum: float = 0.0, nesterov: bool = False,
@@ -224,6 +240,7 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
         weights, biases, X, Y, _zeros(weights, biases), momentum, nesterov, 0
     )
     scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
+    _check_rates(lr, max_steps)
     losses, status, taken, target, seen = np.empty(max_steps), MAX_STEPS, 0, -1.0, 0
     for step in range(max_steps):
         theta, following = (at.theta, at.other) if step % 2 == 0 else (at.other, at.theta)
