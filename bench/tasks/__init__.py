@@ -15,6 +15,7 @@ from bench.tasks import (
     gemm,
     hvp,
     import_time,
+    jitted_gemm,
     minibatch,
     numba_backend,
     spectrum,
@@ -40,6 +41,7 @@ _MODULES = (
     value_and_gradient,
     numba_backend,
     gemm,
+    jitted_gemm,
     import_time,
 )
 TASKS: dict[str, Task] = {module.NAME: cast(Task, module) for module in _MODULES}

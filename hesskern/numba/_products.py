@@ -13,8 +13,9 @@ from hesskern._array import Array
 from hesskern.numba._compile import jit
 from hesskern.numba._vectors import TILE_VECTORS, VECTOR_BYTES, product_strip_1, product_strip_2, turn_block
 
-#: Multiply-adds from which BLAS is faster, measured by bench/tasks/jitted_gemm.py.
-_BLAS_FROM = 256**3 if VECTOR_BYTES == 64 else 96**3
+#: Multiply-adds from which BLAS is called. With AVX2 the two hardly differ from 64 to 112 cubed, and BLAS is faster
+#: from 128 on (bench task jitted_gemm); with AVX-512 that of the C++ loops, which have the same tiles.
+_BLAS_FROM = 256**3 if VECTOR_BYTES == 64 else 112**3
 
 _pointer, _index = types.voidptr, types.intp
 #: SciPy's BLAS as Numba itself calls it for `np.dot`, which has no strides and cannot accumulate.
@@ -27,13 +28,22 @@ _N, _T = ord("n"), ord("t")
 
 
 @jit
-def multiply(memory: Array, m: int, n: int, k: int, alpha: float, a: int, a_row: int, a_column: int, b: int, ldb: int,
-             accumulate: bool, c: int, ldc: int) -> None:  # fmt: skip
-    """C (m, n) = alpha A B (+ C); A(i, p) stands at ``a + i a_row + p a_column``, one of the two being 1."""
-    if m * n * k > _BLAS_FROM and min(m, k) > 1:
-        turned = a_column != 1
-        _by_blas(memory, turned, False, m, n, k, alpha, a, a_column if turned else a_row, b, ldb, accumulate, c, ldc)
-        return
+def multiply_by_loops(
+    memory: Array,
+    m: int,
+    n: int,
+    k: int,
+    alpha: float,
+    a: int,
+    a_row: int,
+    a_column: int,
+    b: int,
+    ldb: int,
+    accumulate: bool,
+    c: int,
+    ldc: int,
+) -> None:
+    """Multiply as `multiply`, in vectors."""
     lanes, factor, j = VECTOR_BYTES // memory.itemsize, memory.dtype.type(alpha), 0
     while j + TILE_VECTORS * lanes <= n:
         product_strip_2(memory, m, k, factor, a, a_row, a_column, b + j, ldb, accumulate, c + j, ldc)
@@ -43,11 +53,24 @@ def multiply(memory: Array, m: int, n: int, k: int, alpha: float, a: int, a_row:
 
 
 @jit
+def multiply(memory: Array, m: int, n: int, k: int, alpha: float, a: int, a_row: int, a_column: int, b: int, ldb: int,
+             accumulate: bool, c: int, ldc: int) -> None:  # fmt: skip
+    """C (m, n) = alpha A B (+ C); A(i, p) stands at ``a + i a_row + p a_column``, one of the two being 1."""
+    if m * n * k > _BLAS_FROM and min(m, k) > 1:
+        turned = a_column != 1
+        multiply_by_blas(
+            memory, turned, False, m, n, k, alpha, a, a_column if turned else a_row, b, ldb, accumulate, c, ldc
+        )
+        return
+    multiply_by_loops(memory, m, n, k, alpha, a, a_row, a_column, b, ldb, accumulate, c, ldc)
+
+
+@jit
 def multiply_turned(memory: Array, m: int, n: int, k: int, alpha: float, a: int, lda: int, b: int, ldb: int,
                     accumulate: bool, c: int, ldc: int, turned: int) -> None:  # fmt: skip
     """C (m, n) = alpha A B.T (+ C); `turned` has room for B.T."""
     if m * n * k > _BLAS_FROM and min(m, k) > 1:
-        _by_blas(memory, False, True, m, n, k, alpha, a, lda, b, ldb, accumulate, c, ldc)
+        multiply_by_blas(memory, False, True, m, n, k, alpha, a, lda, b, ldb, accumulate, c, ldc)
         return
     lanes = VECTOR_BYTES // memory.itemsize
     for i in range(0, n, lanes):
@@ -57,8 +80,8 @@ def multiply_turned(memory: Array, m: int, n: int, k: int, alpha: float, a: int,
 
 
 @jit
-def _by_blas(memory: Array, turn_a: bool, turn_b: bool, m: int, n: int, k: int, alpha: float, a: int, lda: int, b: int,
-             ldb: int, accumulate: bool, c: int, ldc: int) -> None:  # fmt: skip
+def multiply_by_blas(memory: Array, turn_a: bool, turn_b: bool, m: int, n: int, k: int, alpha: float, a: int, lda: int,
+                     b: int, ldb: int, accumulate: bool, c: int, ldc: int) -> None:  # fmt: skip
     """C = alpha op(A) op(B) (+ C), as C.T = op(B).T op(A).T, which is what a column-major library sees."""
     factors = np.empty(2, memory.dtype)
     factors[0], factors[1] = alpha, 1.0 if accumulate else 0.0

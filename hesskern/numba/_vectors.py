@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core.config import CPU_FEATURES
@@ -45,11 +44,6 @@ class Vector(types.Type):
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, ir.VectorType(manager.lookup(vector.dtype).get_value_type(), vector.lanes))
-
-
-def lanes(dtype: Any) -> int:
-    """Return how many numbers of this type a vector holds."""
-    return VECTOR_BYTES // int(np.dtype(dtype).itemsize)
 
 
 class _Emitter:

@@ -1,0 +1,83 @@
+"""The Numba layer's products by its own loops against BLAS, to find the size from which BLAS wins.
+
+Both are called from a jitted loop, as in the layer itself, so that no call from Python is in the times.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.peers import with_numba
+from bench.problems import TOLERANCE, Array, error_against
+from bench.runner import ProblemResult
+from bench.task import Problem
+
+NAME = "jitted_gemm"
+SUMMARY = "One square product in the Numba layer: its own loops, and BLAS as the layer calls it."
+LOOPS, BLAS = "own loops", "BLAS"
+EDGES = (32, 64, 96, 112, 128, 160, 192, 256, 512)
+
+
+@functools.cache
+def _jitted(numba: Any) -> dict[str, Callable[..., None]]:
+    """Return both products, `count` times each, of the matrices that stand in `memory` one behind the other."""
+    from hesskern.numba import _products as products
+
+    by_loops, by_blas = products.multiply_by_loops, products.multiply_by_blas
+
+    @numba.njit  # type: ignore[untyped-decorator]
+    def loops(memory: Array, edge: int, count: int) -> None:
+        for _ in range(count):
+            by_loops(memory, edge, edge, edge, 1.0, 0, edge, 1, edge * edge, edge, False, 2 * edge * edge, edge)
+
+    @numba.njit  # type: ignore[untyped-decorator]
+    def blas(memory: Array, edge: int, count: int) -> None:
+        for _ in range(count):
+            by_blas(memory, False, False, edge, edge, edge, 1.0, 0, edge, edge * edge, edge, False, 2 * edge**2, edge)
+
+    return {LOOPS: loops, BLAS: blas}
+
+
+def problems(quick: bool) -> Iterator[Problem]:
+    for dtype in ("float64", "float32"):
+        for edge in (16, 32) if quick else EDGES:
+            yield _problem(edge, dtype)
+
+
+def _problem(edge: int, dtype: str) -> Problem:
+    memory = np.random.default_rng(1).standard_normal(3 * edge * edge).astype(dtype)
+    left, right, out = memory.reshape(3, edge, edge)
+    count = max(1, 4_000_000 // edge**3)
+
+    def contestant(name: str) -> Callable[[Any], Callable[[], Array]]:
+        def make(numba: Any) -> Callable[[], Array]:
+            product = _jitted(numba)[name]
+
+            def run() -> Array:
+                product(memory, edge, count)
+                return out
+
+            return run
+
+        return make
+
+    return Problem(
+        label=f"{edge} x {edge}, {dtype}",
+        contestants=[with_numba(name, contestant(name), units=count) for name in (LOOPS, BLAS)],
+        error=error_against(left.astype(np.float64) @ right.astype(np.float64)),
+        tolerance=TOLERANCE[dtype],
+        spoil=lambda: out.fill(np.nan),
+    )
+
+
+def notes(results: Sequence[ProblemResult]) -> list[str]:
+    wins = [
+        result.problem.label
+        for result in results
+        if (ratio := result.speedup(BLAS, than=LOOPS)) is not None and ratio.median > 1
+    ]
+    return [f"BLAS is faster at {', '.join(wins) or 'no size'}."]
