@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,10 @@ def _problem(edge: int, dtype: str) -> Problem:
 
     return Problem(
         label=f"{edge} x {edge}, {dtype}",
-        contestants=[with_numba(name, contestant(name), units=count) for name in (LOOPS, BLAS)],
+        contestants=[
+            replace(with_numba(LOOPS, contestant(LOOPS), units=count), role="ours"),
+            with_numba(BLAS, contestant(BLAS), units=count),
+        ],
         error=error_against(left.astype(np.float64) @ right.astype(np.float64)),
         tolerance=TOLERANCE[dtype],
         spoil=lambda: out.fill(np.nan),
