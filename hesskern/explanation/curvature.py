@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hesskern import memory
 from hesskern.explanation import rounding
 from hesskern.explanation.candidate import ROWS
-from hesskern.explanation.formats import rounded
 from hesskern.explanation.orders import Tensor, column_order
 from hesskern.explanation.variants import DataVariant, WeightVariant
 from hesskern.hessian import Hessian
@@ -21,7 +20,7 @@ from hesskern.hessian import Hessian
 Values = NDArray[np.float64]
 
 #: Parts of a Hessian that get_part knows, apart from "full".
-PARTS = ("gauss_newton", "functional", "layers", "tensors", "exchanged")
+PARTS = ("gauss_newton", "functional", "opposed", "layers", "tensors", "exchanged")
 
 
 class Curvature:
@@ -80,6 +79,8 @@ class Curvature:
             return self._summed(lambda H: H @ V)
         if part in ("gauss_newton", "functional"):
             return self._summed(lambda H: getattr(H, part)() @ V)
+        if part == "opposed":
+            return self.product("gauss_newton", V) - self.product("functional", V)
         out = self.product("full", V) if part == "exchanged" else np.empty_like(V)
         for at, piece in self._pieces(part):
             inner = V[at]
@@ -129,6 +130,8 @@ class Curvature:
         memory.require(2 * 8 * self.size**2, f"a dense {self.size} x {self.size} Hessian", "explain its spectrum.")
         if part in ("gauss_newton", "functional"):
             return self._summed(lambda H: getattr(H, part)().toarray())
+        if part == "opposed":
+            return self._summed(lambda H: H.gauss_newton().toarray() - H.functional().toarray())
         matrix = self._summed(lambda H: H.toarray())
         if part in ("layers", "tensors"):
             kept = np.zeros_like(matrix)
@@ -172,7 +175,7 @@ class Model:
     `inner` is a multiple of the identity in M, which shows where the order is not that of rows and columns alike.
 
     `sides`: "both", or "rows" and "columns" where the order applies to those only. `triangle`: "", "upper" or "lower".
-    `bits`: significant binary digits that all entries are rounded to.
+    `store`: how all entries are rounded in the end.
     """
 
     curvature: Curvature
@@ -183,7 +186,7 @@ class Model:
     sides: str = "both"
     triangle: str = ""
     inner: float = 0.0
-    bits: int = 53
+    store: Callable[[Values], Values] | None = None
 
     @property
     def size(self) -> int:
@@ -212,7 +215,7 @@ class Model:
         if self.triangle:
             beyond = np.arange(self.size)[None, :] - (count + at.start)[:, None]
             taken[beyond > 0 if self.triangle == "lower" else beyond < 0] = 0.0
-        return taken if self.bits == 53 else rounded(taken, self.bits)
+        return taken if self.store is None else self.store(taken)
 
     def toarray(self) -> Values:
         """Return the dense matrix."""

@@ -1,16 +1,13 @@
-"""Number formats with fewer digits: rounding to them, and a Hessian computed in them."""
+"""Number formats with fewer digits than float64, binary and decimal: rounding to them, and which one entries have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from hesskern.explanation.orders import Tensor
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
 
 Values = NDArray[np.float64]
 
@@ -19,8 +16,8 @@ class Format(NamedTuple):
     """A format by the digits of its significand; products are taken of rounded factors and rounded themselves."""
 
     name: str
-    bits: int  # of a number stored in it
-    product_bits: int  # of a product of matrices: TF32 sums in float32
+    bits: int  # of the factors of a product
+    product_bits: int  # of a product of matrices and of what is stored: TF32 sums and stores in float32
     mend: str
 
     def round(self, values: NDArray[np.floating]) -> Values:
@@ -34,6 +31,12 @@ FORMATS = (
     Format("float16", 11, 11, "no .half() and no autocast around the Hessian: .double() for the model, X and Y"),
     Format("bfloat16", 8, 8, "no .bfloat16() and no autocast around the Hessian: .double() for the model, X and Y"),
 )
+
+#: Decimal digits beyond which a decimal number is any float64.
+_DIGITS = 13
+
+#: Entries whose decimals are looked at.
+_LOOKED_AT = 500
 
 
 def rounded(values: NDArray[np.floating], bits: int) -> Values:
@@ -51,44 +54,72 @@ def on_grid(values: NDArray[np.floating], bits: int) -> bool:
     return bool(np.array_equal(rounded(values, bits), values))
 
 
-def computed_in(format_: Format, net: LinearNetwork, loss: SquaredLoss, tensors: Sequence[Tensor]) -> Values:
-    """Return the dense Hessian as a program in this format gets it: every product of matrices is rounded.
+def grid_of(matrix: Values, strips: list[slice]) -> Format | None:
+    """Return the format with the fewest digits that all entries have, if any has fewer than float64."""
+    for format_ in (FORMATS[3], FORMATS[2], FORMATS[0]):
+        if all(on_grid(matrix[at], format_.product_bits) for at in strips):
+            return format_
+    return None
 
-    The order of the operations is one of many, so the error has the size of theirs, not its digits.
+
+class Storage(NamedTuple):
+    """A way to keep a matrix with fewer digits after everything else.
+
+    `store` rounds, `half_unit` returns how far that may move each entry.
     """
 
-    def times(left: Values, right: Values) -> Values:
-        taken = format_.round(left).astype(np.float32) @ format_.round(right).astype(np.float32)
-        return rounded(taken, format_.product_bits)
+    key: str
+    words: str
+    mend: str
+    store: Callable[[Values], Values]
+    half_unit: Callable[[Values], Values]
 
-    weights = [format_.round(weight) for weight in net.weights]
-    ones = np.ones((len(loss.X), 1))
-    inputs, state = [], format_.round(loss.X)
-    for weight, bias in zip(weights, net.biases, strict=True):
-        inputs.append(state)
-        state = times(state, weight.T)
-        if bias is not None:
-            state = rounded(state + bias, format_.product_bits)
-    residual = rounded(state - format_.round(loss.Y), format_.product_bits)
-    above = [np.eye(len(weights[-1]))]
-    for weight in weights[:0:-1]:
-        above.insert(0, times(above[0], weight))
-    size = tensors[-1].stop
-    matrix = np.empty((size, size))
-    for row in tensors:
-        for column in tensors:
-            upper, lower = (row, column) if row.layer >= column.layer else (column, row)
-            outer = times(above[upper.layer].T, above[lower.layer])
-            left = inputs[upper.layer] if upper.name == "weight" else ones
-            right = inputs[lower.layer] if lower.name == "weight" else ones
-            block = np.einsum("rp,sq->rspq", outer, times(left.T, right))
-            if upper.layer > lower.layer and upper.name == "weight":
-                between = np.eye(len(weights[lower.layer]))
-                for weight in weights[lower.layer + 1 : upper.layer]:
-                    between = times(weight, between)
-                back = times(times(residual, above[upper.layer]).T, right)
-                block += np.einsum("sp,rq->rspq", between, back)
-            flat = block.reshape(upper.stop - upper.start, lower.stop - lower.start)
-            matrix[upper.start : upper.stop, lower.start : lower.stop] = flat
-            matrix[lower.start : lower.stop, upper.start : upper.stop] = flat.T
-    return loss.scale * matrix
+
+def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
+    """Yield the ways of storing that all entries look like."""
+    binary = grid_of(matrix, strips)
+    if binary is not None:
+        bits = binary.product_bits
+        yield Storage(
+            f"{binary.name}-stored",
+            f"the matrix is rounded to {binary.name} after everything else",
+            binary.mend,
+            lambda values: rounded(values, bits),
+            lambda values: 2.0**-bits * (1 + 2.0 ** (1 - bits)) * np.abs(values),
+        )
+    flat = matrix.ravel()
+    looked_at = flat[:: max(1, flat.size // _LOOKED_AT)]
+    # The shortest decimal that is this float64: what was printed, if it was printed with few digits.
+    shortest = [Decimal(repr(float(value))).normalize().as_tuple() for value in looked_at if value != 0]
+    digits = max((len(number.digits) for number in shortest), default=_DIGITS)
+    decimals = max((-int(number.exponent) for number in shortest), default=_DIGITS)
+    written = "write it with all its digits: numpy.save, or numpy.savetxt with its usual format"
+    if 0 <= decimals < _DIGITS:
+        yield Storage(
+            f"decimals[{decimals}]",
+            f"the matrix is rounded to {decimals} decimals after everything else",
+            written,
+            lambda values: np.round(values, decimals),
+            lambda values: np.full_like(values, 0.5 * 10.0**-decimals),
+        )
+    if digits < _DIGITS:
+        yield Storage(
+            f"digits[{digits}]",
+            f"the matrix is rounded to {digits} significant decimal digits after everything else",
+            written,
+            lambda values: _significant(values, digits),
+            lambda values: 0.5 / _units(values, digits),
+        )
+
+
+def _units(values: Values, digits: int) -> Values:
+    """Return the powers of ten that make the last of so many digits a unit."""
+    sizes = np.abs(values)
+    found: Values = 10.0 ** (digits - 1 - np.floor(np.log10(np.where(sizes > 0, sizes, 1.0))))
+    return found
+
+
+def _significant(values: Values, digits: int) -> Values:
+    units = _units(values, digits)
+    found: Values = np.round(values * units) / units
+    return found

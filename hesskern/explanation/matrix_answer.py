@@ -62,7 +62,7 @@ class MatrixAnswer:
             return self._explained(search, found, "")
         near = search.near()
         for match in near[:3]:
-            better = precision.explained(search, match, self._given, problem)
+            better = precision.explained(search, match)
             if better is not None:
                 return self._explained(search, [better.match], better.confidence)
         return self._unexplained(

@@ -63,7 +63,7 @@ class Scales:
         return [sign + name for _, name in sorted(found)]
 
     def nearest(self, value: float, within: float, batch: int) -> list[float]:
-        """Return the named factors close to a value, the closest first, three at most."""
+        """Return the named factors close to a positive value, the closest first, three at most."""
         sizes = {float(self.samples), float(self.outputs), float(batch), float(self.batch_size or batch)}
         single = {2.0**two for two in (-2, -1, 0, 1, 2)}
         known = {
@@ -82,6 +82,11 @@ class Scales:
     def cause(self, value: float, rounding: float, batch: int) -> Cause:
         """Return the cause that is a factor: one with a name, or any other."""
         kinds, names = self.kinds(value, rounding), self.names(value, rounding, batch)
+        if value < 0 and names:
+            first = f"the sign is turned: everything is multiplied by {names[0]}"
+            first += "" if names[0][1:].isdigit() else f" = {value:.10g}"
+            mend = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a gradient to descend along"
+            return Cause(f"scale[{names[0]}]", first, mend, tuple(f"the factor {name}" for name in names[1:]))
         if not kinds and not names:
             return Cause(
                 "scale[constant]",

@@ -141,11 +141,12 @@ class Search:
         spread = float(np.linalg.norm(given - given.mean()))
         other = np.sort(curvature.diagonal)
         ones = np.ones_like(given)
-        found = fit(given, other, ones)
-        if found.factor < 0:
-            found = fit(given, other[::-1], ones)
-        limit = tolerance * max(abs(found.factor), 1e-300) + 1e-14 * float(np.linalg.norm(given))
-        return found.residual <= limit or spread <= max(tolerance, limit)
+        for turned in (other, other[::-1]):  # a factor below zero turns the order around
+            found = fit(given, turned, ones)
+            limit = tolerance * max(abs(found.factor), 1e-300) + 1e-14 * float(np.linalg.norm(given))
+            if found.residual <= limit or spread <= max(tolerance, limit):
+                return True
+        return False
 
     def _of_base(self, base: Base, curvature: Curvature, most: int, limit: int | None) -> Iterator[Match]:
         """Yield the parts and orders of one Hessian that are the candidate to rounding."""
@@ -294,7 +295,8 @@ class Search:
         V, S, decay = self.vectors, self.products, self.scales.decay
         factor = float(np.vdot(S - decay * V, T)) / size**2
         samples = base.data.samples
-        for value in [1.0, *(self.scales.nearest(factor, NEAR, samples) if abs(factor - 1) > 1e-3 else [])]:
+        values = [1.0] if abs(factor - 1) <= 1e-3 else [1.0, -1.0, *self.scales.nearest(factor, NEAR, samples)]
+        for value in values:
             rest = float(np.linalg.norm(S - value * T - decay * V)) / np.sqrt(_VECTORS)
             if rest <= NEAR * self._norm:
                 scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 else ()
@@ -323,6 +325,11 @@ PART_CAUSES = {
         "functional",
         "it is the functional part alone, the second derivatives weighted by the residual",
         "add the Gauss-Newton part J.T @ J: H.gauss_newton() + H.functional(), or H itself",
+    ),
+    "opposed": Cause(
+        "functional-negated",
+        "the functional part is subtracted, not added: the residual has the wrong sign",
+        "the residual is prediction - Y, not Y - prediction: H.gauss_newton() + H.functional(), or H itself",
     ),
     "layers": Cause(
         "block-diagonal",

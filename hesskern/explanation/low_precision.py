@@ -1,0 +1,153 @@
+"""A Hessian as a program in a format with fewer digits gets it, column by column, in autograd's order of operations.
+
+With `Nearest` rounding it is the matrix that such a program returns, but for the order within sums. With `Scattered`
+rounding each error keeps its size and gets a random sign: samples of what rounding could have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.explanation.formats import Format, rounded
+from hesskern.explanation.orders import Tensor
+from hesskern.loss import SquaredLoss
+from hesskern.network import LinearNetwork
+
+Values = NDArray[np.float64]
+
+#: Standard deviation of a rounding error to nearest, in units of the rounding unit 2**-bits of a number: uniform between
+#: plus and minus half a unit in the last place, which is one to two rounding units.
+_SPREAD = 0.42
+
+#: Pieces that a sum is looked at in, to see how large its partial sums are.
+_PIECES = 8
+
+
+class Rounding(Protocol):
+    """What happens to a result that does not fit into a format."""
+
+    def round(self, values: Values, bits: int) -> Values:
+        """Return the values with fewer digits."""
+
+    def multiply(self, left: Values, right: Values, bits: int) -> Values:
+        """Return a product of (stacks of) matrices, summed with a significand of 24 bits, before it is rounded."""
+
+
+class Nearest:
+    """What arithmetic does."""
+
+    def round(self, values: Values, bits: int) -> Values:
+        """Round to nearest."""
+        return rounded(values, bits)
+
+    def multiply(self, left: Values, right: Values, bits: int) -> Values:
+        """Sum in float32."""
+        del bits
+        return np.matmul(left.astype(np.float32), right.astype(np.float32)).astype(np.float64)
+
+
+class Scattered:
+    """The errors of `Nearest` with random signs."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def round(self, values: Values, bits: int) -> Values:
+        """Move each value by its rounding error, up or down."""
+        signs = 2.0 * self._rng.integers(0, 2, values.shape, dtype=np.int8) - 1.0
+        moved: Values = values + signs * (rounded(values, bits) - values)
+        return moved
+
+    def multiply(self, left: Values, right: Values, bits: int) -> Values:
+        """Add what rounding each partial sum to float32 does; in shorter formats that is far below their rounding."""
+        if bits < 24:
+            return np.matmul(left, right)
+        terms = left.shape[-1]
+        width = -(-terms // _PIECES)
+        total: Values | float = 0.0
+        squares: Values | float = 0.0
+        for start in range(0, terms, width):
+            stop = min(start + width, terms)
+            total = total + np.matmul(left[..., start:stop], right[..., start:stop, :])
+            squares = squares + (stop - start) * np.square(total)
+        assert not isinstance(total, float)
+        return total + 2.0**-24 * _SPREAD * np.sqrt(squares) * self._rng.standard_normal(total.shape)
+
+
+def columns(
+    format_: Format,
+    rounding: Rounding,
+    net: LinearNetwork,
+    loss: SquaredLoss,
+    tensors: Sequence[Tensor],
+    chosen: NDArray[np.intp],
+    *,
+    gauss_newton: bool = False,
+) -> Values:
+    """Return some columns of the Hessian with respect to some parameters, without weight decay.
+
+    Forward over reverse: the derivative of backpropagation along each chosen parameter. O(N P) operations a column.
+    """
+
+    def keep(values: Values) -> Values:
+        return rounding.round(values, format_.product_bits)
+
+    def times(left: Values, right: Values) -> Values:
+        factors = rounding.round(left, format_.bits), rounding.round(right, format_.bits)
+        return keep(rounding.multiply(*factors, format_.product_bits))
+
+    def plus(one: Values | None, two: Values | None) -> Values | None:
+        return two if one is None else one if two is None else keep(one + two)
+
+    weights = [keep(weight) for weight in net.weights]
+    states = [keep(loss.X)]
+    for weight, bias in zip(weights, net.biases, strict=True):
+        state = times(states[-1], weight.T)
+        states.append(state if bias is None else keep(state + keep(bias)))
+    back = [keep(loss.scale * keep(states[-1] - keep(loss.Y)))]
+    for weight in weights[:0:-1]:
+        back.insert(0, times(back[0], weight))
+
+    along = {(t.layer, t.name): _direction(t, chosen) for t in tensors}
+    moved: list[Values | None] = [None]
+    for layer, weight in enumerate(weights):
+        state = None if moved[-1] is None else times(moved[-1], weight.T)
+        direction, shift = along.get((layer, "weight")), along.get((layer, "bias"))
+        if direction is not None:
+            state = plus(state, times(states[layer], direction.swapaxes(-1, -2)))
+        if shift is not None:
+            state = plus(state, np.broadcast_to(shift[:, None, :], (len(chosen), len(loss.X), shift.shape[-1])))
+        moved.append(state)
+    last = moved[-1]
+    assert last is not None, "some parameter moves"
+    moved_back: Values | None = keep(loss.scale * last)
+    found: dict[tuple[int, str], Values] = {}
+    for layer in reversed(range(net.depth)):
+        assert moved_back is not None
+        of_weight: Values | None = times(moved_back.swapaxes(-1, -2), states[layer])
+        here = moved[layer]
+        if here is not None and not gauss_newton:
+            of_weight = plus(of_weight, times(back[layer].T, here))
+        assert of_weight is not None
+        found[layer, "weight"] = of_weight
+        found[layer, "bias"] = times(np.ones((1, len(loss.X))), moved_back)
+        if layer:
+            below: Values | None = times(moved_back, weights[layer])
+            direction = along.get((layer, "weight"))
+            if direction is not None and not gauss_newton:
+                below = plus(below, times(back[layer], direction))
+            moved_back = below
+    pieces = [found[t.layer, t.name].reshape(len(chosen), -1) for t in tensors]
+    return np.concatenate(pieces, axis=1).T
+
+
+def _direction(tensor: Tensor, chosen: NDArray[np.intp]) -> Values:
+    """Return unit vectors along the chosen parameters, as arrays of this tensor's shape: zero where others move."""
+    units = np.zeros((len(chosen), tensor.stop - tensor.start))
+    inside = np.flatnonzero((chosen >= tensor.start) & (chosen < tensor.stop))
+    units[inside, chosen[inside] - tensor.start] = 1.0
+    return units.reshape(len(chosen), *tensor.shape)
