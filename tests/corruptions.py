@@ -221,6 +221,8 @@ def corrupted(problem, keys, asked=None, damping=DAMPING):
         matrix, decay = gauss_newton, 0.0
     if "functional" in keys:
         matrix, decay = functional, 0.0
+    if "functional-negated" in keys:
+        matrix = gauss_newton - functional
     found, size = layout(problem, names)
     if "block-diagonal" in keys or "block-diagonal-tensors" in keys:
         which = [one[0] if "block-diagonal" in keys else k for k, one in enumerate(found)]
@@ -279,10 +281,12 @@ def applicable(problem):
     order = ["layers-reversed"] if depth > 1 else []
     if problem.biases[0] is not None:
         order += [one for one in ORDERS if one != "layers-reversed" and (depth > 1 or one != "all-reversed")]
-    part = ["gauss-newton", "functional", "block-diagonal", "factors-exchanged"] if depth > 1 else []
+    part = (
+        ["gauss-newton", "functional", "functional-negated", "block-diagonal", "factors-exchanged"] if depth > 1 else []
+    )
     part += ["block-diagonal-tensors"] if problem.biases[0] is not None else []
     outputs = Y.shape[1]
-    scale = ["scale[2]", "scale[1/2]", "scale[1/N]", "scale[1/o]", "scale[1/(N*o)]", "scale[constant]"]
+    scale = ["scale[-1]", "scale[2]", "scale[1/2]", "scale[1/N]", "scale[1/o]", "scale[1/(N*o)]", "scale[constant]"]
     scale = [key for key in scale if not (key == "scale[1/o]" and outputs == 1)]
     block = (
         [f"block[{','.join(name for name in problem.names if name.startswith(f'{depth - 1}.'))}]"] if depth > 1 else []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import corruptions
+import imprecise
 import numpy as np
 
 import hesskern as hk
@@ -20,30 +22,54 @@ def close(one, two, tolerance=1e-9):
     return one.shape == two.shape and np.linalg.norm(one - two) <= tolerance * np.linalg.norm(two)
 
 
-def rebuilds(problem, names, matrix):
+def rebuilds(made, answer, tolerance):
     """Whether these causes, with the best factor and shift where they have one, give the matrix."""
+    matrix, problem, kept = made.matrix, made.asked, None
+    names = []
+    for name in answer:
+        if name in imprecise.TIMES:
+            problem = made.theirs
+        elif name.endswith("-stored") or name.startswith(("decimals", "digits")):
+            kept = name
+        elif name.endswith(("-data", "-weights", "-inputs")):
+            problem = imprecise.rounded_inputs(problem, name)
+        elif name.endswith("-arithmetic"):
+            return False
+        elif name != "finite-differences":
+            names.append(name)
     fitted = [name for name in names if name == "damping" or name.startswith("scale[")]
+    if kept:
+        return close(imprecise.stored(corruptions.corrupted(problem, names), kept), matrix, tolerance)
     plain = corruptions.corrupted(problem, [name for name in names if name not in fitted])
     if plain.shape != matrix.shape or not fitted:
-        return close(plain, matrix)
+        return close(plain, matrix, tolerance)
     columns = np.stack([plain.ravel(), np.eye(len(plain)).ravel()], axis=1)
     solution = np.linalg.lstsq(columns, matrix.ravel(), rcond=None)[0]
-    return close((columns @ solution).reshape(matrix.shape), matrix)
+    return close((columns @ solution).reshape(matrix.shape), matrix, tolerance)
 
 
 def judge(problem, names):
-    """Return "named", "same matrix" (other names that rebuild it), "unchanged" (nothing to see), or what is wrong."""
-    net, loss = given(problem)
-    matrix = corruptions.corrupted(problem, names)
-    if close(matrix, corruptions.hessian(problem)) or not matrix.any():
+    """Return what came of it.
+
+    "named"; "same matrix" (other names that rebuild it); "unchanged" (nothing to see); "not found" (nothing is named);
+    or the wrong answer, after a colon.
+    """
+    made = imprecise.made(problem, names)
+    matrix = made.matrix
+    if close(matrix, corruptions.hessian(made.asked), 1e-13) or not matrix.any():
         return "unchanged"
-    why = hk.explain(matrix, net, loss)
-    if why.status != "explained":
-        return f"{names}: {why.status}"
+    others = [given(made.theirs)[0]] if "trajectory[0]" in names else []
+    lr = imprecise.RATE if {"stale", "step-ahead"} & set(names) else None
+    why = hk.explain(matrix, *given(made.asked), trajectory=others, lr=lr)
+    if why.status == "unexplained":
+        return f"not found: {names}"
     answers = [tuple(finding.cause for finding in why.findings), *(other.causes for other in why.alternatives)]
-    if set(names) in map(set, answers):
+    if set(imprecise.expected(names)) in map(set, answers):
         return "named"
-    return "same matrix" if any(rebuilds(problem, answer, matrix) for answer in answers) else f"{names}: {answers[0]}"
+    # What the rounding errors of differences leave over cannot be rebuilt.
+    tolerance = 1e-2 if set(names) & set(imprecise.DIFFERENCES) else 1e-9
+    same = any(rebuilds(made, answer, tolerance) for answer in answers)
+    return "same matrix" if same else f"wrong: {names}: {why.status} {answers[0]}"
 
 
 def singles(problem):
@@ -63,6 +89,80 @@ def pairs(problem):
             if one != "selection":
                 found.append((a, b))
     return found
+
+
+#: What goes with less precise numbers, differences, and other weights.
+GOES_WITH = {
+    "inputs": ("data", "weights", "vec", "order", "part", "scale", "damping", "selection", "triangle"),
+    "stored": ("data", "weights", "vec", "order", "part", "scale", "selection"),
+    "differences": ("data", "weights", "vec", "order", "scale"),
+    "times": ("data", "vec", "order", "part", "scale", "damping", "selection", "triangle"),
+}
+
+
+def goes(problem, name):
+    """Whether there are entries enough to see the grid that differences leave."""
+    return name not in imprecise.DIFFERENCES or len(corruptions.hessian(problem)) >= 8
+
+
+def imprecise_singles(problem):
+    every = imprecise.PRECISION + imprecise.DIFFERENCES + imprecise.TIMES
+    return [(name,) for name in every if goes(problem, name)]
+
+
+def judge_arithmetic(problem, name):
+    """What is said of the Hessian that PyTorch computes in a format."""
+    why = hk.explain(imprecise.by_torch(problem, name), *given(problem))
+    causes = [finding.cause for finding in why.findings]
+    if why.status == "explained" and causes[-1].endswith(("-stored", "-data", "-weights", "-inputs")):
+        return "same matrix" if causes[-1].startswith(name) else f"wrong: {causes}"
+    return {"unexplained": "not found", "match": "unchanged"}.get(why.status) or (
+        "named" if causes == [f"{name}-arithmetic"] else f"wrong: {causes}"
+    )
+
+
+def rounded_without_a_cause(problem, seed):
+    """Hessians at other weights, or with noise, rounded to a binary format or grid."""
+    rng, H = np.random.default_rng([5, seed]), corruptions.hessian(problem)
+    for size in 10.0 ** np.arange(-8, -1):
+        noise = rng.standard_normal(H.shape)
+        weights = tuple(w + size * rng.standard_normal(w.shape) for w in problem.weights)
+        for matrix in (H + size * (noise + noise.T), corruptions.hessian(replace(problem, weights=weights))):
+            yield from (imprecise.binary(matrix, bits) for bits in sorted(set(imprecise.BITS.values())))
+            yield from (np.round(matrix * 2.0**power) / 2.0**power for power in (2, 10, 20, 30, 36))
+
+
+def is_stored(problem, matrix):
+    """Whether each entry is that of the Hessian to half a unit of a format or a decimal: then it is its rounding."""
+    H = corruptions.hessian(problem)
+    slack = 1e-12 * np.linalg.norm(H)  # in a network of four layers rounding allows more than in one entry
+    halves = [2.0**-bits * np.abs(matrix) * (1 + 2.0**-bits) for bits in set(imprecise.BITS.values())]
+    halves += [
+        np.full_like(H, 0.5 * 10.0**-count) for count in range(3) if close(np.round(matrix, count), matrix, 1e-15)
+    ]
+    return any((np.abs(matrix - H) <= half + slack).all() for half in halves)
+
+
+def kind_of(name):
+    if name in imprecise.DIFFERENCES:
+        return "differences"
+    if name in imprecise.TIMES:
+        return "times"
+    return "inputs" if name.endswith(("-data", "-weights", "-inputs")) else "stored"
+
+
+def imprecise_pairs(problem):
+    """Fewer digits, differences or other weights together with what else can go wrong."""
+    kinds = corruptions.applicable(problem)
+    return [
+        (other, name)
+        for (name,) in imprecise_singles(problem)
+        for kind in GOES_WITH[kind_of(name)]
+        for other in kinds[kind]
+        if not (name in imprecise.DIFFERENCES and other.startswith(("uneven", "scale[constant]")))
+        if not (name.startswith("decimals") and other.startswith("scale[1/"))  # nothing is left of it
+        if not (kind_of(name) == "stored" and other == "scale[constant]")  # known to as many digits only
+    ]
 
 
 TRIPLES = [

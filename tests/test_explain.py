@@ -35,6 +35,7 @@ def test_each_alone_is_named(seed):
     problem = corruptions.random_problem(seed)
     found = [judged.judge(problem, names) for names in judged.singles(problem)]
     assert set(found) <= {"named", "same matrix", "unchanged"}, [one for one in found if ":" in one]
+    # The others are names of the same matrix, rebuilt from them: 1/2 is 1/o with two outputs.
     assert found.count("named") >= 0.75 * (len(found) - found.count("unchanged"))
 
 
@@ -135,6 +136,26 @@ def test_loss_kinds_have_their_names(training):
     theirs = hk.SquaredLoss(loss.X, loss.Y, "sum", 0.01).hessian(nets[1]).toarray()
     (finding,) = hk.explain(theirs, nets[1], loss).findings
     assert "'sum'" in finding.words and 'kind="sum"' in finding.mend
+
+
+@pytest.mark.parametrize(("factor", "cause"), [(-1.0, "scale[-1]"), (-2.0, "scale[-2]"), (-0.37, "scale[constant]")])
+def test_the_wrong_sign(training, factor, cause):
+    loss, nets = training
+    H = loss.hessian(nets[1])
+    matrix = factor * H.toarray()
+    for candidate in (matrix, np.linalg.eigvalsh(matrix)):
+        assert [found.cause for found in hk.explain(candidate, nets[1], loss).findings] == [cause]
+    assert "minus sign" in hk.explain(-H.toarray(), nets[1], loss).findings[0].mend
+    largest = -H.spectrum().max
+    assert [found.cause for found in hk.explain(f"{largest:.12g}", nets[1], loss).findings] == ["scale[-1]"]
+
+
+def test_the_residual_has_the_wrong_sign(training):
+    loss, nets = training
+    H = loss.hessian(nets[1])
+    matrix = H.gauss_newton().toarray() - H.functional().toarray() + 0.01 * np.eye(len(H.toarray()))
+    (finding,) = hk.explain(matrix, nets[1], loss).findings
+    assert finding.cause == "functional-negated" and "prediction - Y" in finding.mend
 
 
 @pytest.mark.parametrize("value", [1e-3, 0.25, 3.0, 0.123456789])
@@ -258,6 +279,7 @@ def test_float32_network():
         ((np.eye(51),), {"quantity": "rank"}, "it goes with a number"),
         ((174.0,), {"lr": -1.0}, "lr is -1.0"),
         ((174.0,), {"batch_size": 0}, "batch_size is 0"),
+        ((174.0,), {"trajectory": [np.eye(2)]}, "trajectory[0] is a ndarray"),
         ((174.0,), {"trajectory": [hk.LinearNetwork.random([2, 2])]}, "trajectory[0] is"),
         ((174.0,), {"params": [9]}, "params holds layer 9"),
     ],

@@ -117,6 +117,12 @@ def test_largest_eigenvalue_with_a_factor(case):
     assert why.status == "explained" and why.findings[0].cause.startswith("scale[2/")
 
 
+@pytest.mark.parametrize("number", ["0", "0.", "00", 0, 0.0])
+def test_zero_is_nothing(case, number):
+    net, loss, _ = case
+    assert hk.explain(number, net, loss, params=[1]).status == "unexplained"
+
+
 def test_few_digits_prove_nothing(case):
     net, loss, _ = case
     statuses = [hk.explain(f"{number:.1g}", net, loss, params=[1]).status for number in (3e3, 7e4, 4e5)]

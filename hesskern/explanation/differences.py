@@ -282,7 +282,7 @@ def _on(counts: Values, errors: Values, units: Values) -> bool:
     if min(float(np.mean(odd[large])), float(np.mean(odd[~large]))) < _ODD:
         return False
     groups = [units == unit for unit in np.unique(units)]
-    sizes = [(np.count_nonzero(group), float(np.mean(odd[group]))) for group in groups]
+    sizes = [(int(np.count_nonzero(group)), float(np.mean(odd[group]))) for group in groups]
     enough = [(size, share) for size, share in sizes if size >= _FEWEST] or [(len(odd), float(np.mean(odd)))]
     # Where a gradient is just below a power of two, the numbers subtracted have the next unit.
     return sum(size for size, share in enough if share >= _ODD) >= 0.75 * sum(size for size, _ in enough)

@@ -7,7 +7,7 @@ rounding each error keeps its size and gets a random sign: samples of what round
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from hesskern.network import LinearNetwork
 
 Values = NDArray[np.float64]
 
-#: Standard deviation of a rounding error to nearest, in units of the rounding unit 2**-bits of a number: uniform between
-#: plus and minus half a unit in the last place, which is one to two rounding units.
+#: Standard deviation of the error of rounding to nearest, in units of 2**-bits of the number: uniform between plus and
+#: minus half a unit in the last place, which is one to two of those.
 _SPREAD = 0.42
 
 #: Pieces that a sum is looked at in, to see how large its partial sums are.
@@ -47,7 +47,8 @@ class Nearest:
     def multiply(self, left: Values, right: Values, bits: int) -> Values:
         """Sum in float32."""
         del bits
-        return np.matmul(left.astype(np.float32), right.astype(np.float32)).astype(np.float64)
+        found: Values = np.matmul(left.astype(np.float32), right.astype(np.float32)).astype(np.float64)
+        return found
 
 
 class Scattered:
@@ -65,7 +66,8 @@ class Scattered:
     def multiply(self, left: Values, right: Values, bits: int) -> Values:
         """Add what rounding each partial sum to float32 does; in shorter formats that is far below their rounding."""
         if bits < 24:
-            return np.matmul(left, right)
+            exact: Values = np.matmul(left, right)
+            return exact
         terms = left.shape[-1]
         width = -(-terms // _PIECES)
         total: Values | float = 0.0
@@ -93,16 +95,20 @@ def columns(
     Forward over reverse: the derivative of backpropagation along each chosen parameter. O(N P) operations a column.
     """
 
-    def keep(values: Values) -> Values:
+    def keep(values: NDArray[Any]) -> Values:
         return rounding.round(values, format_.product_bits)
 
     def times(left: Values, right: Values) -> Values:
         factors = rounding.round(left, format_.bits), rounding.round(right, format_.bits)
         return keep(rounding.multiply(*factors, format_.product_bits))
 
-    def plus(one: Values | None, two: Values | None) -> Values | None:
-        return two if one is None else one if two is None else keep(one + two)
+    def total(terms: Sequence[Values]) -> Values:
+        found = terms[0]
+        for term in terms[1:]:
+            found = keep(found + term)
+        return found
 
+    count, samples = len(chosen), len(loss.X)
     weights = [keep(weight) for weight in net.weights]
     states = [keep(loss.X)]
     for weight, bias in zip(weights, net.biases, strict=True):
@@ -113,36 +119,34 @@ def columns(
         back.insert(0, times(back[0], weight))
 
     along = {(t.layer, t.name): _direction(t, chosen) for t in tensors}
-    moved: list[Values | None] = [None]
+    moved: list[Values | None] = [None]  # derivatives of the states
     for layer, weight in enumerate(weights):
-        state = None if moved[-1] is None else times(moved[-1], weight.T)
-        direction, shift = along.get((layer, "weight")), along.get((layer, "bias"))
-        if direction is not None:
-            state = plus(state, times(states[layer], direction.swapaxes(-1, -2)))
-        if shift is not None:
-            state = plus(state, np.broadcast_to(shift[:, None, :], (len(chosen), len(loss.X), shift.shape[-1])))
-        moved.append(state)
-    last = moved[-1]
-    assert last is not None, "some parameter moves"
-    moved_back: Values | None = keep(loss.scale * last)
+        last, terms = moved[-1], []
+        if last is not None:
+            terms.append(times(last, weight.T))
+        if (layer, "weight") in along:
+            terms.append(times(states[layer], along[layer, "weight"].swapaxes(-1, -2)))
+        if (layer, "bias") in along:
+            shift = along[layer, "bias"][:, None, :]
+            terms.append(np.broadcast_to(shift, (count, samples, shift.shape[-1])))
+        moved.append(total(terms) if terms else None)
+    assert moved[-1] is not None, "some parameter moves"
+    moved_back = keep(loss.scale * moved[-1])
     found: dict[tuple[int, str], Values] = {}
     for layer in reversed(range(net.depth)):
-        assert moved_back is not None
-        of_weight: Values | None = times(moved_back.swapaxes(-1, -2), states[layer])
-        here = moved[layer]
+        terms, here = [times(moved_back.swapaxes(-1, -2), states[layer])], moved[layer]
         if here is not None and not gauss_newton:
-            of_weight = plus(of_weight, times(back[layer].T, here))
-        assert of_weight is not None
-        found[layer, "weight"] = of_weight
-        found[layer, "bias"] = times(np.ones((1, len(loss.X))), moved_back)
+            terms.append(times(back[layer].T, here))
+        found[layer, "weight"] = total(terms)
+        found[layer, "bias"] = times(np.ones((1, samples)), moved_back)
         if layer:
-            below: Values | None = times(moved_back, weights[layer])
-            direction = along.get((layer, "weight"))
-            if direction is not None and not gauss_newton:
-                below = plus(below, times(back[layer], direction))
-            moved_back = below
-    pieces = [found[t.layer, t.name].reshape(len(chosen), -1) for t in tensors]
-    return np.concatenate(pieces, axis=1).T
+            terms = [times(moved_back, weights[layer])]
+            if (layer, "weight") in along and not gauss_newton:
+                terms.append(times(back[layer], along[layer, "weight"]))
+            moved_back = total(terms)
+    pieces = [found[t.layer, t.name].reshape(count, -1) for t in tensors]
+    joined: Values = np.concatenate(pieces, axis=1).T
+    return joined
 
 
 def _direction(tensor: Tensor, chosen: NDArray[np.intp]) -> Values:

@@ -81,7 +81,7 @@ class Numbers:
 
         Digits as if the numbers were log-uniform over their range; ranks as if each size were as likely.
         """
-        if match.causes[0].key == "noise" or self.value == 0:
+        if match.causes[0].key == "noise":
             return 0.0
         if match.quantity == "rank":
             size = max(selection.size for selection in self._selections)
@@ -98,6 +98,8 @@ class Numbers:
             self._ranks.append(match.value)
             return match.value == self.value
         self._tried.append(match.value)
+        if self.value == 0:  # no digit says anything
+            return False
         if math.isinf(self.value):  # the only value it can have is that of a division by zero
             return math.isinf(match.value)
         slack = self._slack(match) + 1e-9 * self._half_unit
@@ -180,7 +182,8 @@ class Numbers:
     def _scaled(self, largest: float) -> Iterator[NumberMatch]:
         scales = self._scales
         sizes = {1.0, float(scales.samples), float(scales.outputs), float(scales.samples * scales.outputs)}
-        for factor in sorted({two / size for two in (0.5, 1.0, 2.0) for size in sizes} - {1.0}):
+        factors = {sign * two / size for two in (0.5, 1.0, 2.0) for size in sizes for sign in (1.0, -1.0)}
+        for factor in sorted(factors - {1.0}, reverse=True):
             cause = scales.cause(factor, 1e-14, scales.samples)
             yield NumberMatch((cause,), "largest", factor * largest)
 

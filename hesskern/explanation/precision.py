@@ -40,7 +40,7 @@ class Explained(NamedTuple):
 
 def explained(search: Search, match: Match) -> Explained | None:
     """Return what explains the rest of a model that is near, or None."""
-    for find in (_rounded_inputs, _stored, _arithmetic, _finite_differences):
+    for find in (_rounded_inputs,) if match.fitted else (_rounded_inputs, _stored, _arithmetic, _finite_differences):
         found = find(search, match)
         if found is not None:
             return found
@@ -59,20 +59,19 @@ def _rounded_inputs(search: Search, match: Match) -> Explained | None:
             ("the weights", (base.data, weights)),
         ):
             curvature = Curvature(taken[0], taken[1], base.selection.tensors, search.epsilon)
-            product = search.product(curvature, model.part, model.index, model.sides)
-            rest = search.products - model.factor * product - model.shift * search.vectors
-            tried = dataclasses.replace(model, curvature=curvature)
-            if float(np.linalg.norm(rest)) > 5.0 * tried.tolerance:
+            scaled = search.affine_of(match, curvature)
+            if scaled is None:
                 continue
+            tried = dataclasses.replace(model, curvature=curvature, factor=scaled.factor, shift=scaled.shift)
             entries = difference(search.matrix, tried, curvature.tensors)
             if entries.norm <= tried.tolerance:
                 where = {"the data": "data", "the weights": "weights"}.get(which, "inputs")
                 cause = Cause(f"{format_.name}-{where}", f"{which} are rounded to {format_.name}", format_.mend)
+                others = tuple(other for other in match.causes if not other.key.startswith("scale"))
                 return Explained(
-                    Match((*match.causes, cause), tried, entries, base, match.order),
+                    Match((*others, *scaled.causes, cause), tried, entries, base, match.order),
                     f"certain: with {which} rounded, all {model.size**2} entries agree to "
-                    f"{entries.relative:.1g}, to rounding in "
-                    "float64",
+                    f"{entries.relative:.1g}, to rounding in float64",
                 )
     return None
 
@@ -121,7 +120,7 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
     if digits is None and model.factor != 1.0:
         digits = grid_of(search.matrix / model.factor, strips)
     if digits is None:
-        likely = [FORMATS]
+        likely: list[tuple[Format, ...]] = [FORMATS]
     else:  # results have the digits of the format, or went on in one with more
         same = tuple(one for one in FORMATS if one.product_bits == digits.product_bits)
         likely = [same, tuple(one for one in FORMATS if one.product_bits < digits.product_bits)]

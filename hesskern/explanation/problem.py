@@ -43,11 +43,9 @@ class Problem:
         if isinstance(trajectory, LinearNetwork):
             trajectory = [trajectory]
         for at, other in enumerate(trajectory):
-            if (
-                not isinstance(other, LinearNetwork)
-                or other.parameter_names != net.parameter_names
-                or (other.widths != net.widths)
-            ):
+            if not isinstance(other, LinearNetwork):
+                raise TypeError(f"trajectory[{at}] is a {type(other).__name__}; expected a hesskern.LinearNetwork.")
+            if other.parameter_names != net.parameter_names or other.widths != net.widths:
                 raise ValueError(f"trajectory[{at}] is {other!r}; expected a network like net, {net!r}.")
             others.append(precise(other))
         if batch_size is not None:

@@ -85,7 +85,7 @@ class Scales:
         if value < 0 and names:
             first = f"the sign is turned: everything is multiplied by {names[0]}"
             first += "" if names[0][1:].isdigit() else f" = {value:.10g}"
-            mend = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a gradient to descend along"
+            mend = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a descent direction"
             return Cause(f"scale[{names[0]}]", first, mend, tuple(f"the factor {name}" for name in names[1:]))
         if not kinds and not names:
             return Cause(

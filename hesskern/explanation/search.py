@@ -60,6 +60,7 @@ class Match(NamedTuple):
     found: Difference
     base: Base
     order: Order
+    fitted: bool = False  # its factor and shift are only fits, to something that is not exactly this model
 
     @property
     def cost(self) -> int:
@@ -273,16 +274,17 @@ class Search:
     def near(self, most: int = 2) -> list[Match]:
         """Return models that come close to the candidate, the closest first among those of least cost."""
         found: list[Match] = []
-        for base in self.bases(0 if self._skewed else 1):
+        for base in self.bases(1):
             curvature = self.curvature(base)
-            if not self._skewed and not self._diagonal_fits(curvature, NEAR * self._norm):
+            if not self._diagonal_fits(curvature, NEAR * self._norm):
                 continue
             for part, of_part in self._parts(curvature):
                 for order in self.orders_of(base.selection.tensors):
                     causes = (*base.causes, *of_part, *order.causes)
                     if len(causes) <= most:
                         found += self._near(curvature, causes, part, order, base)
-        return sorted(found, key=lambda match: (match.found.norm, match.cost))
+        closest = min((match.found.norm for match in found), default=0.0)
+        return sorted(found, key=lambda match: (match.found.norm > 1.01 * closest, match.cost, match.found.norm))
 
     def _near(
         self, curvature: Curvature, causes: tuple[Cause, ...], part: str, order: Order, base: Base
@@ -293,16 +295,24 @@ class Search:
         if size <= np.sqrt(_VECTORS) * curvature.rounding:
             return
         V, S, decay = self.vectors, self.products, self.scales.decay
-        factor = float(np.vdot(S - decay * V, T)) / size**2
-        samples = base.data.samples
+        free, samples = fit(S, T, V), base.data.samples
+        factor = free.factor
         values = [1.0] if abs(factor - 1) <= 1e-3 else [1.0, -1.0, *self.scales.nearest(factor, NEAR, samples)]
-        for value in values:
-            rest = float(np.linalg.norm(S - value * T - decay * V)) / np.sqrt(_VECTORS)
-            if rest <= NEAR * self._norm:
-                scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 else ()
-                model = Model(curvature, part, order.source, value, decay)
+        named = False
+        alone = (0.0,) if part in ("gauss_newton", "functional") else ()
+        tried = [(value, shift, False) for value in values for shift in dict.fromkeys([decay, value * decay, *alone])]
+        for value, shift, fitted in [*tried, (free.factor, free.shift, True)]:
+            rest = float(np.linalg.norm(S - value * T - shift * V)) / np.sqrt(_VECTORS)
+            if rest <= NEAR * self._norm and value != 0.0 and not (fitted and named):
+                scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 and not fitted else ()
+                model = Model(curvature, part, order.source, value, shift)
                 entries = difference(self.matrix, model, curvature.tensors)
-                yield Match((*causes, *scale), model, entries, base, order)
+                yield Match((*causes, *scale), model, entries, base, order, fitted)
+                named = True
+
+    def affine_of(self, match: Match, curvature: Curvature) -> Affine | None:
+        """Return the factor and shift that bring a match, with another curvature, to the candidate; None: none do."""
+        return self._affine(curvature, match.model.part, match.order, match.model.sides, match.base.data.samples)
 
 
 def _one_side(sides: str) -> Cause:

@@ -84,7 +84,8 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float) -> Itera
                 given[:, None], chosen[:, None], np.ones((len(given), 1)), scales,
                 part=part, batch=base.data.samples, limit=tolerance, rounding=max(tolerance / size, 1e-14),
             )  # fmt: skip
-            if found is not None:
+            # Both are ascending, so a factor below zero belongs to the order turned around.
+            if found is not None and (found.factor > 0 or chosen[0] > chosen[-1]):
                 model = np.sort(found.factor * chosen + found.shift)
                 error = float(np.linalg.norm(given - model)) / float(np.linalg.norm(given))
                 yield SpectrumMatch((*causes, *extra, *found.causes), model, error)
@@ -96,11 +97,13 @@ def _readings(values: Values, count: int, tolerance: float) -> Iterator[tuple[Va
     indefinite = bool((values < -tolerance).any())
     if count == len(values):
         yield values, ()
+        yield values[::-1], ()
         if indefinite:
             yield np.sort(np.abs(values)), (_ABSOLUTE,)
         return
     nonzero = values[np.abs(values) > tolerance]
     if count == len(nonzero):
         yield nonzero, (_NONZERO,)
+        yield nonzero[::-1], (_NONZERO,)
         if indefinite:
             yield np.sort(np.abs(nonzero)), (_NONZERO, _ABSOLUTE)
