@@ -110,8 +110,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    parser.print_usage(sys.stderr)
-    parser.exit(_BAD_INPUT, f"{parser.prog}: error: {message}\n")
+    parser.exit(_BAD_INPUT, f"hesskern: {message}; {parser.prog} --help lists the options.\n")
 
 
 def _candidate(given: str) -> object:
@@ -121,7 +120,7 @@ def _candidate(given: str) -> object:
         return _tensor(given)
     if not os.path.splitext(given)[1]:
         raise RefusedError(f"CANDIDATE is {given!r}; expected a number, or a file {', '.join(SUFFIXES)} or .pt.")
-    array = read_array(given, "H", "CANDIDATE")
+    array = read_array(given, "H", "CANDIDATE", (".pt",))
     return array.ravel() if array.ndim == 2 and 1 in array.shape and array.size > 1 else array
 
 

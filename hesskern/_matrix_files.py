@@ -31,12 +31,17 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
     return _converted(read_array(path, name, f"--{name}"), dtype)
 
 
-def read_array(path: str, name: str, option: str) -> NDArray[Any]:
-    """Return an array from a file as `read_matrix` does, with its own dtype; `option` is what messages call it."""
+def read_array(path: str, name: str, option: str, others: tuple[str, ...] = ()) -> NDArray[Any]:
+    """Return an array from a file as `read_matrix` does, with its own dtype.
+
+    `option` is what messages call it, `others` are suffixes of files that the caller reads.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise RefusedError(f"{option} is {path!r}; expected a name that ends in {', '.join(SUFFIXES)}.")
+        raise RefusedError(f"{option} is {path!r}; expected a name that ends in {', '.join((*SUFFIXES, *others))}.")
     try:
+        if suffix in (".npy", ".npz") and not _is_numpy(path):
+            raise RefusedError(f"{option}: {path!r} is no file that numpy.save or numpy.savez wrote.")
         found: Any = _read_text(path, suffix) if suffix in (".csv", ".txt") else np.load(path, allow_pickle=False)
         if not isinstance(found, np.ndarray):
             with found as archive:
@@ -46,7 +51,15 @@ def read_array(path: str, name: str, option: str) -> NDArray[Any]:
     except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise RefusedError(f"{option}: {path!r} holds no matrix of numbers: {one_line(error)}.") from error
     array: NDArray[Any] = found
+    if array.size == 0:
+        raise RefusedError(f"{option}: {path!r} holds no numbers (shape {array.shape}).")
     return array
+
+
+def _is_numpy(path: str) -> bool:
+    """Whether a file begins as NumPy's do; of others `numpy.load` says that they might be pickles."""
+    with open(path, "rb") as file:
+        return file.read(6).startswith((b"\x93NUMPY", b"PK"))
 
 
 def _choose(archive: Any, path: str, name: str, option: str) -> NDArray[Any]:

@@ -115,7 +115,8 @@ def path(value: object, name: str) -> str:
 def one_of(value: object, name: str, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} is {_shown(value)}; expected one of {', '.join(repr(word) for word in allowed)}.")
+        shown = repr(value) if isinstance(value, str) else _shown(value)
+        raise ValueError(f"{name} is {shown}; expected one of {', '.join(repr(word) for word in allowed)}.")
     return value
 
 

@@ -124,7 +124,20 @@ def test_missing_files_and_usage(folder, capsys):
     assert code == 3 and "--X is missing" in err
     for arguments in (["explain"], ["explain", "174", "--kind", "other"]):
         assert cli.main(arguments) == 3
-        assert "hesskern explain: error:" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert "hesskern explain --help lists" in err and err.count("\n") == 1
+
+
+def test_files_that_hold_no_numbers(folder, capsys):
+    (folder / "junk.npy").write_bytes(b"hello world")
+    (folder / "empty.csv").write_text("")
+    for name, said in (
+        ("junk.npy", "no file that numpy.save"),
+        ("empty.csv", "holds no numbers"),
+        ("H.foo", ".txt, .pt"),
+    ):
+        code, _, err = run(capsys, name)
+        assert code == 3 and name in err and said in err and err.count("\n") == 1
 
 
 def test_a_tensor_without_torch(folder, capsys, monkeypatch):

@@ -7,6 +7,8 @@ import oracle
 import problems
 import pytest
 
+import hesskern as hk
+
 pytest.importorskip("torch")
 
 from hesskern.validation import exact
@@ -155,3 +157,14 @@ def test_a_residual_of_zero_is_no_trap():
     Y = problem.X @ problem.weights[0].T @ problem.weights[1].T
     given = weighed(problems.Problem(problem.weights, problem.biases, problem.X, Y))
     assert np.isfinite(AutogradWitness(given).hessian()).all()
+
+
+def test_eigenvectors_solutions_and_condition_numbers_have_a_third_witness():
+    given = problems.normal([3, 5, 2], 7)
+    report = hk.validate(given.network(), given.loss(), backends=["cpp"])
+    rows = {row.quantity: row for row in report.rows}
+    for quantity in ("V diag(values) V.T", "solve(b, damping)", "condition and rank of H"):
+        row = rows[quantity]
+        assert row.third == "differences" and row.ok
+        assert row.third_error <= row.third_tolerance < 1e-6
+        assert row.witnesses <= row.witnesses_tolerance < 1e-6

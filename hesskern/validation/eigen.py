@@ -118,9 +118,9 @@ def _dense(evidence: Evidence) -> Iterator[Check]:
 
 
 def _eigenvectors() -> Comparison:
-    def residual(subject: Subject, evidence: Evidence) -> Matrix:
+    def rebuilt(subject: Subject, _: Evidence) -> Matrix:
         values, vectors = subject.eigenpairs
-        found: Matrix = evidence.matrix(evidence.autograd, "block") @ vectors - vectors * values
+        found: Matrix = (vectors * values) @ vectors.T
         return found
 
     def part(evidence: Evidence, bounds: Bounds) -> Part:
@@ -129,9 +129,8 @@ def _eigenvectors() -> Comparison:
         return Part(norm, found.error + spread_error(evidence.problem.size, evidence.problem.unit) * norm)
 
     return Comparison(
-        "eigenvectors", "H V - V diag(values)", residual,
-        lambda e, w: np.zeros((e.problem.size,) * 2), part, lambda e: None,
-        label=lambda e, at: f"eigenvector {at[1]}, ascending",
+        "eigenvectors", "V diag(values) V.T", rebuilt, lambda e, w: e.matrix(w, "block"), part, _third,
+        label=lambda e, at: f"({e.problem.parameter(at[0])}, {e.problem.parameter(at[1])})",
     )  # fmt: skip
 
 
@@ -175,21 +174,39 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
     vector = evidence.vectors[0]
     length = float(np.linalg.norm(vector))
 
-    def solved(subject: Subject, e: Evidence) -> Matrix:
-        damping = _damping(e)
-        solution = subject.hessian.solve(vector.astype(subject.net.dtype), damping=damping).astype(np.float64)
-        return e.product(e.autograd, "block", solution) + damping * solution
+    def solution(subject: Subject, e: Evidence) -> Matrix:
+        found = subject.hessian.solve(vector.astype(subject.net.dtype), damping=_damping(e))
+        return found.astype(np.float64)
 
-    def part(e: Evidence, bounds: Bounds) -> Part:
+    def multiplied(subject: Subject, e: Evidence) -> Matrix:
+        found = solution(subject, e)
+        return e.product(e.autograd, "block", found) + _damping(e) * found
+
+    def relative(e: Evidence, bounds: Bounds) -> float:
         # The matrix has a condition number of at most 3, and x the length of b / damping.
         unit = e.problem.unit if bounds is e.ours else e.autograd.unit
-        relative = bounds.product(bounds.whole("block")) / _damping(e) + 3.0 * spread_error(e.problem.size, unit)
-        return Part(length, relative * length)
+        return bounds.product(bounds.whole("block")) / _damping(e) + 3.0 * spread_error(e.problem.size, unit)
 
-    yield Comparison(
-        "solve and logdet", "(H + damping I) solve(b)", solved, lambda e, w: vector, part, lambda e: None,
-        label=lambda e, at: e.problem.parameter(at[0]),
-    )  # fmt: skip
+    def solved(e: Evidence, witness: Witness) -> Matrix:
+        matrix = e.matrix(witness, "block") + _damping(e) * np.eye(e.problem.size)
+        return np.linalg.solve(matrix, vector).astype(np.float64)
+
+    def solution_third(e: Evidence) -> float | None:
+        error = _third(e)
+        return None if error is None else 2.0 * error * length / _damping(e) ** 2
+
+    if evidence.dense:
+        yield Comparison(
+            "solve and logdet", "solve(b, damping)", solution, solved,
+            lambda e, b: Part(length / _damping(e), 2.0 * relative(e, b) * length / _damping(e)), solution_third,
+            label=lambda e, at: e.problem.parameter(at[0]),
+        )  # fmt: skip
+    else:
+        yield Comparison(
+            "solve and logdet", "(H + damping I) solve(b)", multiplied, lambda e, w: vector,
+            lambda e, b: Part(length, relative(e, b) * length), lambda e: None,
+            label=lambda e, at: e.problem.parameter(at[0]),
+        )  # fmt: skip
     if not evidence.dense:
         return
 
@@ -251,12 +268,15 @@ class ConditionCheck:
             assert third is not None
             return Found(*third, "exact", third, None, decide(*third), "by exact arithmetic only")
         error, tolerance, possible, theirs = self._against_dense(ours, evidence)
-        verdict, witnesses, note = decide(error, tolerance, third), None, ""
+        witnesses, note, name = None, "", "" if third is None else "exact"
         if truth is not None:
             witnesses = abs(theirs - truth[0]) / truth[0] if truth[1] else 0.0, tolerance
-            verdict = decide(error, tolerance, third, witnesses)
-            if ours.rank != truth[1]:
-                verdict, note = HESSKERN_WRONG, f"rank {ours.rank} of hesskern, {truth[1]} in exact arithmetic"
+        elif self.mode == "block" and evidence.dense_differences and possible and ours.rank:
+            third, witnesses = self._against_differences(ours, theirs, evidence)
+            name = evidence.differences.name
+        verdict = decide(error, tolerance, third, witnesses)
+        if truth is not None and ours.rank != truth[1]:
+            verdict, note = HESSKERN_WRONG, f"rank {ours.rank} of hesskern, {truth[1]} in exact arithmetic"
         if not possible:
             count = self._count(evidence)
             verdict, note = (
@@ -265,7 +285,7 @@ class ConditionCheck:
             )
         elif tolerance >= USELESS:
             note = note or f"rounding in a dense matrix leaves {tolerance:.0e} of it open"
-        return Found(error, tolerance, "" if third is None else "exact", third, witnesses, verdict, note)
+        return Found(error, tolerance, name, third, witnesses, verdict, note)
 
     def _exact(self, evidence: Evidence) -> tuple[float, int] | None:
         if self.layer is None or self.mode != "block" or evidence.problem.decay:
@@ -294,6 +314,22 @@ class ConditionCheck:
         stretch = math.sqrt(max(1.0, product / largest)) if largest > 0 else 1.0
         allowed = min(2 * relative * root * stretch, 4 * ours.uncertainty)
         return abs(ours.value - truth[0]) / truth[0], allowed
+
+    def _against_differences(
+        self, ours: Condition, theirs: float, evidence: Evidence
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences."""
+        values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
+        smallest = float(values[ours.rank - 1])
+        value = float(values[0]) / smallest if smallest else math.inf
+        solver = math.sqrt(len(values)) * spread_error(len(values), evidence.autograd.unit) * float(values[0])
+        third = evidence.differences.curvature_error + solver
+        mine, other = self._errors(evidence)
+        per = 1.0 / ours.smallest + 1.0 / ours.largest
+        return (
+            (abs(ours.value - value) / value, (mine + third) * per),
+            (abs(theirs - value) / value, (other + third) * per),
+        )
 
     def _errors(self, evidence: Evidence) -> tuple[float, float]:
         """Return the errors of hesskern's and autograd's eigenvalues."""
