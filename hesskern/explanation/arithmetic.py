@@ -31,8 +31,9 @@ _SAMPLES, _DIRECTIONS = 64, 8
 #: Columns at most, and floating-point operations that the samples may cost altogether.
 _COLUMNS, _BUDGET = 64, 2e9
 
-#: How large errors may be, as a multiple of what the samples say: orders of operations differ.
-_SMALLEST, _LARGEST = 0.35, 2.2
+#: How large errors may be, as a multiple of what the samples say: closed forms round less often than autograd, and sums
+#: have many orders.
+_SMALLEST, _LARGEST = 0.2, 2.2
 
 
 class Pattern(NamedTuple):

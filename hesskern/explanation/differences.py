@@ -153,8 +153,9 @@ def find(matrix: Values, hessian: Values, function: Function) -> Found | None:
     rest = matrix - hessian
     size = float(np.linalg.norm(rest))
     noise = function.noise * np.sqrt(len(matrix))
-    symmetric = float(np.linalg.norm(rest - rest.T)) <= 1e-3 * size
     some = np.random.default_rng(3).permutation(len(matrix))[:_COLUMNS]
+    rows = rest[some]
+    symmetric = float(np.linalg.norm(rows - rest[:, some].T)) <= 1e-3 * float(np.linalg.norm(rows))
     corner = _third_derivatives(hessian, function, some)[some]
     shapes = [corner + corner.T] if symmetric else [corner, corner.T]
     if any(_parallel(rest[np.ix_(some, some)], shape) for shape in shapes):
