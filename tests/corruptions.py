@@ -203,6 +203,11 @@ def selected(problem, asked, keys):
     return problem.names if asked is None else asked
 
 
+def factor(problem, key, batch=None):
+    """The factor that "scale[...]" is."""
+    return eval(key[6:-1], {"__builtins__": {}}, {"N": len(problem.X), "o": problem.Y.shape[1], "batch": batch})
+
+
 def corrupted(problem, keys, asked=None, damping=DAMPING):
     """The matrix where all of this went wrong; None where it cannot."""
     names = selected(problem, asked, keys)
@@ -240,8 +245,7 @@ def corrupted(problem, keys, asked=None, damping=DAMPING):
             if expression == "constant":
                 matrix = 3.7 * matrix
                 continue
-            sizes = {"N": len(problem.X), "o": problem.Y.shape[1], "batch": batch}
-            matrix = eval(expression, {"__builtins__": {}}, sizes) * matrix
+            matrix = factor(problem, key, batch) * matrix
     if "damping" in keys:
         matrix = matrix + damping * np.eye(size)
     if "triangle[lower]" in keys:

@@ -182,8 +182,7 @@ def made(problem, names):
                 ((factor, changed),) = data
             changed = changed if weights is None else weights
             if key.startswith("scale["):
-                sizes = {"N": len(problem.X), "o": problem.Y.shape[1]}
-                factor = eval(key[6:-1], {"__builtins__": {}}, sizes)
+                factor = corruptions.factor(problem, key)
         matrix = by_differences(changed, name, factor)
         index = corruptions.order_index(problem, problem.names, plain)
         return Made(matrix[np.ix_(index, index)], problem, problem)

@@ -165,6 +165,39 @@ def imprecise_pairs(problem):
     ]
 
 
+def numbers(problem):
+    """One number of a Hessian that went wrong, as text, with the names and what it is."""
+    kinds = corruptions.applicable(problem)
+    for name in [*kinds["data"], *kinds["weights"], *kinds["selection"], *kinds["part"][:1]]:
+        if name.startswith(("uneven", "block-")):
+            continue
+        matrix = corruptions.corrupted(problem, [name])
+        values = np.sort(np.abs(np.linalg.eigvalsh(matrix)))[::-1]
+        yield (name,), f"{values[0]:.11g}", "largest"
+        small = values[values > 1e-13 * len(values) * values[0]]
+        if len(small) and small[-1] > 1e-4 * values[0]:  # a dense matrix knows this one
+            yield (name,), f"{values[0] / small[-1]:.10g}", "condition"
+    largest = np.linalg.eigvalsh(corruptions.hessian(problem))[-1]
+    for name in kinds["scale"][:-1]:
+        yield (name,), f"{corruptions.factor(problem, name) * largest:.11g}", "largest"
+
+
+def judge_number(problem, names, text, quantity):
+    """What is said of one number."""
+    net, loss = given(problem)
+    why = hk.explain(text, net, loss, quantity=quantity)
+    answers = [tuple(finding.cause for finding in why.findings), *(other.causes for other in why.alternatives)]
+    if set(names) in map(set, answers):
+        return "named"
+    if why.status == "match":
+        return "unchanged"
+    if why.status == "unexplained":
+        return f"not found: {names} {quantity}"
+    scales = [one for answer in [names, *answers] for one in answer if one.startswith("scale[")]
+    same = len(scales) == len(answers) + 1 and len({corruptions.factor(problem, one) for one in scales}) == 1
+    return "same number" if same else f"wrong: {names} {quantity}: {answers}"
+
+
 TRIPLES = [
     ("data", "vec", "scale"), ("data", "part", "damping"), ("vec", "order", "scale"), ("weights", "vec", "scale"),
     ("data", "weights", "vec"), ("part", "vec", "scale"), ("vec", "scale", "damping"), ("data", "vec", "part"),

@@ -48,6 +48,13 @@ def test_pairs_and_triples_are_named(seed):
     assert set(found) <= {"named", "same matrix", "unchanged"}, [one for one in found if ":" in one]
 
 
+@pytest.mark.parametrize("seed", [1, 8, 10])
+def test_one_number_is_named(seed):
+    problem = corruptions.random_problem(seed)
+    found = [judged.judge_number(problem, *each) for each in list(judged.numbers(problem))[::2]]
+    assert set(found) <= {"named", "same number", "unchanged"}, [one for one in found if ":" in one]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_cause_where_there_is_none(seed):
     problem = corruptions.random_problem(seed)

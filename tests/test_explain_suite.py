@@ -54,6 +54,22 @@ def test_named(which):
     assert len(missed) <= 0.01 * (found.count("named") + found.count("same matrix") + len(missed))
 
 
+def test_numbers():
+    """Condition numbers and largest eigenvalues alone."""
+    found, times = [], []
+    for seed in range(NETWORKS):
+        problem = corruptions.random_problem(seed)
+        for names, text, quantity in judged.numbers(problem):
+            began = time.perf_counter()
+            found.append(judged.judge_number(problem, names, text, quantity))
+            times.append(time.perf_counter() - began)
+    report("numbers", found, times)
+    missed = [one for one in found if one.startswith(("wrong", "not found"))]
+    print(*missed[:40], sep="\n")
+    assert not [one for one in found if one.startswith("wrong")]
+    assert len(missed) <= 0.01 * len(found)
+
+
 def test_arithmetic():
     """Arithmetic with fewer digits is often named, and never by another name."""
     pytest.importorskip("torch")
