@@ -116,11 +116,11 @@ def test_differences_of_the_gradient(seed, step):
         assert why.after < why.before or words != "forward"
 
 
-@pytest.mark.parametrize("step", [3e-6, 7.3e-7, 4e-8])
+@pytest.mark.parametrize("step", [3.3e-4, 1.7e-5, 7.3e-7])
 def test_steps_that_nobody_takes(step):
-    """They are common divisors of the entries, where these are small enough."""
+    """Entries on both sides of the diagonal are few of their units apart."""
     found = []
-    for seed in range(12):
+    for seed in range(1, 9):
         problem = corruptions.random_problem(seed)
         why = hk.explain(imprecise.by_differences(problem, f"central[{step}]"), *judged.given(problem))
         found += [finding.words for finding in why.findings]

@@ -168,6 +168,8 @@ def find(matrix: Values, hessian: Values, function: Function) -> Found | None:
         return None
     for kind in _kinds(matrix, function, symmetric=symmetric, third=bool(corner.any())):
         step = _step(matrix, rest, kind)
+        if step is None and not symmetric:
+            step = _from_pairs(matrix[np.ix_(some, some)], kind.unit[np.ix_(some, some)])
         if step is None:
             continue
         allowed = noise / step
@@ -255,6 +257,23 @@ def _step(matrix: Values, rest: Values, kind: _Kind) -> float | None:
         times = next((times for times in (15, 5, 3) if _whole(counts / times)), 1)
         if times == 1 or _on(counts / times, off / times, units[kept]):
             return float(np.sqrt(step / times)) if kind.second else step / times
+    return None
+
+
+def _from_pairs(matrix: Values, unit: Values) -> float | None:
+    """Return the step of central differences from entries (i, j) and (j, i), which are few units apart, or None."""
+    upper = np.triu_indices(len(matrix), 1)
+    ratios = np.abs(2.0 * (matrix - matrix.T)[upper] / np.minimum(unit, unit.T)[upper])
+    ratios = ratios[ratios > 0]
+    for base, times in itertools.product(np.unique(ratios)[:_SMALLEST], (1, 2, 3)):
+        step = times / float(base)
+        for _ in range(3):  # the whole numbers that are near say more precisely what they are multiples of
+            few = np.rint(ratios * step) <= 10 * times
+            step = float(np.vdot(np.rint(ratios[few] * step), ratios[few]) / np.vdot(ratios[few], ratios[few]))
+        counts = ratios * step
+        odd = float(np.mean(np.rint(counts) % 2 != 0))
+        if _LEAST <= step <= _MOST and _whole(counts) and odd >= _ODD and float(np.median(counts)) < 1e3:
+            return step
     return None
 
 
