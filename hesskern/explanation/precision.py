@@ -173,8 +173,8 @@ def _finite_differences(search: Search, match: Match) -> Explained | None:
     entries = difference(search.matrix - correction, model, model.curvature.tensors)
     return Explained(
         Match((*match.causes, found.cause), model, entries, base, match.order),
-        f"high: what is left, {entries.relative:.1g} of the norm, is rounding divided by the step, which allows "
-        f"{found.allowed / (entries.model or 1.0):.1g}",
+        f"high: what is left, {entries.relative:.1g} of the norm, is {found.how_large:.2g} times what is left of such "
+        "differences taken here: rounding, divided by the step",
     )
 
 
