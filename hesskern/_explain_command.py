@@ -69,7 +69,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="of the minibatches that were used")
     parser.add_argument("--plot", metavar="FILE", help="also draw the difference before and after: .png, .svg, .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.set_defaults(command=explain)
+    parser.set_defaults(command=explain, usage_error=parser.error)
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -85,6 +85,8 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         _picture(arguments.plot, None)
     candidate = _candidate(arguments.candidate)
+    if arguments.plot is not None and getattr(candidate, "ndim", 0) != 2:
+        raise RefusedError("--plot: a number or a list of eigenvalues is no matrix to draw; leave it out.")
     net, loss, params = _problem(arguments)
     from hesskern.explanation import explain as search  # noqa: PLC0415 - not needed by the other commands
 

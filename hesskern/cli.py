@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            parser = _parser()
+            arguments, unknown = parser.parse_known_args(argv)
+            if unknown:  # refused by the command's own parser, with its exit code
+                getattr(arguments, "usage_error", parser.error)(f"unrecognized arguments: {' '.join(unknown)}")
             code: int = arguments.command(arguments)
         except SystemExit as stop:  # argparse: --help, --version, or a usage error it has printed
             code = stop.code if isinstance(stop.code, int) else REFUSED

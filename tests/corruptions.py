@@ -233,6 +233,8 @@ def corrupted(problem, keys, asked=None, damping=DAMPING):
         which = [one[0] if "block-diagonal" in keys else k for k, one in enumerate(found)]
         group = np.concatenate([np.full(int(np.prod(shape)), w) for w, (*_, shape) in zip(which, found, strict=True)])
         matrix = np.where(group[:, None] == group[None, :], matrix, 0.0)
+    if "diagonal-only" in keys:
+        matrix = np.diag(np.diag(matrix))
     if "factors-exchanged" in keys:
         group = np.concatenate([np.full(int(np.prod(shape)), layer) for layer, _, _, shape in found])
         index = order_index(problem, names, ["vec-column"])
@@ -288,6 +290,7 @@ def applicable(problem):
     part = (
         ["gauss-newton", "functional", "functional-negated", "block-diagonal", "factors-exchanged"] if depth > 1 else []
     )
+    part += ["diagonal-only"]
     part += ["block-diagonal-tensors"] if problem.biases[0] is not None else []
     outputs = Y.shape[1]
     scale = ["scale[-1]", "scale[2]", "scale[1/2]", "scale[1/N]", "scale[1/o]", "scale[1/(N*o)]", "scale[constant]"]

@@ -253,6 +253,19 @@ def test_nan_at_zero_residual_is_torch_norm():
     assert "torch.norm(prediction - Y) ** 2" in why.findings[0].mend
 
 
+def test_values_whose_squares_overflow(training):
+    loss, nets = training
+    H = loss.hessian(nets[1]).toarray()
+    assert hk.explain(1e200 * H, nets[1], loss).findings[0].cause == "too-large"
+    assert [found.cause for found in hk.explain(1e-200 * H, nets[1], loss).findings] == ["scale[constant]"]
+
+
+def test_a_flattened_matrix(training):
+    loss, nets = training
+    why = hk.explain(loss.hessian(nets[1]).toarray().ravel(), nets[1], loss)
+    assert why.status == "invalid" and any("flattened" in note for note in why.notes)
+
+
 def test_zero_matrix(training):
     loss, nets = training
     assert hk.explain(np.zeros((51, 51)), nets[1], loss).verdict == "the matrix is zero."

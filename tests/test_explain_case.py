@@ -155,6 +155,37 @@ def test_spectra(case):
     assert hk.explain(np.ones(1001), net, loss, params=[1]).status == "invalid"
 
 
+SPECTRA = {
+    "float32-stored": lambda e: e.astype(np.float32),
+    "decimals[3]": lambda e: np.round(e, 3),
+    "digits[6]": lambda e: np.array([float(f"{value:.5e}") for value in e]),
+    "largest-only": lambda e: e[-8:],
+    "scale[-1]": lambda e: -e,
+}
+
+
+@pytest.mark.parametrize("cause", SPECTRA)
+@pytest.mark.parametrize("seed", range(3))
+def test_spectra_that_are_known_to_some_digits_or_in_part(seed, cause):
+    rng = np.random.default_rng(seed)
+    net = hk.LinearNetwork.random([4, 6, 3], seed=seed, bias=True)
+    loss = hk.SquaredLoss(rng.standard_normal((9, 4)), rng.standard_normal((9, 3)))
+    values = np.linalg.eigvalsh(loss.hessian(net).toarray())
+    assert [found.cause for found in hk.explain(SPECTRA[cause](values), net, loss).findings] == [cause]
+    other = net.unflatten(net.flatten() + 1e-3 * rng.standard_normal(net.num_parameters))
+    elsewhere = SPECTRA[cause](np.linalg.eigvalsh(loss.hessian(other).toarray()))
+    assert hk.explain(elsewhere, net, loss).status == "unexplained"
+    assert hk.explain(SPECTRA[cause](rng.standard_normal(len(values))), net, loss).status == "unexplained"
+
+
+def test_eigenvalues_computed_in_float32():
+    rng = np.random.default_rng(0)
+    net = hk.LinearNetwork.random([4, 6, 3], seed=0)
+    loss = hk.SquaredLoss(rng.standard_normal((9, 4)), rng.standard_normal((9, 3)))
+    values = np.linalg.eigvalsh(loss.hessian(net).toarray().astype(np.float32))
+    assert [found.cause for found in hk.explain(values, net, loss).findings] == ["float32-stored"]
+
+
 def test_singular_values_of_an_indefinite_hessian(case):
     _, loss, _ = case
     net = hk.datasets.two_layer_case().network

@@ -116,6 +116,31 @@ def test_differences_of_the_gradient(seed, step):
         assert why.after < why.before or words != "forward"
 
 
+@pytest.mark.parametrize("name", ["forward[1.4901161193847656e-08]", "backward[1e-8]"])
+def test_small_one_sided_steps_are_not_called_central(name):
+    for seed in (1, 3, 8):
+        problem = corruptions.random_problem(seed)
+        why = hk.explain(imprecise.by_differences(problem, name), *judged.given(problem))
+        assert "one-sided ones with twice this step: rounding hides which" in why.verdict
+
+
+@pytest.mark.parametrize("seed", [1, 3, 8])
+def test_differences_at_other_weights_are_not_just_differences(seed):
+    problem = corruptions.random_problem(seed)
+    *_, theta, split = imprecise.functions(problem)
+    rounding = np.linalg.norm(imprecise.by_differences(problem, "central[1e-6]") - corruptions.hessian(problem))
+    rng = np.random.default_rng(seed)
+    direction = [(rng.standard_normal(w.shape), b) for w, b in split(theta)]
+    moved = corruptions.Problem(
+        tuple(w + 1e-7 * d for (w, _), (d, _) in zip(split(theta), direction, strict=True)),
+        problem.biases, problem.X, problem.Y, problem.kind, problem.decay,
+    )  # fmt: skip
+    apart = np.linalg.norm(corruptions.hessian(moved) - corruptions.hessian(problem))
+    assert apart > 3 * rounding
+    why = hk.explain(imprecise.by_differences(moved, "central[1e-6]"), *judged.given(problem))
+    assert why.status == "unexplained"
+
+
 @pytest.mark.parametrize("step", [3.3e-4, 1.7e-5, 7.3e-7])
 def test_steps_that_nobody_takes(step):
     """Entries on both sides of the diagonal are few of their units apart."""

@@ -20,7 +20,7 @@ from hesskern.hessian import Hessian
 Values = NDArray[np.float64]
 
 #: Parts of a Hessian that get_part knows, apart from "full".
-PARTS = ("gauss_newton", "functional", "opposed", "layers", "tensors", "exchanged")
+PARTS = ("gauss_newton", "functional", "opposed", "layers", "tensors", "diagonal", "exchanged")
 
 
 class Curvature:
@@ -81,6 +81,8 @@ class Curvature:
             return self._summed(lambda H: getattr(H, part)() @ V)
         if part == "opposed":
             return self.product("gauss_newton", V) - self.product("functional", V)
+        if part == "diagonal":
+            return self.diagonal[:, None] * V
         out = self.product("full", V) if part == "exchanged" else np.empty_like(V)
         for at, piece in self._pieces(part):
             inner = V[at]
@@ -132,6 +134,8 @@ class Curvature:
             return self._summed(lambda H: getattr(H, part)().toarray())
         if part == "opposed":
             return self._summed(lambda H: H.gauss_newton().toarray() - H.functional().toarray())
+        if part == "diagonal":
+            return np.diag(self.diagonal)
         matrix = self._summed(lambda H: H.toarray())
         if part in ("layers", "tensors"):
             kept = np.zeros_like(matrix)

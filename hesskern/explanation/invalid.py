@@ -12,31 +12,57 @@ from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.selections import Selection, shown, symbol
 
+#: Norms are sums of squares.
+_SQUARABLE = 1e140
+
 
 def invalid(given: Candidate, problem: Problem) -> Explanation | None:
     """Return why nothing can be compared, or None."""
+    corrected = problem.true_matrix if given.kind == "matrix" else problem.true_spectrum
+    return (
+        _not_finite(given, problem, corrected)
+        or _too_large(given, corrected)
+        or _of_no_parameters(given, problem, corrected)
+    )
+
+
+def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanation | None:
     array, asked = given.array, problem.asked
     bad = given_as.bad_entries(array)
-    corrected = problem.true_matrix if given.kind == "matrix" else problem.true_spectrum
-    if len(bad):
-        words = f"{len(bad)} of {array.size} values are NaN or infinite, the first at {tuple(map(int, bad[0]))}"
-        mend = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
-        residual = problem.loss(problem.net)
-        small = residual <= 1e-24 * max(1.0, float(np.vdot(problem.loss.Y, problem.loss.Y)))
-        if given.kind == "matrix" and (small or len(bad) == array.size):
-            mend = (
-                "use ((prediction - Y) ** 2).sum(): torch.norm(prediction - Y) ** 2 has no second derivative where the "
-                "residual is exactly zero, and autograd gives NaN"
-            )
-        rows = sorted({int(index[0]) for index in bad})
-        where = f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
-        notes = [f"they stand in {where} ({len(rows)} of {len(array)} rows)"]
-        if given.kind == "matrix" and array.shape == (asked.size, asked.size):
-            blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
-            notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
-        finding = Finding("not-finite", words, mend)
-        verdict = f"the {given.kind} holds NaN or infinities, so it is nobody's Hessian."
-        return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
+    if not len(bad):
+        return None
+    words = f"{len(bad)} of {array.size} values are NaN or infinite, the first at {tuple(map(int, bad[0]))}"
+    mend = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
+    residual = problem.loss(problem.net)
+    small = residual <= 1e-24 * max(1.0, float(np.vdot(problem.loss.Y, problem.loss.Y)))
+    if given.kind == "matrix" and (small or len(bad) == array.size):
+        mend = (
+            "use ((prediction - Y) ** 2).sum(): torch.norm(prediction - Y) ** 2 has no second derivative where the "
+            "residual is exactly zero, and autograd gives NaN"
+        )
+    rows = sorted({int(index[0]) for index in bad})
+    where = f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+    notes = [f"they stand in {where} ({len(rows)} of {len(array)} rows)"]
+    if given.kind == "matrix" and array.shape == (asked.size, asked.size):
+        blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
+        notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
+    finding = Finding("not-finite", words, mend)
+    verdict = f"the {given.kind} holds NaN or infinities, so it is nobody's Hessian."
+    return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
+
+
+def _too_large(given: Candidate, corrected: Any) -> Explanation | None:
+    largest = float(np.abs(given.array).max())
+    if largest <= _SQUARABLE:
+        return None
+    words = f"values up to {largest:.2g} are too large: their squares overflow float64"
+    mend = "divide by the factor they have in common, which is itself part of the answer"
+    verdict = f"the {given.kind} is too large to be compared."
+    return Explanation("invalid", verdict, (Finding("too-large", words, mend),), _corrected=corrected)
+
+
+def _of_no_parameters(given: Candidate, problem: Problem, corrected: Any) -> Explanation | None:
+    array = given.array
     if given.kind == "spectrum":
         if len(array) > max(selection.size for selection in problem.selections):
             return _wrong_size(f"{len(array)} eigenvalues", problem, corrected)
@@ -66,5 +92,7 @@ def _wrong_size(what: str, problem: Problem, corrected: Any) -> Explanation:
         f"{what} belongs to no parameters of this network; sizes that would fit: {', '.join(fitting)}",
         f"take the derivatives of {shown(asked.tensors)}: size {asked.size}",
     )
-    verdict = f"{what} was given; expected size {asked.size} for {shown(asked.tensors)}."
+    if sizes == [asked.size**2]:
+        notes.append(f"that is {asked.size} squared: a flattened Hessian becomes a matrix by reshape({asked.size}, -1)")
+    verdict = f"expected size {asked.size} for {shown(asked.tensors)}, not {what.removesuffix(',')}."
     return Explanation("invalid", verdict, (cause,), notes=tuple(notes), _corrected=corrected)

@@ -26,6 +26,8 @@ from hesskern.selection import positions, select
 
 Values = NDArray[np.float64]
 
+_EPSILON = float(np.finfo(np.float64).eps)
+
 #: Standard deviations by which errors have to agree with those of a format: where the entries have its digits, which is
 #: evidence of its own, and where they do not.
 _DEVIATIONS, _DEVIATIONS_WITHOUT_DIGITS = 2.5, 4.0
@@ -93,11 +95,11 @@ def _rounded_weights(weights: WeightVariant, format_: Format) -> WeightVariant:
 def _stored(search: Search, match: Match) -> Explained | None:
     """Return a match that was in float64 to the end, then rounded."""
     matrix, model = search.matrix, match.model
-    strips = chunks(len(matrix))
+    strips, slack = chunks(len(matrix)), 8.0 * model.tolerance / model.size  # of an entry, where all have their share
     for storage in storages(matrix, strips):
         expected = (model.rows(at) for at in strips)
         if all(
-            (np.abs(matrix[at] - rows) <= storage.half_unit(rows) + model.tolerance).all()
+            (np.abs(matrix[at] - rows) <= storage.half_unit(rows) + 64.0 * _EPSILON * np.abs(rows) + slack).all()
             for at, rows in zip(strips, expected, strict=True)
         ):
             cause = Cause(storage.key, storage.words, storage.mend)

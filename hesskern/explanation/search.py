@@ -242,8 +242,10 @@ class Search:
         several = len(curvature.layers) > 1
         found: list[tuple[str, tuple[Cause, ...]]] = [("full", ())]
         for part in PARTS:
-            if (several and part != "tensors") or (
-                part == "tensors" and len(curvature.tensors) > len(curvature.layers)
+            if (
+                part == "diagonal"
+                or (several and part != "tensors")
+                or (part == "tensors" and len(curvature.tensors) > len(curvature.layers))
             ):
                 found.append((part, (PART_CAUSES[part],)))
         return found
@@ -350,6 +352,11 @@ PART_CAUSES = {
         "block-diagonal-tensors",
         "the blocks between different parameters are zero, also between a weight and its bias",
         "differentiate the whole gradient with respect to every parameter, not each parameter's own gradient",
+    ),
+    "diagonal": Cause(
+        "diagonal-only",
+        "everything off the diagonal is zero",
+        "fill in the rest: H.toarray(), or compare with H.diagonal()",
     ),
     "exchanged": Cause(
         "factors-exchanged",

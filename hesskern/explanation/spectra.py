@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hesskern.explanation.causes import Cause, total
 from hesskern.explanation.curvature import Curvature
+from hesskern.explanation.formats import Storage
 from hesskern.explanation.scales import Scales, affine
 from hesskern.explanation.search import PART_CAUSES, Base
 from hesskern.explanation.selections import Selection
@@ -25,6 +26,18 @@ _ABSOLUTE = Cause(
 _NONZERO = Cause(
     "zeros-left-out", "the zero eigenvalues are left out", "numpy.linalg.eigvalsh(H) without a cut, or H.eigvalsh()"
 )
+
+_LARGEST = Cause(
+    "largest-only",
+    "only the largest ones are given",
+    "numpy.linalg.eigvalsh(H), or H.eigvalsh(), has all of them",
+)
+
+#: Eigenvalues that are enough to be known as some of a spectrum.
+_FEWEST = 4
+
+#: Roundings of the largest eigenvalue that an eigenvalue solver with fewer digits takes.
+_ROUNDINGS = 8.0
 
 #: Causes at most, and parameters beyond which only one is tried: there each spectrum may cost a dense eigenproblem.
 _MOST, _LARGE = 2, 400
@@ -45,8 +58,16 @@ def spectrum_matches(
     selections: list[Selection],
     scales: Scales,
     epsilon: float,
+    storage: Storage | None = None,
 ) -> list[SpectrumMatch]:
-    """Return the spectra of least cost that are the given one to rounding."""
+    """Return the spectra of least cost that are the given one to rounding, or to the digits it is stored with."""
+    slack, digits = 0.0, tuple[Cause, ...]()
+    if storage is not None:
+        slack = _ROUNDINGS * float(np.linalg.norm(storage.half_unit(given)))
+        words = storage.words.replace("the matrix is", "they are").removesuffix(" after everything else")
+        digits = (Cause(storage.key, words, storage.mend),)
+        if slack > 1e-3 * float(np.linalg.norm(given - given.mean())):
+            return []  # too few digits to know a spectrum by
     best: list[SpectrumMatch] = []
     bases = [
         Base(d, w, s)
@@ -58,7 +79,11 @@ def spectrum_matches(
     for base in sorted(bases, key=lambda base: total(base.causes)):
         if best and total(base.causes) > total(best[0].causes):
             break
-        for match in _of_base(np.sort(given), base, scales, epsilon):
+        for match in _of_base(np.sort(given), base, scales, epsilon, slack):
+            if storage is not None:
+                if any(cause.key in ("scale[constant]", "damping") for cause in match.causes):
+                    continue  # fits, to digits that leave room for them
+                match = match._replace(causes=(*match.causes, *digits))
             if not best or total(match.causes) < total(best[0].causes):
                 best = [match]
             elif total(match.causes) == total(best[0].causes):
@@ -66,7 +91,7 @@ def spectrum_matches(
     return best
 
 
-def _of_base(given: Values, base: Base, scales: Scales, epsilon: float) -> Iterator[SpectrumMatch]:
+def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: float) -> Iterator[SpectrumMatch]:
     curvature = Curvature(base.data, base.weights, base.selection.tensors, epsilon)
     several = len(curvature.layers) > 1
     for part in ("full", "gauss_newton", "functional", "layers") if several else ("full",):
@@ -76,7 +101,7 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float) -> Itera
         values = curvature.eigenvalues(part)
         size = float(np.linalg.norm(values))
         # Weyl and Hoffman-Wielandt: eigenvalues move no further than the matrix, which an eigenvalue solver moves too.
-        tolerance = curvature.rounding + 8 * np.sqrt(len(values)) * epsilon * size
+        tolerance = curvature.rounding + 8 * np.sqrt(len(values)) * epsilon * size + slack
         if size <= tolerance:
             continue
         for chosen, extra in _readings(values, len(given), tolerance):
@@ -85,6 +110,8 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float) -> Itera
                 part=part, batch=base.data.samples, limit=tolerance, rounding=max(tolerance / size, 1e-14),
             )  # fmt: skip
             # Both are ascending, so a factor below zero belongs to the order turned around.
+            if found is not None and extra[:1] == (_LARGEST,) and found.causes:
+                continue  # some of the eigenvalues are known by themselves only
             if found is not None and (found.factor > 0 or chosen[0] > chosen[-1]):
                 model = np.sort(found.factor * chosen + found.shift)
                 error = float(np.linalg.norm(given - model)) / float(np.linalg.norm(given))
@@ -107,3 +134,7 @@ def _readings(values: Values, count: int, tolerance: float) -> Iterator[tuple[Va
         yield nonzero[::-1], (_NONZERO,)
         if indefinite:
             yield np.sort(np.abs(nonzero)), (_NONZERO, _ABSOLUTE)
+    elif _FEWEST <= count < len(nonzero):
+        yield values[-count:], (_LARGEST,)
+        if indefinite:
+            yield np.sort(values[np.argsort(np.abs(values))[-count:]]), (_LARGEST,)
