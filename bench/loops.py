@@ -156,6 +156,43 @@ def torch_eager(torch: Any, X: Array, Y: Array, start: Sequence[Array], rate: fl
     return run
 
 
+def torch_gradients(torch: Any, x: Any, y: Any, weights: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Return loss and gradients by the chain rule through the layers, as tensors."""
+    activations = [x]
+    for weight in weights:
+        activations.append(activations[-1] @ weight.T)
+    delta = activations.pop() - y
+    value, gradients = 0.5 * delta.square().sum(), []
+    for layer in reversed(range(len(weights))):
+        gradients.append(delta.T @ activations[layer])
+        if layer > 0:
+            delta = delta @ weights[layer]
+    return value, gradients[::-1]
+
+
+def torch_compiled(torch: Any, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int) -> Loop:
+    """Return the loop of a compiled step: gradients by hand and the update in one graph, in place."""
+    x, y, *initial = (torch.tensor(array) for array in (X, Y, *start))
+
+    def step(weights: list[Any]) -> Any:
+        value, gradients = torch_gradients(torch, x, y, weights)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.sub_(gradient, alpha=rate)
+        return value
+
+    compiled = torch.compile(step, dynamic=False)
+
+    def run() -> Trained:
+        weights = [weight.clone() for weight in initial]
+        with torch.no_grad():
+            losses = torch.empty(steps, dtype=x.dtype)
+            for k in range(steps):
+                losses[k] = compiled(weights)
+        return Trained(steps, torch_flat(torch, weights))
+
+    return run
+
+
 def torch_in_place(torch: Any, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int) -> Loop:
     """Return the loop layer by layer with gradients by hand, no graph, in place."""
     x, y, *initial = (torch.tensor(array) for array in (X, Y, *start))

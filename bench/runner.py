@@ -6,18 +6,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
+from bench.memory import peak_of
 from bench.task import Contestant, Figure, Problem, Target, Task
 from bench.threads import extension_threads
-from bench.timing import Entry, Summary, interleaved, ratios, summary
+from bench.timing import Entry, Summary, Timed, host_timer, interleaved, ratios, summary
 
 Status = Literal["timed", "absent", "wrong", "failed"]
 
 
 @dataclass
 class Outcome:
-    """A contestant with what came out; `seconds` is the time of one job, one entry a round; `first` of the check."""
+    """A contestant with what came out.
+
+    `seconds` is the time of one job, one entry a round; `first` that of the check; `peak` the bytes that the first call
+    adds to a process of its own.
+    """
 
     contestant: Contestant
     status: Status
@@ -26,6 +32,7 @@ class Outcome:
     first: float = 0.0
     number: int = 0
     seconds: list[float] = field(default_factory=list)
+    peak: int | None = None
 
     @property
     def summary(self) -> Summary:
@@ -65,6 +72,7 @@ class ProblemResult:
     problem: Problem
     outcomes: list[Outcome]
     figures: list[MeasuredFigure] = field(default_factory=list)
+    overhead: float = 0.0
 
     def times(self, name: str) -> list[float] | None:
         """Return the seconds of a contestant, or None where it was not timed."""
@@ -117,15 +125,29 @@ class TaskResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How thoroughly to measure."""
+    """How thoroughly to measure.
+
+    Attributes
+    ----------
+    rounds, least, budget
+        As `timing.interleaved` takes them.
+    quick : bool
+        The smallest sizes.
+    memory : bool
+        Whether peak memory is measured.
+    timer : callable
+        What makes the timer of a job.
+    """
 
     rounds: int = 30
     least: float = 0.01
-    budget: float = 12.0
+    budget: float = 6.0
     quick: bool = False
+    memory: bool = True
+    timer: Callable[[Callable[[], object]], Timed] = host_timer
 
 
-QUICK = Settings(rounds=2, least=0.0002, budget=1.0, quick=True)
+QUICK = Settings(rounds=2, least=0.0002, budget=1.0, quick=True, memory=False)
 
 
 def checked(contestant: Contestant, problem: Problem) -> Outcome:
@@ -149,24 +171,27 @@ def checked(contestant: Contestant, problem: Problem) -> Outcome:
 
 
 @extension_threads(1)
-def run_problem(problem: Problem, settings: Settings) -> ProblemResult:
-    """Check, then time in interleaved rounds what is right."""
+def run_problem(problem: Problem, settings: Settings, peak: Callable[[str], int | None] | None = None) -> ProblemResult:
+    """Check, then time in interleaved rounds what is right; `peak` measures the memory of a contestant by name."""
     if settings.quick:  # the smallest sizes say nothing about the targets, which are about real ones
         problem = replace(problem, targets=(), figures=[replace(figure, bound=None) for figure in problem.figures])
     figures = [MeasuredFigure(figure, figure.measure()) for figure in problem.figures]
     outcomes = [checked(contestant, problem) for contestant in problem.contestants]
     timed = [outcome for outcome in outcomes if outcome.status == "timed"]
     entries = [Entry(o.contestant.run, o.contestant.context, o.first) for o in timed if o.contestant.run is not None]
-    measured = interleaved(entries, rounds=settings.rounds, least=settings.least, budget=settings.budget)
-    for outcome, times in zip(timed, measured, strict=True):
+    measured = interleaved(
+        entries, rounds=settings.rounds, least=settings.least, budget=settings.budget, timer=settings.timer
+    )
+    for outcome, times in zip(timed, measured.times, strict=True):
         outcome.number = times.number
         outcome.seconds = [second / outcome.contestant.units for second in times.seconds]
+        if peak is not None and problem.memory and settings.memory and outcome.contestant.role != "floor":
+            outcome.peak = peak(outcome.contestant.name)
     # The closures hold the arrays of the problem, which may be large: let go of them.
     for outcome in outcomes:
         outcome.contestant = replace(outcome.contestant, run=None, context=nullcontext)
-    return ProblemResult(
-        replace(problem, contestants=(), error=_finished, spoil=_nothing, figures=()), outcomes, figures
-    )
+    finished = replace(problem, contestants=(), error=_finished, spoil=_nothing, figures=())
+    return ProblemResult(finished, outcomes, figures, measured.overhead)
 
 
 def _nothing() -> None:
@@ -179,9 +204,11 @@ def _finished(result: object) -> float:
 
 def run_task(task: Task, settings: Settings, tell: Callable[[str], object]) -> TaskResult:
     results: list[ProblemResult] = []
-    for problem in task.problems(settings.quick):
+    for number, make in enumerate(task.problems(settings.quick)):
+        problem = make()
         tell(f"{task.NAME}: {problem.label}")
-        results.append(run_problem(problem, settings))
+        peak = partial(peak_of, task.NAME, number, quick=settings.quick)
+        results.append(run_problem(problem, settings, peak))
     return TaskResult(task.NAME, task.SUMMARY, results, task.notes(results))
 
 
