@@ -100,12 +100,10 @@ def _run(args: argparse.Namespace) -> int:
         write(run, data, text, pictures)
     if not args.markdown and not args.name:
         print(tables.report(run))
-    bad = [
-        c for t in run["tasks"] for p in t["problems"] for c in p["contestants"] if c["status"] in ("wrong", "failed")
-    ]
-    for contestant in bad:
-        print(f"{contestant['name']} {contestant['status']}: {contestant['reason']}", file=sys.stderr)
-    return 1 if bad else 0
+    wrong = runs.bad(run)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def write(run: dict[str, Any], data: Path | None, text: Path | None, pictures: Path | None) -> None:

@@ -7,6 +7,7 @@ association of all the products for every shape the tasks have. Every loop keeps
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -46,16 +47,18 @@ def trajectory(X: Array, Y: Array, start: Sequence[Array], rate: float, stops: S
     return found
 
 
-def error_of_change(start: Sequence[Array], exact: dict[int, Array]) -> Callable[[Any], float]:
+def error_of_change(start: Sequence[Array], exact: Callable[[], dict[int, Array]]) -> Callable[[Any], float]:
     """Return the check of a `Trained`: relative to what the steps changed.
 
-    Relative to the weights, a wrong gradient would be hidden behind a small rate.
+    Relative to the weights, a wrong gradient would be hidden behind a small rate. The reference is computed when the
+    first result is checked: a process that only measures memory does without.
     """
+    reference = functools.cache(exact)
     before = flat([np.asarray(weight, np.float64) for weight in start])
 
     def error(result: Any) -> float:
         steps, weights = result
-        return relative_error(np.asarray(weights, np.float64) - before, exact[steps] - before)
+        return relative_error(np.asarray(weights, np.float64) - before, reference()[steps] - before)
 
     return error
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from bench.memory import peak_of
 from bench.task import Contestant, Figure, Problem, Target, Task
@@ -123,6 +123,16 @@ class TaskResult:
     notes: list[str]
 
 
+class Peak(Protocol):
+    """Measures the bytes that the first call of a contestant takes; None where it cannot be told."""
+
+    def __call__(self, task: str, number: int, problem: Problem, contestant: str, *, quick: bool) -> int | None: ...
+
+
+def _of_process(task: str, number: int, problem: Problem, contestant: str, *, quick: bool) -> int | None:
+    return peak_of(task, number, contestant, quick=quick)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How thoroughly to measure.
@@ -135,6 +145,8 @@ class Settings:
         The smallest sizes.
     memory : bool
         Whether peak memory is measured.
+    peak : callable
+        What measures the peak memory of a contestant.
     timer : callable
         What makes the timer of a job.
     """
@@ -144,6 +156,7 @@ class Settings:
     budget: float = 6.0
     quick: bool = False
     memory: bool = True
+    peak: Peak = _of_process
     timer: Callable[[Callable[[], object]], Timed] = host_timer
 
 
@@ -207,7 +220,7 @@ def run_task(task: Task, settings: Settings, tell: Callable[[str], object]) -> T
     for number, make in enumerate(task.problems(settings.quick)):
         problem = make()
         tell(f"{task.NAME}: {problem.label}")
-        peak = partial(peak_of, task.NAME, number, quick=settings.quick)
+        peak = partial(settings.peak, task.NAME, number, problem, quick=settings.quick)
         results.append(run_problem(problem, settings, peak))
     return TaskResult(task.NAME, task.SUMMARY, results, task.notes(results))
 

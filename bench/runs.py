@@ -45,6 +45,17 @@ def as_json(machine: dict[str, Any], settings: Settings, results: Sequence[TaskR
     }
 
 
+def bad(run: dict[str, Any]) -> list[str]:
+    """Return a line for each contestant that was wrong or failed."""
+    return [
+        f"{contestant['name']} {contestant['status']}: {contestant['reason']} ({task['name']}, {problem['label']})"
+        for task in run["tasks"]
+        for problem in task["problems"]
+        for contestant in problem["contestants"]
+        if contestant["status"] in ("wrong", "failed")
+    ]
+
+
 def json_text(run: dict[str, Any]) -> str:
     """Return a run as JSON, the times of all rounds on one line: a file that can be read."""
     text = json.dumps(run, indent=1, ensure_ascii=False)

@@ -472,7 +472,7 @@ def test_references_along_a_run():
         gradients = problems.loss_and_gradients(X, Y, moved)[1]
         moved = [weight - rate * gradient for weight, gradient in zip(moved, gradients, strict=True)]
     assert problems.relative_error(after[5], problems.flat(moved)) < 1e-14
-    error = loops.error_of_change(weights, after)
+    error = loops.error_of_change(weights, lambda: after)
     assert error(loops.Trained(5, problems.flat(moved))) < 1e-12
     assert error(loops.Trained(2, problems.flat(moved))) > 0.1
 

@@ -83,7 +83,7 @@ def _problem(size: Size, steps: int) -> Problem:
             ),
             *floors.products(gradient_multiply_adds(size.reduced), size.dtype),
         ],
-        error=loops.error_of_change(weights, loops.trajectory(X, Y, weights, rate, [steps])),
+        error=loops.error_of_change(weights, lambda: loops.trajectory(X, Y, weights, rate, [steps])),
         tolerance=TOLERANCE[size.dtype],
         targets=[
             Target(contestant="hesskern", kind="faster", bound=1, than="NumPy in place"),

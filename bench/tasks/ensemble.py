@@ -308,7 +308,7 @@ def _problem(size: Size, count: int, steps: int, few: int) -> Problem:
     return Problem(
         label=f"{count} networks, {size.label}, {steps} steps",
         contestants=contestants,
-        error=loops.error_of_change([nets.first, nets.second], numpy_product(nets, steps, [few, steps])),
+        error=loops.error_of_change([nets.first, nets.second], lambda: numpy_product(nets, steps, [few, steps])),
         tolerance=TOLERANCE,
         targets=[
             Target(contestant="hesskern", kind="faster", bound=bound, than=than)

@@ -120,7 +120,7 @@ def _training(size: Size, steps: int, reduce: str) -> Problem:
     rate = loops.stable_rate(X, weights)
     few = min(steps, 50)
     exact = loops.trajectory(X, Y, weights, rate, [few])
-    error = loops.error_of_change(weights, exact)
+    error = loops.error_of_change(weights, lambda: exact)
 
     def job(name: str) -> Callable[[], Array]:
         net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y, backend=name)

@@ -123,7 +123,7 @@ def _problem(row: Row) -> Problem:
     return Problem(
         label=f"{size.label}, {steps} steps",
         contestants=contestants,
-        error=loops.error_of_change(weights, loops.trajectory(X, Y, weights, rate, [few, some, steps])),
+        error=loops.error_of_change(weights, lambda: loops.trajectory(X, Y, weights, rate, [few, some, steps])),
         tolerance=TOLERANCE,
         targets=[
             Target(contestant="hesskern", kind="faster", bound=bound, than=than) for than, bound in faster.items()
