@@ -5,6 +5,7 @@ They take an ``nn.Module`` and a loss of it, ``‖E‖²/2`` here.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,12 +68,11 @@ class Model:
 
     def backpack_product(self, library: Any, v: Array) -> Run:
         """Return its product with a vector, from gradients whose graph is kept."""
-        from backpack.hessianfree.hvp import hessian_vector_product
-
+        hvp = importlib.import_module("backpack.hessianfree.hvp")
         loss = self.half_sum()(self.net(self.x), self.y)
         gradients = self.torch.autograd.grad(loss, self.parameters, create_graph=True)
         given = self.pieces(self.torch.tensor(v))
-        return lambda: hessian_vector_product(loss, self.parameters, given, grad_params=gradients)
+        return lambda: hvp.hessian_vector_product(loss, self.parameters, given, grad_params=gradients)
 
     def backpack_root(self, library: Any, layer: int) -> Run:
         """Return a root V of one layer's block, ``V.T V / 2``, rows counted by outputs and samples.
@@ -80,8 +80,7 @@ class Model:
         The diagonal blocks of a linear network have no part from the residual: they are those of Gauss and Newton,
         which BackPACK gives by SqrtGGNExact in one backward pass.
         """
-        from backpack.extensions import SqrtGGNExact
-
+        extensions = importlib.import_module("backpack.extensions")
         net, loss = library.extend(self.net), library.extend(self.torch.nn.MSELoss(reduction="sum"))
         for number, parameter in enumerate(self.parameters):
             parameter.requires_grad_(number == layer)
@@ -89,7 +88,7 @@ class Model:
 
         def run() -> Any:
             net.zero_grad()
-            with library.backpack(SqrtGGNExact()):
+            with library.backpack(extensions.SqrtGGNExact()):
                 loss(net(self.x), self.y).backward()
             return wanted.sqrt_ggn_exact.reshape(-1, wanted.numel())
 

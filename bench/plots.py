@@ -16,7 +16,7 @@ from bench.words import digits
 #: Okabe and Ito's colours, which remain apart for those who see fewer; ours is the first, always.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999933", "#882255", "#44AA99")
 MARKERS = "osD^vP*XhdH>"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.spines.top": False,

@@ -43,13 +43,13 @@ def targets(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
 
 
 def headlines(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
-    """Return one table of all: ours, the fastest other, the slowest other and the limit, a line a problem."""
+    """Return one table of the problems with a target: ours, the fastest and the slowest other, and the limit."""
     lines = [
         "| task | problem | hesskern | fastest other | slowest other | x of the limit |",
         "|---|---|---|---|---|---|",
     ]
     for task in chosen(run, tasks):
-        for problem in task["problems"]:
+        for problem in [problem for problem in task["problems"] if problem["targets"]] or task["problems"][:1]:
             ours, others, limit = _sides(problem)
             if ours is None or not others:
                 continue

@@ -149,7 +149,7 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
     after, conditions = _reference(nets, rows, [few, steps], EVERY)
     begun = np.concatenate([nets.first[rows].ravel(), nets.second[rows].ravel()])
 
-    def error(result: Trained) -> float:
+    def error(result: Any) -> float:
         found = np.concatenate([as_array(weight)[rows].ravel() for weight in result.weights])
         worst = relative_error(found - begun, after[result.steps] - begun)
         if result.conditions is None:
@@ -161,12 +161,11 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
         first, second = device.tensor(nets.first), device.tensor(nets.second)
         loss = hk.SquaredLoss(how.array(device.tensor(nets.X)), how.array(device.tensor(nets.Y)), backend=how.backend)
         networks = [hk.LinearNetwork([how.array(a), how.array(b)]) for a, b in zip(first, second, strict=True)]
-        kinds = ("loss", RECORD) if record else ("loss",)
-        more = {"record_every": EVERY} if record else {}
+        kinds, every = (("loss", RECORD), EVERY) if record else (("loss",), 1)
 
         def run() -> Trained:
             runs = hk.fit_ensemble(
-                networks, loss, lr=nets.rates, max_steps=steps, record=kinds, backend=how.backend, **more
+                networks, loss, lr=nets.rates, max_steps=steps, record=kinds, record_every=every, backend=how.backend
             )
             found = runs.history[RECORD] if record else None
             return Trained(steps, tuple(runs.weights), None if found is None else found.T)

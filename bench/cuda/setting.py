@@ -60,7 +60,7 @@ class Setting:
             if moved[-1] is not None:
                 output = output.add_(moved[-1] @ weight.T)
             moved.append(output)
-        change, found = moved[-1], []
+        change, found = moved[-1], list[Any]()
         for layer in reversed(range(len(self.weights))):
             product = change.mT @ activations[layer]
             if moved[layer] is not None:

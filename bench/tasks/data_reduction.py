@@ -34,7 +34,7 @@ QUICK_SIZES = (Size(50, (4, 2)), Size(50, (4, 2), "float32"))
 Reduced = tuple[Array, Array, float]  # R, Q.T Y, half the squared norm of the rest
 
 
-def from_triangle(triangle: Array, inputs: int) -> Reduced:
+def from_triangle(triangle: Any, inputs: int) -> Reduced:
     """Return the reduced data from the triangular factor of ``[X Y]``."""
     rest = triangle[inputs:, inputs:]
     return triangle[:inputs, :inputs], triangle[:inputs, inputs:], 0.5 * float(np.vdot(rest, rest))

@@ -122,7 +122,7 @@ def _training(size: Size, steps: int, reduce: str) -> Problem:
     exact = loops.trajectory(X, Y, weights, rate, [few])
     error = loops.error_of_change(weights, lambda: exact)
 
-    def job(name: str) -> Callable[[], Array]:
+    def job(name: str) -> Callable[[], float]:
         net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y, backend=name)
         first = hk.fit(net, loss, lr=rate, max_steps=few, reduce=reduce)
         right = error(loops.Trained(first.steps, first.network.flatten()))

@@ -46,7 +46,7 @@ WITH_NUMPY = "np.linalg.qr(np.hstack([net.weights[0], net.weights[1].T]), mode='
 
 def reduced(stack: Array, inputs: int) -> list[Array]:
     """Return the weights of the network of at most i + o hidden units with the same curvature."""
-    R = np.linalg.qr(stack, mode="r")
+    R: Any = np.linalg.qr(stack, mode="r")
     return [R[:, :inputs], R[:, inputs:].T]
 
 

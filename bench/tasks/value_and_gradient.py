@@ -74,7 +74,7 @@ def _problem(size: Size) -> Problem:
 
     def compiled(torch: Any) -> Callable[[], tuple[float, Any]]:
         x, y, *tensors = (torch.tensor(array) for array in (X, Y, *weights))
-        whole = torch.compile(lambda *arrays: loops.torch_gradients(torch, *arrays[:2], arrays[2:]), dynamic=False)
+        whole = torch.compile(lambda x, y, *tensors: loops.torch_gradients(torch, x, y, tensors), dynamic=False)
 
         def compute() -> tuple[float, Any]:
             with torch.inference_mode():
