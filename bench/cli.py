@@ -12,6 +12,7 @@ from typing import Any
 from bench import compare, machine, memory, pages, peers, plots, runs, tables
 from bench.runner import QUICK, Settings, run_tasks
 from bench.tasks import TASKS
+from bench.threads import extension_threads
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,7 +149,7 @@ def _peak(args: argparse.Namespace) -> int:
     if wanted.run is None:
         print(f"{wanted.name} is absent: {wanted.note}", file=sys.stderr)
         return 1
-    with wanted.context():
+    with extension_threads(1), wanted.context():
         print(memory.growth(wanted.run))
     return 0
 

@@ -38,6 +38,12 @@ def by_depth(samples: int, inputs: int, width: int, outputs: int, depths: Iterab
     return Ladder(name, "layers", sizes, lambda size: len(size.widths) - 1)
 
 
+#: Of single passes through a network.
+PASSES = (
+    by_samples((20, 200, 20), (100, 1000, 10_000)),
+    by_width(100, 20, 20, (50, 200, 800, 3200)),
+    by_depth(100, 32, 64, 32, (2, 4, 8)),
+)
 #: What a quick run has: networks so small that only calls cost.
 TINY = (by_width(3, 4, 2, (3, 6, 12)),)
 

@@ -139,15 +139,17 @@ def set_weights(torch: Any, net: Any, initial: Sequence[Any]) -> None:
             parameter.copy_(tensor)
 
 
-def torch_eager(torch: Any, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int) -> Loop:
+def torch_eager(
+    torch: Any, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int, device: str = "cpu"
+) -> Loop:
     """Return the usual loop: nn.Linear, autograd and optim.SGD."""
-    x, y, *initial = (torch.tensor(array) for array in (X, Y, *start))
-    net = torch_module(torch, start)
+    x, y, *initial = (torch.tensor(array, device=device) for array in (X, Y, *start))
+    net = torch_module(torch, start).to(device)
 
     def run() -> Trained:
         set_weights(torch, net, initial)
         optimizer = torch.optim.SGD(net.parameters(), lr=rate)
-        losses = torch.empty(steps)
+        losses = torch.empty(steps, device=device)
         for step in range(steps):
             optimizer.zero_grad()
             loss = 0.5 * torch.nn.functional.mse_loss(net(x), y, reduction="sum")

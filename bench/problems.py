@@ -50,6 +50,8 @@ class Size:
         return X, Y, weights
 
 
+#: Where passes take memory.
+WIDE = Size(1000, (64, 256, 256, 10))
 #: From overhead to arithmetic: the case's size, many samples, wide layers, depth, single precision.
 VARIED = (
     Size(5, (5, 100, 5)),
@@ -57,8 +59,8 @@ VARIED = (
     Size(1000, (20, 200, 20)),
     Size(1000, (20, 200, 20), "float32"),
     Size(256, (128, 128, 128)),
-    Size(1000, (64, 256, 256, 10)),
-    Size(1000, (64, 256, 256, 10), "float32"),
+    WIDE,
+    replace(WIDE, dtype="float32"),
 )
 SMALLEST_SINGLE = (Size(3, (4, 6, 2), "float32"),)
 

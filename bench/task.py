@@ -134,6 +134,14 @@ class Problem:
     rungs: Sequence[Rung] = ()
     memory: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a target of a contestant that is not there, before anything is measured."""
+        names = {contestant.name for contestant in self.contestants}
+        for target in self.targets if self.contestants else ():
+            for name in (target.contestant, *([target.than] if isinstance(target.than, str) else target.than)):
+                if name and name not in names:
+                    raise ValueError(f"{self.label} has a target of {name!r}, but no such contestant.")
+
 
 class Task(Protocol):
     """A module in bench/tasks."""

@@ -187,6 +187,12 @@ def test_wrong_failing_and_absent_contestants_are_not_timed():
     assert "not measured" in text
 
 
+def test_a_target_needs_its_contestant():
+    target = task.Target(contestant="right", kind="faster", bound=1, than=("there", "gone"))
+    with pytest.raises(ValueError, match="p has a target of 'gone', but no such contestant"):
+        problem_of(contestant("right", None), contestant("there", None), targets=[target])
+
+
 def test_what_another_left_in_a_shared_array_does_not_pass():
     shared = np.zeros(1)
 

@@ -13,7 +13,7 @@ from bench.cuda import floors
 from bench.cuda.device import Device, Ours, Run, as_array
 from bench.problems import Array, Size, gradient_multiply_adds, relative_error
 from bench.task import Problem, Rung, Target
-from bench.tasks.ensemble import Nets, draw, numpy_product
+from bench.tasks.ensemble import Nets, draw, numpy_product, torch_vmap
 
 NAME = "cuda_ensemble"
 SUMMARY = "A step of one of many small networks trained together on the device; with the condition number of a block."
@@ -111,23 +111,12 @@ class Loops:
 
 def vectorised(device: Device, nets: Nets, steps: int) -> Run:
     """Return the loop with the gradients of the loss of one network, vectorised over networks."""
-    torch, x, y = device.torch, device.tensor(nets.X), device.tensor(nets.Y)
-    start, rates = (device.tensor(nets.first), device.tensor(nets.second)), device.tensor(nets.column)
-
-    def loss(weights: Any) -> Any:
-        return 0.5 * (x @ weights[0].T @ weights[1].T - y).square().sum()
-
-    gradients_and_losses = torch.func.vmap(torch.func.grad_and_value(loss))
+    train = torch_vmap(device.torch, nets, steps, product=False, device=device.name)
 
     def run() -> Trained:
-        with torch.no_grad():
-            weights = tuple(weight.clone() for weight in start)
-            losses = device.empty(steps, len(rates))
-            for step in range(steps):
-                gradients, losses[step] = gradients_and_losses(weights)
-                for weight, gradient in zip(weights, gradients, strict=True):
-                    weight.sub_(gradient.mul_(rates))
-        return Trained(steps, weights)
+        flat = train().weights
+        parts = flat.split([nets.first.size, nets.second.size])
+        return Trained(steps, tuple(p.reshape(w.shape) for p, w in zip(parts, (nets.first, nets.second), strict=True)))
 
     return run
 

@@ -57,30 +57,10 @@ def by_hand(device: Device, setting: Setting, rate: float, steps: int, *, graph:
     return run
 
 
-def eager(device: Device, setting: Setting, rate: float, steps: int) -> Run:
-    """Return the usual loop: nn.Linear, autograd and optim.SGD."""
-    torch = device.torch
-    net = loops.torch_module(torch, [as_array(weight) for weight in setting.weights]).to(device.name)
-
-    def run() -> loops.Trained:
-        loops.set_weights(torch, net, setting.weights)
-        optimizer = torch.optim.SGD(net.parameters(), lr=rate)
-        losses = device.empty(steps)
-        for step in range(steps):
-            optimizer.zero_grad()
-            loss = 0.5 * torch.nn.functional.mse_loss(net(setting.x), setting.y, reduction="sum")
-            loss.backward()
-            optimizer.step()
-            losses[step] = loss.detach()
-        return loops.Trained(steps, loops.torch_flat(torch, net.parameters()))
-
-    return run
-
-
 def _problem(device: Device, size: Size, steps: int, few: int, ladders: Sequence[Ladder]) -> Problem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
-    setting = Setting(device, X, Y, weights)
+    torch, setting = device.torch, Setting(device, X, Y, weights)
     change = loops.error_of_change(weights, lambda: loops.trajectory(X, Y, weights, rate, [few, steps]))
 
     def error(result: Any) -> float:
@@ -102,7 +82,11 @@ def _problem(device: Device, size: Size, steps: int, few: int, ladders: Sequence
         label=f"{size.label}, {steps} steps",
         contestants=[
             device.ours("hesskern", ours, note=f"SquaredLoss and fit, all {steps} steps", units=steps),
-            peer("torch", lambda: eager(device, setting, rate, few), note=f"nn.Linear, autograd, optim.SGD, {first}"),
+            peer(
+                "torch",
+                lambda: loops.torch_eager(torch, X, Y, weights, rate, few, device.name),
+                note=f"nn.Linear, autograd, optim.SGD, {first}",
+            ),
             peer(
                 "torch in place",
                 lambda: by_hand(device, setting, rate, few, graph=False),

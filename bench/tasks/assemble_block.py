@@ -141,7 +141,7 @@ def _problem(size: Size, layer: int) -> Problem:
         targets=targets,
         spoil=lambda: out.fill(np.nan),
         rungs=[Rung(f"{rung.ladder}, layer 1", "P", order) for rung in rungs(size, LADDERS)] if layer == 1 else (),
-        memory=order >= 2000 or size == QUICK_SIZES[0][0],
+        memory=size in (LADDERS[0].sizes[-1], QUICK_SIZES[0][0]),
     )
 
 

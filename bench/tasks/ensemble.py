@@ -144,10 +144,10 @@ def torch_product(torch: Any, nets: Nets, steps: int) -> Loop:
     return run
 
 
-def torch_vmap(torch: Any, nets: Nets, steps: int, *, product: bool) -> Loop:
+def torch_vmap(torch: Any, nets: Nets, steps: int, *, product: bool, device: str = "cpu") -> Loop:
     """Return the loop with the gradients of a loss of one network, vectorised over networks."""
-    x, y, rates = torch.tensor(nets.X), torch.tensor(nets.Y), torch.tensor(nets.column)
-    start = (torch.tensor(nets.first), torch.tensor(nets.second))
+    given = (nets.X, nets.Y, nets.column, nets.first, nets.second)
+    x, y, rates, *start = (torch.tensor(array, device=device) for array in given)
 
     def loss(weights: Any, x: Any, y: Any) -> Any:
         out = x @ (weights[1] @ weights[0]).T if product else x @ weights[0].T @ weights[1].T
@@ -158,7 +158,7 @@ def torch_vmap(torch: Any, nets: Nets, steps: int, *, product: bool) -> Loop:
     def run() -> Trained:
         with torch.no_grad():
             weights = tuple(weight.clone() for weight in start)
-            losses = torch.empty(steps, len(rates))
+            losses = torch.empty(steps, len(rates), device=device)
             for step in range(steps):
                 gradients, losses[step] = gradients_and_losses(weights, x, y)
                 for weight, gradient in zip(weights, gradients, strict=True):

@@ -10,24 +10,18 @@ import numpy as np
 
 import hesskern as hk
 from bench import floors, jax_curvature
-from bench.ladders import TINY, by_depth, by_samples, by_width, rungs, union
+from bench.ladders import PASSES, TINY, rungs, union
 from bench.peers import with_compile, with_jax, with_torch
-from bench.problems import SMALLEST_SINGLE, TOLERANCE, VARIED, Size, error_against, forward_multiply_adds
+from bench.problems import SMALLEST_SINGLE, TOLERANCE, VARIED, WIDE, Size, error_against, forward_multiply_adds
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
 
 NAME = "forward"
 SUMMARY = "Predictions `net.forward(X)`."
-LADDERS = (
-    by_samples((20, 200, 20), (100, 1000, 10_000)),
-    by_width(100, 20, 20, (50, 200, 800, 3200)),
-    by_depth(100, 32, 64, 32, (2, 4, 8)),
-)
-MEASURED = Size(1000, (64, 256, 256, 10))  # its peak memory
 
 
 def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
-    return [partial(_problem, size) for size in (union(TINY, SMALLEST_SINGLE) if quick else union(LADDERS, VARIED))]
+    return [partial(_problem, size) for size in (union(TINY, SMALLEST_SINGLE) if quick else union(PASSES, VARIED))]
 
 
 def _problem(size: Size) -> Problem:
@@ -100,8 +94,8 @@ def _problem(size: Size) -> Problem:
         ]
         if size in VARIED
         else [],
-        rungs=rungs(size, (*LADDERS, *TINY)),
-        memory=size == MEASURED,
+        rungs=rungs(size, (*PASSES, *TINY)),
+        memory=size == WIDE,
     )
 
 

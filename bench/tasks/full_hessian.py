@@ -35,6 +35,8 @@ LADDERS = (
 )
 #: torch.compile takes minutes on what unrolls into more.
 COMPILED_UP_TO = 1000
+#: Up to here everything is timed at every size.
+SMALL = 2000
 #: Size, times the fill that is allowed, times faster than the fastest of torch that is asked for. Torch's times grow
 #: with N and ours do not: N = 100 is what the targets for deep networks were set with, N = i is the least there is.
 SIZES: tuple[tuple[Size, float, float | None], ...] = (
@@ -93,9 +95,6 @@ def _problem(size: Size, fills: float | None, faster: float | None) -> Problem:
     reference = cache(lambda: ClosedForm(X, Y, weights).matrix())
     ours = ("hesskern", "hesskern, from scratch")
 
-    def torch_way(method: Callable[[Autograd], Callable[[], Any]]) -> Callable[[Any], Callable[[], Any]]:
-        return lambda torch: method(Autograd(torch, X, Y, weights))
-
     targets = []
     if fills is not None:
         targets += [Target(contestant=name, kind="at_most", bound=fills, than=FILL) for name in ours]
@@ -116,26 +115,7 @@ def _problem(size: Size, fills: float | None, faster: float | None) -> Problem:
             ),
             with_threads(2, "hesskern", lambda: H.toarray(out=out), note="two threads from 16 MiB on"),
             Contestant(name="NumPy", run=broadcast(X, Y, weights, out), note="the closed form by broadcasting"),
-            with_torch(FUNC, torch_way(Autograd.func_hessian), note="blocks, not put together"),
-            with_torch(FUNCTIONAL, torch_way(Autograd.functional_hessian), note="vectorize=True; blocks, likewise"),
-            with_torch(ROWS, torch_way(Autograd.row_loop), note="one graph of the gradient, retain_graph=True"),
-            with_torch(CHUNKS, torch_way(Autograd.chunked_hessian), note="jvp of grad, 256 rows at a time, one matrix"),
-            *(
-                [with_compile(COMPILED, torch_way(Autograd.compiled_hessian), note="blocks, not put together")]
-                if order <= COMPILED_UP_TO
-                else []
-            ),
-            with_jax(
-                "jax jit(hessian)",
-                lambda jax: jax_curvature.dense(jax, X, Y, weights),
-                note="of the flat vector, one matrix, compiled as a whole",
-            ),
-            with_library(
-                "curvlinops",
-                "curvlinops",
-                lambda library: Model(X, Y, weights).curvlinops_dense(library),
-                note="HessianLinearOperator times the identity, vectorised over all its columns",
-            ),
+            *_autograd(X, Y, weights, left_out=order > SMALL and faster is None),
             *stores(out),
         ],
         error=lambda result: relative_error(dense(result), reference()),
@@ -143,8 +123,39 @@ def _problem(size: Size, fills: float | None, faster: float | None) -> Problem:
         targets=targets,
         spoil=lambda: out.fill(np.nan),
         rungs=rungs(size, (*LADDERS, *TINY)),
-        memory=size.widths in ((20, 100, 20), (4, 6, 2)) and size.samples < 100,
+        memory=size in (Size(5, (5, 200, 5)), TINY[0].sizes[0]),
     )
+
+
+def _autograd(X: Array, Y: Array, weights: Sequence[Array], *, left_out: bool) -> list[Contestant]:
+    """Return the contestants that need no formula; where a matrix takes them minutes, absent with the reason."""
+
+    def torch_way(method: Callable[[Autograd], Callable[[], Any]]) -> Callable[[Any], Callable[[], Any]]:
+        return lambda torch: method(Autograd(torch, X, Y, weights))
+
+    if left_out:
+        return [Contestant(name=name, run=None, note="timed with more samples, where its target is") for name in TORCH]
+    compiled = Contestant(name=COMPILED, run=None, note=f"compiling takes minutes above P = {COMPILED_UP_TO}")
+    if sum(weight.size for weight in weights) <= COMPILED_UP_TO:
+        compiled = with_compile(COMPILED, torch_way(Autograd.compiled_hessian), note="blocks, not put together")
+    return [
+        with_torch(FUNC, torch_way(Autograd.func_hessian), note="blocks, not put together"),
+        with_torch(FUNCTIONAL, torch_way(Autograd.functional_hessian), note="vectorize=True; blocks, likewise"),
+        with_torch(ROWS, torch_way(Autograd.row_loop), note="one graph of the gradient, retain_graph=True"),
+        with_torch(CHUNKS, torch_way(Autograd.chunked_hessian), note="jvp of grad, 256 rows at a time, one matrix"),
+        compiled,
+        with_jax(
+            "jax jit(hessian)",
+            lambda jax: jax_curvature.dense(jax, X, Y, weights),
+            note="of the flat vector, one matrix, compiled as a whole",
+        ),
+        with_library(
+            "curvlinops",
+            "curvlinops",
+            lambda library: Model(X, Y, weights).curvlinops_dense(library),
+            note="HessianLinearOperator times the identity, vectorised over all its columns",
+        ),
+    ]
 
 
 def notes(results: Sequence[ProblemResult]) -> list[str]:

@@ -129,7 +129,7 @@ def _problem(row: Row) -> Problem:
             Target(contestant="hesskern", kind="faster", bound=bound, than=than) for than, bound in faster.items()
         ],
         rungs=rungs(size, (*LADDERS, *TINY)),
-        memory=size in (Size(5000, (50, 1000, 10)), TINY[0].sizes[0]),
+        memory=size in (Size(1000, (5, 100, 5)), TINY[0].sizes[0]),
     )
 
 
