@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+from bench.limits import limit_of
 from bench.timing import summary
 
 #: Fewer points have no standard error.
@@ -28,11 +29,12 @@ class Curve(NamedTuple):
 
 
 class Ladder(NamedTuple):
-    """Problems of a task in which one quantity grows."""
+    """Problems of a task in which one quantity grows; `limit`: what the machine needs at least, at each value."""
 
     name: str
     variable: str
     curves: list[Curve]
+    limit: list[tuple[float, float]]
 
 
 class Exponent(NamedTuple):
@@ -45,15 +47,25 @@ class Exponent(NamedTuple):
 
 def ladders(task: dict[str, Any]) -> list[Ladder]:
     """Return the ladders of a task of a run, in the order they began."""
-    found: dict[tuple[str, str], dict[str, tuple[str, dict[float, list[float]]]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
     for problem in task["problems"]:
         for rung in problem["rungs"]:
-            curves = found.setdefault((rung["ladder"], rung["variable"]), {})
-            for contestant in problem["contestants"]:
-                if contestant["status"] == "timed":
-                    points = curves.setdefault(contestant["name"], (contestant["role"], {}))[1]
-                    points[rung["value"]] = contestant["seconds"]
-    return [Ladder(name, variable, list(_curves(curves))) for (name, variable), curves in found.items()]
+            found.setdefault((rung["ladder"], rung["variable"]), []).append((rung["value"], problem))
+    return [_ladder(name, variable, problems) for (name, variable), problems in found.items()]
+
+
+def _ladder(name: str, variable: str, problems: list[tuple[float, dict[str, Any]]]) -> Ladder:
+    curves: dict[str, tuple[str, dict[float, list[float]]]] = {}
+    limit = []
+    for value, problem in sorted(problems, key=lambda found: found[0]):
+        for contestant in problem["contestants"]:
+            if contestant["status"] == "timed":
+                points = curves.setdefault(contestant["name"], (contestant["role"], {}))[1]
+                points[value] = contestant["seconds"]
+        floor = limit_of(problem)
+        if floor is not None:
+            limit.append((value, summary(floor["seconds"]).median))
+    return Ladder(name, variable, list(_curves(curves)), limit)
 
 
 def _curves(found: dict[str, tuple[str, dict[float, list[float]]]]) -> Iterator[Curve]:

@@ -13,8 +13,9 @@ from bench.tables import timed
 from bench.timing import Summary, ratios, summary
 from bench.words import digits
 
-#: Okabe and Ito's colours, which remain apart for those who see fewer; ours is the first, always.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999933", "#882255", "#44AA99")
+#: Okabe and Ito's colours, which remain apart for those who see fewer, and some more; the first is hesskern's alone.
+OURS = "#D55E00"
+OTHERS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999933", "#882255", "#44AA99", "#332288")
 MARKERS = "osD^vP*XhdH>"
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -75,8 +76,7 @@ def growth_figure(task: dict[str, Any], found: Sequence[Ladder]) -> Any:
 
     size = (2.6 + 2.5 * len(found), 3.4)
     figure, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, sharey=True)
-    names = list(dict.fromkeys(c.contestant for ladder in found for c in ladder.curves if c.role != "floor"))
-    looks = {name: (COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]) for k, name in enumerate(names)}
+    looks = _looks(list(dict.fromkeys(c.contestant for ladder in found for c in ladder.curves if c.role != "floor")))
     for axis, ladder in zip(axes[0], found, strict=True):
         _panel(axis, ladder, looks)
     _bottom(axes[0][0], found)
@@ -88,27 +88,34 @@ def growth_figure(task: dict[str, Any], found: Sequence[Ladder]) -> Any:
     return figure
 
 
-def _panel(axis: Any, ladder: Ladder, looks: dict[str, tuple[str, str]]) -> None:
+def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return colour, marker and line of each contestant; hesskern's other forms are dotted."""
+    others, looks = iter(OTHERS * len(names)), {}
+    for name, marker in zip(names, MARKERS * len(names), strict=False):
+        ours = name.startswith("hesskern")
+        looks[name] = {"color": OURS if ours else next(others), "marker": marker, "linestyle": ":" if ours else "-"}
+    return looks
+
+
+def _panel(axis: Any, ladder: Ladder, looks: dict[str, dict[str, Any]]) -> None:
     axis.set(xscale="log", yscale="log", xlabel=WORDS.get(ladder.variable, ladder.variable), title=ladder.name)
     for curve in (curve for curve in ladder.curves if curve.role != "floor"):
-        colour, marker = looks[curve.contestant]
         quartiles = [summary(times) for times in curve.seconds]
         bars = [[q.median - q.lower for q in quartiles], [q.upper - q.median for q in quartiles]]
-        ours = curve.role == "ours"
+        first = curve.contestant == ladder.curves[0].contestant
+        look = looks[curve.contestant] | ({"linestyle": "-"} if first else {})
         axis.errorbar(
             curve.values,
             curve.medians,
             yerr=bars,
             label=curve.contestant,
-            color=colour,
-            marker=marker,
-            linewidth=2 if ours else 1,
+            linewidth=2 if first else 1,
             elinewidth=0.8,
-            zorder=3 if ours else 2,
+            zorder=3 if first else 2,
+            **look,
         )
-    limit = _limit(ladder)
-    if limit:
-        values, seconds = zip(*limit, strict=True)
+    if ladder.limit:
+        values, seconds = zip(*ladder.limit, strict=True)
         axis.plot(values, seconds, color="#666666", linestyle="--", label="limit of the machine", zorder=1)
         axis.fill_between(values, [1e-15] * len(values), seconds, color="#f0f0f0", linewidth=0, zorder=0)
     ticks = sorted({value for curve in ladder.curves for value in curve.values})
@@ -122,16 +129,6 @@ def _bottom(axis: Any, found: Sequence[Ladder]) -> None:
     least = [median for ladder in found for curve in ladder.curves for median in curve.medians]
     most = [s.upper for ladder in found for curve in ladder.curves for s in map(summary, curve.seconds)]
     axis.set_ylim(min(least) / 2, max(most) * 2)
-
-
-def _limit(ladder: Ladder) -> list[tuple[float, float]]:
-    """Return the fastest floor at each size."""
-    found: dict[float, float] = {}
-    for curve in ladder.curves:
-        if curve.role == "floor":
-            for value, median in zip(curve.values, curve.medians, strict=True):
-                found[value] = min(median, found.get(value, median))
-    return sorted(found.items())
 
 
 #: A task with fewer peers is no comparison of libraries.
@@ -176,7 +173,7 @@ def _bars(axis: Any, column: Sequence[tuple[str, str, list[tuple[str, Summary]]]
         )
         for name, ratio in bars:
             at += 1
-            colour = COLOURS[1] if ratio.median >= 1 else COLOURS[0]
+            colour = OTHERS[0] if ratio.median >= 1 else OTHERS[4]
             axis.barh(at, ratio.median - 1, left=1, color=colour, height=0.72)
             axis.plot([ratio.lower, ratio.upper], [at, at], color="black", linewidth=0.9)
             axis.text(max(ratio.upper, 1) * 1.2, at, digits(ratio.median), va="center", fontsize=7)

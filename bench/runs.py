@@ -100,6 +100,7 @@ def load(name: str) -> dict[str, Any]:
             problem.setdefault("rungs", [])
             for contestant in problem["contestants"]:
                 contestant.setdefault("peak_bytes", None)
+                contestant.setdefault("part", "")
         run["machine"].setdefault("gpu", None)
     except (KeyError, TypeError) as error:
         raise UnreadableRunError(f"{path} is incomplete: {error} is missing; measure again.") from error
@@ -118,6 +119,7 @@ def _problem(result: ProblemResult) -> dict[str, Any]:
             {
                 "name": outcome.contestant.name,
                 "role": outcome.contestant.role,
+                "part": outcome.contestant.part,
                 "note": outcome.contestant.note,
                 "status": outcome.status,
                 "reason": outcome.reason,

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench import fits
 from bench.compare import is_ours
+from bench.limits import limit_of
 from bench.timing import Summary, ratios, summary
 from bench.words import bytes_words, digits, seconds_words
 
@@ -115,12 +116,6 @@ def _median(contestant: dict[str, Any]) -> float:
 def timed(problem: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the contestants of a problem that were timed."""
     return [contestant for contestant in problem["contestants"] if contestant["status"] == "timed"]
-
-
-def limit_of(problem: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the fastest floor of a problem: what "x of the limit" is taken from."""
-    floors = [contestant for contestant in timed(problem) if contestant["role"] == "floor"]
-    return min(floors, key=_median, default=None)
 
 
 def _sides(

@@ -29,6 +29,8 @@ class Contestant:
         Does the job once and returns the result to be checked; None where a library it needs is absent.
     role : {"ours", "peer", "floor"}
         A floor is a limit of the machine (stores, multiply-adds); its result is not checked.
+    part : str
+        Of a floor: which part of the job it is the limit of; several of one part are ways to do the same.
     units : float
         How many jobs one call does: its time is divided by this.
     context : callable
@@ -39,6 +41,7 @@ class Contestant:
     run: Callable[[], object] | None
     role: Role = "peer"
     note: str = ""
+    part: str = ""
     units: float = 1.0
     context: Callable[[], AbstractContextManager[object]] = nullcontext
 

@@ -14,7 +14,15 @@ ROUNDS = 15
 
 def run_of(times, *, label="p", cpu="some"):
     """A run with one problem; `times`: seconds of each round by contestant."""
-    same = {"note": "", "status": "timed", "reason": "", "error": 0.0, "calls_per_round": 1, "peak_bytes": None}
+    same = {
+        "note": "",
+        "status": "timed",
+        "reason": "",
+        "error": 0.0,
+        "calls_per_round": 1,
+        "peak_bytes": None,
+        "part": "",
+    }
     roles = {"hesskern": "ours", "floor: fill": "floor"}
     contestants = [
         {"name": name, "role": roles.get(name, "peer"), **same, "seconds": list(seconds)}

@@ -6,7 +6,7 @@ import benches
 import numpy as np
 import pytest
 
-from bench import fits, ladders, pages, plots, runs, tables
+from bench import fits, ladders, limits, pages, plots, runs, tables
 from bench.problems import Size
 from bench.runner import Outcome, ProblemResult
 from bench.task import Rung, Target
@@ -78,9 +78,24 @@ def test_exponents_stand_in_the_report():
 def test_the_limit_is_the_fastest_floor():
     run = ladder_run((100,), (("hesskern", "ours", 1.0), ("floor: a", "floor", 0.5), ("floor: b", "floor", 0.9)))
     problem = run["tasks"][0]["problems"][0]
-    assert tables.limit_of(problem)["name"] == "floor: a"
+    assert limits.limit_of(problem)["name"] == "floor: a"
     row = next(line for line in tables.report(run).splitlines() if "| hesskern |" in line)
     assert row.split("|")[5].strip().startswith(("9.", "10"))  # 100 / sqrt(100)
+
+
+def test_of_several_parts_the_longest_is_the_limit():
+    run = ladder_run((100,), (("hesskern", "ours", 2.0), ("slow", "floor", 1.0), ("fast", "floor", 0.5)))
+    problem = run["tasks"][0]["problems"][0]
+    assert limits.limit_of(problem)["name"] == "fast"  # two ways to do the same
+    for contestant in problem["contestants"]:
+        contestant["part"] = contestant["name"]
+    assert limits.limit_of(problem)["name"] == "slow"  # two parts, both of which have to be done
+    (ladder,) = fits.ladders(run["tasks"][0])
+    assert ladder.limit == [(100, next(c for c in ladder.curves if c.contestant == "slow").medians[0])]
+    assert (
+        limits.limit_of(ladder_run((1,), (("hesskern", "ours", 1.0), ("p", "peer", 1)))["tasks"][0]["problems"][0])
+        is None
+    )
 
 
 def test_headlines_have_both_ends():

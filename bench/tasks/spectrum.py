@@ -103,12 +103,21 @@ def _problem(size: Size) -> Problem:
         Contestant(name="NumPy", run=lambda: by_hand(X, Y, weights), note="the same reductions with NumPy"),
     ]
     floors = [
-        Contestant(name=QR_R, run=lambda: np.linalg.qr(stack, mode="r"), role="floor", note="of the stacked weights"),
-        Contestant(name=QR, run=lambda: np.linalg.qr(stack), role="floor", note="of the stacked weights, thin"),
+        Contestant(
+            name=QR_R,
+            run=lambda: np.linalg.qr(stack, mode="r"),
+            role="floor",
+            part="QR",
+            note="of the stacked weights",
+        ),
+        Contestant(
+            name=QR, run=lambda: np.linalg.qr(stack), role="floor", part="QR", note="of the stacked weights, thin"
+        ),
         Contestant(
             name="floor: reduced eigenproblem",
             run=lambda: np.linalg.eigvalsh(small),
             role="floor",
+            part="eigenvalues",
             note=f"np.linalg.eigvalsh of the {len(small)} x {len(small)} matrix that is left",
         ),
     ]
@@ -117,7 +126,6 @@ def _problem(size: Size) -> Problem:
         values = np.linalg.eigvalsh(matrix)
         exact = values, np.ones(len(values), np.int64)
         contestants += _dense(matrix, X, Y, weights)
-        floors.insert(0, floors.pop())  # the small eigenproblem is what most of the time goes into
         if size == CASE:
             targets.append(Target(contestant="hesskern", kind="faster", bound=100, than=EIGVALSH))
     else:
