@@ -20,6 +20,7 @@ KINDS: dict[str, Callable[[dict[str, Any], Sequence[str]], str]] = {
     "brief": tables.brief,
     "targets": tables.targets,
     "growth": tables.growth,
+    "times": tables.times,
 }
 MARKED = re.compile(r"(<!-- bench (\w+) (\S+)((?: \w+)*) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 

@@ -215,9 +215,14 @@ def _finished(result: object) -> float:
     raise RuntimeError("this problem is finished; its reference is gone")
 
 
-def run_task(task: Task, settings: Settings, tell: Callable[[str], object]) -> TaskResult:
+def run_task(task: Task, settings: Settings, tell: Callable[[str], object], until: float = float("inf")) -> TaskResult:
+    """Run the problems of a task; none begins after the time `until` of `time.monotonic`."""
     results: list[ProblemResult] = []
-    for number, make in enumerate(task.problems(settings.quick)):
+    makers = task.problems(settings.quick)
+    for number, make in enumerate(makers):
+        if time.monotonic() > until:
+            tell(f"{task.NAME}: its time is over, {len(makers) - number} of {len(makers)} problems are left out")
+            break
         problem = make()
         tell(f"{task.NAME}: {problem.label}")
         peak = partial(settings.peak, task.NAME, number, problem, quick=settings.quick)

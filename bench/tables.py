@@ -61,6 +61,16 @@ def headlines(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
     return _text(lines)
 
 
+def times(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
+    """Return the time of every contestant, of some tasks or of all."""
+    lines = ["| problem | contestant | time (quartiles) |", "|---|---|---|"]
+    for problem in (problem for task in chosen(run, tasks) for problem in task["problems"]):
+        for contestant in timed(problem):
+            time = _time_cell(summary(contestant["seconds"]))
+            lines.append(f"| {problem['label']} | {contestant['name']} | {time} |")
+    return _text(lines)
+
+
 def growth(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
     """Return the fitted exponents, of some tasks or of all."""
     lines: list[str] = []

@@ -174,7 +174,7 @@ def test_a_number_changed_by_hand_is_seen(tmp_path):
     assert pages.renewed(text) != text
 
 
-@pytest.mark.parametrize("name", ["README.md", "bench/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "bench/README.md", "docs/training.md"])
 def test_no_number_in_the_pages_is_without_its_file(name):
     text = (benches.ROOT / name).read_text(encoding="utf-8")
     assert pages.MARKED.search(text)
