@@ -113,6 +113,17 @@ def test_what_a_card_cannot_do_is_absent():
     assert found.note == "not here: RuntimeError: operation not permitted when stream is capturing"
 
 
+def test_ours_fails_where_it_cannot_be_made():
+    here = device.Device(torch, "cpu", 0)
+
+    def fails(how):
+        raise TypeError("X is a Tensor")
+
+    found = here.ours("hesskern", fails)
+    with pytest.raises(TypeError, match="X is a Tensor"):
+        found.run()
+
+
 def test_buffers_are_more_than_the_cache_holds():
     card = device.Device(torch, "cuda", 50 * 2**20)
     for size in (2**20, 8 * 2**20, 2**30):

@@ -163,11 +163,18 @@ class Device:
         return self.peer(name, made, note=note, units=units)
 
     def ours(self, name: str, make: Callable[[Ours], Run], *, note: str = "", units: float = 1.0) -> Contestant:
-        """Return hesskern's contestant through its public API, or an absent one with the reason."""
+        """Return hesskern's contestant through its public API, or an absent one with the reason.
+
+        One that cannot be made fails when it is checked, as one whose result cannot be had.
+        """
         found = Ours.of(self)
         if isinstance(found, str):
             return Contestant(name=name, run=None, role="ours", note=found, units=units)
-        return Contestant(name=name, run=make(found), role="ours", note=f"{note}{found.remark}", units=units)
+        try:
+            run = make(found)
+        except Exception as failure:  # the others are measured all the same
+            run = functools.partial(_fail, failure)
+        return Contestant(name=name, run=run, role="ours", note=f"{note}{found.remark}", units=units)
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,10 @@ def find(*, dry: bool) -> Device | str:
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     return Device(torch, "cuda", int(torch.cuda.get_device_properties(0).L2_cache_size))
+
+
+def _fail(failure: Exception) -> Any:
+    raise failure
 
 
 def as_array(result: Any) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,14 +142,14 @@ def _problem(
     label: str, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int, few: int, on: Sequence[Rung] = ()
 ) -> Problem:
     network, widths = hk.LinearNetwork(start), (X.shape[1], len(start[0]), len(start[1]))
-    after = trajectory(X, Y, start, rate, [few, steps])
-    exact = watch(X, Y, start, rate, steps, 0.0, partial(closed_form, X, Y)).sharpness
+    after = cache(lambda: trajectory(X, Y, start, rate, [few, steps]))
+    exact = cache(lambda: watch(X, Y, start, rate, steps, 0.0, partial(closed_form, X, Y)).sharpness)
 
     def error(result: Any) -> float:
-        found = relative_error(np.asarray(result.weights), after[result.steps])
+        found = relative_error(np.asarray(result.weights), after()[result.steps])
         if result.sharpness is None:
             return found
-        return max(found, relative_error(result.sharpness / exact[: result.steps], np.ones(result.steps)))
+        return max(found, relative_error(result.sharpness / exact()[: result.steps], np.ones(result.steps)))
 
     def fit(record: tuple[str, ...], reduce: str = "auto") -> Callable[[], Watched]:
         def train() -> Watched:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def _problem(size: Size, columns: int, faster: float | None) -> Problem:
     H = loss.hessian(net)
     shape = (net.num_parameters,) if columns == 1 else (net.num_parameters, columns)
     V = np.random.default_rng(3).standard_normal(shape)
-    reference = ClosedForm(X, Y, weights).product(V)
+    reference = cache(lambda: ClosedForm(X, Y, weights).product(V))
     few_X, few_Y = qr_reduced(X, Y)
     H_few = hk.SquaredLoss(few_X, few_Y).hessian(net)
     by_hand = ClosedForm(few_X, few_Y, weights)
@@ -122,7 +122,7 @@ def _problem(size: Size, columns: int, faster: float | None) -> Problem:
     return Problem(
         label=f"P = {net.num_parameters}, {size.label}" + (f", k = {columns}" if columns > 1 else ""),
         contestants=contestants,
-        error=lambda result: relative_error(flat_vectors(result, shape), reference),
+        error=lambda result: relative_error(flat_vectors(result, shape), reference()),
         tolerance=TOLERANCE[size.dtype],
         targets=targets,
         rungs=rungs(size, (*LADDERS, *TINY)) if columns == 1 else (),
