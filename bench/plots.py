@@ -49,7 +49,6 @@ def draw(run: dict[str, Any], folder: Path) -> list[Path]:
     except ImportError as error:
         raise ImportError('Pictures need matplotlib: pip install ".[plot]".') from error
     mpl.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     made = []
     with mpl.rc_context(STYLE):
         for task in run["tasks"]:
@@ -65,6 +64,7 @@ def draw(run: dict[str, Any], folder: Path) -> list[Path]:
 def _save(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot as plt
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
     return path
