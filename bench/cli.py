@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import compare, machine, memory, pages, peers, plots, runs, tables
-from bench.runner import QUICK, Settings, run_tasks
+from bench.runner import QUICK, Settings, TaskResult, run_task
 from bench.tasks import TASKS
 from bench.threads import extension_threads
 
@@ -90,15 +90,20 @@ def _run(args: argparse.Namespace) -> int:
     peers.CHOICE.compiled = not args.quick if args.compile is None else args.compile
     about = machine.describe()
     chosen = [TASKS[name] for name in args.task or TASKS]
-    results = run_tasks(chosen, settings, lambda line: print(line, file=sys.stderr, flush=True))
-    about["load_average"]["end"] = machine.load()
-    run = runs.as_json(about, settings, results)
     files = [(args.json, args.markdown, args.plots)]
     if args.name:
         base = runs.RESULTS / machine.short_name(about) / args.name
         files.append((base.with_suffix(".json"), base.with_suffix(".md"), base))
-    for data, text, pictures in files:
-        write(run, data, text, pictures)
+    results: list[TaskResult] = []
+    for task in chosen:
+        results.append(run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True)))
+        about["load_average"]["end"] = machine.load()
+        run = runs.as_json(about, settings, results)
+        for data, text, _ in files:  # after each task: a run that is interrupted keeps what it has
+            write(run, data, text)
+    for *_, pictures in files:
+        if pictures is not None:
+            plots.draw(run, pictures)
     if not args.markdown and not args.name:
         print(tables.report(run))
     wrong = runs.bad(run)
@@ -107,14 +112,12 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def write(run: dict[str, Any], data: Path | None, text: Path | None, pictures: Path | None) -> None:
-    """Write a run as JSON, Markdown and pictures, each where it was asked for."""
+def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:
+    """Write a run as JSON and as Markdown, each where it was asked for."""
     for path, content in ((data, runs.json_text(run)), (text, tables.report(run))):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
-    if pictures is not None:
-        plots.draw(run, pictures)
 
 
 def _summary(args: argparse.Namespace) -> int:

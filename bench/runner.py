@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -228,7 +228,3 @@ def run_task(task: Task, settings: Settings, tell: Callable[[str], object], unti
         peak = partial(settings.peak, task.NAME, number, problem, quick=settings.quick)
         results.append(run_problem(problem, settings, peak))
     return TaskResult(task.NAME, task.SUMMARY, results, task.notes(results))
-
-
-def run_tasks(tasks: Iterable[Task], settings: Settings, tell: Callable[[str], object]) -> list[TaskResult]:
-    return [run_task(task, settings, tell) for task in tasks]
