@@ -9,8 +9,6 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from bench.loops import torch_module
 from bench.problems import Array
 
@@ -120,4 +118,4 @@ class Model:
         """Put other weights into the network."""
         with self.torch.no_grad():
             for parameter, weight in zip(self.parameters, weights, strict=True):
-                parameter.copy_(self.torch.from_numpy(np.ascontiguousarray(weight)))
+                parameter.copy_(self.torch.tensor(weight))
