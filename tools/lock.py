@@ -22,7 +22,7 @@ def main() -> None:
     config = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     project = config["project"]
     wanted = [*PINNED, *BUILD_TOOLS, *config["build-system"]["requires"], *project["dependencies"]]
-    extras = project["optional-dependencies"]
+    extras = project["optional-dependencies"]  # of "peers", which no test needs, the current versions are compared with
     wanted += [line for name, extra in extras.items() if name != "peers" for line in extra]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
