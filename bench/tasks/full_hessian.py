@@ -30,7 +30,7 @@ CHUNKS, COMPILED = "torch.func, vmap in chunks", "torch.compile of func.hessian"
 TORCH = (FUNC, FUNCTIONAL, ROWS, CHUNKS, COMPILED)
 LADDERS = (
     by_width(5, 5, 5, (12, 25, 50, 100, 200)),
-    by_samples((5, 100, 5), (5, 100, 2000)),
+    by_samples((5, 100, 5), (5, 100, 500)),
     by_depth(10, 10, 20, 10, (2, 4, 8)),
 )
 #: torch.compile takes minutes on what unrolls into more.
