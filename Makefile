@@ -27,7 +27,7 @@ RUN := $(BIN)/python -m
 test test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
 test test-isa sanitize: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test bench install tools lint format types stubs explain-suite test-isa sanitize check-symbols dist check-dist lock clean
+.PHONY: demo test bench peers bench-cuda install tools lint format types stubs explain-suite test-isa sanitize check-symbols dist check-dist lock clean
 
 demo: install
 	$(BIN)/hesskern demo $(DEMO_ARGS)
@@ -60,11 +60,26 @@ $(VENV)/tools: $(VENV)/created pyproject.toml constraints.txt
 
 CXX_FILES = $(shell find csrc -name '*.[ch]pp')
 
-# Ratios of one interleaved run on this machine, single thread: about ten minutes. BENCH_ARGS="--task hvp --quick" is seconds.
-BENCH_ARGS ?= --json build/bench.json --markdown build/bench.md
+# Ratios of one interleaved run on this machine, single thread: about half an hour. BENCH_ARGS="--task hvp --quick" is seconds.
+BENCH_ARGS ?= --json build/bench.json --markdown build/bench.md --plots build/bench
 bench: install
-	mkdir -p build
 	PYTHONSAFEPATH= $(BIN)/python -m bench run $(BENCH_ARGS)
+
+# The other libraries that the benchmarks compare with; what is not installed is reported as absent.
+peers: install
+	$(BIN)/python -m pip install --config-settings build-dir=build/venv ".[$(EXTRAS),peers]"
+
+# On a machine with a graphics card, in one go and within ten minutes: builds, validates, runs the CUDA tests, times, and
+# writes everything to OUT. It takes the Python that is there, with torch, numba, cuda-core, cmake, ninja, pybind11,
+# scikit-build-core and hesskern's own requirements installed, needs no network and leaves that Python as it was.
+# BENCH_CUDA_ARGS=--dry-run walks the same paths on the processor.
+OUT ?= build/bench-cuda
+BENCH_CUDA_ARGS ?=
+CUDA_SITE := build/cuda-site
+bench-cuda:
+	PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= $(PYTHON) -m pip install --no-build-isolation --no-deps --no-index --upgrade \
+	--target $(CUDA_SITE) --config-settings build-dir=build/cuda-cmake .
+	PYTHONSAFEPATH= PYTHONPATH=$(abspath $(CUDA_SITE)) $(PYTHON) -m bench.cuda --out $(OUT) $(BENCH_CUDA_ARGS)
 
 lint: install tools
 	$(RUN) ruff check .

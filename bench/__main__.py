@@ -5,12 +5,18 @@ import sys
 
 PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-if __name__ == "__main__":
+
+def pin() -> None:
+    """Pin the thread pools, and prefer an installed hesskern, which has its extension, to the sources here."""
     for name in PINNED:
         os.environ[name] = "1"
-    # `python -m bench` puts the sources first on the path; an installed hesskern, which has its extension, goes before.
+    # `python -m bench` puts the current folder first on the path.
     if not sys.flags.safe_path:
         sys.path.append(sys.path.pop(0))
+
+
+if __name__ == "__main__":
+    pin()
     from bench.cli import main
 
     sys.exit(main())

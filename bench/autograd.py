@@ -52,6 +52,25 @@ class Autograd:
         """Forward over reverse, vectorised over all parameters."""
         return lambda: self.torch.func.hessian(self.loss, argnums=self.numbers)(*self.weights)
 
+    def chunked_hessian(self, rows: int = 256) -> Run:
+        """Forward over reverse, some rows at a time: what is vectorised stays in the caches, memory is bounded."""
+        func, torch = self.torch.func, self.torch
+        gradient = func.grad(self.loss, argnums=self.numbers)
+        sizes = [weight.numel() for weight in self.weights]
+
+        def row(unit: Any) -> Any:
+            pieces = zip(unit.split(sizes), self.weights, strict=True)
+            direction = tuple(part.reshape(weight.shape) for part, weight in pieces)
+            return torch.cat([part.reshape(-1) for part in func.jvp(gradient, self.weights, direction)[1]])
+
+        many = func.vmap(row, chunk_size=rows)
+        return lambda: many(torch.eye(sum(sizes), dtype=self.x.dtype))
+
+    def compiled_hessian(self) -> Run:
+        """Forward over reverse, compiled as a whole."""
+        whole = self.torch.compile(self.torch.func.hessian(self.loss, argnums=self.numbers), dynamic=False)
+        return lambda: whole(*self.weights)
+
     def functional_hessian(self) -> Run:
         """Reverse over reverse, vectorised over all parameters."""
         return lambda: self.torch.autograd.functional.hessian(self.loss, self.weights, vectorize=True)
@@ -90,7 +109,7 @@ class Autograd:
         vector = self.torch.tensor(v)
         return lambda: self.torch.autograd.grad(flat @ vector, leaves, retain_graph=True)
 
-    def jvp_of_grad(self, V: Array) -> Run:
+    def jvp_of_grad(self, V: Array, *, compiled: bool = False) -> Run:
         """Return forward over reverse; nothing can be kept between products."""
         func, given = self.torch.func, tuple(self.directions(V))
         gradient = func.grad(self.loss, argnums=self.numbers)
@@ -99,6 +118,8 @@ class Autograd:
             return func.jvp(gradient, self.weights, direction)[1]
 
         many = func.vmap(one) if V.ndim == 2 else one
+        if compiled:
+            many = self.torch.compile(many, dynamic=False)
         return lambda: many(*given)
 
 

@@ -1,64 +1,168 @@
-"""The command line: ``python -m bench list``, ``run`` and ``summary``."""
+"""The command line: ``python -m bench list``, ``run``, ``report``, ``plot``, ``compare`` and ``pages``."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bench import machine, report, summary
-from bench.runner import QUICK, Settings, run_tasks
+from bench import compare, machine, memory, pages, peers, plots, runs, tables
+from bench.runner import QUICK, Settings, TaskResult, run_task
 from bench.tasks import TASKS
+from bench.threads import extension_threads
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m bench", description=sys.modules["bench"].__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="name the tasks and what each measures")
+
     run = commands.add_parser("run", help="check, time and judge")
     run.add_argument("--task", action="append", choices=sorted(TASKS), help="run this task only (may be repeated)")
     run.add_argument("--quick", action="store_true", help="smallest sizes, two rounds: seconds, to see that all works")
     run.add_argument("--rounds", type=int, help=f"interleaved rounds (default {Settings().rounds})")
+    run.add_argument("--budget", type=float, help=f"seconds for one problem's rounds (default {Settings().budget:g})")
+    run.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="torch.compile as well (not with --quick)"
+    )
+    run.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory as well (not with --quick)")
+    run.add_argument("--name", help="keep the run as bench/results/<machine>/NAME.json, NAME.md and NAME/*.png")
     run.add_argument("--json", type=Path, metavar="FILE", help="write every measurement with the machine")
     run.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file instead of the screen")
-    show = commands.add_parser("summary", help="one short table a task, from the JSON of a run")
-    show.add_argument("file", type=Path)
-    show.add_argument("--task", action="append", choices=sorted(TASKS), help="this task only (may be repeated)")
+    run.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the pictures")
+
+    for name, what in (("summary", "the tables of a run"), ("plot", "the pictures of a run")):
+        show = commands.add_parser(name, help=what)
+        show.add_argument("run", help="a file, or the name of a run in bench/results")
+        if name == "plot":
+            show.add_argument("folder", type=Path)
+        else:
+            show.add_argument("--kind", choices=["full", *pages.KINDS], default="brief", help="default: brief")
+            show.add_argument("--task", action="append", default=[], help="this task only (may be repeated)")
+
+    against = commands.add_parser("compare", help="what became slower or faster between two runs, and how sure that is")
+    against.add_argument("before", help="a file, or the name of a run in bench/results")
+    against.add_argument("after")
+    against.add_argument(
+        "--threshold", type=float, default=compare.THRESHOLD, help=f"least change (default {compare.THRESHOLD:g})"
+    )
+
+    page = commands.add_parser("pages", help="write the marked tables of pages anew from their runs")
+    page.add_argument("pages", nargs="+", type=Path)
+
+    peak = commands.add_parser("peak", help="bytes that one contestant's first call adds to this process (for run)")
+    peak.add_argument("--task", required=True, choices=sorted(TASKS))
+    peak.add_argument("--problem", required=True, type=int)
+    peak.add_argument("--quick", action="store_true")
+    peak.add_argument("contestant")
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 1 if a contestant was wrong or failed (a missed target is only reported)."""
+    """Run a command.
+
+    The exit status is 1 if a contestant was wrong or failed (a missed target is only reported) or if something of ours
+    became slower, 2 if a file cannot be read.
+    """
     args = parser().parse_args(arguments)
-    if args.command == "list":
-        for name, task in TASKS.items():
-            print(f"{name:20} {task.SUMMARY}")
-        return 0
-    if args.command == "summary":
-        print(summary.markdown(json.loads(args.file.read_text()), args.task or ()), end="")
-        return 0
+    try:
+        return COMMANDS[args.command](args)
+    except runs.UnreadableRunError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _list(args: argparse.Namespace) -> int:
+    for name, task in TASKS.items():
+        print(f"{name:20} {task.SUMMARY}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
     settings = QUICK if args.quick else Settings()
-    if args.rounds is not None:
-        if args.rounds < 1:
-            parser().error(f"--rounds is {args.rounds}; expected at least 1")
-        settings = dataclasses.replace(settings, rounds=args.rounds)
+    changes = {name: getattr(args, name) for name in ("rounds", "budget", "memory") if getattr(args, name) is not None}
+    if not all(float(value) > 0 for name, value in changes.items() if name != "memory"):
+        parser().error("--rounds and --budget must be above 0")
+    settings = dataclasses.replace(settings, **changes)
+    peers.CHOICE.compiled = not args.quick if args.compile is None else args.compile
     about = machine.describe()
     chosen = [TASKS[name] for name in args.task or TASKS]
-    results = run_tasks(chosen, settings, lambda line: print(line, file=sys.stderr, flush=True))
-    about["load_average"]["end"] = machine.load()
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(report.json_text(report.as_json(about, settings, results)))
-    tables = report.markdown(about, settings, results)
-    if args.markdown:
-        args.markdown.parent.mkdir(parents=True, exist_ok=True)
-        args.markdown.write_text(tables)
-    else:
-        print(tables)
-    bad = [o for t in results for p in t.problems for o in p.outcomes if o.status in ("wrong", "failed")]
-    for outcome in bad:
-        print(f"{outcome.contestant.name} {outcome.status}: {outcome.reason}", file=sys.stderr)
-    return 1 if bad else 0
+    files = [(args.json, args.markdown, args.plots)]
+    if args.name:
+        base = runs.RESULTS / machine.short_name(about) / args.name
+        files.append((base.with_suffix(".json"), base.with_suffix(".md"), base))
+    results: list[TaskResult] = []
+    for task in chosen:
+        results.append(run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True)))
+        about["load_average"]["end"] = machine.load()
+        run = runs.as_json(about, settings, results)
+        for data, text, _ in files:  # after each task: a run that is interrupted keeps what it has
+            write(run, data, text)
+    for *_, pictures in files:
+        if pictures is not None:
+            plots.draw(run, pictures)
+    if not args.markdown and not args.name:
+        print(tables.report(run))
+    wrong = runs.bad(run)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:
+    """Write a run as JSON and as Markdown, each where it was asked for."""
+    for path, content in ((data, runs.json_text(run)), (text, tables.report(run))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+
+
+def _summary(args: argparse.Namespace) -> int:
+    run = runs.load(args.run)
+    print(tables.report(run) if args.kind == "full" else pages.KINDS[args.kind](run, args.task), end="")
+    return 0
+
+
+def _plot(args: argparse.Namespace) -> int:
+    for path in plots.draw(runs.load(args.run), args.folder):
+        print(path)
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    before, after = runs.load(args.before), runs.load(args.after)
+    changes = compare.compare(before, after)
+    print(compare.markdown(before, after, changes, args.threshold), end="")
+    return 1 if compare.regressions(changes, args.threshold) else 0
+
+
+def _pages(args: argparse.Namespace) -> int:
+    for path in args.pages:
+        print(f"{path}: {'written anew' if pages.renew(path) else 'as it was'}")
+    return 0
+
+
+def _peak(args: argparse.Namespace) -> int:
+    peers.CHOICE.only = args.contestant
+    problem = TASKS[args.task].problems(args.quick)[args.problem]()
+    wanted = next(c for c in problem.contestants if c.name == args.contestant)
+    if wanted.run is None:
+        print(f"{wanted.name} is absent: {wanted.note}", file=sys.stderr)
+        return 1
+    with extension_threads(1), wanted.context():
+        print(memory.growth(wanted.run))
+    return 0
+
+
+COMMANDS = {
+    "list": _list,
+    "run": _run,
+    "summary": _summary,
+    "plot": _plot,
+    "compare": _compare,
+    "pages": _pages,
+    "peak": _peak,
+}

@@ -17,7 +17,18 @@ import hesskern as hk
 from bench import peers
 from bench.__main__ import PINNED
 
-LIBRARIES = ("numpy", "scipy", "torch", "jax", "numba", "pybind11")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "jax",
+    "numba",
+    "curvlinops-for-pytorch",
+    "backpack-for-pytorch",
+    "hessian-eigenthings",
+    "cuda-core",
+    "pybind11",
+)
 
 
 def describe() -> dict[str, Any]:
@@ -29,6 +40,7 @@ def describe() -> dict[str, Any]:
         "isa": info["isa"],
         "cores": info["cpus"],
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": gpu(torch),
         "system": f"{platform.system()} {platform.machine()} {' '.join(platform.libc_ver())}".strip(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "hesskern": info["hesskern"],
@@ -44,6 +56,23 @@ def describe() -> dict[str, Any]:
         },
         "load_average": {"start": load()},
         "revision": revision(),
+    }
+
+
+def gpu(torch: Any) -> dict[str, Any] | None:
+    """Return the graphics card that torch would use, or None without one."""
+    if torch is None or not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"),
+        "clocks": _output("nvidia-smi", "--query-gpu=clocks.max.sm,clocks.max.mem", "--format=csv,noheader", "--id=0"),
+        "cuda": torch.version.cuda,
     }
 
 

@@ -50,22 +50,19 @@ class Size:
         return X, Y, weights
 
 
-#: From overhead to arithmetic: the case's size, many samples, wide layers, depth.
-LADDER = (
+#: Where passes take memory.
+WIDE = Size(1000, (64, 256, 256, 10))
+#: From overhead to arithmetic: the case's size, many samples, wide layers, depth, single precision.
+VARIED = (
     Size(5, (5, 100, 5)),
     Size(100, (20, 200, 20)),
     Size(1000, (20, 200, 20)),
     Size(1000, (20, 200, 20), "float32"),
     Size(256, (128, 128, 128)),
-    Size(1000, (64, 256, 256, 10)),
-    Size(1000, (64, 256, 256, 10), "float32"),
+    WIDE,
+    replace(WIDE, dtype="float32"),
 )
-SMALLEST = (Size(3, (4, 6, 2)), Size(3, (4, 6, 2), "float32"))
-
-
-def ladder(quick: bool, sizes: Sequence[Size] = LADDER) -> Sequence[Size]:
-    """Return the sizes of a run."""
-    return SMALLEST if quick else sizes
+SMALLEST_SINGLE = (Size(3, (4, 6, 2), "float32"),)
 
 
 def relative_error(result: Array, reference: Array) -> float:

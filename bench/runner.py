@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
+from typing import Literal, Protocol
 
+from bench.memory import peak_of
 from bench.task import Contestant, Figure, Problem, Target, Task
 from bench.threads import extension_threads
-from bench.timing import Entry, Summary, interleaved, ratios, summary
+from bench.timing import Entry, Summary, Timed, host_timer, interleaved, ratios, summary
 
 Status = Literal["timed", "absent", "wrong", "failed"]
 
 
 @dataclass
 class Outcome:
-    """A contestant with what came out; `seconds` is the time of one job, one entry a round; `first` of the check."""
+    """A contestant with what came out.
+
+    `seconds` is the time of one job, one entry a round; `first` that of the check; `peak` the bytes that the first call
+    adds to a process of its own.
+    """
 
     contestant: Contestant
     status: Status
@@ -26,6 +32,7 @@ class Outcome:
     first: float = 0.0
     number: int = 0
     seconds: list[float] = field(default_factory=list)
+    peak: int | None = None
 
     @property
     def summary(self) -> Summary:
@@ -65,6 +72,7 @@ class ProblemResult:
     problem: Problem
     outcomes: list[Outcome]
     figures: list[MeasuredFigure] = field(default_factory=list)
+    overhead: float = 0.0
 
     def times(self, name: str) -> list[float] | None:
         """Return the seconds of a contestant, or None where it was not timed."""
@@ -115,17 +123,44 @@ class TaskResult:
     notes: list[str]
 
 
+class Peak(Protocol):
+    """Measures the bytes that the first call of a contestant takes; None where it cannot be told."""
+
+    def __call__(self, task: str, number: int, problem: Problem, contestant: str, *, quick: bool) -> int | None: ...
+
+
+def _of_process(task: str, number: int, problem: Problem, contestant: str, *, quick: bool) -> int | None:
+    return peak_of(task, number, contestant, quick=quick)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How thoroughly to measure."""
+    """How thoroughly to measure.
+
+    Attributes
+    ----------
+    rounds, least, budget
+        As `timing.interleaved` takes them.
+    quick : bool
+        The smallest sizes.
+    memory : bool
+        Whether peak memory is measured.
+    peak : callable
+        What measures the peak memory of a contestant.
+    timer : callable
+        What makes the timer of a job.
+    """
 
     rounds: int = 30
     least: float = 0.01
-    budget: float = 12.0
+    budget: float = 6.0
     quick: bool = False
+    memory: bool = True
+    peak: Peak = _of_process
+    timer: Callable[[Callable[[], object]], Timed] = host_timer
 
 
-QUICK = Settings(rounds=2, least=0.0002, budget=1.0, quick=True)
+QUICK = Settings(rounds=2, least=0.0002, budget=1.0, quick=True, memory=False)
 
 
 def checked(contestant: Contestant, problem: Problem) -> Outcome:
@@ -149,24 +184,27 @@ def checked(contestant: Contestant, problem: Problem) -> Outcome:
 
 
 @extension_threads(1)
-def run_problem(problem: Problem, settings: Settings) -> ProblemResult:
-    """Check, then time in interleaved rounds what is right."""
+def run_problem(problem: Problem, settings: Settings, peak: Callable[[str], int | None] | None = None) -> ProblemResult:
+    """Check, then time in interleaved rounds what is right; `peak` measures the memory of a contestant by name."""
     if settings.quick:  # the smallest sizes say nothing about the targets, which are about real ones
         problem = replace(problem, targets=(), figures=[replace(figure, bound=None) for figure in problem.figures])
     figures = [MeasuredFigure(figure, figure.measure()) for figure in problem.figures]
     outcomes = [checked(contestant, problem) for contestant in problem.contestants]
     timed = [outcome for outcome in outcomes if outcome.status == "timed"]
     entries = [Entry(o.contestant.run, o.contestant.context, o.first) for o in timed if o.contestant.run is not None]
-    measured = interleaved(entries, rounds=settings.rounds, least=settings.least, budget=settings.budget)
-    for outcome, times in zip(timed, measured, strict=True):
+    measured = interleaved(
+        entries, rounds=settings.rounds, least=settings.least, budget=settings.budget, timer=settings.timer
+    )
+    for outcome, times in zip(timed, measured.times, strict=True):
         outcome.number = times.number
         outcome.seconds = [second / outcome.contestant.units for second in times.seconds]
+        if peak is not None and problem.memory and settings.memory and outcome.contestant.role != "floor":
+            outcome.peak = peak(outcome.contestant.name)
     # The closures hold the arrays of the problem, which may be large: let go of them.
     for outcome in outcomes:
         outcome.contestant = replace(outcome.contestant, run=None, context=nullcontext)
-    return ProblemResult(
-        replace(problem, contestants=(), error=_finished, spoil=_nothing, figures=()), outcomes, figures
-    )
+    finished = replace(problem, contestants=(), error=_finished, spoil=_nothing, figures=())
+    return ProblemResult(finished, outcomes, figures, measured.overhead)
 
 
 def _nothing() -> None:
@@ -177,13 +215,16 @@ def _finished(result: object) -> float:
     raise RuntimeError("this problem is finished; its reference is gone")
 
 
-def run_task(task: Task, settings: Settings, tell: Callable[[str], object]) -> TaskResult:
+def run_task(task: Task, settings: Settings, tell: Callable[[str], object], until: float = float("inf")) -> TaskResult:
+    """Run the problems of a task; none begins after the time `until` of `time.monotonic`."""
     results: list[ProblemResult] = []
-    for problem in task.problems(settings.quick):
+    makers = task.problems(settings.quick)
+    for number, make in enumerate(makers):
+        if time.monotonic() > until:
+            tell(f"{task.NAME}: its time is over, {len(makers) - number} of {len(makers)} problems are left out")
+            break
+        problem = make()
         tell(f"{task.NAME}: {problem.label}")
-        results.append(run_problem(problem, settings))
+        peak = partial(settings.peak, task.NAME, number, problem, quick=settings.quick)
+        results.append(run_problem(problem, settings, peak))
     return TaskResult(task.NAME, task.SUMMARY, results, task.notes(results))
-
-
-def run_tasks(tasks: Iterable[Task], settings: Settings, tell: Callable[[str], object]) -> list[TaskResult]:
-    return [run_task(task, settings, tell) for task in tasks]

@@ -1,8 +1,12 @@
-"""What a benchmark is made of: a task has problems (its sizes), a problem has contestants, a check and targets."""
+"""What a benchmark is made of: a task has problems (its sizes), a problem has contestants, a check and targets.
+
+Problems in which one quantity grows while the rest stays as it is are the rungs of a ladder: from their times the
+exponents of growth are fitted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -24,7 +28,9 @@ class Contestant:
     run : callable or None
         Does the job once and returns the result to be checked; None where a library it needs is absent.
     role : {"ours", "peer", "floor"}
-        A floor is a limit of the machine (filling memory, multiply-adds at GEMM's rate); its result is not checked.
+        A floor is a limit of the machine (stores, multiply-adds); its result is not checked.
+    part : str
+        Of a floor: which part of the job it is the limit of; several of one part are ways to do the same.
     units : float
         How many jobs one call does: its time is divided by this.
     context : callable
@@ -35,6 +41,7 @@ class Contestant:
     run: Callable[[], object] | None
     role: Role = "peer"
     note: str = ""
+    part: str = ""
     units: float = 1.0
     context: Callable[[], AbstractContextManager[object]] = nullcontext
 
@@ -82,6 +89,24 @@ class Figure:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Rung:
+    """A problem's place on a ladder.
+
+    Attributes
+    ----------
+    ladder : str
+        What all its problems share, such as "20-200-20".
+    variable : str
+        What grows, such as "N"; the exponent is that of this quantity.
+    value : float
+    """
+
+    ladder: str
+    variable: str
+    value: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """One size of a task.
@@ -96,6 +121,10 @@ class Problem:
         Called before each check: destroys what the contestant before left in an array they share.
     figures : sequence of Figure
         Measured before the contestants are timed.
+    rungs : sequence of Rung
+        The ladders this size is on.
+    memory : bool
+        Whether the peak memory of each contestant is measured, in processes of their own.
     """
 
     label: str
@@ -105,6 +134,16 @@ class Problem:
     targets: Sequence[Target] = ()
     spoil: Callable[[], object] = lambda: None
     figures: Sequence[Figure] = ()
+    rungs: Sequence[Rung] = ()
+    memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a target of a contestant that is not there, before anything is measured."""
+        names = {contestant.name for contestant in self.contestants}
+        for target in self.targets if self.contestants else ():
+            for name in (target.contestant, *([target.than] if isinstance(target.than, str) else target.than)):
+                if name and name not in names:
+                    raise ValueError(f"{self.label} has a target of {name!r}, but no such contestant.")
 
 
 class Task(Protocol):
@@ -113,8 +152,8 @@ class Task(Protocol):
     NAME: str
     SUMMARY: str
 
-    def problems(self, quick: bool) -> Iterator[Problem]:
-        """Yield the problems one at a time, so that the memory of one is free before the next."""
+    def problems(self, quick: bool) -> Sequence[Callable[[], Problem]]:
+        """Return what makes each problem: one is made at a time, and its memory is free before the next."""
 
     def notes(self, results: Sequence[ProblemResult]) -> list[str]:
         """Say what can be read off the times, in sentences."""

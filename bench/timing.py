@@ -1,16 +1,18 @@
 """Interleaved timing: A B C A B C ..., so that what disturbs the machine disturbs all contestants of a round alike.
 
-`timeit.Timer` runs the inner loops, with the garbage collector off. pytest-benchmark and pyperf run one contestant
-after the other and cannot take ratios within a round.
+`timeit.Timer` runs the inner loops on the processor. pyperf, pytest-benchmark and torch.utils.benchmark run one
+contestant after the other and cannot take ratios within a round. What a call of nothing takes is measured in the same
+rounds and taken off every time: of a kernel of some hundred nanoseconds it is a part that counts.
 """
 
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 import timeit
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +36,21 @@ def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Summary:
     return summary([a / b for a, b in zip(numerator, denominator, strict=False)])
 
 
-def inner_number(timer: timeit.Timer, least: float) -> int:
+#: Runs a job so many times and returns the seconds that took.
+Timed = Callable[[int], float]
+
+
+def host_timer(run: Callable[[], object]) -> Timed:
+    """Return the timer of a job that is done when the call returns."""
+    return timeit.Timer(run).timeit
+
+
+def inner_number(timed: Timed, least: float) -> int:
     """Return how many calls last at least `least` seconds (1, 2, 5, 10, ...); `Timer.autorange` insists on 0.2 s."""
     scale = 1
     while True:
         for digit in (1, 2, 5):
-            if timer.timeit(digit * scale) >= least:
+            if timed(digit * scale) >= least:
                 return digit * scale
         scale *= 10
 
@@ -52,7 +63,7 @@ class Entry(NamedTuple):
     """What `interleaved` times; `known`: how long a call took, where that was seen already."""
 
     run: Callable[[], object]
-    context: Callable[[], AbstractContextManager[object]]
+    context: Callable[[], AbstractContextManager[object]] = nullcontext
     known: float = 0.0
 
 
@@ -63,7 +74,25 @@ class Times(NamedTuple):
     number: int
 
 
-def interleaved(entries: Sequence[Entry], *, rounds: int, least: float, budget: float) -> list[Times]:
+class Rounds(NamedTuple):
+    """The times of all entries, and what a call of nothing took, which has been taken off them."""
+
+    times: list[Times]
+    overhead: float
+
+
+def _nothing() -> None:
+    pass
+
+
+def interleaved(
+    entries: Sequence[Entry],
+    *,
+    rounds: int,
+    least: float,
+    budget: float,
+    timer: Callable[[Callable[[], object]], Timed] = host_timer,
+) -> Rounds:
     """Time all entries in rounds; each inner loop lasts at least `least` seconds and follows one untimed call.
 
     A call of half a second and more is neither repeated nor warmed up.
@@ -77,31 +106,39 @@ def interleaved(entries: Sequence[Entry], *, rounds: int, least: float, budget: 
     budget : float
         After so many seconds those whose call takes `LONG` are left out of the rounds that remain, and after twice as
         many no round starts; but three rounds (or `rounds`) are always run in full.
+    timer : callable
+        What makes the timer of a job; that of a device waits until the device is done.
     """
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        timers = [timeit.Timer(entry.run) for entry in entries]
+        timers = [timer(entry.run) for entry in entries]
+        empty, empty_calls, nothing = timer(_nothing), 1000, []
         results: list[Times] = []
-        for entry, timer in zip(entries, timers, strict=True):
+        for entry, timed in zip(entries, timers, strict=True):
             with entry.context():
                 long = entry.known >= max(LONG, least)
-                results.append(Times([], 1 if long else inner_number(timer, least)))
+                results.append(Times([], 1 if long else inner_number(timed, least)))
         began = time.perf_counter()
         for k in range(rounds):
             spent = time.perf_counter() - began
             if k >= 3 and spent > 2 * budget:
                 break
-            for entry, timer, times in zip(entries, timers, results, strict=True):
+            nothing.append(empty(empty_calls) / empty_calls)
+            for entry, timed, times in zip(entries, timers, results, strict=True):
                 last = times.seconds[-1] if times.seconds else entry.known
                 if k >= 3 and spent > budget and last >= LONG:
                     continue
                 with entry.context():
                     if last < LONG:
-                        timer.timeit(1)
-                    times.seconds.append(timer.timeit(times.number) / times.number)
+                        timed(1)
+                    times.seconds.append(timed(times.number) / times.number)
     finally:
         if collecting:
             gc.enable()
-    return results
+    overhead = statistics.median(nothing)
+    tick = time.get_clock_info("perf_counter").resolution
+    return Rounds(
+        [Times([max(s - overhead, tick / number) for s in seconds], number) for seconds, number in results], overhead
+    )

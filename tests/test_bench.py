@@ -9,29 +9,25 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import benches
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 import hesskern
 
-ROOT = Path(__file__).parents[1]
-
-if not (ROOT / "bench" / "__main__.py").exists():
-    pytest.skip("these tests were copied without the benchmarks", allow_module_level=True)
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+ROOT = benches.ROOT
 
 from bench import (  # noqa: E402
     closed_form,
+    floors,
     loops,
     memory,
-    peak,
     peers,
     problems,
-    report,
     runner,
-    summary,
+    runs,
+    tables,
     task,
     threads,
     timing,
@@ -39,20 +35,17 @@ from bench import (  # noqa: E402
 from bench.tasks import TASKS, curvature_along, spectrum  # noqa: E402
 from hesskern.backends import cpp  # noqa: E402
 
-
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(hesskern.__file__).parents[1]), str(ROOT)])}
-    command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+bench, contestant, problem_of, as_run = benches.bench, benches.contestant, benches.problem_of, benches.as_run
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """Every task once, at its smallest size."""
     folder = tmp_path_factory.mktemp("bench")
-    done = bench("run", "--quick", "--json", str(folder / "run.json"), "--markdown", str(folder / "run.md"))
+    files = ["--json", folder / "run.json", "--markdown", folder / "run.md", "--plots", folder / "pictures"]
+    done = bench("run", "--quick", *files)
     assert done.returncode == 0, done.stderr
-    return json.loads((folder / "run.json").read_text()), (folder / "run.md").read_text()
+    return folder, runs.load(str(folder / "run.json")), (folder / "run.md").read_text()
 
 
 def test_list_names_every_task():
@@ -61,7 +54,7 @@ def test_list_names_every_task():
 
 
 def test_every_task_has_right_results(quick):
-    run, _ = quick
+    _, run, _ = quick
     assert [entry["name"] for entry in run["tasks"]] == list(TASKS)
     for entry in run["tasks"]:
         assert entry["problems"]
@@ -76,64 +69,89 @@ def test_every_task_has_right_results(quick):
 
 
 def test_the_machine_stands_beside_the_results(quick):
-    run, tables = quick
+    _, run, text = quick
     about = run["machine"]
     assert about["isa"] == hesskern.info()["isa"]
     assert about["libraries"]["numpy"] == np.__version__
     assert about["environment"]["OPENBLAS_NUM_THREADS"] == "1"
-    assert about["cpu"] in tables
+    assert about["cpu"] in text
     assert set(about["load_average"]) == {"start", "end"}
     for name in TASKS:
-        assert f"### {name}" in tables
+        assert f"### {name}" in text
 
 
-def test_a_run_has_a_summary(quick, tmp_path):
-    run, _ = quick
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    done = bench("summary", str(tmp_path / "run.json"), "--task", "condition", "--task", "spectrum")
+def test_what_is_left_out_says_so(quick):
+    _, run, _ = quick
+    absent = [c for t in run["tasks"] for p in t["problems"] for c in p["contestants"] if c["status"] == "absent"]
+    assert {c["reason"] for c in absent if c["name"].startswith("torch.compile")} == {peers.NOT_COMPILED}
+    for other in absent:
+        assert other["reason"].endswith("is not installed") or other["reason"] in (
+            peers.NOT_COMPILED, floors.NO_COMPILER, "this processor has no such store"
+        ) or other["reason"].endswith("cores only"), other  # fmt: skip
+
+
+def test_a_run_has_a_summary(quick):
+    folder, run, text = quick
+    done = bench("summary", folder / "run.json", "--task", "condition", "--task", "spectrum")
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith(("### ", "| 5-100-5, W_2 |"))]
     assert [rows[0], rows[1]] == ["### spectrum", "### condition"]
     assert "from scratch: " in rows[2]
     assert "peak memory, network and spectrum: " in done.stdout
-    assert len(summary.markdown(run).split("### ")) == len(TASKS) + 1
+    assert len(tables.brief(run).split("### ")) == len(TASKS) + 1
+    assert bench("summary", folder / "run.json", "--kind", "full").stdout == text
 
 
-def test_a_summary_needs_no_kind_of_target():
-    # Files of earlier runs do not say which kind a target is.
+def test_a_run_has_pictures(quick):
+    folder, run, _ = quick
+    drawn = {path.stem for path in (folder / "pictures").glob("*.png") if path.stat().st_size > 10_000}
+    laddered = {entry["name"] for entry in run["tasks"] if any(problem["rungs"] for problem in entry["problems"])}
+    assert {"full_hessian", "hvp", "spectrum", "condition", "descent", "minibatch", "ensemble"} <= laddered
+    assert drawn == {"speedups"} | {f"growth-{name}" for name in laddered}
+
+
+def test_every_contestant_of_a_task_can_be_measured_alone(quick):
+    folder, *_ = quick
+    done = bench("run", "--quick", "--memory", "--task", "data_reduction", "--json", folder / "memory.json")
+    assert done.returncode == 0, done.stderr
+    first, second = runs.load(str(folder / "memory.json"))["tasks"][0]["problems"]
+    peaks = {
+        c["name"]: c["peak_bytes"] for c in first["contestants"] if c["status"] == "timed" and c["role"] != "floor"
+    }
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("no /proc")
+    assert len(peaks) >= 5
+    assert all(peak is not None and 0 <= peak < 100e6 for peak in peaks.values()), peaks
+    assert all(c["peak_bytes"] is None for c in second["contestants"])  # one size a task
+
+
+def test_a_summary_needs_no_kind_of_target(tmp_path):
+    # Files of earlier runs do not say which kind a target is, and have no ladders.
     targets = [
         {"target": "hesskern: at most 5 µs", "against": "", "measured": {"median": 2.5e-6}, "met": True},
         {"target": "hesskern: at least 9 x faster than p", "against": "p", "measured": {"median": 8.0}, "met": False},
     ]
     ours = {"name": "hesskern", "role": "ours", "status": "timed", "seconds": [2.5e-6]}
     problem = {"label": "size", "contestants": [ours], "targets": targets, "figures": []}
-    table = summary.markdown({"tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]})
+    old = {"schema": 2, "machine": {}, "tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    table = tables.brief(runs.load(str(tmp_path / "old.json")))
     assert "at most 5 µs: 2.5 µs, met<br>at least 9 x faster than p: 8, **missed** |" in table
 
 
 def test_quick_runs_judge_nothing(quick):
-    run, tables = quick
+    _, run, text = quick
     assert all(problem["targets"] == [] for entry in run["tasks"] for problem in entry["problems"])
     figures = [figure for entry in run["tasks"] for problem in entry["problems"] for figure in problem["figures"]]
     assert figures
     assert all(figure["bound"] is None and figure["met"] is None for figure in figures)
-    assert "### Targets" not in tables
+    assert "### Targets" not in text
 
 
 def test_an_unknown_task_is_refused():
     done = bench("run", "--task", "nothing")
     assert done.returncode == 2
     assert "nothing" in done.stderr
-
-
-def contestant(name, run, **more):
-    return task.Contestant(name=name, run=run, **more)
-
-
-def problem_of(*contestants, **more):
-    return task.Problem(
-        label="p", contestants=contestants, error=lambda result: abs(result - 1.0), tolerance=1e-12, **more
-    )
 
 
 def test_wrong_failing_and_absent_contestants_are_not_timed():
@@ -163,10 +181,16 @@ def test_wrong_failing_and_absent_contestants_are_not_timed():
     assert "too much" in result.outcomes[3].reason
     (verdict,) = result.verdicts
     assert verdict.met is None
-    tables = report.markdown(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", [result], [])])
-    assert "wrong: relative error 1.0e-01" in tables
-    assert "absent: not installed" in tables
-    assert "not measured" in tables
+    text = tables.report(as_run(result))
+    assert "wrong: relative error 1.0e-01" in text
+    assert "absent: not installed" in text
+    assert "not measured" in text
+
+
+def test_a_target_needs_its_contestant():
+    target = task.Target(contestant="right", kind="faster", bound=1, than=("there", "gone"))
+    with pytest.raises(ValueError, match="p has a target of 'gone', but no such contestant"):
+        problem_of(contestant("right", None), contestant("there", None), targets=[target])
 
 
 def test_what_another_left_in_a_shared_array_does_not_pass():
@@ -187,24 +211,57 @@ def test_what_another_left_in_a_shared_array_does_not_pass():
 
 def test_without_torch_its_contestants_are_absent(monkeypatch):
     monkeypatch.setattr(peers, "torch", lambda: None)
+    monkeypatch.setattr(peers.CHOICE, "compiled", True)
     statuses = {}
     for name in ("train_case", "condition"):
-        for problem in TASKS[name].problems(True):
-            result = runner.run_problem(problem, runner.QUICK)
+        for make in TASKS[name].problems(True):
+            result = runner.run_problem(make(), runner.QUICK)
             statuses |= {o.contestant.name: o.status for o in result.outcomes}
     assert statuses["hesskern"] == "timed"
     assert {status for name, status in statuses.items() if name.startswith("torch")} == {"absent"}
 
 
-def test_without_jax_and_numba_their_contestants_are_absent(monkeypatch):
-    for library in ("torch", "jax", "numba"):
-        monkeypatch.setattr(peers, library, lambda: None)
-    for name in ("minibatch", "ensemble", "curvature_along"):
-        for problem in TASKS[name].problems(True):
-            for other in problem.contestants:
-                needs = [library for library in ("torch", "jax", "Numba") if other.name.startswith(library)]
-                assert (other.run is None) == bool(needs), other.name
-                assert not needs or other.note == f"{needs[0].lower()} is not installed"
+NEEDS = {
+    "torch": ("torch",), "jax": ("jax",), "Numba": ("numba",), "curvlinops": ("curvlinops",), "BackPACK": ("backpack",),
+    "hessian-eigenthings": ("hessian_eigenthings",),
+}  # fmt: skip
+
+
+def test_without_other_libraries_their_contestants_are_absent(monkeypatch):
+    monkeypatch.setattr(peers, "torch", lambda: None)
+    monkeypatch.setattr(peers, "library", lambda name: None)
+    monkeypatch.setattr(peers.CHOICE, "compiled", True)
+    seen = set()
+    for name in ("minibatch", "ensemble", "curvature_along", "hvp", "condition", "assemble_block"):
+        for make in TASKS[name].problems(True):
+            for other in make().contestants:
+                needs = [library for library in NEEDS if other.name.startswith(library)]
+                assert (other.run is None) == bool(needs) or other.role == "floor", other.name
+                seen |= set(needs)
+                if needs:
+                    assert other.note in (f"{NEEDS[needs[0]][0]} is not installed", "torch is not installed")
+    assert seen == set(NEEDS)
+
+
+def test_what_does_not_compile_is_absent_and_says_why(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(peers.CHOICE, "compiled", True)
+
+    def fails(torch):
+        raise NotImplementedError("no lowering for this\nand much more")
+
+    found = peers.with_compile("torch.compile", fails)
+    assert found.run is None
+    assert found.note == "torch.compile does not do this here: NotImplementedError: no lowering for this"
+
+
+def test_only_the_one_asked_for_is_made(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(peers.CHOICE, "only", "one")
+    made = []
+    contestants = [peers.with_torch(name, lambda torch, name=name: made.append(name)) for name in ("one", "two")]
+    assert made == ["one"]
+    assert contestants[1].note == "not asked for"
 
 
 def test_rounds_are_interleaved_and_enter_the_context():
@@ -221,7 +278,7 @@ def test_rounds_are_interleaved_and_enter_the_context():
         timing.Entry(lambda: seen.append("a"), Context),
         timing.Entry(lambda: seen.append("b"), Context),
     ]
-    times = timing.interleaved(entries, rounds=2, least=0.0, budget=1.0)
+    times, _ = timing.interleaved(entries, rounds=2, least=0.0, budget=1.0)
     # Once each to find the number of calls; then rounds of one untimed and one timed call.
     assert "".join(seen) == "(a)(b)" + "(aa)(bb)" * 2
     assert [len(t.seconds) for t in times] == [2, 2]
@@ -237,11 +294,35 @@ def test_long_calls_leave_when_the_budget_is_spent(monkeypatch):
 
     clock = iter([0.0, 1.0, 2.0, 3.0, 13.0, 14.0, 25.0])
     monkeypatch.setattr(timing, "LONG", 0.005)
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    fake = SimpleNamespace(perf_counter=lambda: next(clock), get_clock_info=time.get_clock_info)
+    monkeypatch.setattr(timing, "time", fake)
     entries = [timing.Entry(long, nullcontext, known=0.006), timing.Entry(lambda: None, nullcontext)]
-    slow, quick = timing.interleaved(entries, rounds=9, least=0.0, budget=12.0)
+    (slow, quick), _ = timing.interleaved(entries, rounds=9, least=0.0, budget=12.0)
     assert len(slow.seconds) == len(calls) == 3  # three rounds in full, no warming up
     assert len(quick.seconds) == 5
+
+
+def test_what_a_call_of_nothing_takes_is_taken_off():
+    slept = []
+
+    def timer(run):
+        # A clock of its own: a call costs 30 ns, this job 200 ns more.
+        job = 200e-9 if run is work else 0.0
+        return lambda number: number * (30e-9 + job)
+
+    def work():
+        slept.append(1)
+
+    (found,), overhead = timing.interleaved([timing.Entry(work)], rounds=3, least=1e-6, budget=1.0, timer=timer)
+    assert overhead == pytest.approx(30e-9)
+    assert found.seconds == pytest.approx([200e-9] * 3)
+    (nothing,), _ = timing.interleaved([timing.Entry(lambda: None)], rounds=3, least=1e-6, budget=1.0, timer=timer)
+    assert all(0 < seconds < 1e-9 for seconds in nothing.seconds)  # never zero: ratios are taken
+
+
+def test_a_call_of_nothing_is_measured_on_the_host():
+    _, overhead = timing.interleaved([timing.Entry(lambda: None)], rounds=3, least=0.0, budget=1.0)
+    assert 1e-9 < overhead < 1e-5
 
 
 def test_ratios_are_taken_within_each_round():
@@ -282,8 +363,8 @@ def test_of_several_the_fastest_is_compared_with():
     result = runner.ProblemResult(problem_of(targets=[target]), outcomes)
     (verdict,) = result.verdicts
     assert (verdict.met, verdict.measured.median, verdict.against) == (False, 2.0, "fast")
-    tables = report.markdown(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", [result], [])])
-    assert "the fastest of slow, fast, absent | 2 (2 to 2) x, fast | **missed**" in tables
+    text = tables.report(as_run(result))
+    assert "the fastest of slow, fast, absent | 2 (2 to 2) x, fast | **missed**" in text
     assert result.fastest(["absent"]) is None
 
 
@@ -294,8 +375,8 @@ def test_figures_stand_beside_the_times(value, shown):
     figure = task.Figure(name="peak", measure=lambda: value, unit="x", bound=3)
     problem = problem_of(contestant("right", lambda: 1.0, role="ours"), figures=[figure])
     result = runner.run_problem(problem, runner.Settings(rounds=1, least=0.0))
-    tables = report.markdown(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", [result], [])])
-    assert f"peak: at most 3 x | {shown}" in tables
+    text = tables.report(as_run(result))
+    assert f"peak: at most 3 x | {shown}" in text
 
 
 def test_peak_memory_sees_what_was_allocated_and_given_back():
@@ -303,6 +384,21 @@ def test_peak_memory_sees_what_was_allocated_and_given_back():
     if small is None:
         pytest.skip("no resource module")
     assert 180_000_000 < large - small < 220_000_000  # the launcher and shared libraries count for both, not alike
+
+
+def test_growth_is_what_one_call_adds():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("no /proc")
+    script = "from bench import memory; print(memory.growth(lambda: b'1' * {}))"
+    paths = os.pathsep.join([str(Path(hesskern.__file__).parents[1]), str(ROOT)])
+    found = []
+    for size in (1000, 200_000_000):
+        command = [sys.executable, "-P", "-c", "x = b'1' * 300_000_000; del x\n" + script.format(size)]
+        environment = os.environ | memory.GIVES_BACK | {"PYTHONPATH": paths}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        found.append(int(done.stdout))
+    assert found[0] < 2_000_000
+    assert 199_000_000 < found[1] < 204_000_000
 
 
 def test_peak_memory_is_not_that_of_this_process():
@@ -382,7 +478,7 @@ def test_references_along_a_run():
         gradients = problems.loss_and_gradients(X, Y, moved)[1]
         moved = [weight - rate * gradient for weight, gradient in zip(moved, gradients, strict=True)]
     assert problems.relative_error(after[5], problems.flat(moved)) < 1e-14
-    error = loops.error_of_change(weights, after)
+    error = loops.error_of_change(weights, lambda: after)
     assert error(loops.Trained(5, problems.flat(moved))) < 1e-12
     assert error(loops.Trained(2, problems.flat(moved))) > 0.1
 
@@ -465,7 +561,7 @@ def test_multiply_adds_are_of_the_best_order(size, least):
 
 def test_the_peak_is_above_every_product():
     size = 192
-    floor = peak.floor(size**3)
+    floor = floors.products(size**3)[0]
     if floor.run is None:
         pytest.skip(floor.note)
     a, out = np.ones((size, size)), np.empty((size, size))
@@ -476,13 +572,27 @@ def test_the_peak_is_above_every_product():
             rounds=5,
             least=0.001,
             budget=1.0,
-        )
+        ).times
     )
     threads = max((pool["num_threads"] for pool in threadpool_info()), default=1)
     assert fma / floor.units < 1.5 * threads * product  # half as much again: the cores of a test machine are shared
 
 
-def fake_machine():
-    words = dict.fromkeys(("cpu", "isa", "system", "python", "hesskern"), "some")
-    numbers = {"cores": 1, "memory_gib": 1, "load_average": {"start": 0.0, "end": 0.0}}
-    return words | numbers | {"libraries": {"numpy": "1"}, "revision": None, "blas": [], "torch_threads": None}
+def test_floors_of_memory_write_every_byte():
+    out = np.full(1001, np.nan)
+    fill, stream = floors.stores(out)
+    assert fill.run() is None
+    assert not out.any()
+    if stream.run is None:
+        pytest.skip(stream.note)
+    memory = stream.run()
+    memory[:] = 1
+    stream.run()
+    start = -memory.ctypes.data % 64
+    assert not memory[start : start + out.nbytes].any()
+    assert memory[:start].all()
+
+
+def test_the_rate_of_gemm_is_scaled_to_the_work():
+    one, two = (floors.products(adds)[1] for adds in (1e6, 2e6))
+    assert one.units == 2 * two.units == pytest.approx(384**3 / 1e6)

@@ -6,23 +6,31 @@ has none that vanish. Factors are computed beforehand for all contestants alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 import hesskern as hk
-from bench.peers import with_torch
-from bench.problems import TOLERANCE, Array, Size, error_against
+from bench.autograd import Autograd
+from bench.floors import stores
+from bench.ladders import by_width, rungs, union
+from bench.libraries import Model
+from bench.peers import with_jax, with_library, with_torch
+from bench.problems import TOLERANCE, Array, Size, relative_error
 from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
+from bench.task import Contestant, Problem, Rung, Target
 from bench.threads import with_threads
 
 NAME = "assemble_block"
-SUMMARY = "Write the dense (P, P) Hessian of one layer: `H.toarray(out=)` against NumPy's and torch's ways."
+SUMMARY = "Write the dense (P, P) Hessian of one layer: `H.toarray(out=)` against products of its factors and autograd."
 SLICES = "np.zeros + slices"
+#: The order of the last block is P = 10 h.
+LADDERS = (by_width(10, 10, 10, (25, 50, 100, 200, 400)),)
 SIZES = (
     (Size(5, (5, 100, 5)), 1),
-    (Size(10, (10, 100, 10)), 1),
+    *((size, 1) for size in union(LADDERS)),
     (Size(20, (20, 200, 20)), 1),
     (Size(20, (20, 200, 20)), 0),
     (Size(20, (20, 200, 20), "float32"), 1),
@@ -53,9 +61,8 @@ def zeros_and_slices(output: Array, inner: Array) -> Callable[[], Array]:
     return assemble
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size, layer in QUICK_SIZES if quick else SIZES:
-        yield _problem(size, layer)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_problem, size, layer) for size, layer in (QUICK_SIZES if quick else SIZES)]
 
 
 def _problem(size: Size, layer: int) -> Problem:
@@ -70,10 +77,33 @@ def _problem(size: Size, layer: int) -> Problem:
         np.multiply(output[:, None, :, None], inner[None, :, None, :], out=spread)
         return out
 
-    def kron(torch: object) -> Callable[[], object]:
-        left, right = torch.tensor(output), torch.tensor(inner)  # type: ignore[attr-defined]
-        return lambda: torch.kron(left, right)  # type: ignore[attr-defined]
+    def kron(torch: Any) -> Callable[[], object]:
+        left, right = torch.tensor(output), torch.tensor(inner)
+        return lambda: torch.kron(left, right)
 
+    def in_place(torch: Any) -> Callable[[], object]:
+        left, right = torch.tensor(output)[:, None, :, None], torch.tensor(inner)[None, :, None, :]
+        matrix = torch.from_numpy(out)
+        tensor = matrix.view(spread.shape)
+        return lambda: (torch.mul(left, right, out=tensor), matrix)[1]
+
+    def block_diagonal(torch: Any) -> Callable[[], object]:
+        blocks = [torch.tensor(inner)] * len(output)
+        return lambda: torch.block_diag(*blocks)
+
+    def compiled_kron(jax: Any) -> Callable[[], object]:
+        left, right, product = jax.numpy.asarray(output), jax.numpy.asarray(inner), jax.jit(jax.numpy.kron)
+        return lambda: product(left, right).block_until_ready()
+
+    def by_autograd(torch: Any) -> Callable[[], object]:
+        setting = Autograd(torch, X, Y, weights)
+
+        def loss_of(weight: Any) -> Any:
+            return setting.loss(*setting.weights[:layer], weight, *setting.weights[layer + 1 :])
+
+        return lambda: torch.func.hessian(loss_of)(setting.weights[layer])
+
+    reference = np.kron(output, inner)
     contestants = [
         Contestant(name="hesskern", run=lambda: H.toarray(out=out), role="ours", note="toarray(out=), array warm"),
         with_threads(2, "hesskern", lambda: H.toarray(out=out), note="two threads from 16 MiB on"),
@@ -81,7 +111,23 @@ def _problem(size: Size, layer: int) -> Problem:
         Contestant(name="np.multiply(out=)", run=broadcast, note="broadcast product into the same warm array"),
         Contestant(name="np.kron", run=lambda: np.kron(output, inner), note="a new array each time"),
         with_torch("torch.kron", kron, note="a new tensor each time"),
-        Contestant(name="floor: fill", run=lambda: out.fill(0), role="floor", note="the same warm array, written once"),
+        with_torch("torch.mul(out=)", in_place, note="broadcast product into the same warm array"),
+        *([with_torch("torch.block_diag", block_diagonal, note="a new tensor each time")] if layer == 1 else []),
+        with_jax("jax jit(kron)", compiled_kron, note="a new array each time"),
+        with_torch("torch.func.hessian", by_autograd, note="of one layer, from the network: no formula needed"),
+        with_library(
+            "curvlinops",
+            "curvlinops",
+            lambda library: Model(X, Y, weights).curvlinops_dense(library, [layer]),
+            note="HessianLinearOperator of one layer times the identity, from the network",
+        ),
+        with_library(
+            "backpack",
+            "BackPACK",
+            lambda library: Model(X, Y, weights).backpack_block(library, layer),
+            note="SqrtGGNExact in one backward pass, V.T @ V, from the network",
+        ),
+        *stores(out),
     ]
     targets = []
     if layer == 1 and order == 4000 and size.dtype == "float64":
@@ -90,11 +136,18 @@ def _problem(size: Size, layer: int) -> Problem:
     return Problem(
         label=f"P = {order}, layer {layer} of {'-'.join(map(str, size.widths))}{short}",
         contestants=contestants,
-        error=error_against(np.kron(output, inner)),
+        error=lambda result: relative_error(_square(result, order), reference),
         tolerance=TOLERANCE[size.dtype],
         targets=targets,
         spoil=lambda: out.fill(np.nan),
+        rungs=[Rung(f"{rung.ladder}, layer 1", "P", order) for rung in rungs(size, LADDERS)] if layer == 1 else (),
+        memory=size in (LADDERS[0].sizes[-1], QUICK_SIZES[0][0]),
     )
+
+
+def _square(result: Any, order: int) -> Array:
+    """Return a block as a matrix, which torch.func shapes like the weight twice."""
+    return np.asarray(result).reshape(order, order)
 
 
 def notes(results: Sequence[ProblemResult]) -> list[str]:

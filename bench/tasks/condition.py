@@ -1,23 +1,27 @@
-"""The condition number of the case's block, at the trained network."""
+"""The condition number of the block of W_2: of the case once it is trained, and over widths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import hesskern as hk
-from bench.peers import with_torch
-from bench.problems import Array
+from bench.ladders import TINY, by_width, rungs, union
+from bench.libraries import Model
+from bench.peers import with_jax, with_library, with_torch
+from bench.problems import Array, Size
 from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
+from bench.task import Contestant, Problem, Rung, Target
 from bench.tasks.train_case import numpy_loop
 
 NAME = "condition"
-SUMMARY = "Condition number of the W_2 block (500 x 500, rank 25) of the trained 5-100-5 case."
-RANK = 25
-DENSE_RANK_TOLERANCE = 1e-10  # relative to the largest eigenvalue; the smallest nonzero one is 6e-3 of it
+SUMMARY = "Condition number of the W_2 block: of the trained 5-100-5 case (500 x 500, rank 25), and over widths."
+CASE = "5-100-5, W_2"
+LADDERS = (by_width(5, 5, 5, (25, 50, 100, 200)),)
+DENSE_RANK_TOLERANCE = 1e-10  # relative to the largest eigenvalue; the smallest nonzero one is 1e-3 of it
 
 
 def from_singular_values(values: Array) -> float:
@@ -26,19 +30,30 @@ def from_singular_values(values: Array) -> float:
     return float((kept[0] / kept[-1]) ** 2)
 
 
-def from_eigenvalues(values: Array) -> float:
-    """Return the condition number from the eigenvalues of the dense matrix, ascending."""
-    kept = values[values > DENSE_RANK_TOLERANCE * values[-1]]
-    return float(kept[-1] / kept[0]) if len(kept) == RANK else float("nan")
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_case, quick), *(partial(_random, size) for size in union(TINY if quick else LADDERS))]
 
 
-def problems(quick: bool) -> Iterator[Problem]:
+def _case(quick: bool) -> Problem:
     case = hk.datasets.two_layer_case()
     # The network a quick run stops at has another condition number; everything is compared with the same one.
     _, weights = numpy_loop(case.X, case.Y, case.network.weights, case.lr, 0.5 if quick else case.rtol)
-    net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(case.X, case.Y)
+    return _problem(CASE, case.X, case.Y, weights, ())
+
+
+def _random(size: Size) -> Problem:
+    return _problem(size.label, *size.draw(), rungs(size, (*LADDERS, *TINY)))
+
+
+def _problem(label: str, X: Array, Y: Array, weights: Sequence[Array], on: Sequence[Rung]) -> Problem:
+    net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
     H = loss.hessian(net, params=[1])
-    X, (first, second) = case.X, weights
+    first, second = weights
+    rank = len(second) * int(np.linalg.matrix_rank(X @ first.T))
+
+    def from_eigenvalues(values: Array) -> float:
+        kept = values[values > DENSE_RANK_TOLERANCE * values[-1]]  # ascending
+        return float(kept[-1] / kept[0]) if len(kept) == rank else float("nan")
 
     def dense() -> float:
         hidden = X @ first.T
@@ -50,7 +65,7 @@ def problems(quick: bool) -> Iterator[Problem]:
         return from_eigenvalues(values[::-1])
 
     def autograd(torch: Any) -> Callable[[], float]:
-        x, y, w1, w2 = (torch.tensor(array) for array in (X, case.Y, first, second))
+        x, y, w1, w2 = (torch.tensor(array) for array in (X, Y, first, second))
 
         def loss_of(w: Any) -> Any:
             return 0.5 * ((x @ w1.T @ w.T - y) ** 2).sum()
@@ -64,6 +79,24 @@ def problems(quick: bool) -> Iterator[Problem]:
     def factor_svd(torch: Any) -> Callable[[], float]:
         x, w1 = torch.tensor(X), torch.tensor(first)
         return lambda: from_singular_values(torch.linalg.svdvals(x @ w1.T).numpy())
+
+    def compiled(jax: Any) -> Callable[[], float]:
+        x, w1 = jax.numpy.asarray(X), jax.numpy.asarray(first)
+        values = jax.jit(lambda x, w1: jax.numpy.linalg.svd(x @ w1.T, compute_uv=False))
+        return lambda: from_singular_values(np.asarray(values(x, w1)))
+
+    def gram(library: Any) -> Callable[[], float]:
+        root = Model(X, Y, weights).backpack_root(library, 1)
+
+        def compute() -> float:
+            V = root().numpy()
+            return from_eigenvalues(np.linalg.eigvalsh(V @ V.T))
+
+        return compute
+
+    def curvlinops(library: Any) -> Callable[[], float]:
+        block = Model(X, Y, weights).curvlinops_dense(library, [1])
+        return lambda: from_eigenvalues(np.linalg.eigvalsh(block().numpy()))
 
     reference = from_singular_values(np.linalg.svd(X @ first.T, compute_uv=False))
     contestants = [
@@ -80,7 +113,7 @@ def problems(quick: bool) -> Iterator[Problem]:
             run=lambda: from_singular_values(np.linalg.svd(X @ first.T, compute_uv=False)),
             note="singular values only; fewer correct digits where X or W_1 is graded",
         ),
-        Contestant(name="np.linalg.eigvalsh, dense", run=dense, note="np.kron, then all 500 eigenvalues"),
+        Contestant(name="np.linalg.eigvalsh, dense", run=dense, note="np.kron, then all eigenvalues"),
         Contestant(
             name="np.linalg.svd, dense", run=dense_svd, note="as np.linalg.cond does, which divides by rounding errors"
         ),
@@ -90,9 +123,14 @@ def problems(quick: bool) -> Iterator[Problem]:
             autograd,
             note="autograd.functional.hessian(vectorize=True), then eigvalsh: no formula needed",
         ),
+        with_jax("jax jit(svd) of the factor", compiled, note="singular values only"),
+        with_library("backpack", "BackPACK", gram, note="SqrtGGNExact, then eigvalsh of its small Gram matrix V V.T"),
+        with_library(
+            "curvlinops", "curvlinops, dense", curvlinops, note="HessianLinearOperator times the identity, eigvalsh"
+        ),
     ]
-    yield Problem(
-        label="5-100-5, W_2",
+    return Problem(
+        label=label,
         contestants=contestants,
         error=lambda result: abs(float(result) / reference - 1),  # type: ignore[arg-type]
         tolerance=1e-9,  # what eigvalsh of the dense matrix can give at this condition
@@ -100,7 +138,11 @@ def problems(quick: bool) -> Iterator[Problem]:
             Target(contestant="hesskern", kind="seconds", bound=25e-6),
             Target(contestant="hesskern, cond()", kind="seconds", bound=50e-6),
             Target(contestant="hesskern, from scratch", kind="seconds", bound=50e-6),
-        ],
+        ]
+        if label == CASE
+        else [],
+        rungs=on,
+        memory=label == CASE,
     )
 
 

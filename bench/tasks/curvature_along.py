@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import hesskern as hk
-from bench import jax_loops, peak
+from bench import floors, jax_loops
 from bench.autograd import Autograd, flat_vectors
 from bench.closed_form import ClosedForm, product_multiply_adds
-from bench.loops import trajectory
-from bench.peers import with_jax, with_torch
+from bench.ladders import TINY, by_width, rungs, union
+from bench.libraries import Model
+from bench.loops import stable_rate, trajectory
+from bench.peers import with_jax, with_library, with_torch
 from bench.problems import Array, Size, flat, loss_and_gradients, relative_error
 from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
+from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "curvature_along"
-SUMMARY = "A step of the case with the largest eigenvalue of the full Hessian recorded before it."
+CASE = "the case"
+LADDERS = (by_width(5, 5, 5, (25, 100, 400)),)
+SUMMARY = "A step of training with the largest eigenvalue of the full Hessian recorded before it."
 WITHOUT = "hesskern, without"
 #: Asked of each recorded eigenvalue, relative.
 TOLERANCE = 1e-10
@@ -83,6 +87,18 @@ def torch_products(torch: Any, X: Array, Y: Array) -> Callable[[Sequence[Array]]
     return at
 
 
+def library_products(X: Array, Y: Array, start: Sequence[Array], make: Callable[[Model], Any]) -> Any:
+    """Return products by an operator of a library on top of torch, whose network gets the weights of each step."""
+    model = Model(X, Y, start)
+    operator = make(model)
+
+    def at(weights: Sequence[Array]) -> Product:
+        model.set_weights(weights)
+        return lambda v: np.asarray(operator(model.torch.from_numpy(np.ascontiguousarray(v))))
+
+    return at
+
+
 def jax_products(jax: Any, X: Array, Y: Array, start: Sequence[Array]) -> Callable[[Sequence[Array]], Product]:
     """Return products by forward over reverse mode, compiled beforehand."""
     gradient = jax.grad(jax_loops.loss_function(jax, product=False))
@@ -105,26 +121,40 @@ def jax_products(jax: Any, X: Array, Y: Array, start: Sequence[Array]) -> Callab
     return at
 
 
-def problems(quick: bool) -> Iterator[Problem]:
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_case, quick), *(partial(_random, size, quick) for size in union(TINY if quick else LADDERS))]
+
+
+def _case(quick: bool) -> Problem:
     case = hk.datasets.two_layer_case()
-    yield _problem(case, 6 if quick else int(case.expected["epochs"]), 3 if quick else 20)
+    steps = 6 if quick else int(case.expected["epochs"])
+    return _problem(CASE, case.X, case.Y, case.network.weights, case.lr, steps, 3 if quick else 20)
 
 
-def _problem(case: hk.datasets.Case, steps: int, few: int) -> Problem:
-    X, Y, start, rate = case.X, case.Y, case.network.weights, case.lr
-    after = trajectory(X, Y, start, rate, [few, steps])
-    exact = watch(X, Y, start, rate, steps, 0.0, partial(closed_form, X, Y)).sharpness
+def _random(size: Size, quick: bool) -> Problem:
+    X, Y, start = size.draw()
+    on = rungs(size, (*LADDERS, *TINY))
+    steps, few = (6, 3) if quick else (200, 10)
+    return _problem(size.label, X, Y, start, stable_rate(X, start), steps, few, on)
+
+
+def _problem(
+    label: str, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int, few: int, on: Sequence[Rung] = ()
+) -> Problem:
+    network, widths = hk.LinearNetwork(start), (X.shape[1], len(start[0]), len(start[1]))
+    after = cache(lambda: trajectory(X, Y, start, rate, [few, steps]))
+    exact = cache(lambda: watch(X, Y, start, rate, steps, 0.0, partial(closed_form, X, Y)).sharpness)
 
     def error(result: Any) -> float:
-        found = relative_error(np.asarray(result.weights), after[result.steps])
+        found = relative_error(np.asarray(result.weights), after()[result.steps])
         if result.sharpness is None:
             return found
-        return max(found, relative_error(result.sharpness / exact[: result.steps], np.ones(result.steps)))
+        return max(found, relative_error(result.sharpness / exact()[: result.steps], np.ones(result.steps)))
 
     def fit(record: tuple[str, ...], reduce: str = "auto") -> Callable[[], Watched]:
         def train() -> Watched:
             loss = hk.SquaredLoss(X, Y)
-            run = hk.fit(case.network, loss, lr=rate, max_steps=steps, record=record, reduce=reduce)
+            run = hk.fit(network, loss, lr=rate, max_steps=steps, record=record, reduce=reduce)
             sharpness = run.history["sharpness"] if "sharpness" in record else None
             return Watched(run.steps, run.network.flatten(), sharpness)
 
@@ -157,14 +187,30 @@ def _problem(case: hk.datasets.Case, steps: int, few: int) -> Problem:
             note=f"{eigsh_of}by jvp of grad, compiled, {first}",
             units=few,
         ),
-        peak.floor(product_multiply_adds(Size(len(X), case.network.widths).reduced)),
+        with_library(
+            "curvlinops",
+            "curvlinops, eigsh",
+            lambda library: lanczos(library_products(X, Y, start, lambda model: model.curvlinops(library).__matmul__)),
+            note=f"{eigsh_of}by HessianLinearOperator, {first}",
+            units=few,
+        ),
+        with_library(
+            "hessian_eigenthings",
+            "hessian-eigenthings, eigsh",
+            lambda library: lanczos(library_products(X, Y, start, lambda model: model.eigenthings(library).matvec)),
+            note=f"{eigsh_of}by HessianOperator (its own Lanczos method runs a fixed number of steps), {first}",
+            units=few,
+        ),
+        *floors.products(product_multiply_adds(Size(len(X), widths).reduced)),
     ]
     return Problem(
-        label=f"the case, {steps} steps",
+        label=f"{label}, {steps} steps",
         contestants=contestants,
         error=error,
         tolerance=TOLERANCE,
-        targets=[Target(contestant="hesskern", kind="at_most", bound=30, than=WITHOUT)],
+        targets=[Target(contestant="hesskern", kind="at_most", bound=30, than=WITHOUT)] if label == CASE else [],
+        rungs=on,
+        memory=label == CASE,
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy import linalg
 
 import hesskern as hk
+from bench.ladders import Ladder, rungs, union
+from bench.peers import with_jax, with_torch
 from bench.problems import TOLERANCE, Array, Size
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
@@ -17,27 +21,27 @@ from hesskern.problem import reduce_samples
 NAME = "data_reduction"
 SUMMARY = "Reduce N samples to i rows with the same loss, gradient and Hessian: `SquaredLoss(X, Y)` and its QR."
 GRAM = "floor: X.T @ X"
-SIZES = (
-    Size(1000, (20, 20)),
-    Size(10_000, (20, 20)),
-    Size(100_000, (20, 20)),
-    Size(100_000, (20, 20), "float32"),
-    Size(100_000, (100, 10)),
+TARGETED = Size(100_000, (20, 20))
+LADDERS = (
+    Ladder("i = 20, o = 20", "N", (Size(1000, (20, 20)), Size(10_000, (20, 20)), TARGETED), lambda size: size.samples),
+    Ladder(
+        "N = 10000, o = 20", "i", tuple(Size(10_000, (i, 20)) for i in (5, 20, 80, 320)), lambda size: size.widths[0]
+    ),
 )
+OTHERS = (Size(100_000, (20, 20), "float32"), Size(100_000, (100, 10)))
 QUICK_SIZES = (Size(50, (4, 2)), Size(50, (4, 2), "float32"))
 
 Reduced = tuple[Array, Array, float]  # R, Q.T Y, half the squared norm of the rest
 
 
-def from_triangle(triangle: Array, inputs: int) -> Reduced:
+def from_triangle(triangle: Any, inputs: int) -> Reduced:
     """Return the reduced data from the triangular factor of ``[X Y]``."""
     rest = triangle[inputs:, inputs:]
     return triangle[:inputs, :inputs], triangle[:inputs, inputs:], 0.5 * float(np.vdot(rest, rest))
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size in QUICK_SIZES if quick else SIZES:
-        yield _problem(size)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_problem, size) for size in (QUICK_SIZES if quick else union(LADDERS, OTHERS))]
 
 
 def _problem(size: Size) -> Problem:
@@ -59,6 +63,17 @@ def _problem(size: Size) -> Problem:
         projected = Q.T @ Y
         rest = Y - Q @ projected
         return R, projected, 0.5 * float(np.vdot(rest, rest))
+
+    def scipy_qr() -> Reduced:
+        return from_triangle(linalg.qr(stack, mode="r", check_finite=False)[0][: len(stack.T)], inputs)
+
+    def by_torch(torch: Any) -> Callable[[], Reduced]:
+        tensor = torch.tensor(stack)
+        return lambda: from_triangle(torch.linalg.qr(tensor, mode="r").R.numpy(), inputs)
+
+    def by_jax(jax: Any) -> Callable[[], Reduced]:
+        array, triangle = jax.numpy.asarray(stack), jax.jit(lambda a: jax.numpy.linalg.qr(a, mode="r"))
+        return lambda: from_triangle(np.asarray(triangle(array)), inputs)
 
     wide_X, wide_Y = X.astype(np.float64), Y.astype(np.float64)
     exact = np.hstack([wide_X.T @ wide_X, wide_X.T @ wide_Y])
@@ -87,6 +102,9 @@ def _problem(size: Size) -> Problem:
                 note='mode="r"; [X Y] put together before',
             ),
             Contestant(name="np.linalg.qr of X, Q.T @ Y", run=with_q, note='mode="reduced", and the rest of Y'),
+            Contestant(name="scipy.linalg.qr of [X Y]", run=scipy_qr, note='mode="r", check_finite=False'),
+            with_torch("torch.linalg.qr of [X Y]", by_torch, note='mode="r"'),
+            with_jax("jax jit(qr) of [X Y]", by_jax, note='mode="r"'),
             Contestant(
                 name=GRAM,
                 run=lambda: np.matmul(X.T, X, out=gram),
@@ -96,7 +114,9 @@ def _problem(size: Size) -> Problem:
         ],
         error=error,
         tolerance=TOLERANCE[size.dtype],
-        targets=[Target(contestant="hesskern", kind="at_most", bound=6, than=GRAM)] if size == SIZES[2] else [],
+        targets=[Target(contestant="hesskern", kind="at_most", bound=6, than=GRAM)] if size == TARGETED else [],
+        rungs=rungs(size, LADDERS),
+        memory=size in (TARGETED, QUICK_SIZES[0]),
     )
 
 

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import hesskern as hk
-from bench import loops, peak
+from bench import floors, jax_loops, loops
+from bench.ladders import TINY, by_depth, by_samples, by_width, rungs, union
 from bench.loops import Loop, NumpyLoop, Trained
-from bench.peers import with_torch
-from bench.problems import Size, gradient_multiply_adds, ladder
+from bench.peers import with_compile, with_jax, with_torch
+from bench.problems import SMALLEST_SINGLE, Size, gradient_multiply_adds
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
 
 NAME = "descent"
 SUMMARY = "A step of gradient descent: time of `fit` over the steps it takes."
-SIZES = (
-    Size(5, (5, 10, 5)),
-    Size(5, (5, 100, 5)),
+LADDERS = (
+    by_width(5, 5, 5, (10, 100, 1000, 10_000)),
+    by_samples((20, 200, 20), (100, 1000, 10_000)),
+    by_depth(100, 10, 30, 10, (2, 4, 8)),
+)
+OTHERS = (
     Size(5, (5, 100, 5), "float32"),
-    Size(5, (5, 1000, 5)),
-    Size(5, (5, 10_000, 5)),
-    Size(100, (20, 200, 20)),
-    Size(1000, (20, 200, 20)),
     Size(256, (128, 128, 128)),
     Size(256, (128, 128, 128), "float32"),
-    Size(100, (10, 30, 30, 30, 10)),
     Size(1000, (64, 256, 256, 10)),
 )
 TOLERANCE = {"float64": 1e-10, "float32": 5e-3}  # of what the steps changed, which is less than the weights
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size in ladder(quick, SIZES):
-        yield _problem(size, 3 if quick else 200 if gradient_multiply_adds(size) < 5e6 else 20)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    sizes = union(TINY, SMALLEST_SINGLE) if quick else union(LADDERS, OTHERS)
+    steps = [3 if quick else 200 if gradient_multiply_adds(size) < 5e6 else 20 for size in sizes]
+    return [partial(_problem, size, count) for size, count in zip(sizes, steps, strict=True)]
 
 
 def _problem(size: Size, steps: int) -> Problem:
@@ -68,14 +69,28 @@ def _problem(size: Size, steps: int) -> Problem:
                 note="nn.Linear, autograd, optim.SGD",
                 units=steps,
             ),
-            peak.floor(gradient_multiply_adds(size.reduced), size.dtype),
+            with_compile(
+                "torch.compile",
+                lambda torch: loops.torch_compiled(torch, X, Y, weights, rate, steps),
+                note="gradients by hand and the update in one compiled graph, in place",
+                units=steps,
+            ),
+            with_jax(
+                "jax jit(fori_loop)",
+                lambda jax: jax_loops.train(jax, X, Y, weights, rate, steps),
+                note="value_and_grad, the whole loop compiled",
+                units=steps,
+            ),
+            *floors.products(gradient_multiply_adds(size.reduced), size.dtype),
         ],
-        error=loops.error_of_change(weights, loops.trajectory(X, Y, weights, rate, [steps])),
+        error=loops.error_of_change(weights, lambda: loops.trajectory(X, Y, weights, rate, [steps])),
         tolerance=TOLERANCE[size.dtype],
         targets=[
             Target(contestant="hesskern", kind="faster", bound=1, than="NumPy in place"),
             Target(contestant="hesskern", kind="faster", bound=1, than="torch in place"),
         ],
+        rungs=rungs(size, (*LADDERS, *TINY)),
+        memory=size in (Size(1000, (64, 256, 256, 10)), TINY[0].sizes[0]),
     )
 
 

@@ -6,18 +6,19 @@ weights, with the hidden units along the last axis where that is faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import hesskern as hk
-from bench import jax_loops, loops, numba_loops, peak
+from bench import floors, jax_loops, loops, numba_loops
 from bench.loops import Loop, Trained
-from bench.peers import with_jax, with_numba, with_torch
+from bench.peers import with_compile, with_jax, with_numba, with_torch
 from bench.problems import Array, Size, flat, gradient_multiply_adds
 from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
+from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "ensemble"
 SUMMARY = "A step of one of many small networks trained together, on one thread."
@@ -25,6 +26,10 @@ BEST = ", best association"
 TORCH, NUMPY, VMAP, JAX = "torch bmm in place", "NumPy batched", "torch.func.vmap(grad)", "jax vmap"
 BOUNDS = {TORCH: 10, NUMPY: 10, VMAP: 20, JAX: 14}
 TOLERANCE = 1e-9  # of what the steps changed
+CASE, COUNT = Size(5, (5, 100, 5)), 256
+#: Size and number of networks; more of them, and wider ones.
+COUNTS = ((CASE, 16), (CASE, 64), (CASE, COUNT), (CASE, 1024))
+WIDTHS = ((Size(5, (5, 10, 5)), 16), (CASE, 16), (Size(5, (5, 1000, 5)), 16))
 
 
 class Nets(NamedTuple):
@@ -139,10 +144,10 @@ def torch_product(torch: Any, nets: Nets, steps: int) -> Loop:
     return run
 
 
-def torch_vmap(torch: Any, nets: Nets, steps: int, *, product: bool) -> Loop:
+def torch_vmap(torch: Any, nets: Nets, steps: int, *, product: bool, device: str = "cpu") -> Loop:
     """Return the loop with the gradients of a loss of one network, vectorised over networks."""
-    x, y, rates = torch.tensor(nets.X), torch.tensor(nets.Y), torch.tensor(nets.column)
-    start = (torch.tensor(nets.first), torch.tensor(nets.second))
+    given = (nets.X, nets.Y, nets.column, nets.first, nets.second)
+    x, y, rates, *start = (torch.tensor(array, device=device) for array in given)
 
     def loss(weights: Any, x: Any, y: Any) -> Any:
         out = x @ (weights[1] @ weights[0]).T if product else x @ weights[0].T @ weights[1].T
@@ -153,12 +158,39 @@ def torch_vmap(torch: Any, nets: Nets, steps: int, *, product: bool) -> Loop:
     def run() -> Trained:
         with torch.no_grad():
             weights = tuple(weight.clone() for weight in start)
-            losses = torch.empty(steps, len(rates))
+            losses = torch.empty(steps, len(rates), device=device)
             for step in range(steps):
                 gradients, losses[step] = gradients_and_losses(weights, x, y)
                 for weight, gradient in zip(weights, gradients, strict=True):
                     weight.sub_(gradient.mul_(rates))
         return Trained(steps, loops.torch_flat(torch, weights))
+
+    return run
+
+
+def torch_compiled(torch: Any, nets: Nets, steps: int) -> Loop:
+    """Return the loop of a compiled step of all networks, layer by layer, in place."""
+    X, Y, rates = torch.tensor(nets.X), torch.tensor(nets.Y), torch.tensor(nets.column)
+    start = torch.tensor(nets.first), torch.tensor(nets.second)
+
+    def step(first: Any, second: Any) -> Any:
+        hidden = X @ first.mT
+        E = hidden @ second.mT - Y
+        scaled = E * rates
+        delta = scaled @ second
+        second.sub_(scaled.mT @ hidden)
+        first.sub_(delta.mT @ X)
+        return 0.5 * E.square().sum((1, 2))
+
+    compiled = torch.compile(step, dynamic=False)
+
+    def run() -> Trained:
+        first, second = (weight.clone() for weight in start)
+        with torch.no_grad():
+            losses = torch.empty(steps, len(rates), dtype=X.dtype)
+            for k in range(steps):
+                losses[k] = compiled(first, second)
+        return Trained(steps, loops.torch_flat(torch, (first, second)))
 
     return run
 
@@ -209,11 +241,17 @@ def numba_loop(numba: Any, nets: Nets, steps: int) -> Loop:
     return run
 
 
-def problems(quick: bool) -> Iterator[Problem]:
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
     if quick:
-        yield _problem(Size(3, (3, 8, 2)), 4, 6, 4)
-    else:
-        yield _problem(Size(5, (5, 100, 5)), 256, 1000, 200)
+        return [partial(_problem, Size(3, (3, 8, 2)), count, 6, 4) for count in (2, 4, 8)]
+    return [partial(_problem, size, count, 1000, 200) for size, count in dict.fromkeys((*COUNTS, *WIDTHS))]
+
+
+def _rungs(size: Size, count: int) -> list[Rung]:
+    found = [] if (size, count) in WIDTHS and size != CASE else [Rung(size.label, "B", count)]
+    if (size, count) in WIDTHS:
+        found.append(Rung(f"{count} networks 5-h-5, N = 5", "h", size.widths[1]))
+    return found
 
 
 def _problem(size: Size, count: int, steps: int, few: int) -> Problem:
@@ -261,21 +299,26 @@ def _problem(size: Size, count: int, steps: int, few: int) -> Problem:
         ),
         peer(with_torch, VMAP, vmap(torch_vmap, False), "grad_and_value"),
         peer(with_torch, VMAP + BEST, vmap(torch_vmap, True), "grad_and_value"),
+        peer(with_compile, "torch.compile", torch_compiled, "a step of all networks in one compiled graph, in place"),
         peer(with_jax, JAX, vmap(jax_vmap, False), "vmap of value_and_grad, jit of fori_loop"),
         peer(with_jax, JAX + BEST, vmap(jax_vmap, True), "vmap of value_and_grad, jit of fori_loop"),
         peer(with_numba, "Numba loops", numba_loop, "network after network, by the product of the weights"),
-        peak.floor(gradient_multiply_adds(size.reduced)),
+        *floors.products(gradient_multiply_adds(size.reduced)),
     ]
     return Problem(
         label=f"{count} networks, {size.label}, {steps} steps",
         contestants=contestants,
-        error=loops.error_of_change([nets.first, nets.second], numpy_product(nets, steps, [few, steps])),
+        error=loops.error_of_change([nets.first, nets.second], lambda: numpy_product(nets, steps, [few, steps])),
         tolerance=TOLERANCE,
         targets=[
             Target(contestant="hesskern", kind="faster", bound=bound, than=than)
             for name, bound in BOUNDS.items()
             for than in (name, name + BEST)
-        ],
+        ]
+        if (size, count) == (CASE, COUNT)
+        else [],
+        rungs=_rungs(size, count),
+        memory=(size, count) == (CASE, COUNT),
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import hesskern as hk
-from bench import peak
-from bench.peers import with_torch
-from bench.problems import TOLERANCE, Size, error_against, forward_multiply_adds, ladder
+from bench import floors, jax_curvature
+from bench.ladders import PASSES, TINY, rungs, union
+from bench.peers import with_compile, with_jax, with_torch
+from bench.problems import SMALLEST_SINGLE, TOLERANCE, VARIED, WIDE, Size, error_against, forward_multiply_adds
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
 
@@ -18,9 +20,8 @@ NAME = "forward"
 SUMMARY = "Predictions `net.forward(X)`."
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size in ladder(quick):
-        yield _problem(size)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_problem, size) for size in (union(TINY, SMALLEST_SINGLE) if quick else union(PASSES, VARIED))]
 
 
 def _problem(size: Size) -> Problem:
@@ -47,6 +48,22 @@ def _problem(size: Size) -> Problem:
 
         return predict
 
+    def compiled(torch: Any) -> Callable[[], object]:
+        x, *tensors = (torch.tensor(array) for array in (X, *weights))
+
+        def through(out: Any, *tensors: Any) -> Any:
+            for tensor in tensors:
+                out = out @ tensor.T
+            return out
+
+        whole = torch.compile(through, dynamic=False)
+
+        def predict() -> object:
+            with torch.inference_mode():
+                return whole(x, *tensors)
+
+        return predict
+
     def torch_multi_dot(torch: Any) -> Callable[[], object]:
         chain = [torch.tensor(X), *(torch.tensor(weight).T for weight in weights)]
         return lambda: torch.linalg.multi_dot(chain)
@@ -63,14 +80,22 @@ def _problem(size: Size) -> Problem:
             Contestant(name="NumPy multi_dot", run=lambda: np.linalg.multi_dot(chain), note="the cheapest order"),
             with_torch("torch", module, note="nn.Sequential in inference mode"),
             with_torch("torch multi_dot", torch_multi_dot, note="the cheapest order"),
-            peak.floor(forward_multiply_adds(size), size.dtype),
+            with_compile("torch.compile", compiled, note="the products in inference mode, one graph"),
+            with_jax(
+                "jax jit", lambda jax: jax_curvature.forward(jax, X, weights), note="through the layers, compiled"
+            ),
+            *floors.products(forward_multiply_adds(size), size.dtype),
         ],
         error=error_against(exact),
         tolerance=TOLERANCE[size.dtype],
         targets=[
             Target(contestant="hesskern", kind="faster", bound=1, than="NumPy"),
             Target(contestant="hesskern", kind="faster", bound=1, than="torch"),
-        ],
+        ]
+        if size in VARIED
+        else [],
+        rungs=rungs(size, (*PASSES, *TINY)),
+        memory=size == WIDE,
     )
 
 

@@ -7,16 +7,18 @@ call of its BLAS stands for it, less what its call costs (measured on the 2 x 2 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from scipy.linalg import cython_blas
 
 import hesskern as hk
+from bench import floors
 from bench.problems import TOLERANCE, error_against
 from bench.runner import ProblemResult
-from bench.task import Contestant, Problem
+from bench.task import Contestant, Problem, Rung
 from hesskern import _core
 
 NAME = "gemm"
@@ -41,13 +43,11 @@ def load_blas() -> None:
     _core.load_blas(cython_blas.__pyx_capi__)
 
 
-def problems(quick: bool) -> Iterator[Problem]:
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
     load_blas()
-    for dtype in ("float64", "float32"):
-        for edge in (2, 65) if quick else EDGES:
-            yield _problem((edge, edge, edge), dtype)
-        for shape in () if quick else THIN:
-            yield _problem(shape, dtype)
+    square = [(edge, edge, edge) for edge in ((2, 17, 65) if quick else EDGES)]
+    shapes = square if quick else [*square, *THIN]
+    return [partial(_problem, shape, dtype) for dtype in ("float64", "float32") for shape in shapes]
 
 
 def _label(shape: tuple[int, int, int], dtype: str) -> str:
@@ -71,10 +71,12 @@ def _problem(shape: tuple[int, int, int], dtype: str) -> Problem:
             Contestant(name="own loops", run=product, role="ours", note="BLAS unloaded", context=without_blas),
             Contestant(name="with BLAS", run=product, note="BLAS loaded: called above the threshold"),
             Contestant(name="np.matmul(out=)", run=lambda: np.matmul(X, transposed, out=out), note="NumPy's BLAS"),
+            *floors.products(samples * inputs * outputs, dtype),
         ],
         error=error_against(X.astype(np.float64) @ weight.T.astype(np.float64)),
         tolerance=TOLERANCE[dtype],
         spoil=lambda: out.fill(np.nan),
+        rungs=[Rung(f"square, {dtype}", "edge", samples)] if samples == inputs == outputs else (),
     )
 
 

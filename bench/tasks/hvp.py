@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 import hesskern as hk
-from bench import peak
+from bench import floors, jax_curvature
 from bench.autograd import Autograd, flat_vectors
 from bench.closed_form import ClosedForm, product_multiply_adds, qr_reduced
-from bench.peers import with_torch
+from bench.ladders import TINY, by_depth, by_samples, by_width, rungs, union
+from bench.libraries import Model
+from bench.peers import with_compile, with_jax, with_library, with_torch
 from bench.problems import TOLERANCE, Array, Size, relative_error
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
@@ -22,6 +25,11 @@ DOUBLE, INNER, JVP = "torch double backward", "torch gradient of g @ v", "torch.
 GROUP = "torch double backward, the faster of two ways"
 FEW = "hesskern, N = i"
 MANY = 100_000
+LADDERS = (
+    by_samples((20, 200, 20), (20, 1000, 10_000, MANY)),
+    by_width(20, 20, 20, (50, 200, 800, 3200)),
+    by_depth(1000, 10, 100, 10, (2, 4, 8)),
+)
 #: Size, columns, times faster than torch's double backward that is asked for.
 SIZES: tuple[tuple[Size, int, float | None], ...] = (
     (Size(5, (5, 100, 5)), 1, 20.0),
@@ -34,14 +42,15 @@ SIZES: tuple[tuple[Size, int, float | None], ...] = (
     (Size(1000, (10, 100, 100, 100, 10)), 32, None),
 )
 QUICK_SIZES: tuple[tuple[Size, int, float | None], ...] = (
-    (Size(7, (4, 6, 2)), 1, None),
+    *((size, 1, None) for size in union(TINY)),
     (Size(5, (3, 2, 4, 2)), 3, None),
 )
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size, columns, faster in QUICK_SIZES if quick else SIZES:
-        yield _problem(size, columns, faster)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    single = {size for size, columns, _ in SIZES if columns == 1}
+    more = [(size, 1, None) for size in union(LADDERS) if size not in single]
+    return [partial(_problem, *case) for case in (QUICK_SIZES if quick else [*SIZES, *more])]
 
 
 def _problem(size: Size, columns: int, faster: float | None) -> Problem:
@@ -50,7 +59,7 @@ def _problem(size: Size, columns: int, faster: float | None) -> Problem:
     H = loss.hessian(net)
     shape = (net.num_parameters,) if columns == 1 else (net.num_parameters, columns)
     V = np.random.default_rng(3).standard_normal(shape)
-    reference = ClosedForm(X, Y, weights).product(V)
+    reference = cache(lambda: ClosedForm(X, Y, weights).product(V))
     few_X, few_Y = qr_reduced(X, Y)
     H_few = hk.SquaredLoss(few_X, few_Y).hessian(net)
     by_hand = ClosedForm(few_X, few_Y, weights)
@@ -83,8 +92,25 @@ def _problem(size: Size, columns: int, faster: float | None) -> Problem:
         ),
         with_torch(DOUBLE, torch_way(Autograd.double_backward), note="autograd.grad(grad_outputs=v), retain_graph"),
         *([with_torch(INNER, torch_way(Autograd.of_inner_product), note="retain_graph")] if columns == 1 else []),
-        with_torch(JVP, torch_way(Autograd.jvp_of_grad), note="no graph to keep"),
-        *_floors(size, columns),
+        with_torch(JVP, torch_way(Autograd.jvp_of_grad), note="no graph to keep; vmap over columns"),
+        with_compile(
+            "torch.compile of jvp of grad",
+            lambda torch: Autograd(torch, X, Y, weights).jvp_of_grad(V, compiled=True),
+            note="one compiled graph",
+        ),
+        with_jax(
+            "jax jit(jvp of grad)",
+            lambda jax: jax_curvature.product(jax, X, Y, weights, V),
+            note="compiled as a whole; vmap over columns",
+        ),
+        with_library(
+            "curvlinops",
+            "curvlinops",
+            lambda library: Model(X, Y, weights).curvlinops_product(library, V),
+            note="HessianLinearOperator @ v, which checks nothing twice",
+        ),
+        *(_one_vector_only(X, Y, weights, V) if columns == 1 else []),
+        *floors.products(columns * product_multiply_adds(size)),
     ]
     targets = []
     if faster is not None:
@@ -96,28 +122,28 @@ def _problem(size: Size, columns: int, faster: float | None) -> Problem:
     return Problem(
         label=f"P = {net.num_parameters}, {size.label}" + (f", k = {columns}" if columns > 1 else ""),
         contestants=contestants,
-        error=lambda result: relative_error(flat_vectors(result, shape), reference),
+        error=lambda result: relative_error(flat_vectors(result, shape), reference()),
         tolerance=TOLERANCE[size.dtype],
         targets=targets,
+        rungs=rungs(size, (*LADDERS, *TINY)) if columns == 1 else (),
+        memory=columns == 1 and size in (Size(MANY, (20, 200, 20)), TINY[0].sizes[0]),
     )
 
 
-def _floors(size: Size, columns: int) -> list[Contestant]:
-    adds = columns * product_multiply_adds(size)
-    # The product that most of the time goes into, by the BLAS that NumPy has, scaled to all of them.
-    rows = columns * min(size.samples, size.widths[0])
-    into, out = max(zip(size.widths[:-1], size.widths[1:], strict=True), key=lambda pair: pair[0] * pair[1])
-    rng = np.random.default_rng(5)
-    a, b = rng.standard_normal((rows, into)), rng.standard_normal((into, out))
-    c = np.empty((rows, out))
+def _one_vector_only(X: Array, Y: Array, weights: Sequence[Array], v: Array) -> list[Contestant]:
+    """Return the libraries whose products take one vector."""
     return [
-        peak.floor(adds),
-        Contestant(
-            name="floor: np.matmul",
-            run=lambda: np.matmul(a, b, out=c),
-            role="floor",
-            note=f"({rows}, {into}) x ({into}, {out}), scaled to {adds:.3g} multiply-adds",
-            units=rows * into * out / adds,
+        with_library(
+            "backpack",
+            "BackPACK",
+            lambda library: Model(X, Y, weights).backpack_product(library, v),
+            note="hessianfree.hvp with the gradients' graph kept",
+        ),
+        with_library(
+            "hessian_eigenthings",
+            "hessian-eigenthings",
+            lambda library: Model(X, Y, weights).eigenthings_product(library, v),
+            note="HessianOperator.matvec, which makes the graph anew each time",
         ),
     ]
 

@@ -5,17 +5,18 @@ Both are called from a jitted loop, as in the layer itself, so that no call from
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from bench import floors
 from bench.peers import with_numba
 from bench.problems import TOLERANCE, Array, error_against
 from bench.runner import ProblemResult
-from bench.task import Problem
+from bench.task import Problem, Rung
 
 NAME = "jitted_gemm"
 SUMMARY = "One square product in the Numba layer: its own loops, and BLAS as the layer calls it."
@@ -23,7 +24,7 @@ LOOPS, BLAS = "own loops", "BLAS"
 EDGES = (32, 64, 96, 112, 128, 160, 192, 256, 512)
 
 
-@functools.cache
+@cache
 def _jitted(numba: Any) -> dict[str, Callable[..., None]]:
     """Return both products, `count` times each, of the matrices that stand in `memory` one behind the other."""
     from hesskern.numba import _products as products
@@ -43,10 +44,9 @@ def _jitted(numba: Any) -> dict[str, Callable[..., None]]:
     return {LOOPS: loops, BLAS: blas}
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for dtype in ("float64", "float32"):
-        for edge in (16, 32) if quick else EDGES:
-            yield _problem(edge, dtype)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    edges = (16, 32, 48) if quick else EDGES
+    return [partial(_problem, edge, dtype) for dtype in ("float64", "float32") for edge in edges]
 
 
 def _problem(edge: int, dtype: str) -> Problem:
@@ -71,10 +71,12 @@ def _problem(edge: int, dtype: str) -> Problem:
         contestants=[
             replace(with_numba(LOOPS, contestant(LOOPS), units=count), role="ours"),
             with_numba(BLAS, contestant(BLAS), units=count),
+            *floors.products(edge**3, dtype),
         ],
         error=error_against(left.astype(np.float64) @ right.astype(np.float64)),
         tolerance=TOLERANCE[dtype],
         spoil=lambda: out.fill(np.nan),
+        rungs=[Rung(f"square, {dtype}", "edge", edge)],
     )
 
 

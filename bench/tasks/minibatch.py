@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import hesskern as hk
-from bench import jax_loops, loops, numba_loops, peak
+from bench import floors, jax_loops, loops, numba_loops
 from bench.loops import Loop, Trained
-from bench.peers import with_jax, with_numba, with_torch
+from bench.peers import with_compile, with_jax, with_numba, with_torch
 from bench.problems import (
     Array,
     Size,
@@ -20,7 +21,7 @@ from bench.problems import (
     product_loss_and_gradients,
 )
 from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
+from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "minibatch"
 SUMMARY = "A step of minibatch gradient descent: time of an epoch over its steps, the permutation included."
@@ -28,6 +29,8 @@ EAGER = "torch"
 JAX = ("jax", "jax, best association")
 NUMBA = ("Numba loops", "Numba loops, best association")
 SEED = 3
+MANY, FEWER = Size(100_000, (20, 200, 20)), Size(20_000, (20, 200, 20))
+BATCHES = (8, 32, 128, 512)
 TOLERANCE = 1e-9  # of what the steps changed
 
 
@@ -102,6 +105,29 @@ def torch_in_place(torch: Any, epoch: Epoch) -> Loop:
     return run
 
 
+def torch_compiled(torch: Any, epoch: Epoch) -> Loop:
+    """Return the loop of a compiled step: the batch taken out by index, gradients by hand and the update, in place."""
+    x, y, *initial = (torch.tensor(array) for array in (epoch.X, epoch.Y, *epoch.start))
+
+    def step(rows: Any, weights: list[Any]) -> Any:
+        value, gradients = loops.torch_gradients(torch, x[rows], y[rows], weights)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.sub_(gradient, alpha=epoch.rate)
+        return value
+
+    compiled = torch.compile(step, dynamic=False)
+
+    def run() -> Trained:
+        weights = [weight.clone() for weight in initial]
+        with torch.no_grad():
+            losses = torch.empty(epoch.steps)
+            for k, rows in enumerate(torch.from_numpy(epoch.order()).split(epoch.batch)):
+                losses[k] = compiled(rows, weights)
+        return Trained(epoch.steps, loops.torch_flat(torch, weights))
+
+    return run
+
+
 def jax_scan(jax: Any, epoch: Epoch, *, product: bool) -> Loop:
     """Return a scan over the batches, gathered in the loop, compiled beforehand."""
     value_and_grad = jax.value_and_grad(jax_loops.loss_function(jax, product=product))
@@ -155,13 +181,17 @@ def numba_loop(numba: Any, epoch: Epoch, *, product: bool) -> Loop:
     return run
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    yield _problem(Size(96, (4, 12, 2)) if quick else Size(100_000, (20, 200, 20)), 8 if quick else 32)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    if quick:
+        return [partial(_problem, Size(96, (4, 12, 2)), batch) for batch in (4, 8, 16)]
+    return [partial(_problem, MANY, 32), *(partial(_problem, FEWER, batch) for batch in BATCHES)]
 
 
 def _problem(size: Size, batch: int) -> Problem:
     X, Y, weights = size.draw()
-    epoch = Epoch(X, Y, weights, loops.stable_rate(X[:batch], weights) / 4, batch)
+    whole = len(X) // batch * batch
+    epoch = Epoch(X[:whole], Y[:whole], weights, loops.stable_rate(X[:batch], weights) / 4, batch)
+    X, Y = epoch.X, epoch.Y
     net, loss, steps = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y), epoch.steps
 
     def fit(reduce: str) -> Loop:
@@ -203,22 +233,32 @@ def _problem(size: Size, batch: int) -> Problem:
             note="xs (W_2 W_1).T, gradients by hand, inference mode, index_select",
             units=steps,
         ),
+        with_compile(
+            "torch.compile",
+            lambda torch: torch_compiled(torch, epoch),
+            note="indexing, gradients by hand and the update in one compiled graph, in place",
+            units=steps,
+        ),
         with_jax(JAX[0], scan(False), note="layer by layer, value_and_grad, jit of scan over the batches", units=steps),
         with_jax(JAX[1], scan(True), note="the loss written as xs (W_2 W_1).T", units=steps),
         with_numba(NUMBA[0], plain(False), note="layer by layer, every sum written out", units=steps),
         with_numba(NUMBA[1], plain(True), note="by the product of the weights", units=steps),
-        peak.floor(gradient_multiply_adds(replace(size.reduced, samples=batch))),
+        *floors.products(gradient_multiply_adds(replace(size.reduced, samples=batch))),
     ]
     return Problem(
         label=f"{size.label}, batch {batch}",
         contestants=contestants,
-        error=loops.error_of_change(weights, {steps: reference(epoch)}),
+        error=loops.error_of_change(weights, lambda: {steps: reference(epoch)}),
         tolerance=TOLERANCE,
         targets=[
             Target(contestant="hesskern", kind="seconds", bound=5e-6),
             Target(contestant="hesskern", kind="faster", bound=40, than=EAGER),
             *(Target(contestant="hesskern", kind="faster", bound=8, than=than) for than in (*JAX, *NUMBA)),
-        ],
+        ]
+        if size == MANY
+        else [],
+        rungs=[] if size == MANY else [Rung(size.label, "batch", batch)],
+        memory=size == FEWER and batch == 32,
     )
 
 

@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,20 +44,19 @@ RUNS = (
 )
 
 
-def problems(quick: bool) -> Iterator[Problem]:
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
     tiny = Size(7, (4, 6, 2))
-    for size in (tiny,) if quick else DENSE:
-        yield _dense(size)
-    for size in (tiny,) if quick else PRODUCTS:
-        yield _product(size)
-    for size in (tiny,) if quick else PASSES:
-        yield _gradient(size)
-    for size, steps, reduce in ((tiny, 20, "none"),) if quick else RUNS:
-        yield _training(size, steps, reduce)
-    for batch in (3,) if quick else (32, 1):
-        yield _minibatch(tiny if quick else Size(100_000, (20, 200, 20)), 10 if quick else 1000, batch)
-    yield _ensemble(tiny if quick else Size(5, (5, 100, 5)), 20 if quick else 1000, 3 if quick else 64)
-    yield _sharpness(tiny if quick else Size(5, (5, 100, 5)), 10 if quick else 500, first_use=not quick)
+    many = tiny if quick else Size(100_000, (20, 200, 20))
+    case = tiny if quick else Size(5, (5, 100, 5))
+    return [
+        *(partial(_dense, size) for size in ((tiny,) if quick else DENSE)),
+        *(partial(_product, size) for size in ((tiny,) if quick else PRODUCTS)),
+        *(partial(_gradient, size) for size in ((tiny,) if quick else PASSES)),
+        *(partial(_training, *run) for run in (((tiny, 20, "none"),) if quick else RUNS)),
+        *(partial(_minibatch, many, 10 if quick else 1000, batch) for batch in ((3,) if quick else (32, 1))),
+        partial(_ensemble, case, 20 if quick else 1000, 3 if quick else 64),
+        partial(_sharpness, case, 10 if quick else 500, first_use=not quick),
+    ]
 
 
 def _both(
@@ -67,7 +67,7 @@ def _both(
         label=label,
         contestants=[
             replace(with_numba(OURS, lambda _: job(OURS), units=units), role="ours"),
-            Contestant(name=CPP, run=job(CPP), units=units),
+            Contestant(name=CPP, run=job(CPP), role="ours", units=units),
         ],
         error=error,
         tolerance=tolerance,
@@ -120,9 +120,9 @@ def _training(size: Size, steps: int, reduce: str) -> Problem:
     rate = loops.stable_rate(X, weights)
     few = min(steps, 50)
     exact = loops.trajectory(X, Y, weights, rate, [few])
-    error = loops.error_of_change(weights, exact)
+    error = loops.error_of_change(weights, lambda: exact)
 
-    def job(name: str) -> Callable[[], Array]:
+    def job(name: str) -> Callable[[], float]:
         net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y, backend=name)
         first = hk.fit(net, loss, lr=rate, max_steps=few, reduce=reduce)
         right = error(loops.Trained(first.steps, first.network.flatten()))

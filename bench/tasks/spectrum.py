@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import hesskern as hk
+from bench import jax_curvature
+from bench.autograd import Autograd, dense
 from bench.closed_form import ClosedForm
+from bench.ladders import TINY, by_width, rungs, union
+from bench.libraries import Model
 from bench.memory import peak_bytes
-from bench.peers import with_torch
+from bench.peers import with_jax, with_library, with_torch
 from bench.problems import Array, Size
 from bench.runner import ProblemResult
 from bench.task import Contestant, Figure, Problem, Target
@@ -21,8 +26,9 @@ SUMMARY = "The complete spectrum with multiplicities, `loss.hessian(net).spectru
 EIGVALSH, QR_R, QR = "np.linalg.eigvalsh, dense", "floor: np.linalg.qr, R only", "floor: np.linalg.qr, Q and R"
 DENSE_UP_TO = 2000  # parameters: their dense eigenproblem takes a second
 WIDEST = 1_000_000
-SIZES = (Size(5, (5, 100, 5)), *(Size(100, (10, width, 10)) for width in (100, 1000, 10_000, 100_000, WIDEST)))
-QUICK_SIZES = (Size(5, (3, 12, 2)), Size(5, (3, 2000, 2)))
+CASE = Size(5, (5, 100, 5))
+LADDERS = (by_width(5, 5, 5, (25, 50, 100, 200)), by_width(100, 10, 10, (100, 1000, 10_000, 100_000, WIDEST)))
+QUICK_SIZES = (*union(TINY), Size(5, (3, 2000, 2)))
 #: Of the largest eigenvalue: the error of a symmetric eigenproblem grows with its order.
 TOLERANCE = 1e-11
 
@@ -40,7 +46,7 @@ WITH_NUMPY = "np.linalg.qr(np.hstack([net.weights[0], net.weights[1].T]), mode='
 
 def reduced(stack: Array, inputs: int) -> list[Array]:
     """Return the weights of the network of at most i + o hidden units with the same curvature."""
-    R = np.linalg.qr(stack, mode="r")
+    R: Any = np.linalg.qr(stack, mode="r")
     return [R[:, :inputs], R[:, inputs:].T]
 
 
@@ -81,12 +87,11 @@ def as_values(result: Any) -> Values:
     return values, np.ones(len(values), np.int64)
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size in QUICK_SIZES if quick else SIZES:
-        yield _problem(size, measure_memory=size in (SIZES[-1], QUICK_SIZES[-1]))
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_problem, size) for size in (QUICK_SIZES if quick else union(LADDERS))]
 
 
-def _problem(size: Size, *, measure_memory: bool) -> Problem:
+def _problem(size: Size) -> Problem:
     X, Y, weights = size.draw()
     inputs, width, _ = size.widths
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
@@ -98,12 +103,21 @@ def _problem(size: Size, *, measure_memory: bool) -> Problem:
         Contestant(name="NumPy", run=lambda: by_hand(X, Y, weights), note="the same reductions with NumPy"),
     ]
     floors = [
-        Contestant(name=QR_R, run=lambda: np.linalg.qr(stack, mode="r"), role="floor", note="of the stacked weights"),
-        Contestant(name=QR, run=lambda: np.linalg.qr(stack), role="floor", note="of the stacked weights, thin"),
+        Contestant(
+            name=QR_R,
+            run=lambda: np.linalg.qr(stack, mode="r"),
+            role="floor",
+            part="QR",
+            note="of the stacked weights",
+        ),
+        Contestant(
+            name=QR, run=lambda: np.linalg.qr(stack), role="floor", part="QR", note="of the stacked weights, thin"
+        ),
         Contestant(
             name="floor: reduced eigenproblem",
             run=lambda: np.linalg.eigvalsh(small),
             role="floor",
+            part="eigenvalues",
             note=f"np.linalg.eigvalsh of the {len(small)} x {len(small)} matrix that is left",
         ),
     ]
@@ -111,9 +125,8 @@ def _problem(size: Size, *, measure_memory: bool) -> Problem:
         matrix = ClosedForm(X, Y, weights).matrix()
         values = np.linalg.eigvalsh(matrix)
         exact = values, np.ones(len(values), np.int64)
-        contestants += _dense(matrix)
-        floors.insert(0, floors.pop())  # the small eigenproblem is what most of the time goes into
-        if size == SIZES[0]:
+        contestants += _dense(matrix, X, Y, weights)
+        if size == CASE:
             targets.append(Target(contestant="hesskern", kind="faster", bound=100, than=EIGVALSH))
     else:
         exact = by_hand(X, Y, weights)
@@ -125,18 +138,38 @@ def _problem(size: Size, *, measure_memory: bool) -> Problem:
         error=lambda result: distance(as_values(result), exact),
         tolerance=TOLERANCE,
         targets=targets,
-        figures=_memory(size) if measure_memory else (),
+        figures=_memory(size) if width in (WIDEST, QUICK_SIZES[-1].widths[1]) else (),
+        rungs=rungs(size, (*LADDERS, *TINY)),
+        memory=size in (CASE, TINY[0].sizes[0]),
     )
 
 
-def _dense(matrix: Array) -> list[Contestant]:
+def _dense(matrix: Array, X: Array, Y: Array, weights: Sequence[Array]) -> list[Contestant]:
     def torch_way(torch: Any) -> Callable[[], Any]:
         tensor = torch.tensor(matrix)
         return lambda: torch.linalg.eigvalsh(tensor)
 
+    def autograd(torch: Any) -> Callable[[], Any]:
+        hessian = Autograd(torch, X, Y, weights).functional_hessian()
+        return lambda: torch.linalg.eigvalsh(torch.from_numpy(dense(hessian())))
+
+    def curvlinops(library: Any) -> Callable[[], Any]:
+        model = Model(X, Y, weights)
+        hessian = model.curvlinops_dense(library)
+        return lambda: model.torch.linalg.eigvalsh(hessian())
+
     return [
         Contestant(name=EIGVALSH, run=lambda: np.linalg.eigvalsh(matrix), note="the dense matrix is given"),
         with_torch("torch.linalg.eigvalsh, dense", torch_way, note="the dense matrix is given"),
+        with_torch(
+            "torch autograd, eigvalsh", autograd, note="autograd.functional.hessian(vectorize=True), then eigvalsh"
+        ),
+        with_jax(
+            "jax jit(eigvalsh of hessian)",
+            lambda jax: jax_curvature.eigenvalues(jax, X, Y, weights),
+            note="one compiled function",
+        ),
+        with_library("curvlinops", "curvlinops, eigvalsh", curvlinops, note="HessianLinearOperator times the identity"),
     ]
 
 

@@ -6,13 +6,14 @@ from data that a loop has to read in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import hesskern as hk
-from bench import jax_loops, numba_loops, peak
+from bench import floors, jax_loops, numba_loops
 from bench.loops import Loop, Trained, set_weights, torch_flat, torch_module
 from bench.peers import with_jax, with_numba, with_torch
 from bench.problems import Array, Size, flat, gradient_multiply_adds, loss_and_gradients, relative_error
@@ -69,14 +70,16 @@ def torch_loop(
     return train
 
 
-def problems(quick: bool) -> Iterator[Problem]:
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
     case = hk.datasets.two_layer_case()
     # A quick run stops early: the check is the same, the post's loop is not waited for.
     rtol = 0.5 if quick else case.rtol
     basis = np.linalg.qr(np.random.default_rng(7).standard_normal((1000, 5)))[0]
-    yield _problem("N = 5, as posted", case, case.X, case.Y, rtol)
-    yield _problem("N = 5, as posted, a step of it", case, case.X, case.Y, rtol, a_step=True)
-    yield _problem("N = 1000, the same trajectory", case, basis @ case.X, basis @ case.Y, rtol)
+    return [
+        partial(_problem, "N = 5, as posted", case, case.X, case.Y, rtol),
+        partial(_problem, "N = 5, as posted, a step of it", case, case.X, case.Y, rtol, a_step=True),
+        partial(_problem, "N = 1000, the same trajectory", case, basis @ case.X, basis @ case.Y, rtol),
+    ]
 
 
 def _problem(label: str, case: hk.datasets.Case, X: Array, Y: Array, rtol: float, *, a_step: bool = False) -> Problem:
@@ -143,7 +146,12 @@ def _problem(label: str, case: hk.datasets.Case, X: Array, Y: Array, rtol: float
         targets = [Target(contestant="hesskern", kind="faster", bound=400, than=EAGER)]
     adds = epochs * gradient_multiply_adds(Size(len(X), case.network.widths).reduced) / units
     return Problem(
-        label=label, contestants=[*contestants, peak.floor(adds)], error=error, tolerance=TOLERANCE, targets=targets
+        label=label,
+        contestants=[*contestants, *floors.products(adds)],
+        error=error,
+        tolerance=TOLERANCE,
+        targets=targets,
+        memory=len(X) == 5 and not a_step,
     )
 
 

@@ -6,13 +6,15 @@ minutes takes the first steps only, and the time of a step is compared; its weig
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import hesskern as hk
-from bench import jax_loops, loops, peak
+from bench import floors, jax_loops, loops
+from bench.ladders import TINY, by_samples, rungs
 from bench.loops import Loop, Trained
-from bench.peers import with_jax, with_torch
+from bench.peers import with_compile, with_jax, with_torch
 from bench.problems import Size, gradient_multiply_adds
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
@@ -33,17 +35,19 @@ class Row(NamedTuple):
     faster: dict[str, float]
 
 
+LADDERS = (by_samples((5, 100, 5), (100, 1000, 10_000)),)
 ROWS = (
+    Row(Size(100, (5, 100, 5)), 10_000, 500, 2000, {}),
     Row(Size(1000, (5, 100, 5)), 10_000, 500, 2000, {EAGER: 1500, JAX: 500}),
+    Row(Size(10_000, (5, 100, 5)), 10_000, 20, 300, {}),
     Row(Size(5000, (50, 1000, 10)), 1000, 10, 300, {EAGER: 1000, IN_PLACE: 300, JAX: 600}),
     Row(Size(100, (5, 100_000, 5)), 1000, 5, 20, {EAGER: 1500}),
 )
-QUICK_ROWS = (Row(Size(9, (4, 12, 2)), 8, 3, 5, {}),)
+QUICK_ROWS = tuple(Row(size, 8, 3, 5, {}) for size in (*TINY[0].sizes, Size(9, (4, 12, 2))))
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for row in QUICK_ROWS if quick else ROWS:
-        yield _problem(row)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_problem, row) for row in (QUICK_ROWS if quick else ROWS)]
 
 
 def _problem(row: Row) -> Problem:
@@ -96,6 +100,12 @@ def _problem(row: Row) -> Problem:
             note=f"X (W_2 W_1).T, gradients by hand, inference mode, {more}",
             units=some,
         ),
+        with_compile(
+            "torch.compile",
+            lambda torch: loops.torch_compiled(torch, X, Y, weights, rate, few),
+            note=f"gradients by hand and the update in one compiled graph, in place, {first}",
+            units=few,
+        ),
         with_jax(
             JAX,
             lambda jax: jax_loops.train(jax, X, Y, weights, rate, few),
@@ -108,16 +118,18 @@ def _problem(row: Row) -> Problem:
             note=f"the loss written as X (W_2 W_1).T, {more}",
             units=some,
         ),
-        peak.floor(gradient_multiply_adds(size.reduced)),
+        *floors.products(gradient_multiply_adds(size.reduced)),
     ]
     return Problem(
         label=f"{size.label}, {steps} steps",
         contestants=contestants,
-        error=loops.error_of_change(weights, loops.trajectory(X, Y, weights, rate, [few, some, steps])),
+        error=loops.error_of_change(weights, lambda: loops.trajectory(X, Y, weights, rate, [few, some, steps])),
         tolerance=TOLERANCE,
         targets=[
             Target(contestant="hesskern", kind="faster", bound=bound, than=than) for than, bound in faster.items()
         ],
+        rungs=rungs(size, (*LADDERS, *TINY)),
+        memory=size in (Size(1000, (5, 100, 5)), TINY[0].sizes[0]),
     )
 
 

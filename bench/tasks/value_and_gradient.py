@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import hesskern as hk
-from bench import peak
-from bench.peers import with_torch
+from bench import floors, jax_curvature, loops
+from bench.ladders import PASSES, TINY, rungs, union
+from bench.peers import with_compile, with_jax, with_torch
 from bench.problems import (
+    SMALLEST_SINGLE,
     TOLERANCE,
+    VARIED,
+    WIDE,
     Array,
     Size,
     flat,
     gradient_multiply_adds,
-    ladder,
     loss_and_gradients,
     relative_error,
 )
@@ -27,9 +31,8 @@ NAME = "value_and_gradient"
 SUMMARY = "Loss and gradient, `loss.value_and_gradient(net)`."
 
 
-def problems(quick: bool) -> Iterator[Problem]:
-    for size in ladder(quick):
-        yield _problem(size)
+def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+    return [partial(_problem, size) for size in (union(TINY, SMALLEST_SINGLE) if quick else union(PASSES, VARIED))]
 
 
 def _problem(size: Size) -> Problem:
@@ -54,6 +57,27 @@ def _problem(size: Size) -> Problem:
 
         return compute
 
+    def by_hand(torch: Any) -> Callable[[], tuple[float, Any]]:
+        x, y, *tensors = (torch.tensor(array) for array in (X, Y, *weights))
+
+        def compute() -> tuple[float, Any]:
+            with torch.inference_mode():
+                value, gradients = loops.torch_gradients(torch, x, y, tensors)
+                return value.item(), torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+        return compute
+
+    def compiled(torch: Any) -> Callable[[], tuple[float, Any]]:
+        x, y, *tensors = (torch.tensor(array) for array in (X, Y, *weights))
+        whole = torch.compile(lambda x, y, *tensors: loops.torch_gradients(torch, x, y, tensors), dynamic=False)
+
+        def compute() -> tuple[float, Any]:
+            with torch.inference_mode():
+                value, gradients = whole(x, y, *tensors)
+                return value.item(), torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+        return compute
+
     wide = [array.astype(np.float64) for array in (X, Y, *weights)]
     value, gradients = loss_and_gradients(wide[0], wide[1], wide[2:])
     exact = flat(gradients)
@@ -67,14 +91,25 @@ def _problem(size: Size) -> Problem:
             Contestant(name="hesskern", run=lambda: loss.value_and_gradient(net), role="ours"),
             Contestant(name="NumPy", run=numpy, note="the chain rule through the layers"),
             with_torch("torch", autograd, note="F.linear, mse_loss, autograd.grad, one flat gradient"),
-            peak.floor(gradient_multiply_adds(size), size.dtype),
+            with_torch("torch by hand", by_hand, note="the chain rule through the layers, no graph"),
+            with_compile("torch.compile", compiled, note="the same, one compiled graph"),
+            with_jax(
+                "jax jit(value_and_grad)",
+                lambda jax: jax_curvature.value_and_gradient(jax, X, Y, weights),
+                note="compiled as a whole, one flat gradient",
+            ),
+            *floors.products(gradient_multiply_adds(size), size.dtype),
         ],
         error=error,
         tolerance=TOLERANCE[size.dtype],
         targets=[
             Target(contestant="hesskern", kind="faster", bound=1, than="NumPy"),
             Target(contestant="hesskern", kind="faster", bound=1, than="torch"),
-        ],
+        ]
+        if size in VARIED
+        else [],
+        rungs=rungs(size, (*PASSES, *TINY)),
+        memory=size == WIDE,
     )
 
 

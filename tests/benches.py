@@ -1,0 +1,48 @@
+"""What the tests of the benchmarks share; a checkout without bench/ skips them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hesskern
+
+ROOT = Path(__file__).parents[1]
+
+if not (ROOT / "bench" / "__main__.py").exists():
+    pytest.skip("these tests were copied without the benchmarks", allow_module_level=True)
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from bench import runner, runs, task  # noqa: E402
+
+
+def bench(*arguments, module="bench"):
+    """Run the command line in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(hesskern.__file__).parents[1]), str(ROOT)])}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+
+def contestant(name, run, **more):
+    return task.Contestant(name=name, run=run, **more)
+
+
+def problem_of(*contestants, **more):
+    """A problem whose right result is 1."""
+    return task.Problem(
+        label="p", contestants=contestants, error=lambda result: abs(result - 1.0), tolerance=1e-12, **more
+    )
+
+
+def fake_machine():
+    words = dict.fromkeys(("cpu", "isa", "system", "python", "hesskern"), "some")
+    numbers = {"cores": 1, "memory_gib": 1, "load_average": {"start": 0.0, "end": 0.0}, "gpu": None}
+    return words | numbers | {"libraries": {"numpy": "1"}, "revision": None, "blas": [], "torch_threads": None}
+
+
+def as_run(*results):
+    """Problems' results as the run that a file would hold."""
+    return runs.as_json(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", list(results), [])])

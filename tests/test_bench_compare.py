@@ -1,0 +1,142 @@
+"""Comparing two runs: a regression is found, noise is none, and a slower machine is not taken for a slower kernel."""
+
+import copy
+import json
+
+import benches
+import numpy as np
+import pytest
+
+from bench import compare, runs
+
+ROUNDS = 15
+
+
+def run_of(times, *, label="p", cpu="some"):
+    """A run with one problem; `times`: seconds of each round by contestant."""
+    same = {
+        "note": "",
+        "status": "timed",
+        "reason": "",
+        "error": 0.0,
+        "calls_per_round": 1,
+        "peak_bytes": None,
+        "part": "",
+    }
+    roles = {"hesskern": "ours", "floor: fill": "floor"}
+    contestants = [
+        {"name": name, "role": roles.get(name, "peer"), **same, "seconds": list(seconds)}
+        for name, seconds in times.items()
+    ]
+    problem = {"label": label, "tolerance": 1.0, "rungs": [], "contestants": contestants, "targets": [], "figures": []}
+    run = benches.as_run()
+    run["machine"]["cpu"] = cpu
+    run["tasks"] = [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]
+    return run
+
+
+def noisy(seed, median=1e-3, spread=0.02):
+    """Times with a tail to the right, as those of a busy machine have."""
+    rng = np.random.default_rng(seed)
+    return median * (1 + spread * np.abs(rng.standard_normal(ROUNDS)))
+
+
+def test_a_regression_of_ten_percent_is_found():
+    before = run_of({"hesskern": noisy(0), "torch": noisy(1), "floor: fill": noisy(2)})
+    after = run_of({"hesskern": 1.1 * noisy(3), "torch": noisy(4), "floor: fill": noisy(5)})
+    changes = compare.compare(before, after)
+    (worse,) = compare.regressions(changes)
+    assert worse.contestant == "hesskern"
+    assert worse.lower > 1.05
+    assert worse.lower < 1.1 < worse.upper * 1.02
+    assert worse.p < 1e-4
+    text = compare.markdown(before, after, changes)
+    assert "| hesskern |" in text
+    assert "**slower**" in text
+    assert "of ours 1 became slower" in text
+
+
+def test_nothing_is_found_where_nothing_changed():
+    names = {"hesskern": 0, "torch": 1, "NumPy": 2, "floor: fill": 3}
+    before = run_of({name: noisy(seed) for name, seed in names.items()})
+    assert not compare.regressions(compare.compare(before, copy.deepcopy(before)))
+    for seed in range(10, 200, 10):  # and other noise is no change
+        after = run_of({name: noisy(seed + k) for name, k in names.items()})
+        changes = compare.compare(before, after)
+        assert not [change for change in changes if change.verdict()], seed
+    assert "No change that can be told from noise." in compare.markdown(before, after, changes)
+
+
+def test_what_all_contestants_share_is_the_machines():
+    before = run_of({"hesskern": noisy(0), "torch": noisy(1), "floor: fill": noisy(2)})
+    after = run_of({"hesskern": 1.3 * noisy(3), "torch": 1.3 * noisy(4), "floor: fill": 1.3 * noisy(5)}, cpu="another")
+    changes = compare.compare(before, after)
+    assert {change.verdict() for change in changes if change.role == "ours"} == {"machine"}
+    assert not compare.regressions(changes)
+    assert "The processors differ" in compare.markdown(before, after, changes)
+
+
+def test_a_faster_kernel_is_no_regression():
+    before, after = run_of({"hesskern": noisy(0)}), run_of({"hesskern": 0.8 * noisy(1)})
+    (change,) = compare.compare(before, after)
+    assert change.verdict() == "faster"
+    assert change.others is None
+
+
+def test_too_few_rounds_tell_nothing():
+    before, after = run_of({"hesskern": [1e-3, 1e-3]}), run_of({"hesskern": [9e-3, 9e-3]})
+    (change,) = compare.compare(before, after)
+    assert change.verdict() == ""
+    assert compare.interval([1.0], [2.0]) == (0.0, float("inf"))
+
+
+def test_other_problems_are_not_compared():
+    assert compare.compare(run_of({"hesskern": noisy(0)}), run_of({"hesskern": noisy(0)}, label="q")) == []
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1)])
+def test_the_command_exits_with_what_it_found(factor, status, tmp_path):
+    for name, run in (("a", run_of({"hesskern": noisy(0)})), ("b", run_of({"hesskern": factor * noisy(0)}))):
+        (tmp_path / f"{name}.json").write_text(runs.json_text(run))
+    done = benches.bench("compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert done.returncode == status, done.stderr
+    assert "1 contestants were timed in both" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "There is no run"),
+        ("{", "is not JSON"),
+        ("[]", "has schema None, and this version reads 2 and 3"),
+        ('{"schema": 1}', "has schema 1, and this version reads 2 and 3"),
+        ('{"schema": 3, "machine": {}}', "is incomplete: 'tasks' is missing"),
+    ],
+)
+def test_files_that_cannot_be_read_say_why(content, says, tmp_path):
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(runs.UnreadableRunError, match=says):
+        runs.load(str(path))
+    done = benches.bench("compare", path, path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_comes_back_from_json_as_it_was(tmp_path):
+    run = run_of({"hesskern": [1e-3, 2e-3], "torch": [5.0, 6.0]})
+    (tmp_path / "run.json").write_text(runs.json_text(run))
+    assert runs.load(str(tmp_path / "run.json")) == json.loads(json.dumps(run))
+
+
+def test_runs_are_found_by_name():
+    kept = sorted(runs.RESULTS.glob("*/*.json"))
+    assert kept
+    for path in kept:
+        name = str(path.relative_to(runs.RESULTS).with_suffix(""))
+        assert runs.find(name).samefile(path)
+        assert runs.load(name)["tasks"]  # what was committed can be read
+    with pytest.raises(runs.UnreadableRunError, match="There is no run nothing-of-this-name"):
+        runs.find("nothing-of-this-name")
