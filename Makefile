@@ -58,7 +58,7 @@ $(VENV)/tools: $(VENV)/created pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -r $(VENV)/dev.txt
 	touch $@
 
-CXX_FILES = $(shell find csrc -name '*.[ch]pp')
+CXX_FILES = $(shell find csrc tests -name '*.[ch]pp' -o -name '*.cuh')
 
 # Ratios of one interleaved run on this machine, single thread: about ten minutes. BENCH_ARGS="--task hvp --quick" is seconds.
 BENCH_ARGS ?= --json build/bench.json --markdown build/bench.md
