@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 DEMO_ARGS ?=
 
-EXTRAS := torch,numba,plot,progress,test
+EXTRAS := torch,numba,cuda,plot,progress,test
 SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycache__/*') \
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.

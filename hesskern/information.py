@@ -23,7 +23,7 @@ def info() -> dict[str, Any]:
     --------
     >>> import hesskern as hk
     >>> hk.info()["backends"]
-    ['cpp', 'numba', 'numpy']
+    ['cpp', 'numba', 'numpy', 'cuda']
     """
     from threadpoolctl import threadpool_info  # noqa: PLC0415 - not needed to import the package
 

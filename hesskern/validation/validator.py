@@ -164,13 +164,13 @@ def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
     if names is not None:
         if isinstance(names, str) or len(names) == 0:
             raise TypeError(
-                f"backends is {names!r}; expected a list of names: {', '.join(map(repr, registry.names()))}."
+                f"backends is {names!r}; expected a list of names: {', '.join(map(repr, registry.host_names()))}."
             )
         for name in names:
             registry.get(name)
         return list(dict.fromkeys(names)), []
     present, absent = [], []
-    for name in registry.names():
+    for name in registry.host_names():
         try:
             registry.get(name)
         except (ImportError, OSError, RuntimeError) as error:  # not installed; no driver; no device
