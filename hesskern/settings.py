@@ -107,7 +107,7 @@ class Settings:
         threads: int,
     ) -> tuple[Drive, list[Member], list[ReducedNetwork]]:
         name = backends.resolve(losses[0].backend if self.backend is None else self.backend)
-        backend = backends.get(name)
+        backend = backends.get_for(name, losses[0].device, "the samples are")
         net, loss = nets[0], losses[0]
         schedule = Schedule(self.lr, self.max_steps, len(nets) if several else None)
         records = Records(self.record, net, minibatches=self.batch_size is not None)

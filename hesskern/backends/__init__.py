@@ -50,6 +50,24 @@ def get(name: str | None = None) -> Backend:
     return _load(resolve(name))
 
 
+def get_for(name: str | None, place: str, what: str) -> Backend:
+    """Return the backend for arrays at `place`; on a GPU without a name "cuda".
+
+    Raises
+    ------
+    TypeError
+        If the backend computes somewhere else than where the arrays are; `what` names them in the message.
+    """
+    device = place != "cpu"
+    chosen = "cuda" if device and name is None else resolve(name)
+    if device != (chosen in _ON_DEVICE):
+        raise TypeError(
+            f"{what} on {place}, but the backend {chosen!r} takes arrays on {'the CPU' if device else 'a GPU'}; "
+            + ("move them with .cpu()." if device else "pass tensors on the GPU, for instance torch.tensor(X).cuda().")
+        )
+    return get(chosen)
+
+
 @functools.cache
 def _load(name: str) -> Backend:
     backend: Backend = importlib.import_module(_MODULES[name]).BACKEND

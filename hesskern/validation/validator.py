@@ -155,7 +155,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
         raise TypeError(f"net is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
-    loss.check_network(net)
+    loss.check_network(net, on_cpu="validate")
     return [Problem("", net, loss)]
 
 
