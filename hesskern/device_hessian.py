@@ -98,7 +98,8 @@ class DeviceHessian:
     def __matmul__(self, v: Any) -> Any:
         """Return the product with a tensor on this device and of this dtype, (P,) or (P, k).
 
-        All k columns at once. From the second product of a shape on, a GPU replays a recorded CUDA graph.
+        All k columns at once. From the second product of a shape on, a GPU replays a recorded CUDA graph. Nothing waits
+        for the device, so NaN goes through, and a product may be part of a CUDA graph of the user's.
 
         Raises
         ------
@@ -114,9 +115,9 @@ class DeviceHessian:
             raise TypeError(
                 f"v is {where}, but the Hessian is on {self.device}; move it there with torch.tensor(v).cuda()."
             )
-        given = checks.as_data(v, "v", 2 if len(v.shape) == 2 else 1)
+        given = devices.taken(v, "v")
         checks.same_kind(self._net.weights[0], "the Hessian", given, "v")
-        if len(given) != self.shape[1]:
+        if given.ndim not in (1, 2) or len(given) != self.shape[1]:
             raise ValueError(f"v has shape {tuple(given.shape)}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
         return self._times(given)
 

@@ -32,15 +32,15 @@ def place(array: Any) -> str:
     return str(array.device) if on_device(array) else "cpu"
 
 
-def as_tensor(value: Any, name: str, ndim: int) -> Any:
-    """Return an array on a GPU as a contiguous, finite float32 or float64 tensor, sharing its memory where it can.
+def taken(value: Any, name: str) -> Any:
+    """Return an array on a GPU as a contiguous float32 or float64 tensor, sharing its memory where it can.
 
     Raises
     ------
     TypeError
-        If it has another dtype, or cannot be taken as a tensor.
-    ValueError
-        If it has another number of dimensions, is empty or not finite. (To know, this waits for the device.)
+        If it has another dtype.
+    ImportError
+        If PyTorch is not installed.
     """
     try:
         import torch  # noqa: PLC0415 - an optional dependency
@@ -60,6 +60,18 @@ def as_tensor(value: Any, name: str, ndim: int) -> Any:
             f"{name} has dtype {tensor.dtype}; expected torch.float64 (or torch.float32). "
             f"Convert it with {name}.to(torch.float64)."
         )
+    return tensor.contiguous()
+
+
+def as_tensor(value: Any, name: str, ndim: int) -> Any:
+    """Return the same, checked as everything is that is kept; to know what is finite, this waits for the device.
+
+    Raises
+    ------
+    ValueError
+        If it has another number of dimensions, is empty or not finite.
+    """
+    tensor = taken(value, name)
     if tensor.ndim != ndim:
         shape = tuple(tensor.shape)
         raise ValueError(f"{name} has shape {shape}; expected {ndim} dimension{'s' if ndim > 1 else ''}.")
@@ -68,7 +80,7 @@ def as_tensor(value: Any, name: str, ndim: int) -> Any:
     bad = int((~tensor.isfinite()).sum())
     if bad:
         raise ValueError(f"{name} holds {bad} value{'s' if bad > 1 else ''} NaN or infinite; expected finite numbers.")
-    return tensor.contiguous()
+    return tensor
 
 
 def to_host(array: Any) -> NDArray[Any]:

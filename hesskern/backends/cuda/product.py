@@ -60,14 +60,15 @@ class CudaProduct:
         out.copy_(found.T.reshape(v.shape))
 
     def _replayed(self, directions: Tensor) -> Tensor:
+        if torch.cuda.is_current_stream_capturing():  # somebody else's graph, which cannot hold a replay of ours
+            return self._times(directions)
         count = len(directions)
         if count in self._graphs:
             graph, given, result = self._graphs[count]
             given.copy_(directions)
             graph.replay()
             return result
-        # Inside somebody else's capture the launches are recorded as they are.
-        if count in self._seen and not torch.cuda.is_current_stream_capturing():
+        if count in self._seen:
             graph, given = torch.cuda.CUDAGraph(), directions.contiguous().clone()
             with torch.cuda.device(given.device):
                 torch.cuda.current_stream().synchronize()
