@@ -30,7 +30,7 @@ class CudaProduct:
 
     Everything of a direction has a first index for it: (k, out, in) weights, (k, N, m) activations. A product of small
     matrices takes less time than its launches; the second product of a shape on a GPU is therefore recorded as a CUDA
-    graph, and from then on replayed.
+    graph, and from then on replayed. Its memory is one for all: use one product on one stream at a time.
     """
 
     def __init__(
