@@ -60,20 +60,20 @@ def as_data(value: object, name: str, ndim: int) -> Array:
 
 def same_kind(reference: Array, reference_name: str, array: Array, name: str) -> None:
     """Refuse arrays in two places, or of two dtypes: moving and converting silently would cost time and precision."""
+    if isinstance(array, np.ndarray) and isinstance(reference, np.ndarray):
+        return same_dtype(reference, reference_name, array, name)
     here, there = devices.place(array), devices.place(reference)
     if here != there:
         raise TypeError(
             f"{name} is on {here}, but {reference_name} is on {there}; move one of them: tensors with .to({there!r}), "
             "networks and losses with .cpu()."
         )
-    if array.dtype == reference.dtype:
-        return
-    if devices.on_device(array):
+    if array.dtype != reference.dtype:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but {reference_name} has {reference.dtype}; "
             f"convert one of them, for instance with {name}.to({reference.dtype})."
         )
-    same_dtype(reference, reference_name, array, name)
+    return None
 
 
 def same_dtype(reference: Array, reference_name: str, array: Array, name: str) -> None:

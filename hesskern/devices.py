@@ -122,7 +122,8 @@ def namespace(array: Any) -> Any:
 
 def numpy_dtype(array: Any) -> np.dtype[Any]:
     """Return the dtype of an array in NumPy's terms."""
-    return np.dtype(str(array.dtype).removeprefix("torch."))
+    dtype: np.dtype[Any] = np.dtype(str(array.dtype).removeprefix("torch.")) if on_device(array) else array.dtype
+    return dtype
 
 
 def converted(array: Any, dtype: Any) -> Any:

@@ -77,17 +77,14 @@ class SquaredLoss:
                 f"Y has {len(self.Y)} rows, but X has {len(self.X)}; expected one row for each sample in both "
                 f"(shapes {tuple(self.X.shape)} and {tuple(self.Y.shape)}: samples are rows)."
             )
+        #: Where the samples are: "cpu", or a GPU as PyTorch writes it, "cuda:0".
+        self.device = devices.place(self.X)
         self.kind = checks.one_of(kind, "kind", KINDS)
         self.weight_decay = checks.non_negative(weight_decay, "weight_decay")
         self.backend = None if backend is None else backends.resolve(backend)
         if self.backend is not None and (self.backend == "cuda" or self.device != "cpu"):
             backends.get_for(self.backend, self.device, "X and Y are")
         self._reduced: dict[tuple[bool, str], Data] = {}
-
-    @property
-    def device(self) -> str:
-        """Where the samples are: "cpu", or a GPU as PyTorch writes it, "cuda:0"."""
-        return devices.place(self.X)
 
     def cpu(self) -> SquaredLoss:
         """Return the loss of the samples in main memory, with the default backend; itself if they are there."""

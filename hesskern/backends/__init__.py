@@ -65,7 +65,7 @@ def get_for(name: str | None, place: str, what: str) -> Backend:
             f"{what} on {place}, but the backend {chosen!r} takes arrays on {'the CPU' if device else 'a GPU'}; "
             + ("move them with .cpu()." if device else "pass tensors on the GPU, for instance torch.tensor(X).cuda().")
         )
-    return get(chosen)
+    return _load(chosen)
 
 
 @functools.cache
