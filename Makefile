@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 DEMO_ARGS ?=
 
-EXTRAS := torch,numba,plot,progress,test
+EXTRAS := torch,numba,cuda,plot,progress,test
 SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycache__/*') \
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
@@ -58,7 +58,7 @@ $(VENV)/tools: $(VENV)/created pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -r $(VENV)/dev.txt
 	touch $@
 
-CXX_FILES = $(shell find csrc -name '*.[ch]pp')
+CXX_FILES = $(shell find csrc tests -name '*.[ch]pp' -o -name '*.cuh')
 
 # Ratios of one interleaved run on this machine, single thread: about half an hour. BENCH_ARGS="--task hvp --quick" is seconds.
 BENCH_ARGS ?= --json build/bench.json --markdown build/bench.md --plots build/bench

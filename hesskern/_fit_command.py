@@ -82,7 +82,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--record-every", type=int, default=1, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--reduce", choices=["auto", "none"], default="auto", help="(default: %(default)s)")
-    parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(backends.names())}")
+    parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(backends.host_names())}")
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,

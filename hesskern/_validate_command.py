@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "--backend",
         action="append",
         metavar="NAME",
-        help=f"one of {', '.join(backends.names())}; may be repeated (default: all that are installed)",
+        help=f"one of {', '.join(backends.host_names())}; may be repeated (default: all that are installed)",
     )
     parser.add_argument(
         "--directions",

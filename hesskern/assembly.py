@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import devices
 from hesskern.backends.protocol import Block, Side
 from hesskern.factors import Factors, Matrix, Mode
 from hesskern.selection import Part
@@ -48,7 +49,9 @@ def grid(
 
 def _transposed(block: Block) -> Block:
     """Return the block with rows and columns exchanged: ``B[s,p] W[r,q]`` becomes ``W.T B.T``."""
-    U, V, B, W = (None if matrix is None else np.ascontiguousarray(matrix.T) for matrix in block)
+    U, V, B, W = (
+        None if matrix is None else devices.converted(matrix.T, devices.numpy_dtype(matrix)) for matrix in block
+    )
     return Block(U, V, W, B)  # type: ignore[arg-type]
 
 
@@ -66,14 +69,15 @@ def _block(factors: Factors, row: Part, column: Part, mode: Mode, dtype: np.dtyp
     inner_columns = inner_indices(column, factors.weights[lower].shape[1])
     U, V = factors.output_gram(upper, lower), factors.input_gram(upper, lower)[inner_rows, inner_columns]
     if mode == "functional":
-        U, V = np.zeros(U.shape), np.zeros(V.shape)
+        zeros_like = devices.namespace(U).zeros_like
+        U, V = zeros_like(U), zeros_like(V)
     B: Matrix | None = None
     W: Matrix | None = None
     if upper != lower and mode != "gauss_newton":
         B = factors.between(lower, upper)
         if B is None:
-            B = np.eye(factors.weights[upper].shape[1])
+            B = devices.eye(factors.weights[upper].shape[1], U)
         if factors.has_bias:  # the constant input does not depend on any weight
-            B = np.vstack([B, np.zeros((1, B.shape[1]))])
+            B = devices.concatenate([B, devices.namespace(B).zeros_like(B[:1])])
         B, W = B[inner_rows], factors.residual_gram(upper, lower)[:, inner_columns]
-    return Block(*(None if x is None else np.ascontiguousarray(x, dtype=dtype) for x in (U, V, B, W)))  # type: ignore[arg-type]
+    return Block(*(None if x is None else devices.converted(x, dtype) for x in (U, V, B, W)))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hesskern import devices
 from hesskern._array import Array
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -47,6 +48,32 @@ def as_array(value: object, name: str, ndim: int) -> Array:
             f"{'are' if len(bad) > 1 else 'is'} NaN or infinite, the first at index {first}; expected finite numbers."
         )
     return array
+
+
+def as_data(value: object, name: str, ndim: int) -> Array:
+    """Return the same of an array on a GPU, as a tensor there; `as_array` of any other."""
+    if devices.on_device(value):
+        tensor: Array = devices.as_tensor(value, name, ndim)
+        return tensor
+    return as_array(value, name, ndim)
+
+
+def same_kind(reference: Array, reference_name: str, array: Array, name: str) -> None:
+    """Refuse arrays in two places, or of two dtypes: moving and converting silently would cost time and precision."""
+    if isinstance(array, np.ndarray) and isinstance(reference, np.ndarray):
+        return same_dtype(reference, reference_name, array, name)
+    here, there = devices.place(array), devices.place(reference)
+    if here != there:
+        raise TypeError(
+            f"{name} is on {here}, but {reference_name} is on {there}; move one of them: tensors with .to({there!r}), "
+            "networks and losses with .cpu()."
+        )
+    if array.dtype != reference.dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but {reference_name} has {reference.dtype}; "
+            f"convert one of them, for instance with {name}.to({reference.dtype})."
+        )
+    return None
 
 
 def same_dtype(reference: Array, reference_name: str, array: Array, name: str) -> None:
@@ -139,7 +166,13 @@ def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: s
 
 
 def frozen(array: Array, given: object) -> Array:
-    """Return `array` read-only; a copy unless its memory was made for it, so that nobody else can change it."""
+    """Return `array` read-only; a copy unless its memory was made for it, so that nobody else can change it.
+
+    A tensor knows no "read-only"; it is copied.
+    """
+    if devices.on_device(array):
+        copy: Array = array.clone()  # type: ignore[attr-defined]
+        return copy
     if array is given or not array.flags.owndata:
         array = array.copy()
     array.flags.writeable = False

@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", metavar="FILE", help="also write a picture; the suffix says which kind: .png, .svg, .pdf"
     )
     demo.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    demo.add_argument("--backend", metavar="NAME", help=f"compute with this backend: {', '.join(backends.names())}")
+    demo.add_argument(
+        "--backend", metavar="NAME", help=f"compute with this backend: {', '.join(backends.host_names())}"
+    )
     demo.set_defaults(command=_demo)
 
     _fit_command.add_parser(commands)
@@ -124,8 +126,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _check_backend(name: str | None) -> None:
-    if name is not None and name not in backends.names():
-        raise RefusedError(f"--backend is {name!r}; expected one of {', '.join(map(repr, backends.names()))}.")
+    if name is not None and name not in backends.host_names():
+        raise RefusedError(f"--backend is {name!r}; expected one of {', '.join(map(repr, backends.host_names()))}.")
     try:
         backends.get(name)
     except (ValueError, ImportError) as error:  # HESSKERN_BACKEND is wrong, or the backend cannot be loaded

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from hesskern import backends, checks
+from hesskern import checks
 from hesskern._array import Array
 from hesskern.assembly import grid
 from hesskern.condition import Condition, from_singular_values
@@ -32,7 +32,7 @@ class CrossBlock(LinearOperator):
     def __init__(self, loss: SquaredLoss, net: LinearNetwork, row: Part, column: Part, mode: Mode) -> None:
         self._loss, self._net, self._mode = loss, net, mode
         self.row, self.column = row, column
-        self._backend = backends.get(loss.backend)
+        self._backend = loss.kernels
         super().__init__(np.dtype(net.dtype), (part_size(net, row), part_size(net, column)))
 
     @cached_property

@@ -181,7 +181,7 @@ def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: list[LinearNetwork]
     if len(losses) not in (1, len(nets)):
         raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
     for k, each in enumerate(losses):
-        each.check_network(nets[k])
+        each.check_network(nets[k], on_cpu="fit_ensemble")
         first = losses[0]
         same = (each.X.shape, each.Y.shape, each.kind, each.weight_decay) == (
             first.X.shape, first.Y.shape, first.kind, first.weight_decay,

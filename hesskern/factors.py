@@ -12,7 +12,7 @@ Then the Hessian between parameters (r, s) of layer m and (p, q) of layer l < m 
 ``(B_m.T B_l)[r,p] (inputs_m.T inputs_l)[s,q] + M_lm[s,p] ((E B_m).T inputs_l)[r,q]``, times the scale of the loss. The
 first product is the Gauss-Newton part; the second, functional part is zero for m = l.
 
-All of it is computed in float64, whatever the network's dtype.
+All of it is computed in float64, whatever the network's dtype, and on the device where the network is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import devices
 from hesskern.backends.protocol import Layers
 from hesskern.problem import Data
 
@@ -34,12 +35,15 @@ class Factors:
     """Factors of a network and its (reduced) data, each computed on first use."""
 
     def __init__(self, net: Layers, data: Data, scale: float) -> None:
-        self.weights = [np.asarray(weight, dtype=np.float64) for weight in net.weights]
-        self.biases = [None if bias is None else np.asarray(bias, dtype=np.float64) for bias in net.biases]
+        self.weights: list[Matrix] = [devices.converted(weight, np.float64) for weight in net.weights]
+        self.biases: list[Matrix | None] = [
+            None if bias is None else devices.converted(bias, np.float64) for bias in net.biases
+        ]
         self.has_bias = any(bias is not None for bias in self.biases)
-        self.X = np.asarray(data.X, dtype=np.float64)
-        self.Y = np.asarray(data.Y, dtype=np.float64)
-        self.column = np.asarray(data.column, dtype=np.float64)
+        self.X: Matrix = devices.converted(data.X, np.float64)
+        self.Y: Matrix = devices.converted(data.Y, np.float64)
+        self.column: Matrix = devices.converted(data.column, np.float64)
+        self._xp = devices.namespace(self.X)
         self.scale = scale
         self._grams: dict[tuple[int, int], Matrix] = {}
 
@@ -54,7 +58,7 @@ class Factors:
         for weight, bias in zip(self.weights, self.biases, strict=True):
             activation = activations[-1] @ weight.T
             if bias is not None:
-                activation += np.outer(self.column, bias)
+                activation += self._xp.outer(self.column, bias)
             activations.append(activation)
         return activations
 
@@ -63,7 +67,8 @@ class Factors:
         """Inputs of each layer (N, m_{l-1} [+1]), the constant one last where the network has biases."""
         if not self.has_bias:
             return self._activations[:-1]
-        return [np.column_stack([activation, self.column]) for activation in self._activations[:-1]]
+        joined: list[Matrix] = [self._xp.column_stack([each, self.column]) for each in self._activations[:-1]]
+        return joined
 
     @cached_property
     def residual(self) -> Matrix:
@@ -90,7 +95,8 @@ class Factors:
         """Return ``scale * B_m.T B_l`` (m_m, m_l)."""
         left, right = self.above[upper], self.above[lower]
         if left is None and right is None:
-            return np.eye(len(self.weights[-1])) * self.scale
+            identity: Matrix = devices.eye(len(self.weights[-1]), self.X)
+            return identity * self.scale
         if left is None or right is None:
             product = right if left is None else left.T
             assert product is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import backends, checks, memory
+from hesskern import checks, memory
 from hesskern._array import Array
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
@@ -55,7 +55,7 @@ class Hessian(CurvatureOperator):
     def __init__(self, loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> None:
         self._loss, self._net, self._mode = loss, net, mode
         self.parts = tuple(parts)
-        self._backend = backends.get(loss.backend)
+        self._backend = loss.kernels
         self._data = loss.data(bias=net.has_bias, reduced=True)
         self._shift = loss.weight_decay if mode == "full" else 0.0
         size = sum(part_size(net, part) for part in parts)

@@ -23,7 +23,7 @@ def info() -> dict[str, Any]:
     --------
     >>> import hesskern as hk
     >>> hk.info()["backends"]
-    ['cpp', 'numba', 'numpy']
+    ['cpp', 'numba', 'numpy', 'cuda']
     """
     from threadpoolctl import threadpool_info  # noqa: PLC0415 - not needed to import the package
 
@@ -37,7 +37,7 @@ def info() -> dict[str, Any]:
         "hesskern": _core.version,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in ("numpy", "scipy", "numba", "torch", "matplotlib")},
+        "versions": {name: _version(name) for name in ("numpy", "scipy", "numba", "torch", "cuda-core", "matplotlib")},
         "backend": backends.resolve(),
         "backends": list(backends.names()),
         "isa": _core.isa,

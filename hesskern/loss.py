@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hesskern import backends, checks
+from hesskern import backends, checks, devices
 from hesskern._array import Array
+from hesskern.backends.protocol import Backend
 from hesskern.network import LinearNetwork, check_inputs
 from hesskern.problem import Data, reduce_samples
 
@@ -34,18 +33,19 @@ class SquaredLoss:
     ----------
     X : (N, i) array, float32 or float64
         Inputs, samples in **rows**, as ``nn.Linear`` takes them. C-contiguous arrays are not copied: leave them as they
-        are while the loss is in use.
+        are while the loss is in use. Arrays on a GPU are taken as tensors there, without a copy.
     Y : (N, o) array
         Targets, same dtype.
     kind : {"half_sum", "sum", "mean"}
     weight_decay : float, >= 0
     backend : str, optional
-        "cpp", "numba" or "numpy" for everything that is computed from this loss; default: see `use_backend`.
+        "cpp", "numba" or "numpy" for everything that is computed from this loss; default: see `use_backend`. "cuda" for
+        arrays on a GPU, whose default it is.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or their dtypes differ.
+        If an array is not float32 or float64, their dtypes differ, or they are not where the backend computes.
     ValueError
         If shapes do not fit, an array is empty, or holds NaN or infinities.
 
@@ -69,50 +69,70 @@ class SquaredLoss:
         *,
         backend: str | None = None,
     ) -> None:
-        self.X = checks.as_array(X, "X", 2)
-        self.Y = checks.as_array(Y, "Y", 2)
-        checks.same_dtype(self.X, "X", self.Y, "Y")
+        self.X = checks.as_data(X, "X", 2)
+        self.Y = checks.as_data(Y, "Y", 2)
+        checks.same_kind(self.X, "X", self.Y, "Y")
         if len(self.X) != len(self.Y):
             raise ValueError(
                 f"Y has {len(self.Y)} rows, but X has {len(self.X)}; expected one row for each sample in both "
-                f"(shapes {self.X.shape} and {self.Y.shape}: samples are rows)."
+                f"(shapes {tuple(self.X.shape)} and {tuple(self.Y.shape)}: samples are rows)."
             )
+        #: Where the samples are: "cpu", or a GPU as PyTorch writes it, "cuda:0".
+        self.device = devices.place(self.X)
         self.kind = checks.one_of(kind, "kind", KINDS)
         self.weight_decay = checks.non_negative(weight_decay, "weight_decay")
         self.backend = None if backend is None else backends.resolve(backend)
+        if self.backend is not None and (self.backend == "cuda" or self.device != "cpu"):
+            backends.get_for(self.backend, self.device, "X and Y are")
         self._reduced: dict[tuple[bool, str], Data] = {}
+
+    def cpu(self) -> SquaredLoss:
+        """Return the loss of the samples in main memory, with the default backend; itself if they are there."""
+        if self.device == "cpu":
+            return self
+        return SquaredLoss(devices.to_host(self.X), devices.to_host(self.Y), self.kind, self.weight_decay)
+
+    @property
+    def kernels(self) -> Backend:
+        """The backend that computes from this loss."""
+        return backends.get_for(self.backend, self.device, "X and Y are")
 
     @property
     def scale(self) -> float:
         """What the half-sum loss, its gradient and Hessian are multiplied by: 1, 2, or 2/(N·o)."""
-        return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / self.Y.size}[self.kind]
+        return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / devices.size(self.Y)}[self.kind]
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
         """Return the samples, or their exact reduction to at most i (+1 with biases) rows, computed once."""
         if not reduced:
             return Data(self.X, None, self.Y, 0.0)
-        key = bias, backends.resolve(self.backend)
+        kernels = self.kernels
+        key = bias, kernels.name
         if key not in self._reduced:
-            triangular_factor = backends.get(self.backend).triangular_factor
-            self._reduced[key] = reduce_samples(self.X, self.Y, bias=bias, triangular_factor=triangular_factor)
+            self._reduced[key] = reduce_samples(self.X, self.Y, bias=bias, triangular_factor=kernels.triangular_factor)
         return self._reduced[key]
 
-    def check_network(self, net: LinearNetwork) -> None:
-        """Refuse a network that does not fit the data."""
+    def check_network(self, net: LinearNetwork, *, on_cpu: str | None = None) -> None:
+        """Refuse a network that does not fit the data, or, for what runs on the CPU only (`on_cpu`), is not there."""
         if not isinstance(net, LinearNetwork):
             raise TypeError(f"net is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
-        checks.same_dtype(net.weights[0], "the network", self.X, "X")
+        checks.same_kind(net.weights[0], "the network", self.X, "X")
+        if on_cpu is not None and self.device != "cpu":
+            raise TypeError(
+                f"{on_cpu} computes on the CPU, but the network and the samples are on {self.device}; "
+                "pass net.cpu() and loss.cpu()."
+            )
         check_inputs(self.X, net)
         if self.Y.shape[1] != net.widths[-1]:
             raise ValueError(
-                f"Y has shape {self.Y.shape}; expected (N, {net.widths[-1]}) for a network with {net.widths[-1]} "
-                "outputs."
+                f"Y has shape {tuple(self.Y.shape)}; expected (N, {net.widths[-1]}) for a network with "
+                f"{net.widths[-1]} outputs."
             )
 
     def __call__(self, net: LinearNetwork) -> float:
         """Return the loss, computed from the residual itself. O(N·o·i) or O(N·Σ m_l·m_{l-1}), whichever is less."""
         self.check_network(net)
-        squared = backends.get(self.backend).squared_residual(net, self.data(bias=net.has_bias, reduced=False))
+        squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))
         return self._value(net, squared)
 
     def gradient(self, net: LinearNetwork) -> Array:
@@ -123,9 +143,9 @@ class SquaredLoss:
         """Return the loss and its gradient (P,)."""
         self.check_network(net)
         data = self.data(bias=net.has_bias, reduced=False)
-        squared, gradient = backends.get(self.backend).gradient(net, data, self.scale)
+        squared, gradient = self.kernels.gradient(net, data, self.scale)
         if self.weight_decay:
-            gradient += self.X.dtype.type(self.weight_decay) * net.flatten()
+            gradient += self.weight_decay * net.flatten()
         return self._value(net, squared), gradient
 
     def hessian(self, net: LinearNetwork, params: Sequence[int | str] | None = None) -> Hessian:
@@ -141,25 +161,32 @@ class SquaredLoss:
         Returns
         -------
         Hessian
-            A `KroneckerHessian` where the parameters belong to one layer.
+            A `KroneckerHessian` where the parameters belong to one layer, a `DeviceHessian` on a GPU.
 
         Raises
         ------
         TypeError, ValueError
             If the network does not fit the data or `params` names something it does not have.
         """
-        from hesskern.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.device_hessian import DeviceHessian  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.hessian import made  # noqa: PLC0415
         from hesskern.selection import select  # noqa: PLC0415
 
         self.check_network(net)
-        return made(self, net, select(net, params), "full")
+        parts = select(net, params)
+        if self.device != "cpu":
+            # No type says where an array is, and a union would be in the way of everybody without a GPU.
+            return DeviceHessian(self, net, parts, parts)  # type: ignore[return-value]
+        return made(self, net, parts, "full")
 
     def _value(self, net: LinearNetwork, squared: float) -> float:
         value = 0.5 * self.scale * squared
         if self.weight_decay:
-            value += 0.5 * self.weight_decay * float(np.sum(np.square(net.flatten(), dtype=np.float64)))
+            value += 0.5 * self.weight_decay * devices.squared_norm(net.flatten())
         return value
 
     def __repr__(self) -> str:
         decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""
-        return f"SquaredLoss(X {self.X.shape}, Y {self.Y.shape}, kind={self.kind!r}{decay}, {self.X.dtype})"
+        device = "" if self.device == "cpu" else f" on {self.device}"
+        shapes = f"X {tuple(self.X.shape)}, Y {tuple(self.Y.shape)}"
+        return f"SquaredLoss({shapes}, kind={self.kind!r}{decay}, {devices.numpy_dtype(self.X)}{device})"

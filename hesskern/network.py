@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern import backends, checks
+from hesskern import backends, checks, devices
 from hesskern._array import Array
 
 
@@ -16,6 +17,9 @@ class LinearNetwork:
 
     The prediction is ``X @ W_1.T @ W_2.T ... @ W_L.T`` (plus biases), with samples in the rows of `X`. A network is a
     value: its arrays are copies and read-only, so a Hessian taken from it stays the Hessian of it.
+
+    Arrays on a GPU (tensors of PyTorch, CuPy's, anything with ``__cuda_array_interface__`` or DLPack) make a network
+    there, whose arrays are tensors.
 
     Parameters
     ----------
@@ -27,7 +31,7 @@ class LinearNetwork:
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or dtypes are mixed.
+        If an array is not float32 or float64, or dtypes or devices are mixed.
     ValueError
         If shapes do not fit each other, or an array is empty or holds NaN or infinities.
 
@@ -51,13 +55,14 @@ class LinearNetwork:
         arrays: list[Array] = []
         for layer, given in enumerate(weights):
             name = f"weights[{layer}]"
-            array = checks.as_array(given, name, 2)
+            array = checks.as_data(given, name, 2)
             if layer > 0:
-                checks.same_dtype(arrays[0], "weights[0]", array, name)
+                checks.same_kind(arrays[0], "weights[0]", array, name)
                 if array.shape[1] != arrays[-1].shape[0]:
                     raise ValueError(
-                        f"{name} has shape {array.shape}, but weights[{layer - 1}] has {arrays[-1].shape}; expected "
-                        f"shape (out, {arrays[-1].shape[0]}): weights are (out, in), as nn.Linear.weight, so that "
+                        f"{name} has shape {tuple(array.shape)}, but weights[{layer - 1}] has "
+                        f"{tuple(arrays[-1].shape)}; expected shape (out, {arrays[-1].shape[0]}): "
+                        "weights are (out, in), as nn.Linear.weight, so that "
                         "each takes what the one before gives."
                     )
             arrays.append(checks.frozen(array, given))
@@ -76,8 +81,8 @@ class LinearNetwork:
                 checked.append(None)
                 continue
             name = f"biases[{layer}]"
-            array = checks.as_array(given, name, 1)
-            checks.same_dtype(self._weights[0], "weights[0]", array, name)
+            array = checks.as_data(given, name, 1)
+            checks.same_kind(self._weights[0], "weights[0]", array, name)
             if array.shape != (self.widths[layer + 1],):
                 raise ValueError(f"{name} has shape {array.shape}; expected ({self.widths[layer + 1]},).")
             checked.append(checks.frozen(array, given))
@@ -147,12 +152,24 @@ class LinearNetwork:
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """float32 or float64."""
-        return self._weights[0].dtype
+        return devices.numpy_dtype(self._weights[0])
+
+    @property
+    def device(self) -> str:
+        """Where the parameters are: "cpu", or a GPU as PyTorch writes it, "cuda:0"."""
+        return devices.place(self._weights[0])
+
+    def cpu(self) -> LinearNetwork:
+        """Return the network in main memory; itself if it is there."""
+        if self.device == "cpu":
+            return self
+        biases = [None if bias is None else devices.to_host(bias) for bias in self._biases]
+        return LinearNetwork([devices.to_host(weight) for weight in self._weights], biases)
 
     @property
     def num_parameters(self) -> int:
         """Number of weights and biases."""
-        return sum(w.size for w in self._weights) + sum(b.size for b in self._biases if b is not None)
+        return sum(devices.size(part) for part in (*self._weights, *self._biases) if part is not None)
 
     @property
     def has_bias(self) -> bool:
@@ -179,10 +196,10 @@ class LinearNetwork:
         TypeError, ValueError
             If X has the wrong dtype or shape, is empty or not finite.
         """
-        array = checks.as_array(X, "X", 2)
-        checks.same_dtype(self._weights[0], "the network", array, "X")
+        array = checks.as_data(X, "X", 2)
+        checks.same_kind(self._weights[0], "the network", array, "X")
         check_inputs(array, self)
-        return backends.get(backend).forward(self, array)
+        return backends.get_for(backend, self.device, "the network is").forward(self, array)
 
     def flatten(self) -> Array:
         """Return all parameters as one vector, in `named_parameters()` order, each row-major."""
@@ -191,38 +208,41 @@ class LinearNetwork:
             parts.append(weight.ravel())
             if bias is not None:
                 parts.append(bias)
-        return np.concatenate(parts)
+        flat: Array = devices.concatenate(parts)
+        return flat
 
     def unflatten(self, vector: Array) -> LinearNetwork:
         """Return a network of this shape whose parameters are `vector` (the inverse of `flatten`).
 
         Use it for anything that has one number a parameter, a gradient for instance.
         """
-        flat = checks.as_array(vector, "vector", 1)
+        flat = checks.as_data(vector, "vector", 1)
         if flat.shape != (self.num_parameters,):
             raise ValueError(f"vector has shape {flat.shape}; expected ({self.num_parameters},).")
-        checks.same_dtype(self._weights[0], "the network", flat, "vector")
+        checks.same_kind(self._weights[0], "the network", flat, "vector")
         return self._with(checks.frozen(flat, vector))
 
     def _with(self, flat: Array) -> LinearNetwork:
         """Return a network of this shape over a vector that is checked, and that nobody else will change."""
-        flat.flags.writeable = False
+        if isinstance(flat, np.ndarray):
+            flat.flags.writeable = False
         weights: list[Array] = []
         biases: list[Array | None] = []
         at = 0
         for weight, bias in zip(self._weights, self._biases, strict=True):
-            weights.append(flat[at : at + weight.size].reshape(weight.shape))
-            at += weight.size
-            biases.append(None if bias is None else flat[at : at + bias.size])
-            at += 0 if bias is None else bias.size
+            weights.append(flat[at : at + math.prod(weight.shape)].reshape(weight.shape))
+            at += math.prod(weight.shape)
+            biases.append(None if bias is None else flat[at : at + len(bias)])
+            at += 0 if bias is None else len(bias)
         made = object.__new__(LinearNetwork)
         made._weights, made._biases = tuple(weights), tuple(biases)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to an ``.npz`` file (names as in `parameter_names`)."""
-        arrays = {f"{layer}.weight": weight for layer, weight in enumerate(self._weights)}
-        arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(self._biases) if bias is not None}
+        net = self.cpu()
+        arrays = {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
+        arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(net.biases) if bias is not None}
         with open(path, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
@@ -241,7 +261,8 @@ class LinearNetwork:
         widths = "-".join(str(width) for width in self.widths)
         count = sum(bias is not None for bias in self._biases)
         bias = "no bias" if count == 0 else "bias" if count == self.depth else f"bias in {count} of {self.depth} layers"
-        return f"LinearNetwork({widths}, {bias}, {self.dtype}, {self.num_parameters} parameters)"
+        device = "" if self.device == "cpu" else f" on {self.device}"
+        return f"LinearNetwork({widths}, {bias}, {self.dtype}{device}, {self.num_parameters} parameters)"
 
     def __getstate__(self) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
         return self._weights, self._biases

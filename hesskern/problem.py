@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import devices
 from hesskern._array import Array
 
 
@@ -22,7 +23,10 @@ class Data(NamedTuple):
     @property
     def column(self) -> Array:
         """The column that biases multiply, (N,)."""
-        return np.ones(len(self.X), self.X.dtype) if self.ones is None else self.ones
+        if self.ones is not None:
+            return self.ones
+        column: Array = devices.ones((len(self.X),), self.X)
+        return column
 
 
 def reduce_samples(
@@ -51,12 +55,12 @@ def reduce_samples(
     columns = X.shape[1] + bool(bias)
     if len(X) <= columns:
         return Data(X, None, Y, 0.0)
-    ones = np.broadcast_to(X.dtype.type(1), (len(X), int(bias)))
-    triangle = triangular_factor((X, ones, Y))
-    rest = triangle[columns:, columns:]
+    triangle = triangular_factor((X, devices.ones((len(X), int(bias)), X), Y))
+    rest = triangle[columns:, columns:].ravel()
+    dtype = devices.numpy_dtype(X)
     return Data(
-        np.ascontiguousarray(triangle[:columns, : X.shape[1]], dtype=X.dtype),
-        np.ascontiguousarray(triangle[:columns, X.shape[1]], dtype=X.dtype) if bias else None,
-        np.ascontiguousarray(triangle[:columns, columns:], dtype=X.dtype),
-        0.5 * float(np.vdot(rest, rest)),
+        devices.converted(triangle[:columns, : X.shape[1]], dtype),
+        devices.converted(triangle[:columns, X.shape[1]], dtype) if bias else None,
+        devices.converted(triangle[:columns, columns:], dtype),
+        0.5 * float(rest @ rest),
     )

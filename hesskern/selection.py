@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,12 +60,12 @@ def positions(net: LinearNetwork, parts: Sequence[Part]) -> NDArray[np.intp] | N
     for layer, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
         part = wanted.get(layer, Part(layer, False, False))
         if part.weight:
-            chosen.append(np.arange(at, at + weight.size))
-        at += weight.size
+            chosen.append(np.arange(at, at + math.prod(weight.shape)))
+        at += math.prod(weight.shape)
         if bias is not None:
             if part.bias:
-                chosen.append(np.arange(at, at + bias.size))
-            at += bias.size
+                chosen.append(np.arange(at, at + len(bias)))
+            at += len(bias)
     everything = np.concatenate(chosen)
     return None if len(everything) == at else everything
 

@@ -107,6 +107,9 @@ class Settings:
         threads: int,
     ) -> tuple[Drive, list[Member], list[ReducedNetwork]]:
         name = backends.resolve(losses[0].backend if self.backend is None else self.backend)
+        if name not in backends.host_names():
+            known = ", ".join(map(repr, backends.host_names()))
+            raise TypeError(f"the backend {name!r} does not train; expected one of {known}.")
         backend = backends.get(name)
         net, loss = nets[0], losses[0]
         schedule = Schedule(self.lr, self.max_steps, len(nets) if several else None)

@@ -161,7 +161,7 @@ def fit(
     """
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
-    loss.check_network(net)
+    loss.check_network(net, on_cpu="fit")
     settings = Settings(
         lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,

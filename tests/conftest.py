@@ -18,7 +18,7 @@ from hesskern import backends
 from hesskern.backends.protocol import Backend
 
 
-@pytest.fixture(params=backends.names())
+@pytest.fixture(params=backends.host_names())
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, chosen for the whole process while the test runs."""
     if request.param == "numba":

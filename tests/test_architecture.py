@@ -78,6 +78,7 @@ def names(paths):
 
 BACKENDS = [path for path in MODULES if path.parent.name == "backends" and "\nBACKEND = " in path.read_text()]
 JITTED = [path for path in MODULES if path.parent.name == "numba"]
+CUDA = [path for path in MODULES if path.parent.name == "cuda"]
 
 
 def test_the_reader_sees_imports():
@@ -101,6 +102,12 @@ def test_a_backend_imports_neither_another_nor_the_api(path):
 def test_jitted_code_stands_alone(path):
     """It is a second implementation: nothing of the first, and nothing of the API, goes into it."""
     assert all(module == "hesskern._array" or module.startswith("hesskern.numba.") for module in ours(path))
+
+
+@pytest.mark.parametrize("path", CUDA, ids=names(CUDA))
+def test_the_cuda_backend_stands_alone(path):
+    allowed = {"hesskern._array", "hesskern.problem", "hesskern.backends.protocol"}
+    assert all(module in allowed or module.startswith("hesskern.backends.cuda") for module in ours(path))
 
 
 def used_of_the_extension(path):
@@ -128,9 +135,10 @@ def test_the_registry_knows_no_backend_before_it_is_asked_for():
 def test_the_lower_layers_do_not_import_the_higher_ones():
     lower = {
         "_array": set(),
-        "checks": {"hesskern._array"},
+        "checks": {"hesskern._array", "hesskern.devices"},
         "memory": set(),
-        "problem": {"hesskern._array"},
+        "devices": {"hesskern.memory"},
+        "problem": {"hesskern._array", "hesskern.devices"},
         "backends/protocol": {"hesskern._array", "hesskern.problem"},
     }
     for name, allowed in lower.items():
@@ -147,7 +155,7 @@ def test_production_code_imports_no_test(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_optional_packages_are_imported_where_they_are_used(path):
-    if path.stem in ("torch", "plot", "jitted") or path in JITTED:
+    if path.stem in ("torch", "plot", "jitted") or path in JITTED + CUDA:
         pytest.skip("loaded only by those who ask for it by name")
     assert not packages(path, top_level_only=True) & OPTIONAL
 

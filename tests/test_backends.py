@@ -16,7 +16,7 @@ from hesskern.problem import Data
 
 def test_names_and_default(monkeypatch):
     monkeypatch.delenv("HESSKERN_BACKEND", raising=False)
-    assert backends.names() == ("cpp", "numba", "numpy")
+    assert backends.names() == ("cpp", "numba", "numpy", "cuda")
     assert backends.resolve() == "cpp"
     assert backends.get().name == "cpp"
     assert backends.get("numpy").name == "numpy"
@@ -232,7 +232,7 @@ def test_singular_values_agree(seed, name):
     np.testing.assert_allclose(transposed.values, np.linalg.svd(first, compute_uv=False), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", backends.names())
+@pytest.mark.parametrize("name", backends.host_names())
 def test_tolerances_are_stated(name):
     tolerance = backends.get(name).tolerance
     assert set(tolerance) == {"float32", "float64"}

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from hesskern import __version__, _command, cli, demo
-from hesskern.backends import names
+from hesskern.backends import host_names
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_demo(capsys):
     assert err == ""
 
 
-@pytest.mark.parametrize("backend", names())
+@pytest.mark.parametrize("backend", host_names())
 def test_demo_json_is_one_object(capsys, backend):
     assert cli.main(["demo", "--json", "--backend", backend]) == 0
     out, err = capsys.readouterr()

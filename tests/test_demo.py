@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hesskern import _posted, datasets, demo
-from hesskern.backends import names
+from hesskern.backends import host_names
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def full():
     return demo.run(repeats=1)
 
 
-@pytest.mark.parametrize("backend", names())
+@pytest.mark.parametrize("backend", host_names())
 def test_the_known_numbers(backend):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch", None)

@@ -18,7 +18,7 @@ def test_info_is_json_and_true():
     assert found["versions"]["numpy"] == np.__version__
     assert found["versions"]["scipy"] == scipy.__version__
     assert found["isa"] in found["available_isas"]
-    assert found["backends"] == ["cpp", "numba", "numpy"]
+    assert found["backends"] == ["cpp", "numba", "numpy", "cuda"]
     assert found["cpus"] >= 1
     assert found["blas_in_kernels"] in ("scipy", "none")
     for pool in found["blas"]:

@@ -42,12 +42,13 @@ def test_every_file_of_the_package_is_shipped(files):
     suffixes = {".py", ".pyi", ".npz", ".typed"}
     source = [path for path in (ROOT / "hesskern").rglob("*") if path.suffix in suffixes or path.name == "py.typed"]
     wanted = {str(path.relative_to(ROOT)) for path in source}
+    wanted |= {f"hesskern/backends/cuda/{path.name}" for path in (ROOT / "csrc" / "cuda").iterdir()}
     assert {"hesskern/py.typed", "hesskern/_core.pyi", "hesskern/data/two_layer_case.npz"} <= wanted
     assert wanted <= files
 
 
 def test_nothing_else_is_shipped(files):
-    package = re.compile(r"hesskern/([\w/]+\.pyi?|data/\w+\.npz|py\.typed|_core\.[\w.-]+\.so)")
+    package = re.compile(r"hesskern/([\w/]+\.pyi?|backends/cuda/\w+\.cuh|data/\w+\.npz|py\.typed|_core\.[\w.-]+\.so)")
     beside = re.compile(r"hesskern-[\d.]+\.dist-info/.*|(\.\./)*bin/hesskern")
     assert [name for name in files if not package.fullmatch(name) and not beside.fullmatch(name)] == []
 

@@ -189,14 +189,14 @@ def test_nothing_compared_is_not_well():
 
 
 def test_a_backend_that_is_not_installed_is_absent(monkeypatch):
-    known, get = backends.names(), backends.get
+    known, get = backends.host_names(), backends.get
 
     def missing(name=None):
         if name == "gpu":
             raise ImportError('backend "gpu" needs a package; install it with pip install "hesskern[gpu]".')
         return get(name)
 
-    monkeypatch.setattr(backends, "names", lambda: (*known, "gpu"))
+    monkeypatch.setattr(backends, "host_names", lambda: (*known, "gpu"))
     monkeypatch.setattr(backends, "get", missing)
     report = hk.validate(*small())
     assert report.ok

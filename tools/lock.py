@@ -30,7 +30,10 @@ def main() -> None:
         subprocess.run([python, "-m", "pip", "install", *wanted], check=True)
         freeze = [python, "-m", "pip", "freeze", "--all", "--exclude=pip"]
         lines = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
-    names = [line.split("+")[0] for line in lines if not line.startswith(("nvidia-", "cuda-", "triton"))]
+    left = [
+        line for line in lines if line.startswith("cuda-core==") or not line.startswith(("nvidia-", "cuda-", "triton"))
+    ]
+    names = [line.split("+")[0] for line in left]
     Path("constraints.txt").write_text(HEADER + "\n".join(names) + "\n", encoding="utf-8")
 
 

@@ -13,7 +13,10 @@ _MODULES = {
     "cpp": "hesskern.backends.cpp",
     "numba": "hesskern.backends.jitted",
     "numpy": "hesskern.backends.reference",
+    "cuda": "hesskern.backends.cuda.backend",
 }
+#: Backends whose arrays are tensors on a GPU; all others take NumPy's.
+_ON_DEVICE = ("cuda",)
 _DEFAULT = "cpp"
 _chosen: str | None = None
 
@@ -21,6 +24,11 @@ _chosen: str | None = None
 def names() -> tuple[str, ...]:
     """Return the names of all backends."""
     return tuple(_MODULES)
+
+
+def host_names() -> tuple[str, ...]:
+    """Return the names of the backends that compute on the CPU."""
+    return tuple(name for name in _MODULES if name not in _ON_DEVICE)
 
 
 def resolve(name: str | None = None) -> str:
@@ -42,6 +50,24 @@ def get(name: str | None = None) -> Backend:
     return _load(resolve(name))
 
 
+def get_for(name: str | None, place: str, what: str) -> Backend:
+    """Return the backend for arrays at `place`; on a GPU without a name "cuda".
+
+    Raises
+    ------
+    TypeError
+        If the backend computes somewhere else than where the arrays are; `what` names them in the message.
+    """
+    device = place != "cpu"
+    chosen = "cuda" if device and name is None else resolve(name)
+    if device != (chosen in _ON_DEVICE):
+        raise TypeError(
+            f"{what} on {place}, but the backend {chosen!r} takes arrays on {'the CPU' if device else 'a GPU'}; "
+            + ("move them with .cpu()." if device else "pass tensors on the GPU, for instance torch.tensor(X).cuda().")
+        )
+    return _load(chosen)
+
+
 @functools.cache
 def _load(name: str) -> Backend:
     backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
@@ -54,15 +80,15 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
     Parameters
     ----------
     name : str or None
-        "cpp" (compiled, the default), "numba" (compiled on first use) or "numpy" (the plain definition); None goes back
-        to HESSKERN_BACKEND or "cpp".
+        "cpp" (compiled, the default), "numba" (compiled on first use), "numpy" (the plain definition) or "cuda" (for
+        tensors on a GPU); None goes back to HESSKERN_BACKEND or "cpp".
 
     Raises
     ------
     ValueError
         If there is no such backend.
     ImportError
-        If what it needs is not installed; the message says how to install it.
+        If what it needs, a package or a GPU, is not there; the message says what to install.
 
     Examples
     --------

@@ -33,7 +33,7 @@ class Problem:
     ) -> None:
         if not isinstance(loss, SquaredLoss):
             raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
-        loss.check_network(net)
+        loss.check_network(net, on_cpu="explain")
         asked = select(net, params)
         self.epsilon = float(np.finfo(net.dtype).eps)
         self.net = precise(net)

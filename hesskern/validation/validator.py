@@ -155,7 +155,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
         raise TypeError(f"net is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
-    loss.check_network(net)
+    loss.check_network(net, on_cpu="validate")
     return [Problem("", net, loss)]
 
 
@@ -164,13 +164,13 @@ def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
     if names is not None:
         if isinstance(names, str) or len(names) == 0:
             raise TypeError(
-                f"backends is {names!r}; expected a list of names: {', '.join(map(repr, registry.names()))}."
+                f"backends is {names!r}; expected a list of names: {', '.join(map(repr, registry.host_names()))}."
             )
         for name in names:
             registry.get(name)
         return list(dict.fromkeys(names)), []
     present, absent = [], []
-    for name in registry.names():
+    for name in registry.host_names():
         try:
             registry.get(name)
         except (ImportError, OSError, RuntimeError) as error:  # not installed; no driver; no device

@@ -1,0 +1,67 @@
+"""The kernels' machine code: compiled by NVRTC for one architecture, kept on disk.
+
+An entry is found by the source, the options (architecture, ``--fmad``) and the version of the compiler, all of which
+cuda-core puts into the key; it also replaces files as a whole, so that processes may compile at the same time. What it
+does not see is a damaged file: hence a checksum in front of the code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+from cuda.core import Program, ProgramOptions
+from cuda.core.utils import FileStreamProgramCache, make_program_cache_key
+
+#: The kernels of a version and architecture take some 50 KB; what has not been used for longest goes first.
+_MOST_BYTES = 64 << 20
+
+
+def source() -> str:
+    """Return the CUDA C++ that is compiled."""
+    return resources.files("hesskern.backends.cuda").joinpath("assembly.cuh").read_text(encoding="utf-8")
+
+
+def options(architecture: str) -> ProgramOptions:
+    """Return the compiler's options: no contraction of products and sums, so that all compilers round alike."""
+    return ProgramOptions(name="hesskern", std="c++17", arch=architecture, fma=False)
+
+
+def cache_folder() -> Path:
+    """Return where machine code is kept: ``hesskern`` in the user's cache."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "hesskern"
+
+
+def machine_code(architecture: str) -> bytes:
+    """Return the kernels for an architecture ("sm_90"), from the disk where it has them.
+
+    A folder that cannot be read or written costs the time to compile and nothing else.
+    """
+    code, chosen = source(), options(architecture)
+    key = make_program_cache_key(code=code, code_type="c++", options=chosen, target_type="cubin")
+    try:
+        cache = FileStreamProgramCache(cache_folder(), max_size_bytes=_MOST_BYTES)
+        found = _checked(cache.get(key))
+    except (OSError, RuntimeError):  # no home, no permission
+        return _compile(code, chosen)
+    if found is None:
+        found = _compile(code, chosen)
+        try:
+            cache[key] = hashlib.sha256(found).digest() + found
+        except OSError:
+            return found  # a full or read-only disk
+    return found
+
+
+def _compile(code: str, chosen: ProgramOptions) -> bytes:
+    return bytes(Program(code, "c++", chosen).compile("cubin").code)
+
+
+def _checked(entry: bytes | None) -> bytes | None:
+    """Return the code of an entry whose checksum is right."""
+    if entry is None or hashlib.sha256(entry[32:]).digest() != entry[:32]:
+        return None
+    return entry[32:]

@@ -1,0 +1,48 @@
+"""The GPU's kernels on the host: compiled by the system's C++ compiler, launched on tensors in main memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parent / "csrc" / "cuda"
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Return the kernels, compiled with all warnings and checks of undefined behaviour."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
+    if compiler is None:
+        pytest.skip("no C++ compiler on PATH to compile the GPU's kernels for the host")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "kernels.so"
+        subprocess.run(
+            [
+                compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC",
+                "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error",
+                f"-I{SOURCES}", str(HERE / "cuda_host.cpp"), "-o", str(target),
+            ],
+            check=True,
+        )  # fmt: skip
+        return ctypes.CDLL(str(target))
+
+
+def launch(kernel: str, blocks: int, threads: int, *arguments: object, only: int = -1) -> None:
+    """Run all threads of a launch, or the one numbered `only`; the stand-in for `hesskern.backends.cuda.launch`."""
+    converted = [
+        ctypes.c_void_p(argument.data_ptr()) if hasattr(argument, "data_ptr")
+        else ctypes.c_void_p(None) if argument is None
+        else ctypes.c_longlong(argument)
+        for argument in arguments
+    ]  # fmt: skip
+    function = getattr(library(), kernel)
+    function.restype = None
+    function(ctypes.c_longlong(blocks), ctypes.c_int(threads), ctypes.c_longlong(only), *converted)
