@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(found, file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
-    failed = [] if args.only_times else _checks(found, args.out)
+    failed = [] if args.only_times else _checks(args.out)
     peers.CHOICE.compiled = args.compile
     quick = args.quick or args.dry_run
     settings = Settings(
@@ -104,13 +104,11 @@ def timed(found: Device, settings: Settings, names: Sequence[str]) -> dict[str, 
     return runs.as_json(about, settings, results)
 
 
-def _checks(found: Device, out: Path) -> list[str]:
+def _checks(out: Path) -> list[str]:
     """Validate hesskern and run the tests of its CUDA backend; return what failed, and keep what they printed."""
-    has_backend = not isinstance(device.Ours.of(found), str) and not found.dry
     commands = {"validate": [sys.executable, "-m", "hesskern", "validate"]}
-    if has_backend:
-        commands["validate"] += ["--backend", "cuda"]
-    tests = sorted(path for path in (ROOT / "tests").glob("test_*cuda*.py") if "bench" not in path.name)
+    paths = [path for name in ("test_cuda*.py", "test_device*.py") for path in (ROOT / "tests").glob(name)]
+    tests = sorted(path for path in paths if "bench" not in path.name)
     if tests:
         commands["tests"] = [sys.executable, "-m", "pytest", "-q", *map(str, tests)]
     else:

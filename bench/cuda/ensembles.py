@@ -167,7 +167,7 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
     note = f"gradients by hand, the first {few} of {steps} steps"
     peer = partial(device.peer, units=few * count)
     contestants = [
-        device.ours("hesskern", ours, note=f"fit_ensemble, all {steps} steps", units=steps * count),
+        device.ours("hesskern", ours, note=f"fit_ensemble, all {steps} steps", units=steps * count, trains=True),
         peer("torch bmm in place", torch_way(False, False), note=note),
         peer("torch bmm in place, best association", torch_way(True, False), note=note),
         peer(GRAPH, torch_way(False, True), note=f"{CHUNK} steps a graph, {note}"),
