@@ -168,8 +168,9 @@ def imprecise_pairs(problem):
 def numbers(problem):
     """One number of a Hessian that went wrong, as text, with the names and what it is."""
     kinds = corruptions.applicable(problem)
-    for name in [*kinds["data"], *kinds["weights"], *kinds["selection"], *kinds["part"][:1]]:
-        if name.startswith(("uneven", "block-")):
+    part = [name for name in kinds["part"] if name == "gauss-newton"]
+    for name in [*kinds["data"], *kinds["weights"], *kinds["selection"], *part]:
+        if name.startswith("uneven"):
             continue
         matrix = corruptions.corrupted(problem, [name])
         values = np.sort(np.abs(np.linalg.eigvalsh(matrix)))[::-1]
