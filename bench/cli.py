@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     The exit status is 1 if a contestant was wrong or failed (a missed target is only reported) or if something of ours
-    became slower, 2 if a file cannot be read.
+    became slower, 2 if a file cannot be read or two runs cannot be compared.
     """
     args = parser().parse_args(arguments)
     try:
@@ -136,6 +136,9 @@ def _compare(args: argparse.Namespace) -> int:
     before, after = runs.load(args.before), runs.load(args.after)
     changes = compare.compare(before, after)
     print(compare.markdown(before, after, changes, args.threshold), end="")
+    if not any(change.comparable for change in changes):
+        print("Nothing could be compared: too few rounds.", file=sys.stderr)
+        return 2
     return 1 if compare.regressions(changes, args.threshold) else 0
 
 

@@ -83,11 +83,47 @@ def test_a_faster_kernel_is_no_regression():
     assert change.others is None
 
 
-def test_too_few_rounds_tell_nothing():
-    before, after = run_of({"hesskern": [1e-3, 1e-3]}), run_of({"hesskern": [9e-3, 9e-3]})
+def compared(before, after, folder, *more):
+    """The command's answer to two runs."""
+    for name, run in (("a", before), ("b", after)):
+        (folder / f"{name}.json").write_text(runs.json_text(run))
+    return benches.bench("compare", folder / "a.json", folder / "b.json", *more)
+
+
+@pytest.mark.parametrize(("rounds", "least"), [(2, "0.33"), (3, "0.1"), (4, "0.029")])
+def test_too_few_rounds_tell_nothing_and_say_so(rounds, least, tmp_path):
+    times = np.linspace(1e-3, 1.01e-3, rounds)
+    before, after = run_of({"hesskern": times}), run_of({"hesskern": 9 * times})
     (change,) = compare.compare(before, after)
     assert change.verdict() == ""
+    assert not change.comparable
+    done = compared(before, after, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "Nothing could be compared: too few rounds.\n"
+    assert "1 contestants were timed in both, 1 of them in too few rounds to compare" in done.stdout
+    assert (
+        f"{rounds} rounds cannot tell anything below p = {least}, and 0.01 is asked for: t, p, hesskern." in done.stdout
+    )
+    assert "No change" not in done.stdout
     assert compare.interval([1.0], [2.0]) == (0.0, float("inf"))
+
+
+def test_what_has_too_few_rounds_does_not_weigh_on_the_others(tmp_path):
+    slow = {f"torch {k}": [1e-3, 2e-3] for k in range(20)}
+    before = run_of({"hesskern": noisy(0)[:5]} | slow)
+    after = run_of({"hesskern": 2 * noisy(1)[:5]} | slow)
+    (worse,) = compare.regressions(compare.compare(before, after))
+    assert worse.p == worse.least < 0.01
+    done = compared(before, after, tmp_path)
+    assert done.returncode == 1
+    assert "t, p, torch 7; and 12 more." in done.stdout
+    assert "a change that no other" not in done.stdout
+
+
+def test_few_rounds_of_many_contestants_say_that_one_alone_cannot_be_told():
+    run = run_of({f"torch {k}": noisy(k)[:5] for k in range(20)})
+    text = compare.markdown(run, run, compare.compare(run, run))
+    assert "Of 20 a change that no other contestant shares could not be told" in text
 
 
 def test_other_problems_are_not_compared():
@@ -96,9 +132,7 @@ def test_other_problems_are_not_compared():
 
 @pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1)])
 def test_the_command_exits_with_what_it_found(factor, status, tmp_path):
-    for name, run in (("a", run_of({"hesskern": noisy(0)})), ("b", run_of({"hesskern": factor * noisy(0)}))):
-        (tmp_path / f"{name}.json").write_text(runs.json_text(run))
-    done = benches.bench("compare", tmp_path / "a.json", tmp_path / "b.json")
+    done = compared(run_of({"hesskern": noisy(0)}), run_of({"hesskern": factor * noisy(0)}), tmp_path)
     assert done.returncode == status, done.stderr
     assert "1 contestants were timed in both" in done.stdout
 
