@@ -137,7 +137,8 @@ def _compare(args: argparse.Namespace) -> int:
     changes = compare.compare(before, after)
     print(compare.markdown(before, after, changes, args.threshold), end="")
     if not any(change.comparable for change in changes):
-        print("Nothing could be compared: too few rounds.", file=sys.stderr)
+        why = "too few rounds" if changes else "no contestant of a problem was timed in both runs"
+        print(f"Nothing could be compared: {why}.", file=sys.stderr)
         return 2
     return 1 if compare.regressions(changes, args.threshold) else 0
 

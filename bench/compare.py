@@ -178,6 +178,11 @@ def markdown(
     if able and not told:
         lines.append("No change that can be told from noise.")
     lines += _too_few(changes)
+    both = {_label(change) for change in changes}
+    for which, run in (("before", first), ("after", second)):
+        only = [name for name in _all_timed(run) if name not in both]
+        if only:
+            lines.append(f"{len(only)} contestants were timed only in the run {which}: {_names(only)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -190,7 +195,7 @@ def _too_few(changes: Sequence[Change]) -> Iterator[str]:
     for (rounds, least), found in sorted(groups.items()):
         yield (
             f"{rounds} rounds cannot tell anything below p = {least:.2g}, and {LEVEL:g} is asked for: "
-            f"{_names([f'{change.task}, {change.problem}, {change.contestant}' for change in found])}."
+            f"{_names([_label(change) for change in found])}."
         )
     able = [change for change in changes if change.comparable]
     alone = sum(change.least * len(able) > LEVEL for change in able)
@@ -199,6 +204,14 @@ def _too_few(changes: Sequence[Change]) -> Iterator[str]:
             f"Of {alone} a change that no other contestant shares could not be told: their rounds are too few for a "
             f"p-value that is adjusted for {len(able)} comparisons."
         )
+
+
+def _label(change: Change) -> str:
+    return f"{change.task}, {change.problem}, {change.contestant}"
+
+
+def _all_timed(run: dict[str, Any]) -> list[str]:
+    return [f"{task}, {problem['label']}, {name}" for task, problem in _problems(run) for name in _timed(problem)]
 
 
 def _names(names: Sequence[str]) -> str:

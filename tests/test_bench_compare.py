@@ -126,8 +126,23 @@ def test_few_rounds_of_many_contestants_say_that_one_alone_cannot_be_told():
     assert "Of 20 a change that no other contestant shares could not be told" in text
 
 
-def test_other_problems_are_not_compared():
-    assert compare.compare(run_of({"hesskern": noisy(0)}), run_of({"hesskern": noisy(0)}, label="q")) == []
+def test_other_problems_are_not_compared(tmp_path):
+    before, after = run_of({"hesskern": noisy(0)}), run_of({"hesskern": noisy(0)}, label="q")
+    assert compare.compare(before, after) == []
+    done = compared(before, after, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "Nothing could be compared: no contestant of a problem was timed in both runs.\n"
+    assert "1 contestants were timed only in the run before: t, p, hesskern." in done.stdout
+    assert "1 contestants were timed only in the run after: t, q, hesskern." in done.stdout
+
+
+def test_what_only_one_run_has_is_counted_and_named():
+    before = run_of({"hesskern": noisy(0), "torch": noisy(1)})
+    after = run_of({"hesskern": noisy(2)} | {f"jax {k}": noisy(k) for k in range(10)})
+    text = compare.markdown(before, after, compare.compare(before, after))
+    assert "1 contestants were timed only in the run before: t, p, torch." in text
+    assert "10 contestants were timed only in the run after: t, p, jax 0; " in text
+    assert "t, p, jax 7; and 2 more." in text
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.5, 1)])
