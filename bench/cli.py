@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import compare, machine, memory, pages, peers, plots, runs, tables
+from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
 from bench.runner import QUICK, Settings, TaskResult, run_task
 from bench.tasks import TASKS
 from bench.threads import extension_threads
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     The exit status is 1 if a contestant was wrong or failed (a missed target is only reported) or if something of ours
-    became slower, 2 if a file cannot be read or two runs cannot be compared.
+    became slower, 2 if a file cannot be read or two runs cannot be compared, 130 if a run was
+    stopped by Ctrl-C.
     """
     args = parser().parse_args(arguments)
     try:
@@ -95,12 +96,24 @@ def _run(args: argparse.Namespace) -> int:
         base = runs.RESULTS / machine.short_name(about) / args.name
         files.append((base.with_suffix(".json"), base.with_suffix(".md"), base))
     results: list[TaskResult] = []
-    for task in chosen:
-        results.append(run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True)))
-        about["load_average"]["end"] = machine.load()
-        run = runs.as_json(about, settings, results)
-        for data, text, _ in files:  # after each task: a run that is interrupted keeps what it has
-            write(run, data, text)
+    with interrupt.Interrupt() as asked:
+        settings = dataclasses.replace(settings, stopped=asked.stopped)
+        for task in chosen:
+            result = run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True))
+            if asked.stopped() and not result.problems:
+                break
+            results.append(result)
+            about["load_average"]["end"] = machine.load()
+            run = runs.as_json(about, settings, results)
+            for data, text, _ in files:  # after each task: a run that is killed keeps what it has
+                write(run, data, text)
+            if asked.stopped():
+                break
+    if asked.stopped():
+        finished = sum(len(result.problems) for result in results)
+        print(f"Stopped by Ctrl-C; {finished} problems are finished.", file=sys.stderr)
+        if not finished:
+            return 130
     for *_, pictures in files:
         if pictures is not None:
             plots.draw(run, pictures)
@@ -109,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     wrong = runs.bad(run)
     for line in wrong:
         print(line, file=sys.stderr)
-    return 1 if wrong else 0
+    return 130 if asked.stopped() else 1 if wrong else 0
 
 
 def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:

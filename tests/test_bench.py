@@ -1,7 +1,9 @@
 """The benchmarks run, check what they time, and judge by what they measured; how fast anything is, is not tested."""
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ import hesskern
 ROOT = benches.ROOT
 
 from bench import (  # noqa: E402
+    cli,
     closed_form,
     floors,
     loops,
@@ -152,6 +155,69 @@ def test_an_unknown_task_is_refused():
     done = bench("run", "--task", "nothing")
     assert done.returncode == 2
     assert "nothing" in done.stderr
+
+
+class Fake:
+    """A task of two problems; the second one's contestant has Ctrl-C pressed at its call number `pressed`."""
+
+    NAME, SUMMARY = "fake", "about"
+    notes = staticmethod(lambda results: [])
+
+    def __init__(self, pressed, then=lambda: 1.0):
+        self.calls, self.pressed, self.then = 0, pressed, then
+
+    def press(self):
+        self.calls += 1
+        if self.calls == self.pressed:
+            swallowing(lambda: signal.raise_signal(signal.SIGINT))
+            return self.then()
+        return 1.0
+
+    def problems(self, quick):
+        first = problem_of(contestant("hesskern", lambda: 1.0, role="ours"))
+        second = problem_of(contestant("hesskern", self.press, role="ours"), contestant("other", lambda: 1.0))
+        return [lambda: first, lambda: second]
+
+
+def swallowing(job):
+    """Run a job inside a callback of C, which ignores what is raised there."""
+    ctypes.CFUNCTYPE(None)(job)()
+
+
+def killed():
+    raise subprocess.CalledProcessError(-2, "a process that Ctrl-C has reached too")
+
+
+@pytest.mark.parametrize("pressed", [1, 2, 5])
+@pytest.mark.parametrize("then", [lambda: 1.0, killed])
+def test_ctrl_c_keeps_what_is_finished(pressed, then, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(TASKS, "fake", Fake(pressed, then))
+    before = signal.getsignal(signal.SIGINT)
+    status = cli.main(["run", "--quick", "--task", "fake", "--json", str(tmp_path / "run.json")])
+    assert status == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().err.endswith("Stopped by Ctrl-C; 1 problems are finished.\n")
+    (found,) = runs.load(str(tmp_path / "run.json"))["tasks"]
+    assert [len(problem["contestants"]) for problem in found["problems"]] == [1]
+
+
+def test_what_fails_by_itself_is_no_ctrl_c(monkeypatch):
+    fake = Fake(0)
+    monkeypatch.setattr(fake, "problems", lambda quick: [killed])
+    with pytest.raises(subprocess.CalledProcessError):
+        runner.run_task(fake, runner.QUICK, print)
+
+
+def test_a_second_ctrl_c_kills():
+    script = (
+        "import os, signal\nfrom bench.interrupt import Interrupt\n"
+        "with Interrupt() as asked:\n    os.kill(os.getpid(), signal.SIGINT)\n    assert asked.stopped()\n"
+        "    print('goes on', flush=True)\n    os.kill(os.getpid(), signal.SIGINT)\n    print('never')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"})  # fmt: skip
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "goes on\n")
+    assert done.stderr == "Stopping after what runs now; Ctrl-C again kills at once.\n"
 
 
 def test_wrong_failing_and_absent_contestants_are_not_timed():
