@@ -7,7 +7,6 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
 from bench.runner import QUICK, Settings, TaskResult, run_task
@@ -106,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
             about["load_average"]["end"] = machine.load()
             run = runs.as_json(about, settings, results)
             for data, text, _ in files:  # after each task: a run that is killed keeps what it has
-                write(run, data, text)
+                runs.write(run, data, text)
             if asked.stopped():
                 break
     if asked.stopped():
@@ -123,14 +122,6 @@ def _run(args: argparse.Namespace) -> int:
     for line in wrong:
         print(line, file=sys.stderr)
     return 130 if asked.stopped() else 1 if wrong else 0
-
-
-def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:
-    """Write a run as JSON and as Markdown, each where it was asked for."""
-    for path, content in ((data, runs.json_text(run)), (text, tables.report(run))):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
 
 
 def _summary(args: argparse.Namespace) -> int:

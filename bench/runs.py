@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import tables
 from bench.runner import ProblemResult, Settings, TaskResult
 from bench.task import Target
 from bench.words import seconds_words
@@ -60,6 +61,14 @@ def json_text(run: dict[str, Any]) -> str:
     """Return a run as JSON, the times of all rounds on one line: a file that can be read."""
     text = json.dumps(run, indent=1, ensure_ascii=False)
     return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: " ".join(found[0].split()), text) + "\n"
+
+
+def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:
+    """Write a run as JSON and as Markdown, each where it was asked for."""
+    for path, content in ((data, json_text(run)), (text, tables.report(run))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
 
 
 def find(name: str) -> Path:
