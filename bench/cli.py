@@ -10,8 +10,13 @@ from pathlib import Path
 
 from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
 from bench.runner import QUICK, Settings, TaskResult, run_task
+from bench.task import Task
 from bench.tasks import TASKS
 from bench.threads import extension_threads
+
+
+#: Where a run goes as JSON, as Markdown, and the folder of its pictures.
+Files = tuple[Path | None, Path | None, Path | None]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory as well (not with --quick)")
     run.add_argument("--name", help="keep the run as bench/results/<machine>/NAME.json, NAME.md and NAME/*.png")
+    run.add_argument("--force", action="store_true", help="overwrite the run of that name")
     run.add_argument("--json", type=Path, metavar="FILE", help="write every measurement with the machine")
     run.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file instead of the screen")
     run.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the pictures")
@@ -90,38 +96,68 @@ def _run(args: argparse.Namespace) -> int:
     peers.CHOICE.compiled = not args.quick if args.compile is None else args.compile
     about = machine.describe()
     chosen = [TASKS[name] for name in args.task or TASKS]
-    files = [(args.json, args.markdown, args.plots)]
+    files: list[Files] = [(args.json, args.markdown, args.plots)]
+    old: list[Path] = []
     if args.name:
-        base = runs.RESULTS / machine.short_name(about) / args.name
-        files.append((base.with_suffix(".json"), base.with_suffix(".md"), base))
-    results: list[TaskResult] = []
+        kept = runs.RESULTS / machine.short_name(about)
+        files.append((kept / f"{args.name}.json", kept / f"{args.name}.md", kept / args.name))
+        old += (kept / args.name).glob("*.png")
+    refused = _refusal(args, *files)
+    if refused:
+        print(refused, file=sys.stderr)
+        return 2
+    run, stopped = _measured(chosen, settings, about, files, old)
+    if run is not None:
+        for *_, folder in files:
+            if folder is not None:
+                plots.draw(run, folder)
+        if not args.markdown and not args.name:
+            print(tables.report(run))
+    wrong = [] if run is None else runs.bad(run)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if stopped:
+        finished = 0 if run is None else sum(len(task["problems"]) for task in run["tasks"])
+        print(f"Stopped by Ctrl-C; {finished} problems are finished.", file=sys.stderr)
+        return 130
+    return 1 if wrong else 0
+
+
+def _measured(
+    chosen: Sequence[Task], settings: Settings, about: dict[str, Any], files: Sequence[Files], old: list[Path]
+) -> tuple[dict[str, Any] | None, bool]:
+    """Run the tasks and write the run after each; return what is finished, and whether Ctrl-C stopped it.
+
+    The files `old`, which belong to a run that is overwritten, are removed once there is something in its place.
+    """
+    run, results = None, list[TaskResult]()
     with interrupt.Interrupt() as asked:
         settings = dataclasses.replace(settings, stopped=asked.stopped)
         for task in chosen:
             result = run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True))
-            if asked.stopped() and not result.problems:
-                break
-            results.append(result)
-            about["load_average"]["end"] = machine.load()
-            run = runs.as_json(about, settings, results)
-            for data, text, _ in files:  # after each task: a run that is killed keeps what it has
-                runs.write(run, data, text)
+            if result.problems:
+                results.append(result)
+                about["load_average"]["end"] = machine.load()
+                run = runs.as_json(about, settings, results)
+                for data, text, _ in files:  # after each task: a run that is killed keeps what it has
+                    runs.write(run, data, text)
+                while old:
+                    old.pop().unlink()
             if asked.stopped():
                 break
-    if asked.stopped():
-        finished = sum(len(result.problems) for result in results)
-        print(f"Stopped by Ctrl-C; {finished} problems are finished.", file=sys.stderr)
-        if not finished:
-            return 130
-    for *_, pictures in files:
-        if pictures is not None:
-            plots.draw(run, pictures)
-    if not args.markdown and not args.name:
-        print(tables.report(run))
-    wrong = runs.bad(run)
-    for line in wrong:
-        print(line, file=sys.stderr)
-    return 130 if asked.stopped() else 1 if wrong else 0
+    return run, asked.stopped()
+
+
+def _refusal(args: argparse.Namespace, given: Files, named: Files = (None, None, None)) -> str:
+    """Return why a run may not write what it was asked to, if so."""
+    for path in given:
+        if path is not None and not path.absolute().parent.is_dir():
+            return f"There is no folder {path.parent} to write {path.name} into."
+    if args.name and Path(args.name).name != args.name:
+        return f"{args.name} is no name of a run: it may not have folders in it."
+    if not args.force and any(path is not None and path.exists() for path in named):
+        return f"There is a run {args.name} of this machine already: take another name, or --force to overwrite it."
+    return ""
 
 
 def _summary(args: argparse.Namespace) -> int:

@@ -201,6 +201,40 @@ def test_ctrl_c_keeps_what_is_finished(pressed, then, monkeypatch, tmp_path, cap
     assert [len(problem["contestants"]) for problem in found["problems"]] == [1]
 
 
+def run_fake(monkeypatch, *arguments):
+    """Run the command in this process with a task of its own, which takes no time."""
+    monkeypatch.setitem(TASKS, "fake", Fake(0))
+    return cli.main(["run", "--quick", "--task", "fake", *map(str, arguments)])
+
+
+def test_a_run_is_not_overwritten_unless_forced(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runs, "RESULTS", tmp_path)
+    assert run_fake(monkeypatch, "--name", "v0.1") == 0
+    (data,) = tmp_path.glob("*/v0.1.json")
+    data.write_text("mine")
+    pictures = data.with_name("v0.1")
+    pictures.mkdir(exist_ok=True)
+    (pictures / "growth-old.png").write_text("old")
+    capsys.readouterr()
+    assert run_fake(monkeypatch, "--name", "v0.1") == 2
+    assert capsys.readouterr().err == (
+        "There is a run v0.1 of this machine already: take another name, or --force to overwrite it.\n"
+    )
+    assert data.read_text() == "mine"
+    assert (pictures / "growth-old.png").exists()
+    assert run_fake(monkeypatch, "--name", "v0.1", "--force") == 0
+    assert runs.load("v0.1")["tasks"]
+    assert not (pictures / "growth-old.png").exists()
+    assert run_fake(monkeypatch, "--name", "../other") == 2
+
+
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--plots"])
+def test_folders_are_not_made_for_files(option, monkeypatch, tmp_path, capsys):
+    assert run_fake(monkeypatch, option, tmp_path / "nope" / "x.json") == 2
+    assert capsys.readouterr().err == f"There is no folder {tmp_path / 'nope'} to write x.json into.\n"
+    assert not (tmp_path / "nope").exists()
+
+
 def test_what_fails_by_itself_is_no_ctrl_c(monkeypatch):
     fake = Fake(0)
     monkeypatch.setattr(fake, "problems", lambda quick: [killed])

@@ -23,8 +23,8 @@ from bench.task import Problem, Task
 ROOT = Path(__file__).parents[2]
 MODULES = (assembly, products, ensembles, training)
 #: Of ten minutes, for timing; building and the last problem to begin need what these leave.
-TIMING = 300.0
-VALIDATING = 60.0
+TIMING = 240.0
+VALIDATING = 120.0
 TESTING = 120.0
 
 
