@@ -7,13 +7,13 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
 from bench.runner import QUICK, Settings, TaskResult, run_task
 from bench.task import Task
 from bench.tasks import TASKS
 from bench.threads import extension_threads
-
 
 #: Where a run goes as JSON, as Markdown, and the folder of its pictures.
 Files = tuple[Path | None, Path | None, Path | None]

@@ -237,6 +237,9 @@ def _bound_cells(figure: dict[str, Any]) -> str:
 
 
 def _met(judged: dict[str, Any]) -> str:
+    measured = judged.get("measured")  # a figure has one value and no quartiles
+    if measured is not None and measured["lower"] < judged["bound"] < measured["upper"]:
+        return "undecided"
     return "met" if judged["met"] else "**missed**"
 
 

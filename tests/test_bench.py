@@ -131,9 +131,11 @@ def test_every_contestant_of_a_task_can_be_measured_alone(quick):
 def test_a_summary_needs_no_kind_of_target(tmp_path):
     # Files of earlier runs do not say which kind a target is, and have no ladders.
     targets = [
-        {"target": "hesskern: at most 5 µs", "against": "", "measured": {"median": 2.5e-6}, "met": True},
-        {"target": "hesskern: at least 9 x faster than p", "against": "p", "measured": {"median": 8.0}, "met": False},
-    ]
+        {"target": "hesskern: at most 5 µs", "against": "", "bound": 5e-6, "met": True,
+         "measured": {"median": 2.5e-6, "lower": 2.4e-6, "upper": 2.6e-6}},
+        {"target": "hesskern: at least 9 x faster than p", "against": "p", "bound": 9, "met": False,
+         "measured": {"median": 8.0, "lower": 7.0, "upper": 8.5}},
+    ]  # fmt: skip
     ours = {"name": "hesskern", "role": "ours", "status": "timed", "seconds": [2.5e-6]}
     problem = {"label": "size", "contestants": [ours], "targets": targets, "figures": []}
     old = {"schema": 2, "machine": {}, "tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]}
@@ -450,6 +452,27 @@ def test_targets(kind, bound, met):
     ]
     (verdict,) = runner.ProblemResult(problem_of(targets=[target]), outcomes).verdicts
     assert verdict.met is met
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word"),
+    [
+        ([2.0, 2.0, 2.2, 4.0, 4.0], "undecided"),  # the median within the bound
+        ([2.0, 2.0, 2.8, 4.0, 4.0], "undecided"),  # and beyond it
+        ([2.0, 2.0, 2.2, 2.5, 4.0], "met"),
+        ([2.0, 2.5, 2.8, 2.9, 4.0], "**missed**"),
+    ],
+)
+def test_a_target_whose_bound_lies_between_the_quartiles_is_undecided(seconds, word):
+    target = task.Target(contestant="hesskern", kind="at_most", bound=2.5, than="peer")
+    outcomes = [
+        runner.Outcome(contestant("hesskern", None, role="ours"), "timed", seconds=seconds),
+        runner.Outcome(contestant("peer", None), "timed", seconds=[1.0] * 5),
+    ]
+    run = as_run(runner.ProblemResult(problem_of(targets=[target]), outcomes))
+    for table in (tables.targets(run), tables.report(run)):
+        assert f" x | {word} |" in table
+    assert f", {word} |" in tables.brief(run)
 
 
 def test_of_several_the_fastest_is_compared_with():
