@@ -173,6 +173,8 @@ def _plot(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    if not args.threshold > 0:
+        parser().error("--threshold must be above 0")
     before, after = runs.load(args.before), runs.load(args.after)
     changes = compare.compare(before, after)
     print(compare.markdown(before, after, changes, args.threshold), end="")

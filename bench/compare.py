@@ -225,6 +225,7 @@ def _where(run: dict[str, Any]) -> str:
     return (
         f"revision {machine['revision'] or 'unknown'}, {machine['cpu']}, {machine['isa']}, "
         f"load {load['start']} to {load.get('end', '?')}, {run['settings']['rounds']} rounds"
+        + (", a quick run" if run["settings"]["quick"] else "")
     )
 
 

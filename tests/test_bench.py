@@ -136,9 +136,9 @@ def test_a_summary_needs_no_kind_of_target(tmp_path):
         {"target": "hesskern: at least 9 x faster than p", "against": "p", "bound": 9, "met": False,
          "measured": {"median": 8.0, "lower": 7.0, "upper": 8.5}},
     ]  # fmt: skip
-    ours = {"name": "hesskern", "role": "ours", "status": "timed", "seconds": [2.5e-6]}
+    ours = {"name": "hesskern", "role": "ours", "status": "timed", "reason": "", "error": 0.0, "seconds": [2.5e-6]}
     problem = {"label": "size", "contestants": [ours], "targets": targets, "figures": []}
-    old = {"schema": 2, "machine": {}, "tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]}
+    old = as_run() | {"schema": 2, "tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]}
     (tmp_path / "old.json").write_text(json.dumps(old))
     table = tables.brief(runs.load(str(tmp_path / "old.json")))
     assert "at most 5 µs: 2.5 µs, met<br>at least 9 x faster than p: 8, **missed** |" in table
@@ -151,6 +151,8 @@ def test_quick_runs_judge_nothing(quick):
     assert figures
     assert all(figure["bound"] is None and figure["met"] is None for figure in figures)
     assert "### Targets" not in text
+    for words in (text, tables.brief(run), tables.headlines(run), tables.times(run), tables.growth(run)):
+        assert "A quick run: the smallest sizes, inner loops of 200 µs; it says that all works, not how fast." in words
 
 
 def test_an_unknown_task_is_refused():

@@ -7,7 +7,7 @@ import benches
 import numpy as np
 import pytest
 
-from bench import compare, runs
+from bench import cli, compare, runs
 
 ROUNDS = 15
 
@@ -172,6 +172,38 @@ def test_files_that_cannot_be_read_say_why(content, says, tmp_path):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (lambda run: run, "settings"),
+        (lambda run: run["machine"], "cpu"),
+        (lambda run: run["tasks"][0], "about"),
+        (lambda run: run["tasks"][0]["problems"][0], "targets"),
+        (lambda run: run["tasks"][0]["problems"][0]["contestants"][0], "status"),
+    ],
+)
+def test_a_run_that_lacks_something_says_what(where, name, tmp_path, capsys):
+    run = run_of({"hesskern": noisy(0)})
+    del where(run)[name]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert cli.main(["summary", str(tmp_path / "run.json")]) == 2
+    assert f"is incomplete: '{name}' is missing; measure again." in capsys.readouterr().err
+
+
+def test_a_run_whose_parts_are_none_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(run_of({"hesskern": noisy(0)}) | {"tasks": [3]}))
+    with pytest.raises(runs.UnreadableRunError, match="holds no run"):
+        runs.load(str(tmp_path / "run.json"))
+
+
+@pytest.mark.parametrize("threshold", ["0", "-0.1", "nan"])
+def test_the_threshold_is_above_zero(threshold, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["compare", f"--threshold={threshold}", "a", "b"])
+    assert left.value.code == 2
+    assert "--threshold must be above 0" in capsys.readouterr().err
 
 
 def test_a_run_comes_back_from_json_as_it_was(tmp_path):
