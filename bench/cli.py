@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import compare, machine, memory, pages, peers, plots, runs, tables
+from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
 from bench.runner import QUICK, Settings, TaskResult, run_task
+from bench.task import Task
 from bench.tasks import TASKS
 from bench.threads import extension_threads
+
+#: Where a run goes as JSON, as Markdown, and the folder of its pictures.
+Files = tuple[Path | None, Path | None, Path | None]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory as well (not with --quick)")
     run.add_argument("--name", help="keep the run as bench/results/<machine>/NAME.json, NAME.md and NAME/*.png")
+    run.add_argument("--force", action="store_true", help="overwrite the run of that name")
     run.add_argument("--json", type=Path, metavar="FILE", help="write every measurement with the machine")
     run.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to a file instead of the screen")
     run.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the pictures")
@@ -65,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     The exit status is 1 if a contestant was wrong or failed (a missed target is only reported) or if something of ours
-    became slower, 2 if a file cannot be read.
+    became slower, 2 if a file cannot be read or two runs cannot be compared, 130 if a run was
+    stopped by Ctrl-C.
     """
     args = parser().parse_args(arguments)
     try:
@@ -90,34 +96,68 @@ def _run(args: argparse.Namespace) -> int:
     peers.CHOICE.compiled = not args.quick if args.compile is None else args.compile
     about = machine.describe()
     chosen = [TASKS[name] for name in args.task or TASKS]
-    files = [(args.json, args.markdown, args.plots)]
+    files: list[Files] = [(args.json, args.markdown, args.plots)]
+    old: list[Path] = []
     if args.name:
-        base = runs.RESULTS / machine.short_name(about) / args.name
-        files.append((base.with_suffix(".json"), base.with_suffix(".md"), base))
-    results: list[TaskResult] = []
-    for task in chosen:
-        results.append(run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True)))
-        about["load_average"]["end"] = machine.load()
-        run = runs.as_json(about, settings, results)
-        for data, text, _ in files:  # after each task: a run that is interrupted keeps what it has
-            write(run, data, text)
-    for *_, pictures in files:
-        if pictures is not None:
-            plots.draw(run, pictures)
-    if not args.markdown and not args.name:
-        print(tables.report(run))
-    wrong = runs.bad(run)
+        kept = runs.RESULTS / machine.short_name(about)
+        files.append((kept / f"{args.name}.json", kept / f"{args.name}.md", kept / args.name))
+        old += (kept / args.name).glob("*.png")
+    refused = _refusal(args, *files)
+    if refused:
+        print(refused, file=sys.stderr)
+        return 2
+    run, stopped = _measured(chosen, settings, about, files, old)
+    if run is not None:
+        for *_, folder in files:
+            if folder is not None:
+                plots.draw(run, folder)
+        if not args.markdown and not args.name:
+            print(tables.report(run))
+    wrong = [] if run is None else runs.bad(run)
     for line in wrong:
         print(line, file=sys.stderr)
+    if stopped:
+        finished = 0 if run is None else sum(len(task["problems"]) for task in run["tasks"])
+        print(f"Stopped by Ctrl-C; {finished} problems are finished.", file=sys.stderr)
+        return 130
     return 1 if wrong else 0
 
 
-def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:
-    """Write a run as JSON and as Markdown, each where it was asked for."""
-    for path, content in ((data, runs.json_text(run)), (text, tables.report(run))):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+def _measured(
+    chosen: Sequence[Task], settings: Settings, about: dict[str, Any], files: Sequence[Files], old: list[Path]
+) -> tuple[dict[str, Any] | None, bool]:
+    """Run the tasks and write the run after each; return what is finished, and whether Ctrl-C stopped it.
+
+    The files `old`, which belong to a run that is overwritten, are removed once there is something in its place.
+    """
+    run, results = None, list[TaskResult]()
+    with interrupt.Interrupt() as asked:
+        settings = dataclasses.replace(settings, stopped=asked.stopped)
+        for task in chosen:
+            result = run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True))
+            if result.problems:
+                results.append(result)
+                about["load_average"]["end"] = machine.load()
+                run = runs.as_json(about, settings, results)
+                for data, text, _ in files:  # after each task: a run that is killed keeps what it has
+                    runs.write(run, data, text)
+                while old:
+                    old.pop().unlink()
+            if asked.stopped():
+                break
+    return run, asked.stopped()
+
+
+def _refusal(args: argparse.Namespace, given: Files, named: Files = (None, None, None)) -> str:
+    """Return why a run may not write what it was asked to, if so."""
+    for path in given:
+        if path is not None and not path.absolute().parent.is_dir():
+            return f"There is no folder {path.parent} to write {path.name} into."
+    if args.name and Path(args.name).name != args.name:
+        return f"{args.name} is no name of a run: it may not have folders in it."
+    if not args.force and any(path is not None and path.exists() for path in named):
+        return f"There is a run {args.name} of this machine already: take another name, or --force to overwrite it."
+    return ""
 
 
 def _summary(args: argparse.Namespace) -> int:
@@ -133,9 +173,15 @@ def _plot(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    if not args.threshold > 0:
+        parser().error("--threshold must be above 0")
     before, after = runs.load(args.before), runs.load(args.after)
     changes = compare.compare(before, after)
     print(compare.markdown(before, after, changes, args.threshold), end="")
+    if not any(change.comparable for change in changes):
+        why = "too few rounds" if changes else "no contestant of a problem was timed in both runs"
+        print(f"Nothing could be compared: {why}.", file=sys.stderr)
+        return 2
     return 1 if compare.regressions(changes, args.threshold) else 0
 
 

@@ -20,9 +20,13 @@ from bench.timing import summary
 from bench.words import digits, seconds_words
 
 CONFIDENCE = 0.99
+#: The largest p-value that counts.
+LEVEL = round(1 - CONFIDENCE, 10)
 #: A change of the median below this is none: what code moved in memory does to it is as large.
 THRESHOLD = 0.05
 RESAMPLES = 2000
+#: Of a long list of contestants, so many are named.
+NAMED = 8
 
 
 class Change(NamedTuple):
@@ -36,6 +40,10 @@ class Change(NamedTuple):
         Adjusted p-value of the Mann-Whitney U test.
     others : float or None
         The same ratio of the contestants of this problem that are not ours: their geometric mean.
+    rounds : int
+        The rounds of the run that has fewer.
+    least : float
+        The least p-value that the test can give with so many rounds, not adjusted.
     """
 
     task: str
@@ -49,10 +57,17 @@ class Change(NamedTuple):
     upper: float
     p: float
     others: float | None
+    rounds: int
+    least: float
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there are enough rounds for the test to tell anything."""
+        return self.least <= LEVEL
 
     def verdict(self, threshold: float = THRESHOLD) -> str:
         """Return "slower", "faster", "machine" (all moved alike) or "" (no change that can be told)."""
-        if self.p > 1 - CONFIDENCE:
+        if not self.comparable or self.p > LEVEL:
             return ""
         if self.lower > 1 + threshold:
             word = "slower"
@@ -83,17 +98,24 @@ def interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, fl
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> list[Change]:
-    """Return the changes of all contestants that were timed in both runs."""
+    """Return the changes of all contestants that were timed in both runs.
+
+    The p-values of those with enough rounds are adjusted for their number.
+    """
     found: list[Change] = []
     before = {(task, problem["label"]): problem for task, problem in _problems(first)}
     for task, problem in _problems(second):
         earlier = before.get((task, problem["label"]))
         if earlier is not None:
             found += _changes(task, earlier, problem)
-    if found:
-        adjusted = stats.false_discovery_control([change.p for change in found])
-        found = [change._replace(p=float(p)) for change, p in zip(found, adjusted, strict=True)]
-    return found
+    able = [change for change in found if change.comparable]
+    adjusted = iter(stats.false_discovery_control([change.p for change in able]) if able else ())
+    return [change._replace(p=float(next(adjusted))) if change.comparable else change for change in found]
+
+
+def least_p(before: int, after: int) -> float:
+    """Return the p-value of so many rounds in two runs of which one is faster in every round."""
+    return float(stats.mannwhitneyu(range(before), range(before, before + after)).pvalue)
 
 
 def _problems(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -117,6 +139,7 @@ def _changes(task: str, before: dict[str, Any], after: dict[str, Any]) -> Iterat
         yield Change(
             task, after["label"], name, "ours" if is_ours(later[name]) else later[name]["role"], old, new, new / old,
             lower, upper, float(stats.mannwhitneyu(a, b).pvalue), math.exp(sum(logs) / len(logs)) if logs else None,
+            min(len(a), len(b)), least_p(len(a), len(b)),
         )  # fmt: skip
 
 
@@ -147,13 +170,53 @@ def markdown(
         lines += [_row(change, change.verdict(threshold)) for change in told]
         lines.append("")
     worse = regressions(changes, threshold)
+    able = [change for change in changes if change.comparable]
     lines.append(
-        f"{len(changes)} contestants were timed in both; {len(told)} moved by more than {threshold:.0%}, "
-        f"of ours {len(worse)} became slower."
+        f"{len(changes)} contestants were timed in both, {len(changes) - len(able)} of them in too few rounds to "
+        f"compare; {len(told)} moved by more than {threshold:.0%}, of ours {len(worse)} became slower."
     )
-    if len(told) < len(changes) and not told:
+    if able and not told:
         lines.append("No change that can be told from noise.")
+    lines += _too_few(changes)
+    both = {_label(change) for change in changes}
+    for which, run in (("before", first), ("after", second)):
+        only = [name for name in _all_timed(run) if name not in both]
+        if only:
+            lines.append(f"{len(only)} contestants were timed only in the run {which}: {_names(only)}.")
     return "\n".join(lines) + "\n"
+
+
+def _too_few(changes: Sequence[Change]) -> Iterator[str]:
+    """Say whose rounds are too few, and where they are enough only for a change that others share."""
+    groups: dict[tuple[int, float], list[Change]] = {}
+    for change in changes:
+        if not change.comparable:
+            groups.setdefault((change.rounds, change.least), []).append(change)
+    for (rounds, least), found in sorted(groups.items()):
+        yield (
+            f"{rounds} rounds cannot tell anything below p = {least:.2g}, and {LEVEL:g} is asked for: "
+            f"{_names([_label(change) for change in found])}."
+        )
+    able = [change for change in changes if change.comparable]
+    alone = sum(change.least * len(able) > LEVEL for change in able)
+    if alone:
+        yield (
+            f"Of {alone} a change that no other contestant shares could not be told: their rounds are too few for a "
+            f"p-value that is adjusted for {len(able)} comparisons."
+        )
+
+
+def _label(change: Change) -> str:
+    return f"{change.task}, {change.problem}, {change.contestant}"
+
+
+def _all_timed(run: dict[str, Any]) -> list[str]:
+    return [f"{task}, {problem['label']}, {name}" for task, problem in _problems(run) for name in _timed(problem)]
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return "; ".join(names[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _where(run: dict[str, Any]) -> str:
@@ -162,6 +225,7 @@ def _where(run: dict[str, Any]) -> str:
     return (
         f"revision {machine['revision'] or 'unknown'}, {machine['cpu']}, {machine['isa']}, "
         f"load {load['start']} to {load.get('end', '?')}, {run['settings']['rounds']} rounds"
+        + (", a quick run" if run["settings"]["quick"] else "")
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
-from bench.runs import load
+from bench.runs import UnreadableRunError, load
 
 KINDS: dict[str, Callable[[dict[str, Any], Sequence[str]], str]] = {
     "machine": lambda run, _: tables.machine_line(run) + "\n",
@@ -36,7 +36,15 @@ def renewed(text: str) -> str:
 
 
 def renew(path: Path) -> bool:
-    """Write a page's tables anew; return whether anything changed."""
+    """Write a page's tables anew; return whether anything changed.
+
+    Raises
+    ------
+    UnreadableRunError
+        If there is no such page, or a run of it cannot be read.
+    """
+    if not path.is_file():
+        raise UnreadableRunError(f"There is no page {path}.")
     before = path.read_text(encoding="utf-8")
     after = renewed(before)
     path.write_text(after, encoding="utf-8")

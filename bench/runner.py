@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from bench.memory import peak_of
 from bench.task import Contestant, Figure, Problem, Target, Task
 from bench.threads import extension_threads
-from bench.timing import Entry, Summary, Timed, host_timer, interleaved, ratios, summary
+from bench.timing import Entry, StoppedError, Summary, Timed, host_timer, interleaved, never, ratios, summary
 
 Status = Literal["timed", "absent", "wrong", "failed"]
 
@@ -149,6 +149,8 @@ class Settings:
         What measures the peak memory of a contestant.
     timer : callable
         What makes the timer of a job.
+    stopped : callable
+        Whether to stop; asked between measurements.
     """
 
     rounds: int = 30
@@ -158,6 +160,7 @@ class Settings:
     memory: bool = True
     peak: Peak = _of_process
     timer: Callable[[Callable[[], object]], Timed] = host_timer
+    stopped: Callable[[], bool] = never
 
 
 QUICK = Settings(rounds=2, least=0.0002, budget=1.0, quick=True, memory=False)
@@ -185,21 +188,34 @@ def checked(contestant: Contestant, problem: Problem) -> Outcome:
 
 @extension_threads(1)
 def run_problem(problem: Problem, settings: Settings, peak: Callable[[str], int | None] | None = None) -> ProblemResult:
-    """Check, then time in interleaved rounds what is right; `peak` measures the memory of a contestant by name."""
+    """Check, then time in interleaved rounds what is right; `peak` measures the memory of a contestant by name.
+
+    Raises
+    ------
+    StoppedError
+        If it was asked to stop.
+    """
     if settings.quick:  # the smallest sizes say nothing about the targets, which are about real ones
         problem = replace(problem, targets=(), figures=[replace(figure, bound=None) for figure in problem.figures])
     figures = [MeasuredFigure(figure, figure.measure()) for figure in problem.figures]
-    outcomes = [checked(contestant, problem) for contestant in problem.contestants]
+    outcomes = []
+    for contestant in problem.contestants:
+        outcomes.append(checked(contestant, problem))
+        if settings.stopped():
+            raise StoppedError
     timed = [outcome for outcome in outcomes if outcome.status == "timed"]
     entries = [Entry(o.contestant.run, o.contestant.context, o.first) for o in timed if o.contestant.run is not None]
     measured = interleaved(
-        entries, rounds=settings.rounds, least=settings.least, budget=settings.budget, timer=settings.timer
-    )
+        entries, rounds=settings.rounds, least=settings.least, budget=settings.budget, timer=settings.timer,
+        stopped=settings.stopped,
+    )  # fmt: skip
     for outcome, times in zip(timed, measured.times, strict=True):
         outcome.number = times.number
         outcome.seconds = [second / outcome.contestant.units for second in times.seconds]
         if peak is not None and problem.memory and settings.memory and outcome.contestant.role != "floor":
             outcome.peak = peak(outcome.contestant.name)
+        if settings.stopped():
+            raise StoppedError
     # The closures hold the arrays of the problem, which may be large: let go of them.
     for outcome in outcomes:
         outcome.contestant = replace(outcome.contestant, run=None, context=nullcontext)
@@ -216,15 +232,23 @@ def _finished(result: object) -> float:
 
 
 def run_task(task: Task, settings: Settings, tell: Callable[[str], object], until: float = float("inf")) -> TaskResult:
-    """Run the problems of a task; none begins after the time `until` of `time.monotonic`."""
+    """Run the problems of a task; none begins after the time `until` of `time.monotonic`.
+
+    When it is asked to stop, the problems that are finished are the result.
+    """
     results: list[ProblemResult] = []
     makers = task.problems(settings.quick)
     for number, make in enumerate(makers):
         if time.monotonic() > until:
             tell(f"{task.NAME}: its time is over, {len(makers) - number} of {len(makers)} problems are left out")
             break
-        problem = make()
-        tell(f"{task.NAME}: {problem.label}")
-        peak = partial(settings.peak, task.NAME, number, problem, quick=settings.quick)
-        results.append(run_problem(problem, settings, peak))
+        try:
+            problem = make()
+            tell(f"{task.NAME}: {problem.label}")
+            peak = partial(settings.peak, task.NAME, number, problem, quick=settings.quick)
+            results.append(run_problem(problem, settings, peak))
+        except Exception:  # a process that Ctrl-C has reached as well fails, wherever it was started
+            if not settings.stopped():
+                raise
+            break
     return TaskResult(task.NAME, task.SUMMARY, results, task.notes(results))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import tables
 from bench.runner import ProblemResult, Settings, TaskResult
 from bench.task import Target
 from bench.words import seconds_words
@@ -62,6 +63,14 @@ def json_text(run: dict[str, Any]) -> str:
     return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
+def write(run: dict[str, Any], data: Path | None, text: Path | None) -> None:
+    """Write a run as JSON and as Markdown, each where it was asked for."""
+    for path, content in ((data, json_text(run)), (text, tables.report(run))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+
+
 def find(name: str) -> Path:
     """Return the file of a run: a path, or a name below bench/results such as "machine/name" or "name"."""
     given = Path(name)
@@ -96,15 +105,50 @@ def load(name: str) -> dict[str, Any]:
             "measure again with `python -m bench run`, or read it with the revision that wrote it."
         )
     try:
-        for problem in (problem for task in run["tasks"] for problem in task["problems"]):
-            problem.setdefault("rungs", [])
-            for contestant in problem["contestants"]:
-                contestant.setdefault("peak_bytes", None)
-                contestant.setdefault("part", "")
-        run["machine"].setdefault("gpu", None)
-    except (KeyError, TypeError) as error:
+        _complete(run)
+    except KeyError as error:
         raise UnreadableRunError(f"{path} is incomplete: {error} is missing; measure again.") from error
+    except (TypeError, AttributeError) as error:
+        raise UnreadableRunError(f"{path} holds no run: {error}; measure again.") from error
     return run  # type: ignore[no-any-return]
+
+
+#: What the tables need of a run and its parts.
+NEEDED = {
+    "run": ("tasks", "machine", "settings"),
+    "machine": (
+        "cpu", "isa", "cores", "memory_gib", "system", "python", "hesskern", "libraries", "revision", "load_average",
+        "blas", "torch_threads",
+    ),
+    "settings": ("rounds", "inner_loop_seconds", "quick"),
+    "task": ("name", "about", "notes", "problems"),
+    "problem": ("label", "contestants", "targets", "figures"),
+    "contestant": ("name", "role", "status", "reason", "error", "seconds"),
+    "target": ("target", "against", "bound", "measured", "met"),
+    "figure": ("name", "note", "value", "unit", "bound", "met"),
+}  # fmt: skip
+
+
+def _complete(run: dict[str, Any]) -> None:
+    """Give a run what an older file does not have; raise KeyError with what is missing."""
+    _need("run", [run])
+    _need("machine", [run["machine"]])
+    _need("settings", [run["settings"]])
+    _need("task", run["tasks"])
+    run["machine"].setdefault("gpu", None)
+    for problem in (problem for task in run["tasks"] for problem in task["problems"]):
+        _need("problem", [problem])
+        problem.setdefault("rungs", [])
+        for kind in ("contestant", "target", "figure"):
+            _need(kind, problem[f"{kind}s"])
+        for contestant in problem["contestants"]:
+            contestant.setdefault("peak_bytes", None)
+            contestant.setdefault("part", "")
+
+
+def _need(kind: str, found: Sequence[dict[str, Any]]) -> None:
+    for one, name in ((one, name) for one in found for name in NEEDED[kind]):
+        one[name]
 
 
 def _problem(result: ProblemResult) -> dict[str, Any]:

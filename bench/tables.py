@@ -26,7 +26,7 @@ def report(run: dict[str, Any]) -> str:
 
 def brief(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
     """Return one table a task, of some tasks or of all: ours beside the fastest of the others."""
-    lines: list[str] = []
+    lines = [quick(run), ""]
     for task in chosen(run, tasks):
         lines += [f"### {task['name']}", "", task["about"], ""]
         lines += [
@@ -46,6 +46,8 @@ def targets(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
 def headlines(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
     """Return one table of the problems with a target: ours, the fastest and the slowest other, and the limit."""
     lines = [
+        quick(run),
+        "",
         "| task | problem | hesskern | fastest other | slowest other | x of the limit |",
         "|---|---|---|---|---|---|",
     ]
@@ -63,7 +65,7 @@ def headlines(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
 
 def times(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
     """Return the time of every contestant, of some tasks or of all."""
-    lines = ["| problem | contestant | time (quartiles) |", "|---|---|---|"]
+    lines = [quick(run), "", "| problem | contestant | time (quartiles) |", "|---|---|---|"]
     for problem in (problem for task in chosen(run, tasks) for problem in task["problems"]):
         for contestant in timed(problem):
             time = _time_cell(summary(contestant["seconds"]))
@@ -73,7 +75,7 @@ def times(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
 
 def growth(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
     """Return the fitted exponents, of some tasks or of all."""
-    lines: list[str] = []
+    lines = [quick(run), ""]
     for task in chosen(run, tasks):
         table = _growth_table(task)
         lines += [f"### {task['name']}", "", *table, ""] if table else []
@@ -107,7 +109,7 @@ def method_line(run: dict[str, Any]) -> str:
     taken = (
         f" A call of nothing ({seconds_words(summary(overheads).median)}) is taken off every time." if overheads else ""
     )
-    return (
+    return quick(run) + (
         f"One thread (BLAS: {'; '.join(machine['blas'])}; torch: {machine['torch_threads'] or 'absent'}), unless a "
         f"name says otherwise. Up to {settings['rounds']} interleaved rounds; medians with quartiles; ratios are taken "
         f"within each round.{taken} Every result was checked before it was timed; a contestant that was wrong would be "
@@ -115,8 +117,17 @@ def method_line(run: dict[str, Any]) -> str:
     )
 
 
+def quick(run: dict[str, Any]) -> str:
+    """Return the sentence that a quick run's tables begin with, nothing for another run."""
+    settings = run["settings"]
+    if not settings["quick"]:
+        return ""
+    loops = seconds_words(settings["inner_loop_seconds"])
+    return f"A quick run: the smallest sizes, inner loops of {loops}; it says that all works, not how fast. "
+
+
 def _text(lines: Sequence[str]) -> str:
-    return "\n".join(lines).strip() + "\n"
+    return "\n".join(line.rstrip() for line in lines).strip() + "\n"
 
 
 def _median(contestant: dict[str, Any]) -> float:
@@ -237,6 +248,9 @@ def _bound_cells(figure: dict[str, Any]) -> str:
 
 
 def _met(judged: dict[str, Any]) -> str:
+    measured = judged.get("measured")  # a figure has one value and no quartiles
+    if measured is not None and measured["lower"] < judged["bound"] < measured["upper"]:
+        return "undecided"
     return "met" if judged["met"] else "**missed**"
 
 

@@ -81,6 +81,15 @@ class Rounds(NamedTuple):
     overhead: float
 
 
+class StoppedError(Exception):
+    """The run was asked to stop; what was being measured is not finished."""
+
+
+def never() -> bool:
+    """Return that nobody asked to stop."""
+    return False
+
+
 def _nothing() -> None:
     pass
 
@@ -92,6 +101,7 @@ def interleaved(
     least: float,
     budget: float,
     timer: Callable[[Callable[[], object]], Timed] = host_timer,
+    stopped: Callable[[], bool] = never,
 ) -> Rounds:
     """Time all entries in rounds; each inner loop lasts at least `least` seconds and follows one untimed call.
 
@@ -108,6 +118,13 @@ def interleaved(
         many no round starts; but three rounds (or `rounds`) are always run in full.
     timer : callable
         What makes the timer of a job; that of a device waits until the device is done.
+    stopped : callable
+        Whether to stop; asked before each measurement.
+
+    Raises
+    ------
+    StoppedError
+        If it was asked to stop.
     """
     collecting = gc.isenabled()
     gc.collect()
@@ -117,6 +134,8 @@ def interleaved(
         empty, empty_calls, nothing = timer(_nothing), 1000, []
         results: list[Times] = []
         for entry, timed in zip(entries, timers, strict=True):
+            if stopped():
+                raise StoppedError
             with entry.context():
                 long = entry.known >= max(LONG, least)
                 results.append(Times([], 1 if long else inner_number(timed, least)))
@@ -130,6 +149,8 @@ def interleaved(
                 last = times.seconds[-1] if times.seconds else entry.known
                 if k >= 3 and spent > budget and last >= LONG:
                     continue
+                if stopped():
+                    raise StoppedError
                 with entry.context():
                     if last < LONG:
                         timed(1)

@@ -1,7 +1,9 @@
 """The benchmarks run, check what they time, and judge by what they measured; how fast anything is, is not tested."""
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ import hesskern
 ROOT = benches.ROOT
 
 from bench import (  # noqa: E402
+    cli,
     closed_form,
     floors,
     loops,
@@ -128,12 +131,14 @@ def test_every_contestant_of_a_task_can_be_measured_alone(quick):
 def test_a_summary_needs_no_kind_of_target(tmp_path):
     # Files of earlier runs do not say which kind a target is, and have no ladders.
     targets = [
-        {"target": "hesskern: at most 5 µs", "against": "", "measured": {"median": 2.5e-6}, "met": True},
-        {"target": "hesskern: at least 9 x faster than p", "against": "p", "measured": {"median": 8.0}, "met": False},
-    ]
-    ours = {"name": "hesskern", "role": "ours", "status": "timed", "seconds": [2.5e-6]}
+        {"target": "hesskern: at most 5 µs", "against": "", "bound": 5e-6, "met": True,
+         "measured": {"median": 2.5e-6, "lower": 2.4e-6, "upper": 2.6e-6}},
+        {"target": "hesskern: at least 9 x faster than p", "against": "p", "bound": 9, "met": False,
+         "measured": {"median": 8.0, "lower": 7.0, "upper": 8.5}},
+    ]  # fmt: skip
+    ours = {"name": "hesskern", "role": "ours", "status": "timed", "reason": "", "error": 0.0, "seconds": [2.5e-6]}
     problem = {"label": "size", "contestants": [ours], "targets": targets, "figures": []}
-    old = {"schema": 2, "machine": {}, "tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]}
+    old = as_run() | {"schema": 2, "tasks": [{"name": "t", "about": "a", "notes": [], "problems": [problem]}]}
     (tmp_path / "old.json").write_text(json.dumps(old))
     table = tables.brief(runs.load(str(tmp_path / "old.json")))
     assert "at most 5 µs: 2.5 µs, met<br>at least 9 x faster than p: 8, **missed** |" in table
@@ -146,12 +151,111 @@ def test_quick_runs_judge_nothing(quick):
     assert figures
     assert all(figure["bound"] is None and figure["met"] is None for figure in figures)
     assert "### Targets" not in text
+    for words in (text, tables.brief(run), tables.headlines(run), tables.times(run), tables.growth(run)):
+        assert "A quick run: the smallest sizes, inner loops of 200 µs; it says that all works, not how fast." in words
 
 
 def test_an_unknown_task_is_refused():
     done = bench("run", "--task", "nothing")
     assert done.returncode == 2
     assert "nothing" in done.stderr
+
+
+class Fake:
+    """A task of two problems; the second one's contestant has Ctrl-C pressed at its call number `pressed`."""
+
+    NAME, SUMMARY = "fake", "about"
+    notes = staticmethod(lambda results: [])
+
+    def __init__(self, pressed, then=lambda: 1.0):
+        self.calls, self.pressed, self.then = 0, pressed, then
+
+    def press(self):
+        self.calls += 1
+        if self.calls == self.pressed:
+            swallowing(lambda: signal.raise_signal(signal.SIGINT))
+            return self.then()
+        return 1.0
+
+    def problems(self, quick):
+        first = problem_of(contestant("hesskern", lambda: 1.0, role="ours"))
+        second = problem_of(contestant("hesskern", self.press, role="ours"), contestant("other", lambda: 1.0))
+        return [lambda: first, lambda: second]
+
+
+def swallowing(job):
+    """Run a job inside a callback of C, which ignores what is raised there."""
+    ctypes.CFUNCTYPE(None)(job)()
+
+
+def killed():
+    raise subprocess.CalledProcessError(-2, "a process that Ctrl-C has reached too")
+
+
+@pytest.mark.parametrize("pressed", [1, 2, 5])
+@pytest.mark.parametrize("then", [lambda: 1.0, killed])
+def test_ctrl_c_keeps_what_is_finished(pressed, then, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(TASKS, "fake", Fake(pressed, then))
+    before = signal.getsignal(signal.SIGINT)
+    status = cli.main(["run", "--quick", "--task", "fake", "--json", str(tmp_path / "run.json")])
+    assert status == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().err.endswith("Stopped by Ctrl-C; 1 problems are finished.\n")
+    (found,) = runs.load(str(tmp_path / "run.json"))["tasks"]
+    assert [len(problem["contestants"]) for problem in found["problems"]] == [1]
+
+
+def run_fake(monkeypatch, *arguments):
+    """Run the command in this process with a task of its own, which takes no time."""
+    monkeypatch.setitem(TASKS, "fake", Fake(0))
+    return cli.main(["run", "--quick", "--task", "fake", *map(str, arguments)])
+
+
+def test_a_run_is_not_overwritten_unless_forced(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runs, "RESULTS", tmp_path)
+    assert run_fake(monkeypatch, "--name", "v0.1") == 0
+    (data,) = tmp_path.glob("*/v0.1.json")
+    data.write_text("mine")
+    pictures = data.with_name("v0.1")
+    pictures.mkdir(exist_ok=True)
+    (pictures / "growth-old.png").write_text("old")
+    capsys.readouterr()
+    assert run_fake(monkeypatch, "--name", "v0.1") == 2
+    assert capsys.readouterr().err == (
+        "There is a run v0.1 of this machine already: take another name, or --force to overwrite it.\n"
+    )
+    assert data.read_text() == "mine"
+    assert (pictures / "growth-old.png").exists()
+    assert run_fake(monkeypatch, "--name", "v0.1", "--force") == 0
+    assert runs.load("v0.1")["tasks"]
+    assert not (pictures / "growth-old.png").exists()
+    assert run_fake(monkeypatch, "--name", "../other") == 2
+
+
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--plots"])
+def test_folders_are_not_made_for_files(option, monkeypatch, tmp_path, capsys):
+    assert run_fake(monkeypatch, option, tmp_path / "nope" / "x.json") == 2
+    assert capsys.readouterr().err == f"There is no folder {tmp_path / 'nope'} to write x.json into.\n"
+    assert not (tmp_path / "nope").exists()
+
+
+def test_what_fails_by_itself_is_no_ctrl_c(monkeypatch):
+    fake = Fake(0)
+    monkeypatch.setattr(fake, "problems", lambda quick: [killed])
+    with pytest.raises(subprocess.CalledProcessError):
+        runner.run_task(fake, runner.QUICK, print)
+
+
+def test_a_second_ctrl_c_kills():
+    script = (
+        "import os, signal\nfrom bench.interrupt import Interrupt\n"
+        "with Interrupt() as asked:\n    os.kill(os.getpid(), signal.SIGINT)\n    assert asked.stopped()\n"
+        "    print('goes on', flush=True)\n    os.kill(os.getpid(), signal.SIGINT)\n    print('never')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"})  # fmt: skip
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "goes on\n")
+    assert done.stderr == "Stopping after what runs now; Ctrl-C again kills at once.\n"
 
 
 def test_wrong_failing_and_absent_contestants_are_not_timed():
@@ -350,6 +454,27 @@ def test_targets(kind, bound, met):
     ]
     (verdict,) = runner.ProblemResult(problem_of(targets=[target]), outcomes).verdicts
     assert verdict.met is met
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word"),
+    [
+        ([2.0, 2.0, 2.2, 4.0, 4.0], "undecided"),  # the median within the bound
+        ([2.0, 2.0, 2.8, 4.0, 4.0], "undecided"),  # and beyond it
+        ([2.0, 2.0, 2.2, 2.5, 4.0], "met"),
+        ([2.0, 2.5, 2.8, 2.9, 4.0], "**missed**"),
+    ],
+)
+def test_a_target_whose_bound_lies_between_the_quartiles_is_undecided(seconds, word):
+    target = task.Target(contestant="hesskern", kind="at_most", bound=2.5, than="peer")
+    outcomes = [
+        runner.Outcome(contestant("hesskern", None, role="ours"), "timed", seconds=seconds),
+        runner.Outcome(contestant("peer", None), "timed", seconds=[1.0] * 5),
+    ]
+    run = as_run(runner.ProblemResult(problem_of(targets=[target]), outcomes))
+    for table in (tables.targets(run), tables.report(run)):
+        assert f" x | {word} |" in table
+    assert f", {word} |" in tables.brief(run)
 
 
 def test_of_several_the_fastest_is_compared_with():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,12 +250,66 @@ def test_a_condition_number_that_is_wrong_is_caught():
     assert problem.error(right._replace(conditions=right.conditions * 1.001)) > problem.tolerance
 
 
-def test_what_takes_too_long_is_left_out(monkeypatch, capsys):
+def test_what_takes_too_long_is_left_out(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "TIMING", -1.0)
     here = device.find(dry=True)
-    run = command.timed(here, command.Settings(quick=True), [module.NAME for module in TASKS])
+    run = command.timed(here, command.Settings(quick=True), [module.NAME for module in TASKS], tmp_path)
     assert [task["problems"] for task in run["tasks"]] == [[]] * len(TASKS)
     assert "cuda_hvp: its time is over, 4 of 4 problems are left out" in capsys.readouterr().err
+
+
+def test_a_run_that_is_cut_off_keeps_the_tasks_before(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "TIMING", -1.0)
+    monkeypatch.setattr(products, "problems", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        command.timed(device.find(dry=True), command.Settings(), [module.NAME for module in TASKS], tmp_path)
+    assert [task["name"] for task in runs.load(str(tmp_path / "run.json"))["tasks"]] == [assembly.NAME]
+    assert (tmp_path / "run.md").read_text().count("### cuda_") == 1
+    assert f"timing {products.NAME}, task 2 of 4" in capsys.readouterr().err
+
+
+def cut_off(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_a_check_that_hangs_is_cut_off_with_all_it_started(tmp_path, capsys):
+    # Its child holds the output open and would run on for a minute.
+    script = (
+        "import os, subprocess, sys, time\nprint('begun', flush=True)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open('child', 'w').write(str(child.pid))\ntime.sleep(60)"
+    )
+    began = time.monotonic()
+    failed = command.checked("tests", [sys.executable, "-c", script], tmp_path, 3.0)
+    assert time.monotonic() - began < 30
+    assert failed == "tests cut off after 3 s: ['begun']"
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["tests: at most 3 s", "tests: cut off after 3 s, see tests.txt"]
+    child = (tmp_path / "child").read_text()
+    until = time.monotonic() + 20
+    while runs_on(child) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not runs_on(child)
+
+
+def runs_on(process):
+    """Whether a process is there and no zombie (never, where there is no /proc)."""
+    try:
+        return "State:\tZ" not in (Path("/proc") / process / "status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("code", "failed"), [("print(1)", ""), ("print(1); 1 / 0", "validate failed: ")])
+def test_a_check_says_whether_it_passed(code, failed, tmp_path, capsys):
+    said = command.checked("validate", [sys.executable, "-c", code], tmp_path, 60.0)
+    assert said.startswith(failed)
+    assert bool(said) == bool(failed)
+    assert (tmp_path / "validate.txt").read_text().startswith("1\n")
+
+
+def test_checks_and_timing_leave_time_of_ten_minutes():
+    assert command.VALIDATING + command.TESTING + command.TIMING <= 600 - 120
 
 
 def test_the_make_target_is_there():

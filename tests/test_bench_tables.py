@@ -165,6 +165,20 @@ def test_tables_in_pages_are_made_from_their_runs(tmp_path):
         assert pages.renewed(marked(kind, tmp_path / "run.json")).count("\n") >= 5, kind
 
 
+def test_quick_tables_say_so():
+    run = ladder_run()
+    kinds = (tables.report, tables.brief, tables.headlines, tables.times, tables.growth)
+    assert not [kind for kind in kinds if "quick run" in kind(run)]
+    run["settings"] |= {"quick": True, "inner_loop_seconds": 0.0002}
+    for kind in kinds:
+        assert kind(run).count("A quick run: the smallest sizes, inner loops of 200 µs; it says that all works") == 1
+
+
+def test_a_page_that_is_not_there_is_said(tmp_path):
+    done = benches.bench("pages", tmp_path / "nope.md")
+    assert (done.returncode, done.stderr) == (2, f"There is no page {tmp_path / 'nope.md'}.\n")
+
+
 def test_a_number_changed_by_hand_is_seen(tmp_path):
     (tmp_path / "run.json").write_text(runs.json_text(ladder_run()))
     text = pages.renewed(marked("headlines", tmp_path / "run.json"))
