@@ -201,24 +201,26 @@ def test_no_global_instruction_set():
 IMPORTED = """
 import json, sys, time
 began = time.perf_counter()
+import numpy, scipy.linalg
+needed = time.perf_counter()
 import hesskern
-took = time.perf_counter() - began
-print(json.dumps([took, sorted(sys.modules)]))
+ended = time.perf_counter()
+print(json.dumps([ended - began, ended - needed, sorted(sys.modules)]))
 """
 
 
 def test_import_is_quick_and_loads_nothing_heavy(python):
-    best, loaded = float("inf"), set()
+    best, own, loaded = float("inf"), float("inf"), set()
     for _ in range(7):  # the best of several: the machine may be busy
         done = python(IMPORTED)
         assert done.returncode == 0, done.stderr
-        took, modules = json.loads(done.stdout)
-        best, loaded = min(best, took), loaded | set(modules)
+        took, without, modules = json.loads(done.stdout)
+        best, own, loaded = min(best, took), min(own, without), loaded | set(modules)
         if best < 0.2:
             break
     assert not loaded & {"torch", "numba", "matplotlib", "scipy.sparse", "tqdm", "cuda", "jax"}
     assert "numpy" in loaded
-    assert best < 0.3
+    assert best < 0.3 or own < 0.1  # NumPy and SciPy alone may take longer than that on a slow machine
 
 
 def test_public_names():

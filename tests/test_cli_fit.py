@@ -254,7 +254,7 @@ def test_python_m(folder, capsys):
 def test_a_wrong_backend_in_the_environment(folder):
     done = process(*command(out="out.npz"), HESSKERN_BACKEND="nonsense")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hesskern: HESSKERN_BACKEND is 'nonsense'; expected one of 'cpp', 'numba', 'numpy'.\n"
+    assert done.stderr == "hesskern: HESSKERN_BACKEND is 'nonsense'; expected one of 'cpp', 'numba', 'numpy', 'cuda'.\n"
     assert not (folder / "out.npz").exists()
 
 
@@ -309,7 +309,7 @@ REFUSED = [
     ({"X": "cut.npy"}, "--X: 'cut.npy' holds no matrix of numbers"),
     ({"X": "two.npz"}, "--X: 'two.npz' holds ['a', 'b']"),
     ({"X": "letters.txt"}, "--X: 'letters.txt' holds no matrix of numbers"),
-    ({"X": "empty.txt"}, "--X has shape (0, 1)"),
+    ({"X": "empty.txt"}, "--X: 'empty.txt' holds no numbers (shape (0, 1))."),
     ({"X": "nan.npy"}, "--X holds 1 value that is NaN or infinite, the first at index (2, 1)"),
     ({"record": "loss,sharpnes"}, "--record holds 'sharpnes'"),
     ({"record": "condition[7.weight]"}, "--record holds 'condition[7.weight]'"),

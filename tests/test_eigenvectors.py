@@ -188,7 +188,7 @@ def test_eigenvectors_of_float32_networks_are_float64(backend):
         ((0,), ValueError, "k is 0; expected at least 1"),
         ((15,), ValueError, "k is 15; expected at most 14, the size of the Hessian"),
         ((2.0,), TypeError, r"k is 2\.0 .*expected an integer"),
-        ((2, "BE"), ValueError, "which is 'BE' .*expected one of 'LA', 'SA', 'LM', 'SM'"),
+        ((2, "BE"), ValueError, "which is 'BE'; expected one of 'LA', 'SA', 'LM', 'SM'"),
         ((2, None), ValueError, "which is None"),
     ],
 )
