@@ -30,7 +30,7 @@ _EPSILON = float(np.finfo(np.float64).eps)
 
 #: Standard deviations by which errors have to agree with those of a format: where the entries have its digits, which is
 #: evidence of its own, and where they do not.
-_DEVIATIONS, _DEVIATIONS_WITHOUT_DIGITS = 2.5, 4.0
+_DEVIATIONS, _DEVIATIONS_WITHOUT_DIGITS = 2.5, 4.5
 
 
 class Explained(NamedTuple):
@@ -127,7 +127,7 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
         same = tuple(one for one in FORMATS if one.product_bits == digits.product_bits)
         likely = [same, tuple(one for one in FORMATS if one.product_bits < digits.product_bits)]
     for formats in likely:
-        found = _shown(search.matrix, model, formats, _DEVIATIONS if digits else _DEVIATIONS_WITHOUT_DIGITS)
+        found = _shown(search.matrix, model, formats, digits)
         if found is not None:
             break
     else:
@@ -145,11 +145,16 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
 
 
 def _shown(
-    matrix: Values, model: Model, formats: tuple[Format, ...], deviations: float
+    matrix: Values, model: Model, formats: tuple[Format, ...], digits: Format | None
 ) -> tuple[Format, Pattern] | None:
-    """Return the format whose errors agree best with those of the candidate, if any agree by so much."""
+    """Return the format whose errors agree best with those of the candidate, if any agree by enough."""
+
+    def needed(format_: Format) -> float:
+        # Of TF32 the entries show float32 only, which is no evidence for it.
+        return _DEVIATIONS if digits is not None and format_.bits == digits.bits else _DEVIATIONS_WITHOUT_DIGITS
+
     found = [(format_, pattern(matrix, model, format_)) for format_ in formats]
-    shown = [(format_, seen) for format_, seen in found if seen is not None and seen.shows(deviations)]
+    shown = [(format_, seen) for format_, seen in found if seen is not None and seen.shows(needed(format_))]
     return max(shown, key=lambda one: one[1].agreement / one[1].chance, default=None)
 
 
