@@ -18,6 +18,7 @@ from hesskern.network import LinearNetwork
 from hesskern.ranks import PredictedRank, predicted_rank
 from hesskern.reduction import Reduction
 from hesskern.spectrum import Spectrum
+from hesskern.stack import NetworkStack
 from hesskern.training import Run, fit
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "Hessian",
     "KroneckerHessian",
     "LinearNetwork",
+    "NetworkStack",
     "PredictedRank",
     "Reduction",
     "Run",

@@ -17,6 +17,10 @@ class Chosen(NamedTuple):
     ends: Indices
     sizes: Indices
 
+    def scales(self, scale: float, each: float | None) -> NDArray[np.float64]:
+        """Return what the loss of each batch is multiplied by: `scale`, or `each` for each of its samples."""
+        return np.full(len(self.sizes), scale) if each is None else each / self.sizes
+
 
 class Batches:
     """Epochs over the samples in batches.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks
+from hesskern import checks, devices
 from hesskern._array import Array
 
 _FORMAT = "hesskern training checkpoint 1"
@@ -25,7 +25,8 @@ _BITS_ONLY = ("isa",)
 def digest(arrays: Sequence[Array | None]) -> str:
     """Return a fingerprint of arrays: shapes, dtypes and values."""
     found = hashlib.blake2b(digest_size=16)
-    for array in arrays:
+    for given in arrays:
+        array = None if given is None else devices.to_host(given)
         found.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
         if array is not None:
             found.update(np.ascontiguousarray(array).data)

@@ -20,7 +20,7 @@ from hesskern import _core, _posted, backends, datasets
 from hesskern._array import Array
 from hesskern._demo_text import describe
 from hesskern.condition import Condition
-from hesskern.driver import Status
+from hesskern.loop import Status
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.training import Run, fit

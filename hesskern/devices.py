@@ -155,6 +155,11 @@ def concatenate(arrays: Sequence[Any]) -> Any:
     return np.concatenate(arrays) if xp is np else xp.cat(list(arrays))
 
 
+def stack(arrays: Sequence[Any]) -> Any:
+    """Return arrays of one shape along a new first dimension."""
+    return namespace(arrays[0]).stack(list(arrays))
+
+
 def squared_norm(array: Any) -> float:
     """Return the sum of squares, added in float64."""
     if on_device(array):

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks
+from hesskern import checks, device_training, host_training
 from hesskern._array import Array
-from hesskern.driver import Member, history
+from hesskern.crew import Member, history
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.reduction import Reduction
 from hesskern.schedule import LearningRate
 from hesskern.settings import Settings, StrPath
+from hesskern.stack import NetworkStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Ensemble:
     Attributes
     ----------
     weights : list of (B, out, in) arrays
-        One for each layer.
+        One for each layer; on a GPU tensors there. Everything else is in main memory.
     biases : list of (B, out) arrays or None
     steps : (B,) array of int
         Updates taken by each; see `Run`.
@@ -38,6 +39,8 @@ class Ensemble:
         "step" (K,); everything recorded is (B, K, ...), NaN from where a network had stopped.
     reduction : Reduction
         What the training was reduced to; its leak is the largest of the networks that did not diverge.
+    execution : str
+        On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
     """
 
     weights: list[Array]
@@ -46,6 +49,7 @@ class Ensemble:
     status: NDArray[np.str_]
     history: dict[str, NDArray[Any]]
     reduction: Reduction
+    execution: str = ""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -92,8 +96,8 @@ def fit_ensemble(
 
     Parameters
     ----------
-    nets : sequence of LinearNetwork
-        B networks of the same widths, biases and dtype, not changed.
+    nets : sequence of LinearNetwork, or NetworkStack
+        B networks of the same widths, biases and dtype, not changed; on a GPU, with the losses, or in main memory.
     loss : SquaredLoss or sequence of them
         One for all, or one for each network: data of the same shapes, the same kind and weight decay.
     lr : float, (B,) array, (B, max_steps) array or callable
@@ -138,13 +142,19 @@ def fit_ensemble(
     )  # fmt: skip
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = cores if threads is None else checks.integer(threads, "threads", 1)
-    trained, reduction = settings.train(
+    shown = checks.boolean(progress, "progress")
+    seeds = _seeds(seed, len(nets))
+    if losses[0].device != "cpu":
+        there = device_training.train(settings, nets, losses, seeds, several=True, progress=shown)
+        return Ensemble(**there._asdict() | {"status": np.array(there.status)})
+    trained, reduction = host_training.train(
+        settings,
         nets,
         losses,
-        _seeds(seed, len(nets)),
+        seeds,
         several=True,
         threads=workers,
-        progress=checks.boolean(progress, "progress"),
+        progress=shown,
     )
     members = [each.member for each in trained]
     return Ensemble(
@@ -162,26 +172,32 @@ def _stack(biases: Sequence[Array | None]) -> Array | None:
     return np.stack(given) if given else None
 
 
-def _networks(nets: Sequence[LinearNetwork]) -> list[LinearNetwork]:
+def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
+    if isinstance(nets, NetworkStack):
+        return nets if nets.device != "cpu" else list(nets)
     if isinstance(nets, LinearNetwork) or not isinstance(nets, Sequence) or len(nets) == 0:
-        raise TypeError(f"nets is {type(nets).__name__}; expected a list of at least one hesskern.LinearNetwork.")
+        raise TypeError(
+            f"nets is {type(nets).__name__}; expected a list of at least one hesskern.LinearNetwork, or a NetworkStack."
+        )
     for k, net in enumerate(nets):
         if not isinstance(net, LinearNetwork):
             raise TypeError(f"nets[{k}] is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
+        if net.device != nets[0].device:
+            checks.same_kind(nets[0].weights[0], "nets[0]", net.weights[0], f"nets[{k}]")
         same = net.widths == nets[0].widths and net.parameter_names == nets[0].parameter_names
         if not same or net.dtype != nets[0].dtype:
             raise ValueError(f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype.")
     return list(nets)
 
 
-def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: list[LinearNetwork]) -> list[SquaredLoss]:
+def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetwork]) -> list[SquaredLoss]:
     losses = [loss] if isinstance(loss, SquaredLoss) else loss
     if not isinstance(losses, Sequence) or not all(isinstance(each, SquaredLoss) for each in losses):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss, or one for each network.")
     if len(losses) not in (1, len(nets)):
         raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
     for k, each in enumerate(losses):
-        each.check_network(nets[k], on_cpu="fit_ensemble")
+        each.check_network(nets[k])
         first = losses[0]
         same = (each.X.shape, each.Y.shape, each.kind, each.weight_decay) == (
             first.X.shape, first.Y.shape, first.kind, first.weight_decay,

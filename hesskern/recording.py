@@ -39,9 +39,13 @@ class Records:
         See `hesskern.fit`.
     net : LinearNetwork
     minibatches : bool
+    sharpness_in_loop : bool
+        Whether the backend's loop can take the sharpness; it is taken between steps otherwise, and for float32.
     """
 
-    def __init__(self, record: Sequence[str], net: LinearNetwork, *, minibatches: bool) -> None:
+    def __init__(
+        self, record: Sequence[str], net: LinearNetwork, *, minibatches: bool, sharpness_in_loop: bool = True
+    ) -> None:
         if isinstance(record, str) or not isinstance(record, Sequence):
             shown = record if isinstance(record, str) else "loss"
             raise TypeError(f'record is {record!r}; expected a list of names, for instance ("{shown}",).')
@@ -56,7 +60,7 @@ class Records:
         if "sharpness" in self.names and "2/lr" not in self.names:
             self.names.insert(self.names.index("sharpness") + 1, "2/lr")
         # The backends' loops work in the network's own precision, which must not be that of a sharpness.
-        self.sharpness_in_loop = "sharpness" in self.names and net.dtype == np.float64
+        self.sharpness_in_loop = sharpness_in_loop and "sharpness" in self.names and net.dtype == np.float64
         quick = {"loss", "batch_loss", "gradient_norm", "2/lr"} | ({"sharpness"} if self.sharpness_in_loop else set())
         self.between = [name for name in self.names if name not in quick]
 

@@ -61,7 +61,7 @@ class Reduction:
         return "; ".join(said)
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
     """One hidden layer reduced. Stacks have one column for each unit: all weights that touch it."""
 
     layer: int
@@ -82,12 +82,12 @@ class ReducedNetwork:
 
     def __init__(self, net: LinearNetwork, *, reduce: bool) -> None:
         self._net = net
-        self._stages: list[_Stage] = []
+        self.stages: list[Stage] = []
         layers = PlainLayers(net.weights, net.biases)
         layer = reducible(layers) if reduce else None
         while layer is not None:
-            self._stages.append(_reduce(layers, layer))
-            layers = _replaced(layers, layer, self._stages[-1].after)
+            self.stages.append(_reduce(layers, layer))
+            layers = _replaced(layers, layer, self.stages[-1].after)
             layer = reducible(layers)
         self.layers = layers
 
@@ -99,12 +99,12 @@ class ReducedNetwork:
     @property
     def reduced_layers(self) -> tuple[int, ...]:
         """Hidden layers whose width was reduced, counted from 1."""
-        return tuple(sorted({stage.layer + 1 for stage in self._stages}))
+        return tuple(sorted({stage.layer + 1 for stage in self.stages}))
 
     def left_over(self) -> dict[int, int]:
         """Return how many units of each hidden layer (counted from 1) stand outside the span."""
         counts: dict[int, int] = {}
-        for stage in self._stages:
+        for stage in self.stages:
             kept, units = stage.basis.shape
             counts[stage.layer + 1] = counts.get(stage.layer + 1, 0) + units - kept
         return counts
@@ -115,10 +115,10 @@ class ReducedNetwork:
         What moved is lifted and added to where the run started: exact at the start, and rounding grows with the
         distance only.
         """
-        if not self._stages:
+        if not self.stages:
             return self._net._with(flat)
         layers = split(self.layers, flat)
-        for stage in reversed(self._stages):
+        for stage in reversed(self.stages):
             moved = _stack(layers, stage.layer) - stage.after
             layers = _replaced(layers, stage.layer, stage.before + moved @ stage.basis)
         pieces: list[Array] = []
@@ -161,7 +161,7 @@ def _replaced(layers: PlainLayers, layer: int, stack: Matrix) -> PlainLayers:
     return PlainLayers(tuple(weights), tuple(biases))
 
 
-def _reduce(layers: PlainLayers, layer: int) -> _Stage:
+def _reduce(layers: PlainLayers, layer: int) -> Stage:
     from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
 
     stack = _stack(layers, layer)
@@ -176,7 +176,7 @@ def _reduce(layers: PlainLayers, layer: int) -> _Stage:
     pivots = np.abs(triangle.diagonal())
     if pivots.min() < _SUSPICIOUS * pivots.max():
         basis, triangle = _without_rounding(basis, triangle, len(basis))
-    return _Stage(layer, basis.T, stack, triangle)
+    return Stage(layer, basis.T, stack, triangle)
 
 
 def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matrix, Matrix]:

@@ -63,14 +63,15 @@ class Schedule:
 
     def rates(self, start: int, stop: int) -> Rates:
         """Return the rates of the steps from `start` to before `stop`, (B, stop - start)."""
-        shape = (self._count, stop - start)
+        return np.ascontiguousarray(np.broadcast_to(self.compact(start, stop), (self._count, stop - start)))
+
+    def compact(self, start: int, stop: int) -> Rates:
+        """Return the same without repetitions, (1 or B, 1 or stop - start)."""
         if self._each is not None:
-            given = self._each if self._each.shape[1] == 1 else self._each[:, start:stop]
-            return np.ascontiguousarray(np.broadcast_to(given, shape))
-        found = np.empty(shape)
-        for step in range(start, stop):
-            found[:, step - start] = self._at(step)
-        return found
+            return self._each if self._each.shape[1] == 1 else self._each[:, start:stop]
+        found = [np.atleast_1d(self._at(step)) for step in range(start, stop)]
+        count = max(map(len, found))
+        return np.stack([np.broadcast_to(each, (count,)) for each in found], axis=1)
 
     def _at(self, step: int) -> Rates:
         assert self._function is not None

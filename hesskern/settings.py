@@ -1,42 +1,24 @@
-"""The arguments that `fit` and `fit_ensemble` share, checked once, and the descents made of them."""
+"""The arguments that `fit` and `fit_ensemble` share, checked once, and what follows from them wherever a run is."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from hesskern import backends, checkpoint, checks
 from hesskern._array import Array
-from hesskern.backends.protocol import Update, Watch
-from hesskern.batches import Batches
-from hesskern.blas_threads import one_thread
-from hesskern.driver import Drive, Member, Saving
+from hesskern.backends.protocol import Update
+from hesskern.loop import Crew, Loop, Saving
 from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
 from hesskern.problem import Data
-from hesskern.recording import Recorder, Records
-from hesskern.reduction import ReducedNetwork, Reduction
+from hesskern.recording import Records
+from hesskern.reduction import Reduction
 from hesskern.schedule import LearningRate, Schedule
 
-#: ``exp`` of more than this is infinite.
-_OVERFLOWS = 709.0
-#: Seconds before the loop first sees Ctrl-C, and multiply-adds per second, both roughly: it corrects itself later.
-_FIRST_PIECE, _MULTIPLY_ADDS = 0.02, 2.5e9
-
 StrPath = str | os.PathLike[str]
-
-
-class Trained(NamedTuple):
-    """One network after training."""
-
-    network: LinearNetwork
-    member: Member
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,99 +59,34 @@ class Settings:
         if self.checkpoint is not None:
             self.saving_path = checkpoint.check_writable(self.checkpoint)
 
-    def train(
-        self,
-        nets: Sequence[LinearNetwork],
-        losses: Sequence[SquaredLoss],
-        seeds: Sequence[int],
-        *,
-        several: bool,
-        threads: int,
-        progress: bool,
-    ) -> tuple[list[Trained], Reduction]:
-        """Train these networks; `losses` has one for each, or one for all."""
-        with one_thread(self._largest(losses[0]) or len(losses[0].X), *nets[0].widths):
-            drive, members, reduced = self._drive(nets, losses, seeds, several=several, threads=threads)
-            drive.run(progress=progress)
-            trained = [
-                Trained(small.lift(member.descent.parameters()), member)
-                for small, member in zip(reduced, members, strict=True)
-            ]
-        return trained, self._reduction(losses[0], nets[0], reduced[0], members)
-
-    def _drive(
-        self,
-        nets: Sequence[LinearNetwork],
-        losses: Sequence[SquaredLoss],
-        seeds: Sequence[int],
-        *,
-        several: bool,
-        threads: int,
-    ) -> tuple[Drive, list[Member], list[ReducedNetwork]]:
-        name = backends.resolve(losses[0].backend if self.backend is None else self.backend)
-        if name not in backends.host_names():
-            known = ", ".join(map(repr, backends.host_names()))
-            raise TypeError(f"the backend {name!r} does not train; expected one of {known}.")
-        backend = backends.get(name)
-        net, loss = nets[0], losses[0]
-        schedule = Schedule(self.lr, self.max_steps, len(nets) if several else None)
-        records = Records(self.record, net, minibatches=self.batch_size is not None)
-        update = Update(self.momentum, self.nesterov, loss.weight_decay)
-        reduced = [ReducedNetwork(each, reduce=self.reduce == "auto") for each in nets]
-        watch = Watch(
-            every=self.record_every,
-            loss="loss" in records.names,
-            sharpness=records.sharpness_in_loop,
-            leak_layers=reduced[0].reduced_layers,
-        )
-        batches: dict[int, Batches] = {}
-        members = []
-        for index, (each, seed) in enumerate(zip(reduced, seeds, strict=True)):
-            own = losses[index if len(losses) > 1 else 0]
-            data, samples = self._data(own, records, net.has_bias)
-            if samples is not None and seed not in batches:
-                batches[seed] = Batches(len(own.X), self._largest(own), shuffle=self.shuffle, seed=seed)
-            descent = backend.descent(
-                each.layers,
-                data,
-                samples,
-                self._largest(own),
-                scale=own.scale,
-                rtol=-1.0 if self.rtol is None else self.rtol,
-                update=update,
-                watch=watch,
-                ensemble=several,
-            )
-            recorder = Recorder(records, own, nets[index], each)
-            members.append(Member(index, descent, batches.get(seed), recorder))
-        problem = self._problem(nets, losses, seeds, schedule, name, several) if self._saves else {}
-        work = sum(w.size for w in reduced[0].layers.weights) * (self._largest(loss) or len(data.X))
-        step = len(nets) * (backend.step_seconds + work / _MULTIPLY_ADDS) / threads
-        drive = Drive(
-            backend,
-            members,
-            schedule,
-            records,
+    def loop(self, crew: Crew, records: Records, problem: dict[str, Any], first_piece: int) -> Loop:
+        """Return the loop around a crew, at the point where a checkpoint says."""
+        loop = Loop(
+            crew,
+            pauses=bool(records.between),
             record_every=self.record_every,
             max_steps=self.max_steps,
-            first_piece=max(1, min(4096, int(_FIRST_PIECE / step))),
-            scale=loss.scale,
-            batch_scale=2.0 / loss.Y.shape[1] if loss.kind == "mean" else None,
-            threads=threads,
+            first_piece=first_piece,
             saving=None if self.saving_path is None else Saving(self.saving_path, self.checkpoint_every, problem),
         )
         if self.resume is not None:
-            drive.restore(checkpoint.read(self.resume, problem))
-        return drive, members, reduced
+            loop.restore(checkpoint.read(self.resume, problem))
+        return loop
+
+    def update(self, loss: SquaredLoss) -> Update:
+        """Return the rule of a step."""
+        return Update(self.momentum, self.nesterov, loss.weight_decay)
 
     @property
-    def _saves(self) -> bool:
+    def saves(self) -> bool:
+        """Whether a checkpoint is written or read."""
         return self.saving_path is not None or self.resume is not None
 
-    def _largest(self, loss: SquaredLoss) -> int:
+    def largest(self, loss: SquaredLoss) -> int:
+        """Return how many samples the largest minibatch has, 0 where steps use all."""
         return 0 if self.batch_size is None else min(self.batch_size, len(loss.X))
 
-    def _data(self, loss: SquaredLoss, records: Records, bias: bool) -> tuple[Data, Data | None]:
+    def data(self, loss: SquaredLoss, records: Records, bias: bool) -> tuple[Data, Data | None]:
         """Return the data of the full loss, and the samples that minibatches are taken from."""
         reduced = self.reduce == "auto"
         if self.batch_size is None:
@@ -179,26 +96,25 @@ class Settings:
             return Data(samples.X[:1], None, samples.Y[:1], 0.0), samples  # nobody looks at the full loss
         return loss.data(bias=bias, reduced=reduced), samples
 
-    def _reduction(
-        self, loss: SquaredLoss, net: LinearNetwork, reduced: ReducedNetwork, members: Sequence[Member]
-    ) -> Reduction:
-        """Return what was reduced, with the largest leak of these networks."""
-        samples = widths = None
-        if self.batch_size is None and self.reduce == "auto":
-            rows = len(loss.data(bias=net.has_bias, reduced=True).X)
-            samples = (len(loss.X), rows) if rows < len(loss.X) else None
-        if reduced.widths != net.widths:
-            widths = net.widths, reduced.widths
-        leak = 0.0
-        if widths is not None:
-            kept = [member for member in members if member.status != "diverged"] or members
-            growth = max(value for member in kept for value in member.descent.growth)
-            leak = float(np.finfo(net.dtype).eps) * math.exp(growth) if growth < _OVERFLOWS else math.inf
-        return Reduction(samples, widths, leak)
-
-    def _problem(
+    def reduction(
         self,
-        nets: Sequence[LinearNetwork],
+        loss: SquaredLoss,
+        bias: bool,
+        before: tuple[int, ...],
+        after: tuple[int, ...],
+        leak: float,
+    ) -> Reduction:
+        """Return what was reduced: the samples of this loss, and widths."""
+        samples = None
+        if self.batch_size is None and self.reduce == "auto":
+            rows = len(loss.data(bias=bias, reduced=True).X)
+            samples = (len(loss.X), rows) if rows < len(loss.X) else None
+        return Reduction(samples, (before, after), leak) if before != after else Reduction(samples)
+
+    def problem(
+        self,
+        starts: Sequence[Array | None],
+        count: int,
         losses: Sequence[SquaredLoss],
         seeds: Sequence[int],
         schedule: Schedule,
@@ -206,9 +122,8 @@ class Settings:
         several: bool,
     ) -> dict[str, Any]:
         """Return what a checkpoint must agree with, by the name of the argument, as JSON holds it."""
-        starts: list[Array | None] = [part for net in nets for part in (*net.weights, *net.biases)]
         return {
-            "number of nets": len(nets),
+            "number of nets": count,
             "nets" if several else "net": checkpoint.digest(starts),
             "X": checkpoint.digest([loss.X for loss in losses]),
             "Y": checkpoint.digest([loss.Y for loss in losses]),
@@ -227,3 +142,8 @@ class Settings:
             "backend": backend,
             "isa": backends.get(backend).instructions,
         }
+
+
+def batch_scale(loss: SquaredLoss) -> float | None:
+    """Return the scale of a batch's loss for each sample in it ("mean"); None: that of all, whatever the size."""
+    return 2.0 / loss.Y.shape[1] if loss.kind == "mean" else None

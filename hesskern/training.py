@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks
-from hesskern.driver import Status, history
+from hesskern import checks, device_training, host_training
+from hesskern.crew import history
+from hesskern.loop import Status
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.reduction import Reduction
@@ -33,6 +34,8 @@ class Run:
         "step": how many updates came before; then, under its name, everything `fit` was asked to record at that point.
     reduction : Reduction
         What the training was reduced to; ``str(run.reduction)`` says it in words, empty where it ran as given.
+    execution : str
+        On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
     """
 
     network: LinearNetwork
@@ -40,6 +43,7 @@ class Run:
     status: Status
     history: dict[str, NDArray[Any]]
     reduction: Reduction
+    execution: str = ""
 
     def __repr__(self) -> str:
         losses = self.history.get("loss", np.empty(0))
@@ -82,6 +86,7 @@ def fit(
     net : LinearNetwork
         Where to start; it is not changed.
     loss : SquaredLoss
+        On a GPU with the network, or both in main memory.
     lr : float, array or callable
         Learning rate: a number > 0, one for each step (at least `max_steps` of them), or a function of the step, which
         counts from 0.
@@ -115,7 +120,7 @@ def fit(
         network whose hidden layers are as wide as their neighbours together where they were wider, and lifts the result
         back: exactly the same run, in exact arithmetic. "none" trains the network on the samples as they are.
     backend : str, optional
-        "cpp", "numba" or "numpy"; default: the one of the loss, see `use_backend`.
+        "cpp", "numba" or "numpy"; default: the one of the loss, see `use_backend`. "cuda" on a GPU, its default there.
     progress : bool
         Show a progress bar (needs tqdm, ``pip install "hesskern[progress]"``).
     checkpoint : path, optional
@@ -161,15 +166,26 @@ def fit(
     """
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
-    loss.check_network(net, on_cpu="fit")
+    loss.check_network(net)
     settings = Settings(
         lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
     seeds = [checks.integer(seed, "seed", 0)]
-    ((network, member),), reduction = settings.train(
-        [net], [loss], seeds, several=False, threads=1, progress=checks.boolean(progress, "progress")
+    shown = checks.boolean(progress, "progress")
+    if loss.device != "cpu":
+        trained = device_training.train(settings, [net], [loss], seeds, several=False, progress=shown)
+        return Run(
+            network=LinearNetwork(*trained.network(0)),
+            steps=int(trained.steps[0]),
+            status=trained.status[0],
+            history=trained.history_of(0),
+            reduction=trained.reduction,
+            execution=trained.execution,
+        )
+    ((network, member),), reduction = host_training.train(
+        settings, [net], [loss], seeds, several=False, threads=1, progress=shown
     )
     return Run(
         network=network,

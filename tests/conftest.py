@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib
 import hesskern as hk
 from hesskern import backends
 from hesskern.backends.protocol import Backend
+
+if importlib.util.find_spec("torch"):
+    from device_place import place  # noqa: F401
 
 
 @pytest.fixture(params=backends.host_names())

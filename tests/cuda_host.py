@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hesskern.backends.cuda.persistent import Limits
+
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "csrc" / "cuda"
 
@@ -26,7 +28,7 @@ def library() -> ctypes.CDLL:
         target = Path(folder) / "kernels.so"
         subprocess.run(
             [
-                compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC",
+                compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC",
                 "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error",
                 f"-I{SOURCES}", str(HERE / "cuda_host.cpp"), "-o", str(target),
             ],
@@ -35,7 +37,12 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(target))
 
 
-def launch(kernel: str, blocks: int, threads: int, *arguments: object, only: int = -1) -> None:
+def limits(device: object) -> Limits:
+    """Return what the card would have: as an H100."""
+    return Limits(processors=132, block_bytes=227 << 10, processor_bytes=228 << 10)
+
+
+def launch(kernel: str, blocks: int, threads: int, *arguments: object, shared: int = 0, only: int = -1) -> None:
     """Run all threads of a launch, or the one numbered `only`; the stand-in for `hesskern.backends.cuda.launch`."""
     converted = [
         ctypes.c_void_p(argument.data_ptr()) if hasattr(argument, "data_ptr")

@@ -4,4 +4,4 @@ import cuda_host
 
 from hesskern.backends.cuda.operations import CudaBackend
 
-BACKEND = CudaBackend(cuda_host.launch)
+BACKEND = CudaBackend(cuda_host.launch, cuda_host.limits)

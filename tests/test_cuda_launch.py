@@ -26,12 +26,12 @@ def test_the_current_stream_of_the_tensors_device_and_eight_bytes_for_each_argum
     monkeypatch.setattr(launch, "launch_kernel", lambda *arguments: calls.append(arguments))
 
     tensor = torch.ones(3)
-    launch.launch("assemble_float32", 5, 256, tensor, None, 1 << 40, tensor[1:])
+    launch.launch("assemble_float32", 5, 256, tensor, None, 1 << 40, tensor[1:], shared=1 << 17)
 
     ((stream, config, kernel, *words),) = calls
     assert chosen == [tensor.device, tensor.device.index]
     assert stream == ("stream", (77, tensor.device))
-    assert (config.grid, config.block) == ((5, 1, 1), (256, 1, 1))
+    assert (config.grid, config.block, config.shmem_size) == ((5, 1, 1), (256, 1, 1), 1 << 17)
     assert kernel == ("assemble_float32", tensor.device.index)
     assert words == [tensor.data_ptr(), 0, 1 << 40, tensor.data_ptr() + 4]
     assert all(type(word) is int for word in words)  # what cuda-core passes as eight bytes

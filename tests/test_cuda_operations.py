@@ -20,7 +20,7 @@ import torch
 
 from hesskern.backends.cuda.operations import CudaBackend
 
-BACKEND, REFERENCE = CudaBackend(cuda_host.launch), backends.get("numpy")
+BACKEND, REFERENCE = CudaBackend(cuda_host.launch, cuda_host.limits), backends.get("numpy")
 SEEDS = range(15)
 
 

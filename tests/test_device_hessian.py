@@ -1,7 +1,4 @@
-"""The public door to the CUDA backend: on a GPU where there is one, and with tensors in main memory in its place.
-
-Two things stand in there: the launch of a kernel (its host-compiled twin runs) and the answer to "is this on a GPU?".
-"""
+"""The public door to the CUDA backend: on a GPU where there is one, and with tensors in main memory in its place."""
 
 from __future__ import annotations
 
@@ -12,36 +9,14 @@ import problems
 import pytest
 
 import hesskern as hk
-from hesskern import backends, devices
+from hesskern import devices
 
 pytest.importorskip("torch")
 
 import torch
+from device_place import moved, on_a_gpu
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-@pytest.fixture(autouse=True, params=["stand-in", pytest.param("gpu", marks=on_a_gpu)])
-def place(request, monkeypatch):
-    """Where PyTorch has the tensors; in main memory they count as being on "cuda:0"."""
-    if request.param == "gpu":
-        with torch.device("cuda:0"):
-            yield "cuda:0"
-        return
-    monkeypatch.setitem(backends._MODULES, "cuda", "cuda_stand_in")
-    monkeypatch.setattr(devices, "on_device", lambda value: isinstance(value, torch.Tensor))
-    monkeypatch.setattr(devices, "place", lambda array: "cuda:0" if isinstance(array, torch.Tensor) else "cpu")
-    backends._load.cache_clear()
-    yield "cpu"
-    backends._load.cache_clear()
-
-
-def moved(net, loss, **options):
-    """The network and loss with tensors."""
-    tensors = [torch.tensor(weight) for weight in net.weights]
-    biases = [None if bias is None else torch.tensor(bias) for bias in net.biases]
-    there = hk.SquaredLoss(torch.tensor(loss.X), torch.tensor(loss.Y), loss.kind, loss.weight_decay, **options)
-    return hk.LinearNetwork(tensors, biases), there
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def pair(seed, dtype="float64"):
@@ -176,8 +151,6 @@ def test_what_is_computed_on_the_cpu_says_so(small):
     assert H.cpu().rank() == lost.cpu().hessian(there.cpu()).rank()
     assert f"<{H.shape[0]}x{H.shape[1]} Hessian on cuda:0 with dtype=torch.float64>" == repr(H)
     for name, call in {
-        "fit": lambda: hk.fit(there, lost, lr=0.1, max_steps=1),
-        "fit_ensemble": lambda: hk.fit_ensemble([there], lost, lr=0.1, max_steps=1),
         "validate": lambda: hk.validate(there, lost),
         "explain": lambda: hk.explain(1.0, there, lost),
     }.items():
@@ -214,8 +187,10 @@ def test_backends_and_places(small):
         hk.SquaredLoss(lost.X, lost.Y, backend="cpp")
     with pytest.raises(TypeError, match="X and Y are on cpu, but the backend 'cuda' takes arrays on a GPU"):
         hk.SquaredLoss(lost.cpu().X, lost.cpu().Y, backend="cuda")
-    with pytest.raises(TypeError, match="the backend 'cuda' does not train; expected one of 'cpp', 'numba', 'numpy'"):
+    with pytest.raises(TypeError, match="the networks and samples are on cpu, but the backend 'cuda' takes arrays on"):
         hk.fit(there.cpu(), lost.cpu(), lr=0.1, max_steps=1, backend="cuda")
+    with pytest.raises(TypeError, match="the networks and samples are on cuda:0, but the backend 'numpy' takes arrays"):
+        hk.fit(there, lost, lr=0.1, max_steps=1, backend="numpy")
     with hk.use_backend("cuda"), pytest.raises(TypeError, match="X and Y are on cpu"):
         lost.cpu()(there.cpu())
     with hk.use_backend("numpy"):  # arrays on a GPU are their own choice

@@ -123,3 +123,15 @@ def test_the_next_run_is_not_disturbed(backend):
     assert hk.fit(problem.network(), problem.loss(), lr=0.3, max_steps=1000).status == "diverged"
     after = hk.fit(problem.network(), problem.loss(), lr=1e-3, max_steps=20).network.flatten()
     np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_divergence_of_one_of_an_ensemble_where_a_piece_begins(backend, every):
+    """What is recorded between steps ends a piece, and with it what the lanes of vectors remember."""
+    problem = problems.normal([4, 12, 3], 10, 5, bias=True)
+    nets = [hk.LinearNetwork.random([4, 12, 3], seed=seed, bias=True) for seed in range(3)]
+    options = {"max_steps": 6, "record": ("loss", "balance"), "record_every": every}
+    runs = hk.fit_ensemble(nets, problem.loss(), lr=[0.001, 30.0, 0.001], **options)
+    alone = hk.fit(nets[1], problem.loss(), lr=30.0, **options)
+    assert (runs.status[1], runs.steps[1]) == (alone.status, alone.steps) == ("diverged", 3)
+    np.testing.assert_allclose(runs.network(1).flatten(), alone.network.flatten(), rtol=1e-9)

@@ -8,22 +8,12 @@
 // an r that stays the same from row to row, is read once. Where the length of a row is not a multiple of 16 bytes, rows
 // begin at another place within 16 bytes each; those that begin at the same one are visited together.
 //
-// Compiled at run time by NVRTC, and for the tests by the host's compiler, which runs one thread after the other.
-// Nothing is included, and nothing contracted by the compiler: fused products are written down, so both give the same
-// bits, and the matrix is symmetric to the bit.
+// Every entry is one fused product, written down, so the matrix is symmetric to the bit.
 #pragma once
 
-#ifdef __CUDACC__
-#define HESSKERN_DEVICE __device__ __forceinline__
-#else
-#define HESSKERN_DEVICE inline
-#define fmaf __builtin_fmaf
-#define fma __builtin_fma
-#endif
+#include "common.cuh"
 
 namespace hesskern {
-
-using index = long long;
 
 constexpr int tile_rows = 16;
 
@@ -48,9 +38,6 @@ struct Assembly {
     index rows, columns;
     T *out;  // (rows, columns), aligned to one number, not more
 };
-
-HESSKERN_DEVICE float fused(float x, float y, float z) { return fmaf(x, y, z); }
-HESSKERN_DEVICE double fused(double x, double y, double z) { return fma(x, y, z); }
 
 // The rows `first`, `first + step`, ... before `last`, in the columns of one pack, the first of them `column`; that may
 // be negative, and the pack may reach beyond the last column: what is outside is not written.

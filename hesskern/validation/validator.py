@@ -9,8 +9,8 @@ from typing import Any
 from hesskern import backends as registry
 from hesskern import checks as arguments
 from hesskern._core import version
-from hesskern.driver import _bar
 from hesskern.interruption import Interruption
+from hesskern.loop import progress_bar
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.validation import catalogue
@@ -124,7 +124,7 @@ class _Plan:
 
     def run(self, rows: list[Row], *, progress: bool) -> bool:
         """Append the rows; return whether Ctrl-C ended it."""
-        bar = _bar(len(self._problems), 0) if progress else None
+        bar = progress_bar(len(self._problems), 0) if progress else None
         with Interruption() as interruption:
             try:
                 for of, row in self._rows(interruption):

@@ -18,7 +18,7 @@ if not torch.cuda.is_available():
         "backend."
     )
 
-from hesskern.backends.cuda.launch import launch
+from hesskern.backends.cuda.launch import launch, limits
 from hesskern.backends.cuda.operations import CudaBackend
 
-BACKEND = CudaBackend(launch)
+BACKEND = CudaBackend(launch, limits)

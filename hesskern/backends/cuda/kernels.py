@@ -15,13 +15,23 @@ from pathlib import Path
 from cuda.core import Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache, make_program_cache_key
 
-#: The kernels of a version and architecture take some 50 KB; what has not been used for longest goes first.
+#: The kernels of a version and architecture take some 500 KB; what has not been used for longest goes first.
 _MOST_BYTES = 64 << 20
+#: What the names of a file's kernels begin with.
+PROGRAMS = {"assemble": "assembly", "train": "training"}
 
 
-def source() -> str:
-    """Return the CUDA C++ that is compiled."""
-    return resources.files("hesskern.backends.cuda").joinpath("assembly.cuh").read_text(encoding="utf-8")
+def program_of(kernel: str) -> str:
+    """Return the name of the program that a kernel is part of."""
+    return PROGRAMS[kernel.partition("_")[0]]
+
+
+def source(program: str) -> str:
+    """Return the CUDA C++ that is compiled: one text, so that what is kept on disk is found by all of it."""
+    folder = resources.files("hesskern.backends.cuda")
+    texts = [folder.joinpath(f"{name}.cuh").read_text(encoding="utf-8") for name in ("common", program)]
+    lines = "".join(texts).splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("#pragma once", '#include "common.cuh"')))
 
 
 def options(architecture: str) -> ProgramOptions:
@@ -35,12 +45,12 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "hesskern"
 
 
-def machine_code(architecture: str) -> bytes:
-    """Return the kernels for an architecture ("sm_90"), from the disk where it has them.
+def machine_code(program: str, architecture: str) -> bytes:
+    """Return the kernels of a program for an architecture ("sm_90"), from the disk where it has them.
 
     A folder that cannot be read or written costs the time to compile and nothing else.
     """
-    code, chosen = source(), options(architecture)
+    code, chosen = source(program), options(architecture)
     key = make_program_cache_key(code=code, code_type="c++", options=chosen, target_type="cubin")
     try:
         cache = FileStreamProgramCache(cache_folder(), max_size_bytes=_MOST_BYTES)

@@ -1,16 +1,20 @@
-"""The kernels of the protocol on tensors of a device; what a GPU has no part in yet, training, is not here."""
+"""The kernels of the protocol on tensors of a device, and the training of many networks at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesskern.backends.cuda import curvature, layers
 from hesskern.backends.cuda.assembly import Launch, assemble
+from hesskern.backends.cuda.persistent import Limits
 from hesskern.backends.cuda.precision import full_precision
-from hesskern.backends.cuda.product import CudaProduct, activations
+from hesskern.backends.cuda.product import CudaProduct
+from hesskern.backends.cuda.training import Descents, Problem, Watched
+from hesskern.backends.cuda.width import ReducedStack
 from hesskern.backends.protocol import Block, Layers, Side
 from hesskern.problem import Data
 
@@ -24,46 +28,39 @@ class CudaBackend:
     ----------
     launch : callable
         Launches one of the kernels; see `hesskern.backends.cuda.launch.launch`.
+    limits : callable
+        What a device has for one of them; see `hesskern.backends.cuda.launch.limits`.
     """
 
     name = "cuda"
     instructions = ""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, limits: Callable[[torch.device], Limits]) -> None:
         self.tolerance = {"float64": 1e-12, "float32": 2e-4}
-        self._launch = launch
+        self._launch, self._limits = launch, limits
 
     def forward(self, net: Layers, X: Any) -> Any:
         """Return the predictions (N, o)."""
         with full_precision():
-            return activations(net, X, X.new_ones(len(X)))[-1]
+            return layers.activations(_layers(net), X, X.new_ones(len(X)))[-1]
 
     def squared_residual(self, net: Layers, data: Data) -> float:
         """Return ``‖E‖²``, summed in float64; waits for the device."""
-        X: Any = data.X
-        Y: Any = data.Y
-        column: Any = data.column
-        with full_precision():
-            residual = activations(net, X, column)[-1] - Y
-        return float(residual.double().square().sum())
+        return float(self._residual(net, data)[1].double().square().sum())
 
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Any]:
         """Return ``‖E‖²`` and the flat gradient of ``scale/2 ‖E‖²``."""
+        values, residual = self._residual(net, data)
         column: Any = data.column
-        X: Any = data.X
-        Y: Any = data.Y
-        weights: Sequence[Any] = net.weights
-        pieces: list[Tensor] = []
         with full_precision():
-            values = activations(net, X, column)
-            residual = values[-1] - Y
-            delta = scale * residual
-            for layer in reversed(range(len(net.weights))):
-                if net.biases[layer] is not None:
-                    pieces.append(delta.T @ column)
-                pieces.append((delta.T @ values[layer]).flatten())
-                delta = delta @ weights[layer]
-        return float(residual.double().square().sum()), torch.cat(pieces[::-1])
+            found = layers.gradient(_layers(net), values, residual, column, scale)
+        return float(residual.double().square().sum()), found
+
+    @staticmethod
+    def _residual(net: Layers, data: Data) -> tuple[list[Tensor], Tensor]:
+        parts: Sequence[Any] = data.X, data.column, data.Y
+        with full_precision():
+            return layers.residual(_layers(net), *parts)
 
     def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Any) -> None:
         """Write a dense block of the Hessian, one `Block` for each pair of sides (row-major), into `out`."""
@@ -83,3 +80,25 @@ class CudaBackend:
         found = torch.linalg.qr(stacked, mode="r").R
         triangle[: len(found)] = found
         return triangle
+
+    # Many networks at once; weights are (networks, out, in) ----------------------------------------------------------
+
+    #: Of many networks: largest eigenvalues, and what decides the condition number of a layer's block.
+    sharpness = staticmethod(curvature.sharpness)
+    block = staticmethod(curvature.block)
+
+    @staticmethod
+    def reduced(weights: Sequence[Any], biases: Sequence[Any], *, reduce: bool) -> ReducedStack:
+        """Return the small networks that are trained in the place of these."""
+        return ReducedStack(layers.Layers(list(weights), list(biases)), reduce=reduce)
+
+    def descents(self, small: ReducedStack, problem: Problem, watched: Watched) -> Descents:
+        """Return a descent of each of these networks."""
+        shapes = layers.shapes(*small.layers)
+        return Descents(self._launch, self._limits, shapes, layers.flat(small.layers), problem, watched)
+
+
+def _layers(net: Layers) -> layers.Layers:
+    weights: Sequence[Any] = net.weights
+    biases: Sequence[Any] = net.biases
+    return layers.Layers(list(weights), list(biases))

@@ -2,53 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesskern.backends.cuda import layers
+from hesskern.backends.cuda.layers import activations
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.protocol import Layers
 from hesskern.problem import Data
 
 
-def activations(net: Layers, X: Tensor, column: Tensor) -> list[Tensor]:
-    """Return Z_0 = X, Z_1, ..., Z_L with ``Z_l = Z_{l-1} W_l.T + column b_l``."""
-    weights: Sequence[Any] = net.weights
-    biases: Sequence[Any] = net.biases
-    found = [X]
-    for weight, bias in zip(weights, biases, strict=True):
-        found.append(found[-1] @ weight.T)
-        if bias is not None:
-            found[-1] = found[-1] + torch.outer(column, bias)
-    return found
+class Linearised:
+    """The gradient ``D_l.T Z_{l-1}`` at some weights, ready to be differentiated once in any direction.
+
+    Leading dimensions, which are broadcast, count networks; directions have one more, before the last.
+
+    Parameters
+    ----------
+    shapes : Shapes
+    at : layers.Layers
+    X, column, Y : (..., N, i), (..., N), (..., N, o) tensors
+    scale, decay : float
+    gauss_newton, functional : bool
+        Which parts of the Hessian are wanted.
+    """
+
+    def __init__(
+        self,
+        shapes: layers.Shapes,
+        at: layers.Layers,
+        X: Tensor,
+        column: Tensor,
+        Y: Tensor,
+        *,
+        scale: float,
+        decay: float,
+        gauss_newton: bool = True,
+        functional: bool = True,
+    ) -> None:
+        self._shapes, self._column = shapes, column
+        self._weights, self._biases = at
+        self._scale, self._decay = scale, decay
+        self._gauss_newton, self._functional = gauss_newton, functional
+        with full_precision():
+            self._activations = activations(at, X, column)
+            self._deltas = [scale * (self._activations[-1] - Y)]
+            for weight in self._weights[:0:-1]:
+                self._deltas.insert(0, self._deltas[0] @ weight)
+
+    def times(self, v: Tensor) -> Tensor:
+        """Return the products with the rows of `v` (..., k, P), in the same shape."""
+        column, deltas = self._column, self._deltas
+        directions = self._shapes.split(v)
+        first = self._activations[0]
+        moved = [torch.zeros_like(first).expand(*v.shape[:-1], *first.shape[-2:])]
+        for layer, (direction, bias) in enumerate(zip(*directions, strict=True)):
+            change = moved[-1] @ self._weights[layer].mT + self._activations[layer] @ direction.mT
+            moved.append(change if bias is None else change + column[..., :, None] * bias[..., None, :])
+        delta = self._scale * moved[-1] if self._gauss_newton else torch.zeros_like(moved[-1])
+        products: list[Tensor] = []
+        for layer in reversed(range(len(self._weights))):
+            product = delta.mT @ self._activations[layer]
+            if self._functional:
+                product = product + deltas[layer].mT @ moved[layer]
+            if self._biases[layer] is not None:
+                products.append((delta.mT @ column[..., None]).squeeze(-1))
+            products.append(product.flatten(-2))
+            delta = delta @ self._weights[layer]
+            if self._functional:
+                delta = delta + deltas[layer] @ directions.weights[layer]
+        return torch.cat(products[::-1], dim=-1) + self._decay * v
 
 
 class CudaProduct:
-    """The gradient ``D_l.T Z_{l-1}`` differentiated once, in k directions at the same time.
+    """Products with one network's Hessian, in k directions at the same time.
 
-    Everything of a direction has a first index for it: (k, out, in) weights, (k, N, m) activations. A product of small
-    matrices takes less time than its launches; the second product of a shape on a GPU is therefore recorded as a CUDA
-    graph, and from then on replayed. Its memory is one for all: use one product on one stream at a time.
+    A product of small matrices takes less time than its launches; the second product of a shape on a GPU is therefore
+    recorded as a CUDA graph, and from then on replayed. Its memory is one for all: use one product on one stream at a
+    time.
     """
 
     def __init__(
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
-        self._weights: Sequence[Any] = net.weights
-        self._biases: Sequence[Any] = net.biases
-        column: Any = data.column
-        self._column: Tensor = column
-        self._scale, self._decay = scale, decay
-        self._gauss_newton, self._functional = gauss_newton, functional
-        X: Any = data.X
-        Y: Any = data.Y
-        with full_precision():
-            self._activations = activations(net, X, self._column)
-            self._deltas = [scale * (self._activations[-1] - Y)]
-            for weight in self._weights[:0:-1]:
-                self._deltas.insert(0, self._deltas[0] @ weight)
+        weights: Any = net.weights
+        biases: Any = net.biases
+        parts: Any = data.X, data.column, data.Y
+        self._times = Linearised(
+            layers.shapes(weights, biases),
+            layers.Layers(list(weights), list(biases)),
+            *parts,
+            scale=scale,
+            decay=decay,
+            gauss_newton=gauss_newton,
+            functional=functional,
+        ).times
         self._seen: set[int] = set()
         self._graphs: dict[int, tuple[Any, Tensor, Tensor]] = {}
 
@@ -79,36 +129,3 @@ class CudaProduct:
             return result
         self._seen.add(count)
         return self._times(directions)
-
-    def _times(self, v: Tensor) -> Tensor:
-        """Return the products (k, P) with the rows of `v` (k, P)."""
-        column, deltas = self._column, self._deltas
-        directions = self._split(v)
-        moved = [torch.zeros_like(self._activations[0]).expand(len(v), -1, -1)]
-        for layer, (direction, bias) in enumerate(directions):
-            change = moved[-1] @ self._weights[layer].T + self._activations[layer] @ direction.mT
-            moved.append(change if bias is None else change + column[:, None] * bias[:, None, :])
-        delta = self._scale * moved[-1] if self._gauss_newton else torch.zeros_like(moved[-1])
-        products: list[Tensor] = []
-        for layer in reversed(range(len(self._weights))):
-            product = delta.mT @ self._activations[layer]
-            if self._functional:
-                product = product + deltas[layer].T @ moved[layer]
-            if self._biases[layer] is not None:
-                products.append(delta.mT @ column)
-            products.append(product.flatten(1))
-            delta = delta @ self._weights[layer]
-            if self._functional:
-                delta = delta + deltas[layer] @ directions[layer][0]
-        return torch.cat(products[::-1], dim=1) + self._decay * v
-
-    def _split(self, v: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        """Return each layer's weights (k, out, in) and biases (k, out)."""
-        parts: list[tuple[Tensor, Tensor | None]] = []
-        at = 0
-        for weight, bias in zip(self._weights, self._biases, strict=True):
-            matrix = v[:, at : at + weight.numel()].reshape(len(v), *weight.shape)
-            at += weight.numel()
-            parts.append((matrix, None if bias is None else v[:, at : at + len(bias)]))
-            at += 0 if bias is None else len(bias)
-        return parts

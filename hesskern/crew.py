@@ -1,35 +1,20 @@
-"""The loop around the backends' loops, for one network or many: pieces, records, progress, Ctrl-C, checkpoints.
-
-All networks that still run have taken the same number of steps. Nothing here touches a number of the training itself:
-its results do not depend on where the pieces end.
-"""
+"""The networks of a run in main memory, one descent of a backend each: what the loop has them do."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checkpoint
 from hesskern.backends.protocol import Backend, Descent, Job
 from hesskern.batches import Batches
 from hesskern.interruption import Interruption
+from hesskern.loop import Status, record_steps
 from hesskern.recording import Recorder, Records
 from hesskern.schedule import Schedule
-
-Status = Literal["converged", "max_steps", "diverged", "interrupted"]
-
-#: The loop returns to Python about this often (seconds), to see Ctrl-C and to move the progress bar.
-_SHORTEST, _LONGEST = 0.02, 0.1
-#: Steps that have their losses in the cache: longer pieces would only ask the system for memory.
-_MOST_STEPS = 1 << 14
-#: Seconds between checkpoints where the user has not said how many steps.
-_CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -46,17 +31,8 @@ class Member:
     between: dict[str, list[Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """Where and how often a checkpoint is written."""
-
-    path: Path
-    every: int | None
-    problem: Mapping[str, Any]
-
-
-class Drive:
-    """A run of `members` to `max_steps`.
+class HostCrew:
+    """Some networks and the backend that trains them.
 
     Parameters
     ----------
@@ -64,15 +40,15 @@ class Drive:
     members : list of Member
     schedule : Schedule
     records : Records
-    record_every, max_steps : int
-    first_piece : int
-        A first guess at how many steps take 20 ms; the loop corrects it.
+    record_every : int
     scale : float
         Of the loss of all samples.
     batch_scale : float or None
         Of a batch's loss for each sample in it ("mean"); None: `scale`, whatever the size.
     threads : int
     """
+
+    most_steps = 1 << 14
 
     def __init__(
         self,
@@ -82,17 +58,12 @@ class Drive:
         records: Records,
         *,
         record_every: int,
-        max_steps: int,
-        first_piece: int,
         scale: float,
         batch_scale: float | None,
         threads: int,
-        saving: Saving | None,
     ) -> None:
         self._backend, self._members, self._schedule, self._records = backend, members, schedule, records
-        self._every, self._max_steps, self._piece = record_every, max_steps, first_piece
-        self._scale, self._batch_scale, self._threads, self._saving = scale, batch_scale, threads, saving
-        self._step = 0
+        self._every, self._scale, self._batch_scale, self._threads = record_every, scale, batch_scale, threads
         for member in members:
             names = (name for name in ("loss", "batch_loss", "gradient_norm", "sharpness") if self._in_loop(name))
             member.quick = {name: [] for name in (*names, *(["2/lr"] if "2/lr" in records.names else []))}
@@ -101,67 +72,32 @@ class Drive:
     def _in_loop(self, name: str) -> bool:
         return name in self._records.names and name not in self._records.between
 
-    def run(self, *, progress: bool) -> None:
-        """Run until every network has ended; afterwards each has a status."""
-        bar = _bar(self._max_steps, self._step) if progress else None
-        ended: Status = "max_steps"
-        with Interruption() as interruption:
-            try:
-                ended = self._loop(bar, interruption)
-            except KeyboardInterrupt:  # from the user's function, or of a handler that is the user's own
-                if interruption.forced:
-                    raise
-                ended = "interrupted"
-            finally:
-                if bar is not None:
-                    bar.close()
-            if self._saving is not None:
-                self._save()
+    def running(self) -> bool:
+        """Return whether any network runs."""
+        return bool(self._running())
+
+    def measure(self, interruption: Interruption) -> None:
+        """Record what is recorded between steps."""
+        for member in self._running():
+            if not interruption.wished:
+                _measure(member)
+
+    def finish(self, ended: Status) -> None:
+        """Give each network its status."""
         for member in self._members:
             if member.status is None and not np.isfinite(member.descent.parameters()).all():
                 member.descent.step_back()  # the last update overflowed, and nobody has taken its loss yet
                 member.status = "diverged"
             member.status = member.status or ended
 
-    def _loop(self, bar: Any, interruption: Interruption) -> Status:
-        saved = time.perf_counter()
-        while (active := self._running()) and self._step < self._max_steps:
-            if self._records.between and self._step % self._every == 0:
-                for member in active:
-                    if not interruption.wished:
-                        _measure(member)
-            if interruption.wished:
-                return "interrupted"
-            before, began = self._step, time.perf_counter()
-            self._advance(active, self._next_stop())
-            took = time.perf_counter() - began
-            if bar is not None:
-                bar.update(self._step - before)
-            if took < _SHORTEST:
-                self._piece = min(2 * self._piece, _MOST_STEPS)
-            elif took > _LONGEST:
-                self._piece = max(1, self._piece // 2)
-            if self._checkpoint_due(saved):
-                self._save()
-                saved = time.perf_counter()
-        return "max_steps"
-
     def _running(self) -> list[Member]:
         return [member for member in self._members if member.status is None]
 
-    def _next_stop(self) -> int:
-        stop = min(self._max_steps, self._step + self._piece)
-        if self._records.between:
-            stop = min(stop, self._step - self._step % self._every + self._every)
-        if self._saving is not None and self._saving.every is not None:
-            stop = min(stop, self._step - self._step % self._saving.every + self._saving.every)
-        return stop
-
-    def _advance(self, active: list[Member], stop: int) -> None:
-        start = self._step
+    def advance(self, start: int, stop: int) -> None:
+        """Take steps with all networks that run."""
+        active = self._running()
         jobs = self._jobs(active, start, stop)
         results = self._backend.advance([member.descent for member in active], jobs, self._threads)
-        self._step = stop
         for member, job, (how, finite) in zip(active, jobs, results, strict=True):
             member.status = None if how == "running" else how
             _keep(member, job, start, finite, self._every)
@@ -187,20 +123,12 @@ class Drive:
         if batches is None:
             return np.full(stop - start, self._scale), None, None
         chosen = batches.steps(start, stop)
-        scales = np.full(stop - start, self._scale) if self._batch_scale is None else self._batch_scale / chosen.sizes
-        return scales, chosen.order, chosen.ends
+        return chosen.scales(self._scale, self._batch_scale), chosen.order, chosen.ends
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
-    def _checkpoint_due(self, saved: float) -> bool:
-        if self._saving is None:
-            return False
-        if self._saving.every is not None:
-            return self._step % self._saving.every == 0
-        return time.perf_counter() - saved > _CHECKPOINT_SECONDS
-
-    def _save(self) -> None:
-        assert self._saving is not None
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what a checkpoint needs."""
         arrays: dict[str, NDArray[Any]] = {
             "status": np.array([member.status or "" for member in self._members]),
             "seen": np.array([member.seen for member in self._members]),
@@ -213,9 +141,9 @@ class Drive:
             filled = [column for column in columns if len(column)]
             arrays[f"history.{name}"] = np.concatenate(filled) if filled else np.empty(0)
             arrays[f"length.history.{name}"] = np.array([len(column) for column in columns])
-        checkpoint.write(self._saving.path, self._saving.problem, arrays)
+        return arrays
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> int:
         """Go on from what a checkpoint holds."""
         states: list[dict[str, Any]] = [{} for _ in self._members]
         for key in [name.removeprefix("state.") for name in arrays if name.startswith("state.")]:
@@ -232,7 +160,7 @@ class Drive:
                     member.quick[name] = [piece]
                 else:
                     member.between[name] = list(piece)
-        self._step = max((member.descent.steps for member in self._running()), default=0)
+        return max((member.descent.steps for member in self._running()), default=0)
 
     def _columns(self) -> dict[str, list[NDArray[Any]]]:
         """Return what has been recorded, by name, one array for each network."""
@@ -277,8 +205,9 @@ def _keep(member: Member, job: Job, start: int, finite: int, every: int) -> None
 
 def history(member: Member, every: int) -> dict[str, NDArray[Any]]:
     """Return what a network's run has recorded, by name; every array has one entry for each record."""
-    count = -(-member.seen // every)
-    found: dict[str, NDArray[Any]] = {"step": np.arange(0, every * count, every, dtype=np.int64)}
+    steps = record_steps(member.seen, every)
+    count = len(steps)
+    found: dict[str, NDArray[Any]] = {"step": steps}
     for name, pieces in member.quick.items():
         found[name] = np.concatenate([*pieces, np.empty(0)])
     for name, values in member.between.items():
@@ -287,11 +216,3 @@ def history(member: Member, every: int) -> dict[str, NDArray[Any]]:
         if name.startswith("rank") and np.isfinite(found[name]).all():
             found[name] = found[name].astype(np.int64)
     return found
-
-
-def _bar(total: int, initial: int) -> Any:
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError('progress=True needs tqdm; install it with pip install "hesskern[progress]".') from error
-    return tqdm(total=total, initial=initial, unit="step", unit_scale=True)
