@@ -124,7 +124,8 @@ sanitize: $(SANITIZED)/installed
 	nm -D $(SANITIZED)/hesskern/_core*.so | grep -q __asan_init
 	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED) \
-	$(RUN) pytest --capture=sys -k "not control_c_stops_within_a_second and not numba" $(PYTEST_ARGS) $(KERNEL_TESTS)
+	$(RUN) pytest --capture=sys -k "not control_c_stops_within_a_second and not numba" $(PYTEST_ARGS) $(KERNEL_TESTS) \
+	tests/test_cuda_assembly.py tests/test_device_training.py::test_every_method
 
 # The source distribution, and the wheel built from it.
 dist: tools

@@ -24,12 +24,14 @@ def library() -> ctypes.CDLL:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
     if compiler is None:
         pytest.skip("no C++ compiler on PATH to compile the GPU's kernels for the host")
+    # Where the process has the address sanitizer loaded, the kernels are built for it.
+    extra = ["-fsanitize=address"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "kernels.so"
         subprocess.run(
             [
                 compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC",
-                "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error",
+                "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", *extra,
                 f"-I{SOURCES}", str(HERE / "cuda_host.cpp"), "-o", str(target),
             ],
             check=True,

@@ -103,19 +103,6 @@ def test_our_backend_is_absent_with_its_reason(monkeypatch):
     assert given.run() == ("cuda", 7)  # tensors are passed on as they are
 
 
-def test_training_that_is_refused_is_absent(monkeypatch):
-    here = device.Device(torch, "cpu", 0)
-    assert here.ours("hesskern", lambda how: lambda: 1.0, trains=True).run() == 1.0
-
-    def refuses(*arguments, **options):
-        raise TypeError("net is on cuda:0; fit trains on the CPU.")
-
-    monkeypatch.setattr(device.hk, "fit", refuses)
-    found = here.ours("hesskern", lambda how: lambda: 1.0, trains=True)
-    assert (found.run, found.note) == (None, "hesskern does not train here: net is on cuda:0; fit trains on the CPU.")
-    assert here.ours("hesskern", lambda how: lambda: 1.0).run() == 1.0
-
-
 def test_what_a_card_cannot_do_is_absent():
     here = device.Device(torch, "cpu", 0)
 

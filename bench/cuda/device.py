@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-import hesskern as hk
 from bench.peers import CHOICE, NOT_COMPILED
 from bench.problems import Array
 from bench.task import Contestant, Problem
@@ -163,16 +162,12 @@ class Device:
 
         return self.peer(name, made, note=note, units=units)
 
-    def ours(
-        self, name: str, make: Callable[[Ours], Run], *, note: str = "", units: float = 1.0, trains: bool = False
-    ) -> Contestant:
+    def ours(self, name: str, make: Callable[[Ours], Run], *, note: str = "", units: float = 1.0) -> Contestant:
         """Return hesskern's contestant through its public API, or an absent one with the reason.
 
-        One that cannot be made fails when it is checked, as one whose result cannot be had. `trains`: it calls `fit`.
+        One that cannot be made fails when it is checked, as one whose result cannot be had.
         """
         found = Ours.of(self)
-        if trains and not isinstance(found, str):
-            found = found.training(self)
         if isinstance(found, str):
             return Contestant(name=name, run=None, role="ours", note=found, units=units)
         try:
@@ -202,16 +197,6 @@ class Ours:
         except ImportError as error:
             return f'hesskern\'s backend "cuda" does not load: {error}'
         return cls("cuda", lambda tensor: tensor)
-
-    def training(self, device: Device) -> Ours | str:
-        """Return this, or hesskern's own sentence if it refuses to train what this makes."""
-        one = self.array(device.tensor(np.ones((1, 1))))
-        try:
-            net, loss = hk.LinearNetwork([one]), hk.SquaredLoss(one, one, backend=self.backend)
-            hk.fit(net, loss, lr=0.1, max_steps=1, backend=self.backend)
-        except TypeError as refused:
-            return f"hesskern does not train here: {refused}"
-        return self
 
 
 def find(*, dry: bool) -> Device | str:

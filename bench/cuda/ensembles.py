@@ -149,7 +149,7 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
     def ours(how: Ours) -> Run:
         first, second = device.tensor(nets.first), device.tensor(nets.second)
         loss = hk.SquaredLoss(how.array(device.tensor(nets.X)), how.array(device.tensor(nets.Y)), backend=how.backend)
-        networks = [hk.LinearNetwork([how.array(a), how.array(b)]) for a, b in zip(first, second, strict=True)]
+        networks = hk.NetworkStack([how.array(first), how.array(second)])
         kinds, every = (("loss", RECORD), EVERY) if record else (("loss",), 1)
 
         def run() -> Trained:
@@ -167,7 +167,7 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
     note = f"gradients by hand, the first {few} of {steps} steps"
     peer = partial(device.peer, units=few * count)
     contestants = [
-        device.ours("hesskern", ours, note=f"fit_ensemble, all {steps} steps", units=steps * count, trains=True),
+        device.ours("hesskern", ours, note=f"fit_ensemble, all {steps} steps", units=steps * count),
         peer("torch bmm in place", torch_way(False, False), note=note),
         peer("torch bmm in place, best association", torch_way(True, False), note=note),
         peer(GRAPH, torch_way(False, True), note=f"{CHUNK} steps a graph, {note}"),

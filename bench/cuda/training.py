@@ -81,7 +81,7 @@ def _problem(device: Device, size: Size, steps: int, few: int, ladders: Sequence
     return Problem(
         label=f"{size.label}, {steps} steps",
         contestants=[
-            device.ours("hesskern", ours, note=f"SquaredLoss and fit, all {steps} steps", units=steps, trains=True),
+            device.ours("hesskern", ours, note=f"SquaredLoss and fit, all {steps} steps", units=steps),
             peer(
                 "torch",
                 lambda: loops.torch_eager(torch, X, Y, weights, rate, few, device.name),

@@ -179,7 +179,6 @@ class Trainer {
     }
 
     HESSKERN_DEVICE void finish() {
-        me.sync();
         exchange(a.parameters, here, true);
         exchange(a.previous, next, true);
         if (velocity) exchange(a.velocity, velocity, true);
