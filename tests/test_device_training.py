@@ -300,13 +300,17 @@ def test_what_does_not_fit_says_so():
 
 def test_sharpness_by_lanczos(monkeypatch):
     nets, loss = ensemble(4, widths=(6, 9, 5))
-    options = dict(lr=0.002, max_steps=9, record=("sharpness",), record_every=4)
-    monkeypatch.setattr(curvature, "_DENSE", 5)
-    both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(curvature, "_STEPS", 12)  # several starts
+    options = {"lr": 0.002, "max_steps": 9, "record": ("sharpness",), "record_every": 4}
     both_ensembles(nets, loss, **options)
     monkeypatch.setattr(curvature, "_CHUNK_BYTES", 1)  # one network after another
     both_ensembles(nets, loss, **options)
+    monkeypatch.setattr(curvature, "_SMALL", 8)  # several starts
+    both_ensembles(nets, loss, **options)
+    monkeypatch.setattr(curvature, "_STARTS", 1)  # one is not enough
+    both_ensembles(nets, loss, **options)
+    moved_nets, lost = there(nets, loss)
+    monkeypatch.setattr(curvature, "_DENSE", 8)
+    assert np.isnan(hk.fit_ensemble(moved_nets, lost, **options).history["sharpness"]).all()
 
 
 def test_conditions_that_only_the_cpu_can_tell():
@@ -375,7 +379,7 @@ def test_out_of_memory(monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     moved_nets, lost = there(nets, loss)
-    monkeypatch.setattr(torch.linalg, "qr", full)
+    monkeypatch.setattr("hesskern.backends.cuda.width._qr", full)
     with pytest.raises(
         MemoryError, match=r"training 2 networks takes about .*, which cuda:0 has not free; train fewer"
     ):

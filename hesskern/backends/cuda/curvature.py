@@ -11,13 +11,15 @@ from hesskern.backends.cuda.layers import Layers, Shapes, activations
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import Linearised
 
-#: Parameters up to which all eigenvalues of dense matrices cost no more than Lanczos steps.
-_DENSE = 256
+#: The largest matrices of which libraries find the eigenvalues of many at once; also the Lanczos steps of one start.
+_SMALL = 32
 #: Memory for the networks looked at together (bytes).
 _CHUNK_BYTES = 1 << 30
-#: Lanczos steps before a new start from what they have found, starts, and the relative residual that ends them. The
-#: error of the eigenvalue is smaller: the residual squared over the distance to the next one.
-_STEPS, _STARTS, _RESIDUAL = 60, 60, 1e-11
+#: Restarts with what was found, and the relative residual that ends them. The error of the eigenvalue is smaller: the
+#: residual squared over the distance to the next one.
+_STARTS, _RESIDUAL = 100, 1e-11
+#: Parameters up to which what has not converged then is found from dense matrices, one after the other.
+_DENSE = 2048
 #: Largest condition number of a factor whose singular values are taken as they come: their relative error is about
 #: the rounding unit times this.
 _TRUSTED = 1e5
@@ -44,7 +46,7 @@ def sharpness(shapes: Shapes, parameters: Tensor, data: Rows, *, scale: float, d
     finite = parameters.isfinite().all(1)
     clean = torch.where(finite[:, None], parameters, torch.zeros_like(parameters))
     size = shapes.size
-    vectors = size if size <= _DENSE else _STEPS
+    vectors = min(size, _SMALL)
     numbers = 4 * vectors * (size + data.x.shape[-2] * sum(shapes.widths))
     chunk = max(1, _CHUNK_BYTES // (8 * numbers))
     found = []
@@ -62,8 +64,12 @@ def _largest(shapes: Shapes, parameters: Tensor, data: Rows, scale: float, decay
     x, ones, y = (part[:, None] for part in data)
     with full_precision():
         hessian = Linearised(shapes, at, x, ones, y, scale=scale, decay=decay)
-        if shapes.size > _DENSE:
-            return _lanczos(hessian, parameters)
+        if shapes.size > _SMALL:
+            value, converged = _lanczos(hessian, parameters)
+            if bool(converged.all()):
+                return value
+            if shapes.size > _DENSE:
+                return torch.where(converged, value, torch.nan)
         unit = torch.eye(shapes.size, dtype=parameters.dtype, device=parameters.device)
         dense = hessian.times(unit.expand(len(parameters), -1, -1))
     dense = 0.5 * (dense + dense.mT)
@@ -72,17 +78,22 @@ def _largest(shapes: Shapes, parameters: Tensor, data: Rows, scale: float, decay
     return torch.where(overflown, torch.nan, values)
 
 
-def _lanczos(hessian: Linearised, like: Tensor) -> Tensor:
-    """Return largest eigenvalues by Lanczos's method, every vector made orthogonal to all before, started again."""
+def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return largest eigenvalues by Lanczos's method, and which are known; NaN where the Hessian overflows.
+
+    Every vector is made orthogonal to all before. A full space is cut down to the best vectors it holds, and goes on
+    from where it was (thick restart, Wu and Simon 2000).
+    """
     random = torch.randn(like.shape, dtype=like.dtype, generator=torch.Generator().manual_seed(0))
-    start = random.to(like.device)
-    count = min(_STEPS, like.shape[1])
+    vector = torch.nn.functional.normalize(random.to(like.device))
+    count = min(_SMALL, like.shape[1])
+    kept = 0
+    basis = like.new_zeros(len(like), count, like.shape[1])
+    small = like.new_zeros(len(like), count, count)
     value = like.new_full((len(like),), torch.nan)
+    done = torch.zeros(len(like), dtype=torch.bool, device=like.device)
     for _ in range(_STARTS):
-        basis = like.new_zeros(len(like), count, like.shape[1])
-        small = like.new_zeros(len(like), count, count)
-        vector = start / start.norm(dim=1, keepdim=True)
-        for k in range(count):
+        for k in range(kept, count):
             basis[:, k] = vector
             image = hessian.times(vector[:, None])[:, 0]
             for again in range(2):
@@ -100,11 +111,17 @@ def _lanczos(hessian: Linearised, like: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(symmetric)
         value = torch.where(sound, values[:, -1], torch.nan)
         left = torch.where(new, outside * vectors[:, -1, -1].abs(), 0.0)
-        scale = values.abs().amax(1)
-        if bool((~sound | (left <= _RESIDUAL * scale)).all()):
+        done = ~sound | (left <= _RESIDUAL * values.abs().amax(1))
+        if bool(done.all()):
             break
-        start = torch.where(sound[:, None], (vectors[:, None, :, -1] @ basis)[:, 0], random.to(like.device))
-    return value
+        kept = count // 4
+        best = torch.where(sound[:, None, None], vectors[:, :, -kept:].mT @ basis, 0.0)
+        basis.zero_()
+        small.zero_()
+        basis[:, :kept] = best
+        small.diagonal(dim1=1, dim2=2)[:, :kept] = values[:, -kept:]
+        vector = torch.where(sound[:, None], vector, 0.0)
+    return value, done
 
 
 def _length(shares: Tensor, outside: Tensor) -> Tensor:

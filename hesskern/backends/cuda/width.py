@@ -39,7 +39,7 @@ class ReducedStack:
         layer = _reducible(layers) if reduce else None
         while layer is not None:
             stack = _stack(layers, layer)
-            basis, triangle = torch.linalg.qr(stack)
+            basis, triangle = _qr(stack)
             self._stages.append(_Stage(layer, basis, stack, triangle))
             layers = _replaced(layers, layer, triangle)
             layer = _reducible(layers)
@@ -80,6 +80,26 @@ class ReducedStack:
 
 #: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
 _SUSPICIOUS = 1e-8
+
+
+def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q (networks, units, columns) and R of thin QR decompositions, by Gram and Schmidt's method done twice.
+
+    Libraries make Q for one matrix of a batch after the other. Twice is enough for Q to be orthogonal to rounding,
+    but for columns that nothing is left of: those are zero here, and `ReducedStack.suspicious`.
+    """
+    basis = torch.zeros_like(stacks)
+    triangle = stacks.new_zeros(len(stacks), stacks.shape[2], stacks.shape[2])
+    for k in range(stacks.shape[2]):
+        column, known = stacks[:, :, k : k + 1].clone(), basis[:, :, :k]
+        for _ in range(2):
+            shares = known.mT @ column
+            column -= known @ shares
+            triangle[:, :k, k : k + 1] += shares
+        length = column.norm(dim=1, keepdim=True)
+        triangle[:, k : k + 1, k : k + 1] = length
+        basis[:, :, k : k + 1] = torch.where(length > 0, column / length, 0.0)
+    return basis, triangle
 
 
 def _reducible(layers: Layers) -> int | None:
