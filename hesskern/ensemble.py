@@ -38,6 +38,8 @@ class Ensemble:
         "step" (K,); everything recorded is (B, K, ...), NaN from where a network had stopped.
     reduction : Reduction
         What the training was reduced to; its leak is the largest of the networks that did not diverge.
+    parameter_names : tuple of str
+        What the networks call their weights and biases.
     """
 
     weights: list[Array]
@@ -46,6 +48,7 @@ class Ensemble:
     status: NDArray[np.str_]
     history: dict[str, NDArray[Any]]
     reduction: Reduction
+    parameter_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -55,6 +58,7 @@ class Ensemble:
         return LinearNetwork(
             [weight[index] for weight in self.weights],
             [None if bias is None else bias[index] for bias in self.biases],
+            names=self.parameter_names,
         )
 
     def __repr__(self) -> str:
@@ -154,6 +158,7 @@ def fit_ensemble(
         status=np.array([member.status for member in members]),
         history=_stacked(members, settings.record_every),
         reduction=reduction,
+        parameter_names=nets[0].parameter_names,
     )
 
 
@@ -170,7 +175,10 @@ def _networks(nets: Sequence[LinearNetwork]) -> list[LinearNetwork]:
             raise TypeError(f"nets[{k}] is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
         same = net.widths == nets[0].widths and net.parameter_names == nets[0].parameter_names
         if not same or net.dtype != nets[0].dtype:
-            raise ValueError(f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype.")
+            raise ValueError(
+                f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype, "
+                "with the same parameter names."
+            )
     return list(nets)
 
 

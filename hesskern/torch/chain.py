@@ -1,0 +1,233 @@
+"""What operations make of samples on their way through a linear network: the rules by which a chain of layers is known.
+
+A forward pass is followed with symbols in the place of tensors: the samples, after the layers they have passed, and the
+parameters. `tracing` follows a module, `hesskern.compat` a function of the parameters.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class UnsupportedError(Exception):
+    """An operation that no rule covers; its message, where it has one, is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A weight or bias under its name, as it is or transposed."""
+
+    name: str
+    tensor: Tensor
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, of the transposed one where it is that."""
+        shape = tuple(self.tensor.shape)
+        return shape[::-1] if self.transposed else shape
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One linear layer: its parameters and what they are called.
+
+    `computed` is the beginning of the names of the parameters that the weight or the bias is computed from, where it is
+    no parameter itself (``torch.nn.utils.parametrize``).
+    """
+
+    weight: Parameter
+    bias: Parameter | None = None
+    computed: str | None = None
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The weight, then the bias if there is one."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples in rows, after some layers; `flat`: they had more dimensions before, and were made rows."""
+
+    layers: tuple[Layer, ...] = ()
+    flat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape of samples; `count`: its first number, how many there are."""
+
+    of: Samples
+    count: bool = False
+
+
+def passed(samples: Samples, layer: Layer) -> Samples:
+    """Return the samples after one more layer."""
+    for parameter in layer.parameters:
+        for before in (each for other in samples.layers for each in other.parameters):
+            _refuse_tied(before, parameter)
+    if layer.weight.transposed or layer.weight.tensor.ndim != 2:
+        raise UnsupportedError(
+            f"the weight {layer.weight.name!r} of shape {tuple(layer.weight.tensor.shape)} is multiplied as it stands; "
+            "weights are (out, in): expected x @ W.T"
+        )
+    return replace(samples, layers=(*samples.layers, layer))
+
+
+def _refuse_tied(first: Parameter, second: Parameter) -> None:
+    one, other = first.tensor, second.tensor
+    if one is other or (one.device == other.device and one.data_ptr() == other.data_ptr()):
+        names = f"the parameter {first.name!r} is used twice"
+        if first.name != second.name:
+            names = f"the parameters {first.name!r} and {second.name!r} are one (tied weights)"
+        raise UnsupportedError(f"{names}: its Hessian is not that of a stack of independent layers")
+
+
+def _linear(x: Samples, weight: Parameter, bias: Parameter | None = None) -> Samples:
+    if not isinstance(x, Samples) or not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
+        raise UnsupportedError
+    return passed(x, Layer(weight, bias))
+
+
+def _matmul(x: Samples, weight: Parameter) -> Samples:
+    if not isinstance(x, Samples) or not isinstance(weight, Parameter):
+        raise UnsupportedError
+    return passed(x, Layer(replace(weight, transposed=not weight.transposed)))
+
+
+def _add(x: Any, y: Any, *, alpha: float = 1) -> Samples:
+    if isinstance(y, Samples):
+        x, y = y, x
+    if not isinstance(x, Samples):
+        raise UnsupportedError
+    if isinstance(y, Samples):
+        raise UnsupportedError("it adds what two paths through the network give (a residual connection)")
+    if not isinstance(y, Parameter) or alpha != 1:
+        raise UnsupportedError("what it adds is no bias")
+    if not x.layers:
+        raise UnsupportedError(f"it adds the parameter {y.name!r} to the data, before the first layer")
+    last = x.layers[-1]
+    if last.bias is not None:
+        raise UnsupportedError(f"it adds the parameter {y.name!r} after a layer that has the bias {last.bias.name!r}")
+    if y.tensor.shape != last.weight.tensor.shape[:1]:
+        raise UnsupportedError(f"the parameter {y.name!r} of shape {tuple(y.tensor.shape)} is no bias of the layer")
+    return passed(replace(x, layers=x.layers[:-1]), replace(last, bias=y))
+
+
+def _addmm(bias: Parameter, x: Samples, weight: Parameter, *, beta: float = 1, alpha: float = 1) -> Samples:
+    if beta != 1 or alpha != 1:
+        raise UnsupportedError
+    return _add(_matmul(x, weight), bias)
+
+
+def _transposed(x: Any, *dims: Any) -> Parameter:
+    if not isinstance(x, Parameter) or x.tensor.ndim != 2 or (dims and {dim % 2 for dim in _plain(dims)} != {0, 1}):
+        raise UnsupportedError
+    return replace(x, transposed=not x.transposed)
+
+
+def _dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    if training and p > 0:
+        raise UnsupportedError("it drops at random in training mode; call model.eval()")
+    return x
+
+
+def _flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Samples:
+    if not isinstance(x, Samples) or start_dim != 1 or end_dim != -1:
+        raise UnsupportedError("expected start_dim=1, which leaves samples in rows")
+    return x if x.layers else replace(x, flat=True)
+
+
+def _view(x: Any, *shape: Any) -> Samples:
+    sizes = _plain(shape)
+    if not isinstance(x, Samples) or len(sizes) != 2:
+        raise UnsupportedError("expected rows of samples, as x.view(len(x), -1) gives")
+    rows, columns = sizes
+    kept = rows == Shape(x, count=True) and (columns == -1 or isinstance(columns, int))
+    if not kept and not (rows == -1 and isinstance(columns, int)):
+        raise UnsupportedError("expected rows of samples, as x.view(len(x), -1) gives")
+    if not x.layers:
+        return replace(x, flat=True)
+    if columns not in (-1, len(x.layers[-1].weight.tensor)):
+        raise UnsupportedError("it takes rows of samples apart")
+    return x
+
+
+def _size(x: Any, dim: int | None = None) -> Shape:
+    if not isinstance(x, Samples) or dim not in (None, 0):
+        raise UnsupportedError
+    return Shape(x, count=dim == 0)
+
+
+def _item(x: Any, index: Any) -> Shape:
+    if not isinstance(x, Shape) or x.count or index != 0:
+        raise UnsupportedError
+    return replace(x, count=True)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _attribute(x: Any, name: str) -> Any:
+    rules: dict[str, Callable[[Any], Any]] = {"T": _transposed, "mT": _transposed, "shape": _size}
+    if name not in rules:
+        raise UnsupportedError
+    return rules[name](x)
+
+
+def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return sizes given one by one or as one tuple."""
+    if len(values) == 1 and isinstance(values[0], Sequence):
+        return tuple(values[0])
+    return tuple(values)
+
+
+#: Rules by the name of the tensor's method.
+METHODS: Mapping[str, Callable[..., Any]] = {
+    "matmul": _matmul, "mm": _matmul, "__matmul__": _matmul, "addmm": _addmm, "add": _add,
+    "__add__": _add, "__radd__": _add, "__iadd__": _add, "t": _transposed, "transpose": _transposed,
+    "permute": _transposed, "swapaxes": _transposed, "flatten": _flatten, "view": _view, "reshape": _view,
+    "size": _size, "contiguous": _same,
+}  # fmt: skip
+#: Rules by the function itself.
+FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
+    functional.linear: _linear, torch.matmul: _matmul, torch.mm: _matmul, operator.matmul: _matmul,
+    torch.addmm: _addmm, torch.add: _add, operator.add: _add, operator.iadd: _add, torch.t: _transposed,
+    torch.transpose: _transposed, torch.permute: _transposed, torch.swapaxes: _transposed,
+    functional.dropout: _dropout, torch.dropout: _dropout, torch.flatten: _flatten, torch.reshape: _view,
+    operator.getitem: _item, getattr: _attribute,
+}  # fmt: skip
+
+
+def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Return what an operation makes of symbols and constants.
+
+    Raises
+    ------
+    UnsupportedError
+        If there is no rule for it, or not with these arguments.
+    """
+    if rule is None:
+        raise UnsupportedError
+    try:
+        return rule(*args, **kwargs)
+    except TypeError as error:  # an argument that the rule does not know
+        raise UnsupportedError from error
+
+
+def described(function: Any) -> str:
+    """Return a function's name as a user writes it."""
+    name = getattr(function, "__name__", str(function))
+    for prefix, namespace in (("torch.", torch), ("torch.nn.functional.", functional), ("operator.", operator)):
+        if getattr(namespace, name, None) is function:
+            return f"the function {prefix}{name}"
+    return f"the function {name}"
