@@ -87,17 +87,18 @@ def trace(module: Any) -> Chain:
     return chain
 
 
-def network(chain: Chain) -> LinearNetwork:
-    """Return the network of a chain, with copies of its parameters."""
+def network(chain: Chain, dtype: torch.dtype | None = None) -> LinearNetwork:
+    """Return the network of a chain, with copies of its parameters, in their dtype or another."""
     return LinearNetwork(
-        [_array(layer.weight.tensor) for layer in chain.layers],
-        [None if layer.bias is None else _array(layer.bias.tensor) for layer in chain.layers],
+        [_array(layer.weight.tensor, dtype) for layer in chain.layers],
+        [None if layer.bias is None else _array(layer.bias.tensor, dtype) for layer in chain.layers],
         names=[parameter.name for parameter in chain.parameters],
     )
 
 
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach() if devices.on_device(tensor) else tensor.detach().numpy()
+def _array(tensor: Tensor, dtype: torch.dtype | None) -> Any:
+    given = tensor.detach().to(dtype or tensor.dtype)
+    return given if devices.on_device(given) else given.numpy()
 
 
 def _check(chain: Chain) -> None:
