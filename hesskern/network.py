@@ -149,7 +149,7 @@ class LinearNetwork:
         """
         from hesskern.torch import tracing  # noqa: PLC0415 - loads PyTorch
 
-        return tracing.network(tracing.trace(module))
+        return tracing.imported(module)
 
     def to_torch(self) -> Any:
         """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.

@@ -280,3 +280,22 @@ def test_nothing_that_could_be_differentiated(data):
     unused = Backwards().double()
     with pytest.raises(ValueError, match=r"params is \['spare.bias'\], which forward does not use"):
         ht.hessian(unused, nn.MSELoss(), data, params=["spare.bias"])
+
+
+def test_weights_that_are_kept_the_other_way(data):
+    class Kept(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.V = nn.Parameter(torch.randn(4, 2, dtype=torch.float64))
+            self.W = nn.Parameter(torch.randn(3, 4, dtype=torch.float64))
+            self.b = nn.Parameter(torch.randn(4, dtype=torch.float64))
+
+        def forward(self, x):
+            return (x @ self.W + self.b) @ self.V
+
+    model = Kept()
+    expected = theirs(model, nn.MSELoss(), data)
+    close(ht.hessian(model, nn.MSELoss(), data), joined(expected))
+    close(ht.hessian(model, nn.MSELoss(), data, params=["W"]), joined({"W": {"W": expected["W"]["W"]}}))
+    with pytest.raises(ValueError, match=r"multiplies with 'W' of shape \(3, 4\) as it stands, .* expected x @ W.T"):
+        hk.LinearNetwork.from_torch(model)

@@ -242,6 +242,10 @@ REFUSED = {
         r"'b' of shape \(1,\) is no bias",
     ),
     "untransposed": (lambda: Wrapped(lambda m, x: x @ m.W, W=nn.Parameter(torch.eye(3))), r"expected x @ W.T"),
+    "no matrix": (
+        lambda: Wrapped(lambda m, x: x @ m.W, W=nn.Parameter(torch.ones(3))),
+        r"shape \(3,\); expected a",
+    ),
     "buffer": (
         lambda: Wrapped(lambda m, x: F.linear(x, m.W), W=nn.Buffer(torch.eye(3))),
         r"the tensor 'W': it is no parameter; expected nn.Parameter\(..., requires_grad=False\)",

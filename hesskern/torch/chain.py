@@ -22,17 +22,16 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A weight or bias under its name, as it is or transposed."""
+    """A weight or bias under its name; `transposed`: the weight in its place is the transposed tensor."""
 
     name: str
     tensor: Tensor
     transposed: bool = False
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape, of the transposed one where it is that."""
-        shape = tuple(self.tensor.shape)
-        return shape[::-1] if self.transposed else shape
+    def matrix(self) -> Tensor:
+        """The weight (out, in), whichever way it is kept; a bias as it is."""
+        return self.tensor.T if self.transposed else self.tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,9 @@ def passed(samples: Samples, layer: Layer) -> Samples:
     for parameter in layer.parameters:
         for before in (each for other in samples.layers for each in other.parameters):
             _refuse_tied(before, parameter)
-    if layer.weight.transposed or layer.weight.tensor.ndim != 2:
+    if layer.weight.tensor.ndim != 2:
         raise UnsupportedError(
-            f"the weight {layer.weight.name!r} of shape {tuple(layer.weight.tensor.shape)} is multiplied as it stands; "
-            "weights are (out, in): expected x @ W.T"
+            f"the weight {layer.weight.name!r} has shape {tuple(layer.weight.tensor.shape)}; expected a matrix"
         )
     return replace(samples, layers=(*samples.layers, layer))
 
@@ -117,7 +115,7 @@ def _add(x: Any, y: Any, *, alpha: float = 1) -> Samples:
     last = x.layers[-1]
     if last.bias is not None:
         raise UnsupportedError(f"it adds the parameter {y.name!r} after a layer that has the bias {last.bias.name!r}")
-    if y.tensor.shape != last.weight.tensor.shape[:1]:
+    if y.tensor.shape != last.weight.matrix.shape[:1]:
         raise UnsupportedError(f"the parameter {y.name!r} of shape {tuple(y.tensor.shape)} is no bias of the layer")
     return passed(replace(x, layers=x.layers[:-1]), replace(last, bias=y))
 
@@ -156,7 +154,7 @@ def _view(x: Any, *shape: Any) -> Samples:
         raise UnsupportedError("expected rows of samples, as x.view(len(x), -1) gives")
     if not x.layers:
         return replace(x, flat=True)
-    if columns not in (-1, len(x.layers[-1].weight.tensor)):
+    if columns not in (-1, len(x.layers[-1].weight.matrix)):
         raise UnsupportedError("it takes rows of samples apart")
     return x
 
@@ -191,24 +189,24 @@ def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-#: Rules by the name of the tensor's method.
-METHODS: Mapping[str, Callable[..., Any]] = {
-    "matmul": _matmul, "mm": _matmul, "__matmul__": _matmul, "addmm": _addmm, "add": _add,
-    "__add__": _add, "__radd__": _add, "__iadd__": _add, "t": _transposed, "transpose": _transposed,
-    "permute": _transposed, "swapaxes": _transposed, "flatten": _flatten, "view": _view, "reshape": _view,
-    "size": _size, "contiguous": _same,
+#: Rules by the name of a function or of a tensor's method.
+RULES: Mapping[str, Callable[..., Any]] = {
+    "linear": _linear, "matmul": _matmul, "mm": _matmul, "addmm": _addmm, "add": _add, "t": _transposed,
+    "transpose": _transposed, "permute": _transposed, "swapaxes": _transposed, "dropout": _dropout,
+    "flatten": _flatten, "view": _view, "reshape": _view, "size": _size, "contiguous": _same,
+    "getitem": _item, "getattr": _attribute,
 }  # fmt: skip
-#: Rules by the function itself.
-FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
-    functional.linear: _linear, torch.matmul: _matmul, torch.mm: _matmul, operator.matmul: _matmul,
-    torch.addmm: _addmm, torch.add: _add, operator.add: _add, operator.iadd: _add, torch.t: _transposed,
-    torch.transpose: _transposed, torch.permute: _transposed, torch.swapaxes: _transposed,
-    functional.dropout: _dropout, torch.dropout: _dropout, torch.flatten: _flatten, torch.reshape: _view,
-    operator.getitem: _item, getattr: _attribute,
+#: Functions by what they do, not by their name: a function of somebody else may be called "linear".
+FUNCTIONS: Mapping[Any, str] = {
+    functional.linear: "linear", torch.matmul: "matmul", torch.mm: "mm", operator.matmul: "matmul",
+    torch.addmm: "addmm", torch.add: "add", operator.add: "add", operator.iadd: "add", torch.t: "t",
+    torch.transpose: "transpose", torch.permute: "permute", torch.swapaxes: "swapaxes",
+    functional.dropout: "dropout", torch.dropout: "dropout", torch.flatten: "flatten", torch.reshape: "reshape",
+    operator.getitem: "getitem", getattr: "getattr",
 }  # fmt: skip
 
 
-def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def apply(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Return what an operation makes of symbols and constants.
 
     Raises
@@ -216,6 +214,7 @@ def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[
     UnsupportedError
         If there is no rule for it, or not with these arguments.
     """
+    rule = RULES.get(name)
     if rule is None:
         raise UnsupportedError
     try:
@@ -227,6 +226,10 @@ def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[
 def described(function: Any) -> str:
     """Return a function's name as a user writes it."""
     name = getattr(function, "__name__", str(function))
+    if name == "__get__":  # of a property of tensors
+        return f"the attribute Tensor.{function.__self__.__name__}"
+    if getattr(Tensor, name, None) is function:
+        return f"the method Tensor.{name}"
     for prefix, namespace in (("torch.", torch), ("torch.nn.functional.", functional), ("operator.", operator)):
         if getattr(namespace, name, None) is function:
             return f"the function {prefix}{name}"

@@ -106,7 +106,7 @@ class Problem:
     def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
         """Return the problem of a model as the user has it."""
         chain = tracing.trace(model)
-        scale = recognised(loss_fn, len(chain.layers[-1].weight.tensor), chain.reference.device)
+        scale = recognised(loss_fn, chain.outputs, chain.reference.device)
         wanted = _selected(model, chain, params)
         found, samples = reduced(data, chain)
         return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)
@@ -130,12 +130,15 @@ class Problem:
     @cached_property
     def _order(self) -> tuple[Tensor, Tensor] | None:
         """Where the network's numbers stand in the results, and which numbers of the network they are."""
-        stops = np.cumsum([parameter.tensor.numel() for parameter in self._used])
-        starts = {p.name: int(stop) - p.tensor.numel() for p, stop in zip(self._used, stops, strict=True)}
+        sources: dict[str, Tensor] = {}
+        at = 0
+        for parameter in self._used:
+            index = torch.arange(at, at := at + parameter.tensor.numel()).reshape(parameter.matrix.shape)
+            sources[parameter.name] = (index.T if parameter.transposed else index).reshape(-1)
         device, places = self.reference.device, self.slices
-        used = [each for each in self.wanted if each.name in starts]
-        rows = torch.cat([torch.arange(places[each.name].start, places[each.name].stop) for each in used])
-        source = torch.cat([torch.arange(starts[each.name], starts[each.name] + each.size) for each in used])
+        used = [name for name in places if name in sources]
+        rows = torch.cat([torch.arange(places[name].start, places[name].stop) for name in used])
+        source = torch.cat([sources[name] for name in used])
         if len(rows) == self.size and torch.equal(source, rows):
             return None
         return rows.to(device), source.to(device)
