@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +34,7 @@ class Parameter:
         return self.tensor.T if self.transposed else self.tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One linear layer: its parameters and what they are called.
 
     `computed` is the beginning of the names of the parameters that the weight or the bias is computed from, where it is
@@ -117,7 +116,7 @@ def _add(x: Any, y: Any, *, alpha: float = 1) -> Samples:
         raise UnsupportedError(f"it adds the parameter {y.name!r} after a layer that has the bias {last.bias.name!r}")
     if y.tensor.shape != last.weight.matrix.shape[:1]:
         raise UnsupportedError(f"the parameter {y.name!r} of shape {tuple(y.tensor.shape)} is no bias of the layer")
-    return passed(replace(x, layers=x.layers[:-1]), replace(last, bias=y))
+    return passed(replace(x, layers=x.layers[:-1]), last._replace(bias=y))
 
 
 def _addmm(bias: Parameter, x: Samples, weight: Parameter, *, beta: float = 1, alpha: float = 1) -> Samples:

@@ -102,6 +102,12 @@ class Problem:
         names = {each.name for each in wanted}
         self._used = [parameter for parameter in chain.parameters if parameter.name in names]
 
+    @property
+    def unused(self) -> list[str]:
+        """Names of the parameters that the network does not have."""
+        used = {parameter.name for parameter in self._used}
+        return [each.name for each in self.wanted if each.name not in used]
+
     @classmethod
     def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
         """Return the problem of a model as the user has it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,14 @@ class Chain:
     def outputs(self) -> int:
         """Columns of the predictions."""
         return len(self.layers[-1].weight.matrix)
+
+    def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the predictions for samples in rows; `moved`: with other parameters in the place of these."""
+        known = {each.name: each.tensor for each in self.parameters} | dict(moved or {})
+        for weight, bias, _ in self.layers:
+            matrix = replace(weight, tensor=known[weight.name]).matrix
+            X = nn.functional.linear(X, matrix, None if bias is None else known[bias.name])
+        return X
 
 
 def trace(module: Any) -> Chain:
@@ -140,11 +148,8 @@ def _verify(chain: Chain, module: nn.Module) -> None:
     with torch.no_grad():
         generator = torch.Generator(reference.device).manual_seed(0)
         X = torch.randn(3, reference.shape[1], generator=generator, dtype=reference.dtype, device=reference.device)
-        predicted, size = X, X.abs()
-        for layer in chain.layers:
-            weight, bias = layer.weight.matrix, None if layer.bias is None else layer.bias.tensor
-            predicted = nn.functional.linear(predicted, weight, bias)
-            size = nn.functional.linear(size, weight.abs(), None if bias is None else bias.abs())
+        predicted = chain.predicted(X)
+        size = chain.predicted(X.abs(), {each.name: each.tensor.abs() for each in chain.parameters})
         found = module(X)
         unit = torch.finfo(reference.dtype).eps * (8 + sum(layer.weight.matrix.shape[1] for layer in chain.layers))
         if found.shape != predicted.shape or ((found - predicted).abs() > 4 * unit * size).any():

@@ -1,0 +1,246 @@
+"""From somebody's function of the parameters to the problem it is: a squared loss of a linear network on fixed data.
+
+The function is called once, and what PyTorch is asked to do on the way is followed with symbols: the layers that the
+data pass (`chain`), the residual, its square, sums and factors (`squares`). It is called three times more at other
+parameters, to see that it is the function that was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from hesskern.torch import tracing
+from hesskern.torch.chain import Parameter, Samples, UnsupportedError, apply, described
+from hesskern.torch.data import reduced
+from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.squares import RULES, Residual, Squared
+
+#: What may be asked of a tensor without its numbers: the results are no tensors.
+_ABOUT = {
+    "size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "is_contiguous", "is_floating_point",
+    "is_complex", "__len__", "__repr__", "__format__", "__get__",
+}  # fmt: skip
+#: Operations that leave the numbers and their order, in other shapes.
+_SHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "view_as", "reshape_as", "contiguous"}
+#: Where layers take their samples and their parameters from.
+_ARGUMENTS = {"linear": "swb", "matmul": "sw", "mm": "sw", "addmm": "bsw"}
+#: Names for the same operation.
+_SYNONYMS = {
+    "T": "t", "mT": "t", "radd": "add", "rmul": "mul", "truediv": "div", "true_divide": "div", "subtract": "sub",
+    "multiply": "mul", "divide": "div",
+}  # fmt: skip
+
+
+def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str]) -> Problem:
+    """Return the problem that a function is, its parameters in this order.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the list of leaves, returns a tensor with one number.
+    leaves : sequence of tensors
+        Where the Hessian is taken.
+    names : sequence of str
+        What to call them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a squared loss of a linear network of these parameters; the message names the first operation that
+        is in the way.
+    """
+    for name, leaf in zip(names, leaves, strict=True):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"{name} is a {type(leaf).__name__}; expected a tensor.")
+    # Copies: the model's own parameters, where the function uses them as well, are constants.
+    copies = [leaf.detach().clone() for leaf in leaves]
+    recorder = _Recorder(copies, names)
+    with torch.no_grad(), recorder.following():
+        value = function(copies)
+    symbol = recorder.symbol(value)
+    if not isinstance(symbol, Squared) or value.numel() != 1 or recorder.data is None:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"func returns {what} that is no squared loss of the parameters; expected one number: 0.5 * "
+            "((model(X) - Y) ** 2).sum(), nn.MSELoss() or another multiple of the squared error."
+        )
+    residual = symbol.residual
+    chain = tracing.Chain(residual.samples.layers, flat=False)
+    tracing.check(chain)
+    X = recorder.data.reshape(-1, chain.reference.shape[1])
+    Y = residual.targets.reshape(-1, chain.outputs)
+    scale = 2.0 * symbol.factor * residual.factor**2
+    if not scale > 0:
+        raise ValueError(f"func is {scale / 2:.6g} times a squared error; expected a number greater than 0.")
+    _verify(function, dict(zip(names, copies, strict=True)), chain, (X, Y), scale)
+    data, samples = reduced((X, Y), chain)
+    wanted = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
+    return Problem(chain, ReducedLoss(data, samples, scale), wanted)
+
+
+def _verify(
+    function: Callable[..., Any], parameters: Mapping[str, Tensor], chain: tracing.Chain, data: Any, scale: float
+) -> None:
+    """Compare how the function, and what was found of it, change between three points."""
+    generator = torch.Generator().manual_seed(0)
+    theirs: list[float] = []
+    ours: list[float] = []
+    with torch.no_grad():
+        for _ in range(3):
+            moved = {name: _moved(tensor, generator) for name, tensor in parameters.items()}
+            residual = chain.predicted(data[0], moved) - data[1]
+            ours.append(0.5 * scale * float(residual.square().sum()))
+            theirs.append(float(function(list(moved.values()))))
+    allowed = 100 * torch.finfo(chain.reference.dtype).eps ** 0.75 * max(map(abs, (*ours, *theirs)))
+    if not all(abs((theirs[k] - theirs[0]) - (ours[k] - ours[0])) <= allowed for k in (1, 2)):
+        raise ValueError(
+            "func is another function at other parameters; expected a squared loss of a linear network without control "
+            "flow that depends on numbers."
+        )
+
+
+def _moved(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    step = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    return tensor + (tensor.std(correction=0) + 0.1) * step
+
+
+class _Recorder(TorchFunctionMode):
+    """Follows what is done with the parameters."""
+
+    def __init__(self, leaves: Sequence[Tensor], names: Sequence[str]) -> None:
+        super().__init__()
+        #: By the tensor's identity; the tensors are kept, or another might get the same.
+        self._symbols: dict[int, tuple[Tensor, Any]] = {
+            id(leaf): (leaf, Parameter(name, leaf)) for leaf, name in zip(leaves, names, strict=True)
+        }
+        self._constants = 0
+        self.data: Tensor | None = None
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        try:
+            with self:
+                yield
+        except _RefusedError as error:
+            raise ValueError(str(error)) from error
+
+    def symbol(self, value: Any) -> Any:
+        """Return what a tensor stands for; itself where it is a constant."""
+        known = self._symbols.get(id(value))
+        return value if known is None else known[1]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        flat = pytree.tree_leaves((list(args), dict(kwargs)))
+        if not any(id(each) in self._symbols for each in flat):
+            return out
+        name = getattr(func, "__name__", "")
+        if not isinstance(out, Tensor) and name in _ABOUT:
+            return out
+        try:
+            if not isinstance(out, Tensor):
+                raise UnsupportedError
+            self._symbols[id(out)] = out, self._followed(_called(func, name), args, kwargs, out)
+        except UnsupportedError as error:
+            raise _RefusedError(_refusal(func, str(error))) from error
+        return out
+
+    def _followed(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Any:
+        symbols = [self.symbol(each) for each in args]
+        first = args[0]
+        if name in _ARGUMENTS:
+            kinds = _ARGUMENTS[name]
+            named = {key: self._parameter(self.symbol(each)) for key, each in kwargs.items()}
+            return apply(name, [self._taken(kind, each) for kind, each in zip(kinds, args, strict=False)], named)
+        if name in _SHAPES and isinstance(symbols[0], Samples | Residual | Squared) and out.numel() == first.numel():
+            return symbols[0]
+        if name in ("add", "sub", "rsub", "mse_loss") and any(isinstance(each, Samples) for each in symbols):
+            return self._compared(name, args, symbols, kwargs, out)
+        rule = RULES.get(name)
+        if rule is not None and not isinstance(symbols[0], Parameter):
+            try:
+                return rule(*symbols, made=out, count=first.numel() if isinstance(first, Tensor) else 1, **kwargs)
+            except TypeError as error:  # an argument that the rule does not know
+                raise UnsupportedError from error
+        return apply(name, symbols, kwargs)
+
+    def _taken(self, kind: str, value: Any) -> Any:
+        symbol = self.symbol(value)
+        if kind != "s":
+            return self._parameter(symbol)
+        if isinstance(symbol, Samples):
+            # Rows of samples in as many dimensions as they like.
+            if symbol.layers and value.shape[-1] != len(symbol.layers[-1].weight.matrix):
+                raise UnsupportedError("it takes rows of samples apart")
+            return symbol
+        if not isinstance(symbol, Tensor) or (self.data is not None and self.data is not symbol):
+            raise UnsupportedError("" if not isinstance(symbol, Tensor) else "it is the second network in it")
+        self.data = symbol
+        return Samples()
+
+    def _parameter(self, symbol: Any) -> Any:
+        """Return a parameter that stands still for a constant."""
+        if not isinstance(symbol, Tensor):
+            return symbol
+        self._constants += 1
+        return Parameter(f"(constant {self._constants})", symbol.detach().clone())
+
+    def _compared(
+        self, name: str, args: Sequence[Any], symbols: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
+    ) -> Any:
+        if len(args) < 2 or not all(isinstance(each, Tensor) for each in args[:2]):
+            raise UnsupportedError("what it adds is no bias")
+        one, other = (symbols[0], args[1]) if isinstance(symbols[0], Samples) else (symbols[1], args[0])
+        given = self.symbol(other)
+        if name == "add" and (not isinstance(given, Tensor) or other.ndim < out.ndim):
+            return apply("add", [one, self._parameter(given)], kwargs)
+        if not isinstance(given, Tensor):
+            raise UnsupportedError("what the predictions are compared with depends on the parameters")
+        if args[0].shape != args[1].shape:
+            shapes = f"{tuple(args[0].shape)} and {tuple(args[1].shape)}"
+            raise UnsupportedError(f"it compares every prediction with every target, in the shapes {shapes}")
+        residual = Residual(one, -other if name == "add" else other)
+        if name == "mse_loss":
+            return self._mean_squared(residual, *args[2:], **kwargs)
+        if kwargs:
+            raise UnsupportedError
+        return residual
+
+    @staticmethod
+    def _mean_squared(
+        residual: Residual, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+    ) -> Squared:
+        if not size_average is reduce is weight is None:
+            raise UnsupportedError
+        return Squared(residual, 1.0 / residual.targets.numel() if reduction == "mean" else 1.0)
+
+
+class _RefusedError(Exception):
+    """What the recorder says, on its way through somebody else's function."""
+
+
+def _refusal(func: Any, reason: str) -> str:
+    if reason:
+        return f"func is refused at {described(func)}: {reason}."
+    return (
+        f"func is no squared loss of a linear network: the first operation that is in the way is {described(func)}; "
+        "expected a chain of linear layers, and a multiple of the squared error of what it gives."
+    )
+
+
+def _called(func: Any, name: str) -> str:
+    """Return the name of an operation whichever way it is written: "sub" for ``a - b`` and ``torch.sub``."""
+    if name == "__get__":
+        name = func.__self__.__name__
+    plain = name.removeprefix("__").removesuffix("__") if name.startswith("__") else name
+    return _SYNONYMS.get(plain, plain)
