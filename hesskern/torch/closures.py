@@ -89,7 +89,7 @@ def _verify(
     function: Callable[..., Any], parameters: Mapping[str, Tensor], chain: tracing.Chain, data: Any, scale: float
 ) -> None:
     """Compare how the function, and what was found of it, change between three points."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     theirs: list[float] = []
     ours: list[float] = []
     with torch.no_grad():
@@ -107,7 +107,7 @@ def _verify(
 
 
 def _moved(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    step = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    step = torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device="cpu").to(tensor)
     return tensor + (tensor.std(correction=0) + 0.1) * step
 
 

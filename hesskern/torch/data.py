@@ -63,7 +63,7 @@ class _Stack:
             ones = X.new_ones(len(X[rows]), int(self._bias))
             self._rows.append(torch.cat([X[rows], ones, Y[rows]], dim=1).double())
             if sum(map(len, self._rows)) >= self._enough:
-                self._rows = [torch.as_tensor(self._triangle())]
+                self._rows = [torch.as_tensor(self._triangle(), device=self._rows[0].device)]
         self.samples += len(X)
 
     def _triangle(self) -> Any:

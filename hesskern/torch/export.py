@@ -84,7 +84,7 @@ def _named_layers(net: LinearNetwork) -> list[_Named]:
         called = next(names), None if bias is None else next(names)
         given: list[Any] = [weight] if bias is None else [weight, bias]
         # New tensors: the network's memory is read-only.
-        copies = tuple(each.clone() if isinstance(each, Tensor) else torch.tensor(each) for each in given)
+        copies = tuple(each.clone() if isinstance(each, Tensor) else torch.tensor(each, device="cpu") for each in given)
         found.append(_Named(*called, copies))
     return found
 

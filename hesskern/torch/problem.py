@@ -139,11 +139,11 @@ class Problem:
         sources: dict[str, Tensor] = {}
         at = 0
         for parameter in self._used:
-            index = torch.arange(at, at := at + parameter.tensor.numel()).reshape(parameter.matrix.shape)
+            index = torch.arange(at, at := at + parameter.tensor.numel(), device="cpu").reshape(parameter.matrix.shape)
             sources[parameter.name] = (index.T if parameter.transposed else index).reshape(-1)
         device, places = self.reference.device, self.slices
         used = [name for name in places if name in sources]
-        rows = torch.cat([torch.arange(places[name].start, places[name].stop) for name in used])
+        rows = torch.cat([torch.arange(places[name].start, places[name].stop, device="cpu") for name in used])
         source = torch.cat([sources[name] for name in used])
         if len(rows) == self.size and torch.equal(source, rows):
             return None
