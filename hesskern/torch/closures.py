@@ -29,8 +29,12 @@ _ABOUT = {
 }  # fmt: skip
 #: Operations that leave the numbers and their order, in other shapes.
 _SHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "view_as", "reshape_as", "contiguous"}
-#: Where layers take their samples and their parameters from.
-_ARGUMENTS = {"linear": "swb", "matmul": "sw", "mm": "sw", "addmm": "bsw"}
+#: Arguments of layers; those that hold samples.
+_ARGUMENTS = {
+    "linear": ("input", "weight", "bias"), "matmul": ("input", "other"), "mm": ("input", "mat2"),
+    "addmm": ("input", "mat1", "mat2"),
+}  # fmt: skip
+_OF_SAMPLES = {"linear": "input", "matmul": "input", "mm": "input", "addmm": "mat1"}
 #: Names for the same operation.
 _SYNONYMS = {
     "T": "t", "mT": "t", "radd": "add", "rmul": "mul", "truediv": "div", "true_divide": "div", "subtract": "sub",
@@ -159,9 +163,11 @@ class _Recorder(TorchFunctionMode):
         symbols = [self.symbol(each) for each in args]
         first = args[0]
         if name in _ARGUMENTS:
-            kinds = _ARGUMENTS[name]
-            named = {key: self._parameter(self.symbol(each)) for key, each in kwargs.items()}
-            return apply(name, [self._taken(kind, each) for kind, each in zip(kinds, args, strict=False)], named)
+            samples, named = _OF_SAMPLES[name], {**dict(zip(_ARGUMENTS[name], args, strict=False)), **kwargs}
+            taken = {key: (self._taken if key == samples else self._parameter)(each) for key, each in named.items()}
+            return apply(name, (), taken)
+        if name == "add" and all(isinstance(each, Parameter | Tensor) for each in symbols):
+            return self._shifted(*args, **kwargs)
         if name in _SHAPES and isinstance(symbols[0], Samples | Residual | Squared) and out.numel() == first.numel():
             return symbols[0]
         if name in ("add", "sub", "rsub", "mse_loss") and any(isinstance(each, Samples) for each in symbols):
@@ -174,26 +180,38 @@ class _Recorder(TorchFunctionMode):
                 raise UnsupportedError from error
         return apply(name, symbols, kwargs)
 
-    def _taken(self, kind: str, value: Any) -> Any:
+    def _taken(self, value: Any) -> Any:
+        """Return the samples that a tensor holds, which are the data where it is a constant."""
         symbol = self.symbol(value)
-        if kind != "s":
-            return self._parameter(symbol)
         if isinstance(symbol, Samples):
             # Rows of samples in as many dimensions as they like.
             if symbol.layers and value.shape[-1] != len(symbol.layers[-1].weight.matrix):
                 raise UnsupportedError("it takes rows of samples apart")
             return symbol
-        if not isinstance(symbol, Tensor) or (self.data is not None and self.data is not symbol):
-            raise UnsupportedError("" if not isinstance(symbol, Tensor) else "it is the second network in it")
+        if not isinstance(symbol, Tensor):
+            raise UnsupportedError
+        if self.data is not None and self.data is not symbol:
+            raise UnsupportedError("it is the second network in it")
         self.data = symbol
         return Samples()
 
-    def _parameter(self, symbol: Any) -> Any:
-        """Return a parameter that stands still for a constant."""
+    def _parameter(self, value: Any) -> Any:
+        """Return the parameter that a tensor is; one that stands still for a constant."""
+        symbol = self.symbol(value)
         if not isinstance(symbol, Tensor):
             return symbol
         self._constants += 1
         return Parameter(f"(constant {self._constants})", symbol.detach().clone())
+
+    def _shifted(self, one: Tensor, other: Tensor) -> Samples:
+        """Return data plus a bias: layers before it stood still, and are part of the data; its own is the identity."""
+        data, bias = (one, other) if isinstance(self.symbol(one), Tensor) else (other, one)
+        if isinstance(self.symbol(data), Parameter):
+            raise UnsupportedError
+        identity = torch.eye(data.shape[-1], dtype=data.dtype, device=data.device)
+        samples = apply("linear", (self._taken(data), self._parameter(identity), self._parameter(bias)), {})
+        assert isinstance(samples, Samples)
+        return samples
 
     def _compared(
         self, name: str, args: Sequence[Any], symbols: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
@@ -203,7 +221,7 @@ class _Recorder(TorchFunctionMode):
         one, other = (symbols[0], args[1]) if isinstance(symbols[0], Samples) else (symbols[1], args[0])
         given = self.symbol(other)
         if name == "add" and (not isinstance(given, Tensor) or other.ndim < out.ndim):
-            return apply("add", [one, self._parameter(given)], kwargs)
+            return apply("add", [one, self._parameter(other)], kwargs)
         if not isinstance(given, Tensor):
             raise UnsupportedError("what the predictions are compared with depends on the parameters")
         if args[0].shape != args[1].shape:
