@@ -138,6 +138,11 @@ REFUSED = {
     "residual": (lambda W: (X @ W.T + (X @ W.T) - Y).square().sum(), r"residual connection"),
     "scaling": (lambda W: (2 * (X @ W.T) - Y).square().sum(), r"Tensor.*mul"),
     "weights": (lambda W: ((X @ W.T - Y).square() * torch.arange(1.0, 3.0)).sum(), r"it weighs numbers differently"),
+    "by name": (lambda W: torch.sum(input=(X @ W.T - Y) ** 2), r"in the way is the function torch.sum"),
+    "another weight": (lambda W: (X @ (W + torch.tensor(1.0)).T - Y).square().sum(), r"the method Tensor.*add"),
+    "twice a bias": (lambda W: torch.add(Y[:2, :1].expand(2, 3), W, alpha=2).sum(), r"the function torch.add;"),
+    "a number added": (lambda W: (X @ W.T + 1 - Y).square().sum(), r"neither a bias nor the targets"),
+    "NaN": (lambda W: (X @ W.T - Y / 0 * 0).square().sum(), r"Y of data holds NaN or infinite numbers"),
     "columns": (lambda W: (W @ X.T - Y.T).square().sum(), r"Tensor.*matmul"),
     "broadcast": (lambda W: (X @ W.T - Y.sum(0)).square().sum(), r"every prediction with every target"),
     "moving targets": (lambda W: F.mse_loss(X @ W.T, X @ W.T), r"depends on the parameters"),
@@ -178,6 +183,8 @@ def test_wrong_arguments_are_refused():
         autograd_functional.hessian(function, (1.0,))
     with pytest.raises(TypeError, match=r"inputs is torch.float16; expected torch.float64"):
         autograd_functional.hessian(lambda W: F.mse_loss(X.half() @ W.T, Y.half()), W.half())
+    with pytest.raises(TypeError, match=r"inputs\[1\] is torch.int64; expected torch.float64"):
+        autograd_functional.hessian(lambda W, n: function(W), (W, torch.tensor(1)))
     with pytest.raises(ValueError, match="argnums is 1, but func was given 1 arguments"):
         torch_func.hessian(function, 1)(W)
     with pytest.raises(TypeError, match="argnums is 'W'"):

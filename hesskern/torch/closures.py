@@ -63,6 +63,8 @@ def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[s
     for name, leaf in zip(names, leaves, strict=True):
         if not isinstance(leaf, Tensor):
             raise TypeError(f"{name} is a {type(leaf).__name__}; expected a tensor.")
+        if not leaf.is_floating_point():
+            raise TypeError(f"{name} is {leaf.dtype}; expected torch.float64 (or torch.float32).")
     # Copies: the model's own parameters, where the function uses them as well, are constants.
     copies = [leaf.detach().clone() for leaf in leaves]
     recorder = _Recorder(copies, names)
@@ -83,8 +85,8 @@ def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[s
     scale = 2.0 * symbol.factor * residual.factor**2
     if not scale > 0:
         raise ValueError(f"func is {scale / 2:.6g} times a squared error; expected a number greater than 0.")
-    _verify(function, dict(zip(names, copies, strict=True)), chain, (X, Y), scale)
     data, samples = reduced((X, Y), chain)
+    _verify(function, dict(zip(names, copies, strict=True)), chain, (X, Y), scale)
     wanted = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
     return Problem(chain, ReducedLoss(data, samples, scale), wanted)
 
@@ -161,13 +163,15 @@ class _Recorder(TorchFunctionMode):
 
     def _followed(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Any:
         symbols = [self.symbol(each) for each in args]
-        first = args[0]
         if name in _ARGUMENTS:
             samples, named = _OF_SAMPLES[name], {**dict(zip(_ARGUMENTS[name], args, strict=False)), **kwargs}
             taken = {key: (self._taken if key == samples else self._parameter)(each) for key, each in named.items()}
             return apply(name, (), taken)
-        if name == "add" and all(isinstance(each, Parameter | Tensor) for each in symbols):
-            return self._shifted(*args, **kwargs)
+        if name == "add" and len(args) == 2 and all(isinstance(each, Parameter | Tensor) for each in symbols):
+            return self._shifted(args[0], args[1], kwargs)
+        if not args:  # by name only
+            raise UnsupportedError
+        first = args[0]
         if name in _SHAPES and isinstance(symbols[0], Samples | Residual | Squared) and out.numel() == first.numel():
             return symbols[0]
         if name in ("add", "sub", "rsub", "mse_loss") and any(isinstance(each, Samples) for each in symbols):
@@ -203,10 +207,10 @@ class _Recorder(TorchFunctionMode):
         self._constants += 1
         return Parameter(f"(constant {self._constants})", symbol.detach().clone())
 
-    def _shifted(self, one: Tensor, other: Tensor) -> Samples:
+    def _shifted(self, one: Tensor, other: Tensor, options: Mapping[str, Any]) -> Samples:
         """Return data plus a bias: layers before it stood still, and are part of the data; its own is the identity."""
         data, bias = (one, other) if isinstance(self.symbol(one), Tensor) else (other, one)
-        if isinstance(self.symbol(data), Parameter):
+        if isinstance(self.symbol(data), Parameter) or data.ndim == 0 or options:
             raise UnsupportedError
         identity = torch.eye(data.shape[-1], dtype=data.dtype, device=data.device)
         samples = apply("linear", (self._taken(data), self._parameter(identity), self._parameter(bias)), {})
@@ -217,7 +221,7 @@ class _Recorder(TorchFunctionMode):
         self, name: str, args: Sequence[Any], symbols: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
     ) -> Any:
         if len(args) < 2 or not all(isinstance(each, Tensor) for each in args[:2]):
-            raise UnsupportedError("what it adds is no bias")
+            raise UnsupportedError("what it adds is neither a bias nor the targets")
         one, other = (symbols[0], args[1]) if isinstance(symbols[0], Samples) else (symbols[1], args[0])
         given = self.symbol(other)
         if name == "add" and (not isinstance(given, Tensor) or other.ndim < out.ndim):

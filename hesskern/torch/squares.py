@@ -82,11 +82,8 @@ def _summed(value: Any, *dims: Any, made: Tensor, count: int, **options: Any) ->
 
 
 def _averaged(value: Any, *dims: Any, made: Tensor, count: int, **options: Any) -> Squared:
-    return _scaled_sum(_summed(value, *dims, made=made, count=count, **options), made.numel() / count)
-
-
-def _scaled_sum(value: Squared, factor: float) -> Squared:
-    return replace(value, factor=value.factor * factor)
+    summed = _summed(value, *dims, made=made, count=count, **options)
+    return replace(summed, factor=summed.factor * made.numel() / count)
 
 
 def _norm(
