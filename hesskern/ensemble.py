@@ -39,6 +39,8 @@ class Ensemble:
         "step" (K,); everything recorded is (B, K, ...), NaN from where a network had stopped.
     reduction : Reduction
         What the training was reduced to; its leak is the largest of the networks that did not diverge.
+    parameter_names : tuple of str
+        What the networks call their weights and biases.
     execution : str
         On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
     """
@@ -49,6 +51,7 @@ class Ensemble:
     status: NDArray[np.str_]
     history: dict[str, NDArray[Any]]
     reduction: Reduction
+    parameter_names: tuple[str, ...]
     execution: str = ""
 
     def __len__(self) -> int:
@@ -59,6 +62,7 @@ class Ensemble:
         return LinearNetwork(
             [weight[index] for weight in self.weights],
             [None if bias is None else bias[index] for bias in self.biases],
+            names=self.parameter_names,
         )
 
     def __repr__(self) -> str:
@@ -146,7 +150,8 @@ def fit_ensemble(
     seeds = _seeds(seed, len(nets))
     if losses[0].device != "cpu":
         there = device_training.train(settings, nets, losses, seeds, several=True, progress=shown)
-        return Ensemble(**there._asdict() | {"status": np.array(there.status)})
+        own = {"status": np.array(there.status), "parameter_names": nets[0].parameter_names}
+        return Ensemble(**there._asdict() | own)
     trained, reduction = host_training.train(
         settings,
         nets,
@@ -164,6 +169,7 @@ def fit_ensemble(
         status=np.array([member.status for member in members]),
         history=_stacked(members, settings.record_every),
         reduction=reduction,
+        parameter_names=nets[0].parameter_names,
     )
 
 
@@ -186,7 +192,10 @@ def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
             checks.same_kind(nets[0].weights[0], "nets[0]", net.weights[0], f"nets[{k}]")
         same = net.widths == nets[0].widths and net.parameter_names == nets[0].parameter_names
         if not same or net.dtype != nets[0].dtype:
-            raise ValueError(f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype.")
+            raise ValueError(
+                f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype, "
+                "with the same parameter names."
+            )
     return list(nets)
 
 

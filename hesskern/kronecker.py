@@ -86,8 +86,8 @@ class KroneckerHessian(Hessian):
         outputs = len(self._net.weights[self.layer])
         epsilon = float(np.finfo(self.dtype).eps)
         below, above = self._input_chain(), self._net.weights[self.layer + 1 :]
-        tolerance = max(len(self._loss.X), *self._net.widths) * epsilon
-        rotated = len(self._data.X) < len(self._loss.X)
+        tolerance = max(self._loss.num_samples, *self._net.widths) * epsilon
+        rotated = len(self._data.X) < self._loss.num_samples
         into = self._backend.product_svd(below[0], below[1:], tolerance, rotated=rotated)
         out_of = (
             self._backend.product_svd(

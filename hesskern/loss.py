@@ -98,6 +98,11 @@ class SquaredLoss:
         return backends.get_for(self.backend, self.device, "X and Y are")
 
     @property
+    def num_samples(self) -> int:
+        """Number of samples, N."""
+        return len(self.X)
+
+    @property
     def scale(self) -> float:
         """What the half-sum loss, its gradient and Hessian are multiplied by: 1, 2, or 2/(N·o)."""
         return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / devices.size(self.Y)}[self.kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +28,17 @@ class LinearNetwork:
         One matrix a layer, as ``nn.Linear.weight``: layer l has shape ``(m_l, m_{l-1})``.
     biases : sequence of (out,) arrays or None, optional
         One entry a layer; ``None`` for a layer (or for all of them) without bias.
+    names : sequence of str, optional
+        What the weights and biases are called, in the order of `flatten`; default: "0.weight", "0.bias", "1.weight",
+        ... as in an ``nn.Sequential``. `from_torch` gives those of the module.
 
     Raises
     ------
     TypeError
         If an array is not float32 or float64, or dtypes or devices are mixed.
     ValueError
-        If shapes do not fit each other, or an array is empty or holds NaN or infinities.
+        If shapes do not fit each other, an array is empty or holds NaN or infinities, or names are repeated or are not
+        one for each weight and bias.
 
     Examples
     --------
@@ -45,9 +50,15 @@ class LinearNetwork:
     array([[9.]])
     """
 
-    __slots__ = ("_biases", "_weights")
+    __slots__ = ("_biases", "_names", "_weights")
 
-    def __init__(self, weights: Sequence[Array], biases: Sequence[Array | None] | None = None) -> None:
+    def __init__(
+        self,
+        weights: Sequence[Array],
+        biases: Sequence[Array | None] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> None:
         if isinstance(weights, np.ndarray) or not isinstance(weights, Sequence):
             raise TypeError(f"weights is a {type(weights).__name__}; expected a list of matrices, one for each layer.")
         if len(weights) == 0:
@@ -68,6 +79,7 @@ class LinearNetwork:
             arrays.append(checks.frozen(array, given))
         self._weights = tuple(arrays)
         self._biases = self._checked_biases(biases)
+        self._names = self._checked_names(names)
 
     def _checked_biases(self, biases: Sequence[Array | None] | None) -> tuple[Array | None, ...]:
         if biases is None:
@@ -87,6 +99,78 @@ class LinearNetwork:
                 raise ValueError(f"{name} has shape {array.shape}; expected ({self.widths[layer + 1]},).")
             checked.append(checks.frozen(array, given))
         return tuple(checked)
+
+    def _checked_names(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        usual = usual_names(self._biases)
+        if names is None:
+            return usual
+        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(usual):
+            raise ValueError(
+                f"names is {names!r}; expected {len(usual)} names, one for each weight and bias in the order of "
+                f"{', '.join(usual)}."
+            )
+        for at, name in enumerate(names):
+            if not isinstance(name, str) or not all(name.split(".")) or name in names[:at]:
+                raise ValueError(f"names[{at}] is {name!r}; expected a word of its own for each weight and bias.")
+        return tuple(names)
+
+    @classmethod
+    def from_torch(cls, module: Any) -> LinearNetwork:
+        """Return the network that a PyTorch module is, if it is one: a chain of linear layers, however it is written.
+
+        Linear layers, ``nn.Sequential``, ``nn.Identity``, ``nn.Flatten``, dropout in eval mode, nested modules, and
+        modules of one's own whose forward only chains linear layers (``F.linear`` and ``x @ self.W.T`` among them);
+        forward is traced with ``torch.fx``. Of a parametrised layer the weight in effect is taken, frozen layers are
+        layers like others, and parameters that forward does not use are left out. On a GPU the network stays there.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Its parameters are copied. Their names become `parameter_names`, in the order in which forward applies the
+            layers, which need not be that of ``named_parameters()``.
+
+        Raises
+        ------
+        TypeError
+            If it is not a module, its parameters are neither float32 nor float64, or are mixed.
+        ValueError
+            If it is not a chain of linear layers, or a parameter is used twice; the message names the first operation
+            that is in the way.
+        ImportError
+            If PyTorch is not installed.
+
+        Examples
+        --------
+        >>> import torch, hesskern as hk
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 4, bias=False), torch.nn.Linear(4, 2))
+        >>> net = hk.LinearNetwork.from_torch(module)
+        >>> net.widths, net.parameter_names
+        ((6, 4, 2), ('1.weight', '2.weight', '2.bias'))
+        """
+        from hesskern.torch import tracing  # noqa: PLC0415 - loads PyTorch
+
+        return tracing.imported(module)
+
+    def to_torch(self) -> Any:
+        """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.
+
+        Its ``state_dict()`` has the keys of the module that `from_torch` took, so either loads the other's. It is an
+        ``nn.Sequential`` of ``nn.Linear``, nested as the names are, where the names allow that (an ``nn.Linear`` for
+        the names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all
+        parameters require grad.
+
+        Examples
+        --------
+        >>> import hesskern as hk
+        >>> hk.LinearNetwork.random([3, 5, 2], seed=0).to_torch()
+        Sequential(
+          (0): Linear(in_features=3, out_features=5, bias=False)
+          (1): Linear(in_features=5, out_features=2, bias=False)
+        )
+        """
+        from hesskern.torch.export import module_of  # noqa: PLC0415 - loads PyTorch
+
+        return module_of(self)
 
     @classmethod
     def random(
@@ -164,7 +248,7 @@ class LinearNetwork:
         if self.device == "cpu":
             return self
         biases = [None if bias is None else devices.to_host(bias) for bias in self._biases]
-        return LinearNetwork([devices.to_host(weight) for weight in self._weights], biases)
+        return LinearNetwork([devices.to_host(weight) for weight in self._weights], biases, names=self._names)
 
     @property
     def num_parameters(self) -> int:
@@ -178,13 +262,8 @@ class LinearNetwork:
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """Names in the order of `flatten`: "0.weight", "0.bias", "1.weight", ..."""
-        names: list[str] = []
-        for layer, bias in enumerate(self._biases):
-            names.append(f"{layer}.weight")
-            if bias is not None:
-                names.append(f"{layer}.bias")
-        return tuple(names)
+        """Names in the order of `flatten`: "0.weight", "0.bias", "1.weight", ..., or those the network was given."""
+        return self._names
 
     def forward(self, X: Array, *, backend: str | None = None) -> Array:
         """Return the predictions (N, o) of the samples in the rows of X (N, i).
@@ -235,14 +314,16 @@ class LinearNetwork:
             biases.append(None if bias is None else flat[at : at + len(bias)])
             at += 0 if bias is None else len(bias)
         made = object.__new__(LinearNetwork)
-        made._weights, made._biases = tuple(weights), tuple(biases)
+        made._weights, made._biases, made._names = tuple(weights), tuple(biases), self._names
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to an ``.npz`` file (names as in `parameter_names`)."""
+        """Write the network to an ``.npz`` file: "0.weight", "0.bias", ..., and other `parameter_names` as "names"."""
         net = self.cpu()
         arrays = {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
         arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(net.biases) if bias is not None}
+        if net.parameter_names != usual_names(net.biases):
+            arrays["names"] = np.array(net.parameter_names)
         with open(path, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
@@ -255,7 +336,8 @@ class LinearNetwork:
                 raise ValueError(f"path is {os.fspath(path)!r}, which holds {file.files}; expected '0.weight', ...")
             weights = [file[f"{layer}.weight"] for layer in range(depth)]
             biases = [file[f"{layer}.bias"] if f"{layer}.bias" in file.files else None for layer in range(depth)]
-        return cls(weights, biases)
+            names = file["names"].tolist() if "names" in file.files else None
+        return cls(weights, biases, names=names)
 
     def __repr__(self) -> str:
         widths = "-".join(str(width) for width in self.widths)
@@ -264,11 +346,17 @@ class LinearNetwork:
         device = "" if self.device == "cpu" else f" on {self.device}"
         return f"LinearNetwork({widths}, {bias}, {self.dtype}{device}, {self.num_parameters} parameters)"
 
-    def __getstate__(self) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
-        return self._weights, self._biases
+    def __getstate__(self) -> tuple[tuple[Array, ...], tuple[Array | None, ...], tuple[str, ...]]:
+        return self._weights, self._biases, self._names
 
-    def __setstate__(self, state: tuple[tuple[Array, ...], tuple[Array | None, ...]]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[tuple[Array, ...], tuple[Array | None, ...], tuple[str, ...]]) -> None:
+        self.__init__(*state[:2], names=state[2])  # type: ignore[misc]
+
+
+def usual_names(biases: Sequence[Array | None]) -> tuple[str, ...]:
+    """Return the names in an ``nn.Sequential`` of nothing but these layers."""
+    kinds = (("weight",) if bias is None else ("weight", "bias") for bias in biases)
+    return tuple(f"{layer}.{kind}" for layer, names in enumerate(kinds) for kind in names)
 
 
 def check_inputs(X: Array, net: LinearNetwork) -> None:

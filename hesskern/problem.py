@@ -56,11 +56,16 @@ def reduce_samples(
     if len(X) <= columns:
         return Data(X, None, Y, 0.0)
     triangle = triangular_factor((X, devices.ones((len(X), int(bias)), X), Y))
+    return of_triangle(triangle, X.shape[1], bias=bias, dtype=devices.numpy_dtype(X))
+
+
+def of_triangle(triangle: NDArray[np.float64], inputs: int, *, bias: bool, dtype: np.dtype[np.floating]) -> Data:
+    """Return the data whose ``[X 1 Y]`` (``[X Y]`` without biases) has this triangular factor, in `dtype`."""
+    columns = inputs + bool(bias)
     rest = triangle[columns:, columns:].ravel()
-    dtype = devices.numpy_dtype(X)
     return Data(
-        devices.converted(triangle[:columns, : X.shape[1]], dtype),
-        devices.converted(triangle[:columns, X.shape[1]], dtype) if bias else None,
+        devices.converted(triangle[:columns, :inputs], dtype),
+        devices.converted(triangle[:columns, inputs], dtype) if bias else None,
         devices.converted(triangle[:columns, columns:], dtype),
         0.5 * float(rest @ rest),
     )

@@ -21,6 +21,13 @@ class Part(NamedTuple):
     bias: bool
 
 
+class Place(NamedTuple):
+    """The weight or the bias of one layer."""
+
+    layer: int
+    bias: bool
+
+
 def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part, ...]:
     """Return the selected parameters, in `named_parameters()` order.
 
@@ -28,7 +35,8 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
     ----------
     net : LinearNetwork
     params : sequence of int or str, or None
-        Layer numbers (0-based, all parameters of the layer) or names ("1.weight"); None: everything.
+        Layer numbers (0-based, all parameters of the layer) or names ("1.weight", as in ``net.parameter_names``);
+        None: everything.
     """
     if params is None:
         params = list(range(net.depth))
@@ -36,20 +44,28 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
         params = list(params)
     if isinstance(params, str) or not isinstance(params, Sequence) or len(params) == 0:
         raise TypeError(f"params is {params!r}; expected a list of layer numbers or parameter names, for instance [1].")
-    known = net.parameter_names
-    names: set[str] = set()
+    known = places(net)
+    chosen: set[Place] = set()
     for given in params:
         if isinstance(given, str):
             if given not in known:
                 raise ValueError(f"params holds {given!r}; the network has {', '.join(known)}.")
-            names.add(given)
+            chosen.add(known[given])
             continue
         number = checks.integer(given, "params", 0)
         if number >= net.depth:
             raise ValueError(f"params holds layer {number}; layers are counted from 0 to {net.depth - 1}.")
-        names |= {name for name in known if name.startswith(f"{number}.")}
-    parts = (Part(k, f"{k}.weight" in names, f"{k}.bias" in names) for k in range(net.depth))
+        chosen |= {place for place in known.values() if place.layer == number}
+    parts = (Part(k, Place(k, bias=False) in chosen, Place(k, bias=True) in chosen) for k in range(net.depth))
     return tuple(part for part in parts if part.weight or part.bias)
+
+
+def places(net: LinearNetwork) -> dict[str, Place]:
+    """Return what each name belongs to, in `named_parameters()` order."""
+    found: list[Place] = []
+    for layer, bias in enumerate(net.biases):
+        found += [Place(layer, bias=False)] if bias is None else [Place(layer, bias=False), Place(layer, bias=True)]
+    return dict(zip(net.parameter_names, found, strict=True))
 
 
 def positions(net: LinearNetwork, parts: Sequence[Part]) -> NDArray[np.intp] | None:

@@ -50,6 +50,7 @@ class NetworkStack(Sequence[LinearNetwork]):
             raise ValueError(f"biases has {given} entries; expected {len(weights)}, one (or None) for each layer.")
         self.weights: list[Any] = []
         self.biases: list[Any] = []
+        self._names: tuple[str, ...] | None = None
         for layer, given in enumerate(weights):
             array = checks.as_data(given, f"weights[{layer}]", 3)
             self._check(array, f"weights[{layer}]", layer)
@@ -79,6 +80,7 @@ class NetworkStack(Sequence[LinearNetwork]):
         if isinstance(nets, NetworkStack):
             return nets
         found = object.__new__(cls)
+        found._names = nets[0].parameter_names
         found.weights = [devices.stack(layer) for layer in zip(*(net.weights for net in nets), strict=True)]
         found.biases = [
             None if layer[0] is None else devices.stack(layer)
@@ -106,7 +108,11 @@ class NetworkStack(Sequence[LinearNetwork]):
     def __getitem__(self, index: int | slice) -> LinearNetwork | NetworkStack:
         weights = [weight[index] for weight in self.weights]
         biases = [None if bias is None else bias[index] for bias in self.biases]
-        return NetworkStack(weights, biases) if isinstance(index, slice) else LinearNetwork(weights, biases)
+        if not isinstance(index, slice):
+            return LinearNetwork(weights, biases, names=self._names)
+        found = NetworkStack(weights, biases)
+        found._names = self._names
+        return found
 
     def __repr__(self) -> str:
         widths = "-".join(str(width) for width in (self.weights[0].shape[2], *(w.shape[1] for w in self.weights)))

@@ -177,7 +177,7 @@ def fit(
     if loss.device != "cpu":
         trained = device_training.train(settings, [net], [loss], seeds, several=False, progress=shown)
         return Run(
-            network=LinearNetwork(*trained.network(0)),
+            network=LinearNetwork(*trained.network(0), names=net.parameter_names),
             steps=int(trained.steps[0]),
             status=trained.status[0],
             history=trained.history_of(0),

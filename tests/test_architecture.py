@@ -79,6 +79,7 @@ def names(paths):
 BACKENDS = [path for path in MODULES if path.parent.name == "backends" and "\nBACKEND = " in path.read_text()]
 JITTED = [path for path in MODULES if path.parent.name == "numba"]
 CUDA = [path for path in MODULES if path.parent.name == "cuda"]
+TORCH = [path for path in MODULES if path.parent.name in ("torch", "compat")]
 
 
 def test_the_reader_sees_imports():
@@ -155,7 +156,7 @@ def test_production_code_imports_no_test(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_optional_packages_are_imported_where_they_are_used(path):
-    if path.stem in ("torch", "plot", "jitted") or path in JITTED + CUDA:
+    if path.stem in ("plot", "jitted") or path in JITTED + CUDA + TORCH:
         pytest.skip("loaded only by those who ask for it by name")
     assert not packages(path, top_level_only=True) & OPTIONAL
 

@@ -15,7 +15,7 @@ from hesskern.explanation.scales import Scales
 from hesskern.explanation.selections import Selection, selections
 from hesskern.explanation.variants import data_variants, weight_variants
 from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.network import LinearNetwork, usual_names
 from hesskern.selection import select
 
 
@@ -45,7 +45,7 @@ class Problem:
         for at, other in enumerate(trajectory):
             if not isinstance(other, LinearNetwork):
                 raise TypeError(f"trajectory[{at}] is a {type(other).__name__}; expected a hesskern.LinearNetwork.")
-            if other.parameter_names != net.parameter_names or other.widths != net.widths:
+            if usual_names(other.biases) != usual_names(net.biases) or other.widths != net.widths:
                 raise ValueError(f"trajectory[{at}] is {other!r}; expected a network like net, {net!r}.")
             others.append(precise(other))
         if batch_size is not None:
@@ -56,7 +56,7 @@ class Problem:
         self.weights = weight_variants(self.net, others)
         if self.rate is not None:
             self.weights += steps.known(self.net, self.loss, self.decay, self.rate)
-        self.selections = selections(self.net, asked)
+        self.selections = selections(self.net, asked, net.parameter_names)
 
     @property
     def asked(self) -> Selection:
@@ -82,8 +82,8 @@ def float64(array: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def precise(net: LinearNetwork) -> LinearNetwork:
-    """Return a network in float64."""
-    if net.dtype == np.float64:
+    """Return a network in float64, with the usual names, by which its layers are called here."""
+    if net.dtype == np.float64 and net.parameter_names == usual_names(net.biases):
         return net
     return LinearNetwork(
         [float64(weight) for weight in net.weights], [None if b is None else float64(b) for b in net.biases]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hesskern.explanation.causes import Cause, listed
@@ -27,8 +27,9 @@ class Selection(NamedTuple):
         return self.tensors[-1].stop
 
 
-def selections(net: LinearNetwork, asked: Sequence[Part]) -> list[Selection]:
-    """Return what may have been selected, what was asked for first."""
+def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) -> list[Selection]:
+    """Return what may have been selected, what was asked for first; `names` are what the user calls the parameters."""
+    called = dict(zip(net.parameter_names, names, strict=True))
     wanted = tensors(net, asked)
     found = {_names(wanted): Selection((), wanted)}
     layers = range(net.depth)
@@ -40,14 +41,14 @@ def selections(net: LinearNetwork, asked: Sequence[Part]) -> list[Selection]:
     everything = _names(tensors(net, select(net, None)))
     for chosen in filter(None, choices):
         taken = tensors(net, select(net, chosen))
-        names = _names(taken)
-        if names in found:
+        key = _names(taken)
+        if key in found:
             continue
-        which = "the whole Hessian" if names == everything else f"the block of {shown(taken)}"
-        key = "whole" if names == everything else f"block[{','.join(names)}]"
-        there = f"loss.hessian(net, params={_params(names, everything)})"
+        which = "the whole Hessian" if key == everything else f"the block of {shown(taken)}"
+        word = "whole" if key == everything else f"block[{','.join(key)}]"
+        there = f"loss.hessian(net, params={_params(taken, everything, called)})"
         mend = f"compare with {there}, or take the derivatives of {shown(wanted)}"
-        found[names] = Selection((Cause(key, f"it is {which}, not that of {shown(wanted)}", mend),), taken)
+        found[key] = Selection((Cause(word, f"it is {which}, not that of {shown(wanted)}", mend),), taken)
     return list(found.values())
 
 
@@ -55,8 +56,10 @@ def _names(found: Sequence[Tensor]) -> tuple[str, ...]:
     return tuple(tensor.full_name for tensor in found)
 
 
-def _params(names: Sequence[str], everything: Sequence[str]) -> str:
-    return "None" if names == everything else str(list(names))
+def _params(taken: Sequence[Tensor], everything: Sequence[str], called: Mapping[str, str]) -> str:
+    """Return the argument as a user writes it."""
+    names = _names(taken)
+    return "None" if names == everything else str([called[name] for name in names])
 
 
 def shown(found: Sequence[Tensor]) -> str:

@@ -1,0 +1,28 @@
+"""Exact curvature of PyTorch models that are linear networks: drop-ins for autograd's Hessians and what comes of them.
+
+What a model, a loss and data may be is said in `hesskern.torch.hessian`; docs/torch.md has the conventions and an
+example of each.
+
+Examples
+--------
+>>> import torch, hesskern.torch
+>>> _ = torch.manual_seed(0)
+>>> model = torch.nn.Sequential(torch.nn.Linear(5, 100, bias=False), torch.nn.Linear(100, 5, bias=False))
+>>> data = torch.randn(40, 5), torch.randn(40, 5)
+>>> hesskern.torch.hessian(model, torch.nn.MSELoss(), data, params=["1.weight"]).shape
+torch.Size([500, 500])
+>>> hesskern.torch.spectrum(model, torch.nn.MSELoss(), data).shape
+torch.Size([1000])
+"""
+
+try:
+    import torch as _torch  # noqa: F401
+except (ImportError, OSError) as error:  # OSError: a shared library of it is broken
+    raise ImportError(
+        f"hesskern.torch needs PyTorch, which cannot be imported ({error}); install it with "
+        'pip install "hesskern[torch]".'
+    ) from error
+from hesskern.torch.curvature import condition, hessian, hvp, sharpness, spectrum
+from hesskern.torch.export import LinearChain
+
+__all__ = ["LinearChain", "condition", "hessian", "hvp", "sharpness", "spectrum"]

@@ -1,0 +1,262 @@
+"""The curvature of PyTorch models that are linear networks, as tensors shaped and ordered like PyTorch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hesskern import checks
+from hesskern.torch.problem import Problem, Wanted, slices
+
+FORMS = ("matrix", "dict", "tuple")
+
+Params = Iterable["str | Tensor"] | None
+
+
+def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *, form: str = "matrix") -> Any:
+    r"""Return the Hessian of ``loss_fn(model(X), Y)``, exact.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A chain of linear layers, however it is written: see `hesskern.LinearNetwork.from_torch`.
+    loss_fn : callable
+        ``nn.MSELoss()`` with any reduction to a number, or any function ``loss_fn(predictions, targets)`` that gives c
+        times the squared norm of their difference, divided by the number of samples or not. It is recognised by calling
+        it, see `hesskern.torch.losses.recognised`.
+    data : (X, Y), or an iterable of such pairs
+        (N, i) and (N, o) tensors of the model's dtype, on its device. A ``DataLoader`` is read once, and the loss is
+        that of **all its samples at once**: with a mean, samples of a shorter last batch weigh what others do.
+    params : iterable of str or Parameter, optional
+        With respect to which parameters; default: those that require grad. Results are in the order of
+        ``model.named_parameters()``, whatever order is given, and whatever order forward applies the layers in.
+    form : {"matrix", "dict", "tuple"}
+        "matrix": (P, P). "dict": ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, what
+        ``torch.func.hessian`` gives for ``dict(model.named_parameters())``. "tuple": ``out[k][l]``, what
+        ``torch.autograd.functional.hessian`` gives for a tuple of parameters.
+
+    Returns
+    -------
+    Tensor, dict or tuple of tensors
+        Of the model's dtype, on its device. Computed in float64 from the model's numbers and rounded once, so for a
+        float32 model it is closer to the truth than autograd. A parameter that forward does not use has zeros. Without
+        a graph: it cannot be differentiated further.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model is no chain of linear layers, the loss no squared loss, or the data do not fit.
+    MemoryError
+        If the matrix would not fit in the memory that is free.
+
+    Notes
+    -----
+    O(N (i + o)²) for the data and O(P²) for the matrix; no backward pass. The formula is that of `hesskern.Hessian`.
+
+    Examples
+    --------
+    >>> import torch, hesskern.torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(1, 1, bias=False)).double()
+    >>> for parameter, values in zip(model.parameters(), ([[1.0, 2.0]], [[3.0]])):
+    ...     parameter.data = torch.tensor(values, dtype=torch.float64)
+    >>> X, Y = torch.tensor([[1.0, 1.0]]).double(), torch.tensor([[8.0]]).double()
+    >>> hesskern.torch.hessian(model, lambda a, b: 0.5 * ((a - b) ** 2).sum(), (X, Y))
+    tensor([[ 9.,  9., 10.],
+            [ 9.,  9., 10.],
+            [10., 10.,  9.]], dtype=torch.float64)
+    >>> hesskern.torch.hessian(model, torch.nn.MSELoss(), (X, Y), form="dict")["0.weight"]["1.weight"].shape
+    torch.Size([1, 2, 1, 1])
+    """
+    checks.one_of(form, "form", FORMS)
+    problem = Problem.of(model, loss_fn, data, params)
+    return shaped(problem.dense(), problem.wanted, form)
+
+
+def shaped(matrix: Tensor, wanted: Sequence[Wanted], form: str) -> Any:
+    """Return a dense Hessian in one of the forms."""
+    if form == "matrix":
+        return matrix
+    places = slices(wanted)
+    blocks = {
+        row.name: {
+            column.name: matrix[places[row.name], places[column.name]].reshape(*row.shape, *column.shape).contiguous()
+            for column in wanted
+        }
+        for row in wanted
+    }
+    return blocks if form == "dict" else tuple(tuple(row.values()) for row in blocks.values())
+
+
+def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None) -> Any:
+    """Return the product of the Hessian with v, without the matrix.
+
+    Parameters
+    ----------
+    model, loss_fn, data, params
+        As in `hessian`.
+    v : (P,) or (P, k) tensor, dict or sequence of tensors
+        A vector, several as columns, or one in the shapes of the parameters: by their names, or in their order.
+
+    Returns
+    -------
+    Tensor, dict or tuple of tensors
+        In the form of `v`; a tuple for a sequence.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `hessian`, and if `v` does not fit the parameters, the model's dtype or its device.
+
+    Notes
+    -----
+    Model and data are read at each call. For many products make the operator once:
+    ``hk.SquaredLoss(X, Y).hessian(hk.LinearNetwork.from_torch(model)) @ v``.
+
+    Examples
+    --------
+    >>> import torch, hesskern.torch
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> data = torch.eye(2), torch.zeros(2, 1)
+    >>> hesskern.torch.hvp(model, torch.nn.MSELoss(reduction="sum"), data, torch.tensor([1.0, 3.0]))
+    tensor([2., 6.])
+    >>> hesskern.torch.hvp(model, torch.nn.MSELoss(), data, {"weight": torch.ones(1, 2)})
+    {'weight': tensor([[1., 1.]])}
+    """
+    problem = Problem.of(model, loss_fn, data, params)
+    wanted, reference = problem.wanted, problem.reference
+    if isinstance(v, Tensor):
+        _check(v, "v", reference)
+        if v.ndim not in (1, 2) or len(v) != problem.size:
+            raise ValueError(f"v has shape {tuple(v.shape)}; expected ({problem.size},) or ({problem.size}, k).")
+        return problem.product(v.detach().reshape(len(v), -1)).reshape(v.shape)
+    names = [each.name for each in wanted]
+    if isinstance(v, dict):
+        if set(v) != set(names):
+            raise ValueError(f"v has the keys {sorted(map(str, v))}; expected {', '.join(names)}.")
+        pieces = [v[name] for name in names]
+    elif isinstance(v, list | tuple) and len(v) == len(names):
+        pieces = list(v)
+    else:
+        count = f" of length {len(v)}" if isinstance(v, list | tuple) else ""
+        raise TypeError(f"v is a {type(v).__name__}{count}; expected a tensor, or one for each of {', '.join(names)}.")
+    for piece, each in zip(pieces, wanted, strict=True):
+        _check(piece, f"v of {each.name}", reference)
+        if piece.shape != each.shape:
+            raise ValueError(f"v of {each.name} has shape {tuple(piece.shape)}; expected {tuple(each.shape)}.")
+    found = problem.product(torch.cat([piece.detach().reshape(-1, 1) for piece in pieces]))[:, 0]
+    places = slices(wanted)
+    parts = {each.name: found[places[each.name]].reshape(each.shape) for each in wanted}
+    return parts if isinstance(v, dict) else tuple(parts.values())
+
+
+def _check(v: Any, name: str, reference: Tensor) -> None:
+    if not isinstance(v, Tensor):
+        raise TypeError(f"{name} is a {type(v).__name__}; expected a tensor.")
+    if (v.dtype, v.device) != (reference.dtype, reference.device):
+        raise TypeError(
+            f"{name} is {v.dtype} on {v.device}, but the model is {reference.dtype} on {reference.device}; expected "
+            f"the same: pass {name.split(maxsplit=1)[0]}.to(...)."
+        )
+
+
+def spectrum(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
+    """Return all eigenvalues of the Hessian (P,), ascending, as ``torch.linalg.eigvalsh`` of the matrix would.
+
+    No P x P matrix is made: the eigenproblem that is left after all exact reductions is that of a network as wide as
+    its inputs and outputs, see `hesskern.Hessian.spectrum`. In the model's dtype, computed in float64.
+
+    Parameters
+    ----------
+    model, loss_fn, data, params
+        As in `hessian`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `hessian`.
+    MemoryError
+        If the reduced eigenproblem does not fit in the memory that is free.
+
+    Examples
+    --------
+    >>> import torch, hesskern.torch
+    >>> data = torch.eye(2), torch.zeros(2, 1)
+    >>> hesskern.torch.spectrum(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
+    tensor([1., 1.])
+    """
+    return Problem.of(model, loss_fn, data, params).eigenvalues()
+
+
+def condition(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
+    """Return the condition number of the Hessian: its largest over its smallest nonzero absolute eigenvalue.
+
+    Which eigenvalues are zero is a decision, for which the model's numbers count as exact to its dtype's precision.
+    What it rests on (rank, tolerance, gap, uncertainty) is in the attribute `decision` of the tensor.
+
+    Parameters
+    ----------
+    model, loss_fn, data, params
+        As in `hessian`. For the weights of one layer (``params=["1.weight"]``) it is taken from singular values, which
+        keeps the digits that the dense matrix has lost, see `hesskern.KroneckerHessian.condition`.
+
+    Returns
+    -------
+    Tensor
+        0-dimensional, of the model's dtype, on its device; NaN for the zero matrix. Its attribute `decision` is a
+        `hesskern.Condition`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `hessian`.
+    MemoryError
+        As in `spectrum`.
+
+    Examples
+    --------
+    >>> import torch, hesskern.torch
+    >>> data = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> kappa = hesskern.torch.condition(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
+    >>> kappa
+    tensor(4.)
+    >>> kappa.decision.rank, kappa.decision.size
+    (2, 2)
+    """
+    problem = Problem.of(model, loss_fn, data, params)
+    found = problem.condition()
+    value = problem.tensor(found.value)
+    value.decision = found  # type: ignore[attr-defined] # the number never goes without what it rests on
+    return value
+
+
+def sharpness(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
+    """Return the largest eigenvalue of the Hessian, exactly: gradient descent is unstable for lr > 2 / sharpness.
+
+    Parameters
+    ----------
+    model, loss_fn, data, params
+        As in `hessian`.
+
+    Returns
+    -------
+    Tensor
+        0-dimensional, of the model's dtype, on its device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `hessian`.
+    MemoryError
+        As in `spectrum`.
+
+    Examples
+    --------
+    >>> import torch, hesskern.torch
+    >>> data = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> hesskern.torch.sharpness(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
+    tensor(4.)
+    """
+    return Problem.of(model, loss_fn, data, params).largest()

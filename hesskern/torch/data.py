@@ -1,0 +1,125 @@
+"""Samples as PyTorch users have them, reduced to few rows as they come by.
+
+The loss is that of all samples at once, however they are cut into batches: with ``nn.MSELoss()`` every sample weighs
+the same, those of a shorter last batch too. (The mean of the batches' means weighs the samples of that batch more.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hesskern import backends, devices
+from hesskern.problem import Data, of_triangle
+from hesskern.torch.tracing import Chain
+
+#: Rows that are put together before they are reduced, at least.
+_ROWS = 4096
+
+
+def reduced(data: Any, chain: Chain) -> tuple[Data, int]:
+    """Return the exact reduction of samples to at most i + 1 rows, in float64, and how many samples there were.
+
+    Parameters
+    ----------
+    data : (X, Y), or an iterable of such pairs
+        Tensors of the model's dtype, on its device; samples in rows. A ``DataLoader`` is read once, batch by batch:
+        never more than one batch and a few thousand rows are in memory. O(N (i + o)²).
+    chain : Chain
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is something else, or a tensor has another dtype or is on another device than the model.
+    ValueError
+        If there are no samples, shapes do not fit the model, or there are NaN or infinities.
+    """
+    stack = _Stack(chain)
+    for name, batch in _batches(data):
+        stack.add(*_checked(batch, name, chain))
+    return stack.data(), stack.samples
+
+
+class _Stack:
+    """Rows of ``[X 1 Y]``, replaced by their triangular factor whenever they are many (TSQR)."""
+
+    def __init__(self, chain: Chain) -> None:
+        first = chain.reference
+        self._inputs, self._bias = first.shape[1], any(layer.bias is not None for layer in chain.layers)
+        self._columns = self._inputs + self._bias
+        self._enough = max(_ROWS, 4 * (self._columns + chain.outputs))
+        self._rows: list[Tensor] = []
+        self._kernels = backends.get_for(None, devices.place(first), "the model is")
+        self.samples = 0
+
+    def add(self, X: Tensor, Y: Tensor) -> None:
+        for start in range(0, len(X), self._enough):
+            rows = slice(start, start + self._enough)
+            ones = X.new_ones(len(X[rows]), int(self._bias))
+            self._rows.append(torch.cat([X[rows], ones, Y[rows]], dim=1).double())
+            if sum(map(len, self._rows)) >= self._enough:
+                self._rows = [torch.as_tensor(self._triangle(), device=self._rows[0].device)]
+        self.samples += len(X)
+
+    def _triangle(self) -> Any:
+        stacked: Any = torch.cat(self._rows)
+        return self._kernels.triangular_factor((stacked if devices.on_device(stacked) else stacked.numpy(),))
+
+    def data(self) -> Data:
+        if self.samples == 0:
+            raise ValueError("data holds no samples; expected at least one (a generator can be read only once).")
+        if self.samples <= self._columns:
+            stacked: Any = torch.cat(self._rows)
+            stacked = stacked if devices.on_device(stacked) else stacked.numpy()
+            X, Y = stacked[:, : self._inputs], stacked[:, self._columns :]
+            return Data(devices.converted(X, np.float64), None, devices.converted(Y, np.float64), 0.0)
+        return of_triangle(self._triangle(), self._inputs, bias=self._bias, dtype=np.dtype(np.float64))
+
+
+def _batches(data: Any) -> Iterator[tuple[str, Any]]:
+    """Return batches and what to call them."""
+    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(each, Tensor) for each in data):
+        yield "data", data
+        return
+    if isinstance(data, Tensor | str | bytes | dict) or not (
+        isinstance(data, Iterable) or hasattr(data, "__getitem__")
+    ):
+        raise TypeError(f"data is a {type(data).__name__}; expected a pair of tensors (X, Y) or a DataLoader of pairs.")
+    for number, batch in enumerate(data):
+        yield f"batch {number} of data", batch
+
+
+def _checked(batch: Any, name: str, chain: Chain) -> tuple[Tensor, Tensor]:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(each, Tensor) for each in batch)
+    if not pair:
+        raise TypeError(f"{name} is a {type(batch).__name__}; expected a pair of tensors (X, Y).")
+    X, Y = (each.detach() for each in batch)
+    reference = chain.reference
+    for letter, tensor in (("X", X), ("Y", Y)):
+        if tensor.dtype != reference.dtype:
+            raise TypeError(
+                f"{letter} of {name} is {tensor.dtype}, but the model is {reference.dtype}; convert one of them, for "
+                f"instance with {letter}.to({reference.dtype})."
+            )
+        if tensor.device != reference.device:
+            raise TypeError(
+                f"{letter} of {name} is on {tensor.device}, but the model is on {reference.device}; move one of them, "
+                "for instance with data=((X.to(device), Y.to(device)) for X, Y in loader)."
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"{letter} of {name} holds NaN or infinite numbers; expected finite ones.")
+    inputs, outputs = reference.shape[1], chain.outputs
+    if chain.flat and X.ndim > 1:
+        X = X.reshape(len(X), -1) if len(X) else X.new_empty(0, inputs)
+    if X.ndim != 2 or X.shape[1] != inputs:
+        hint = "; a batch is needed, not single samples" if X.ndim == 1 else ""
+        raise ValueError(f"X of {name} has shape {tuple(X.shape)}; expected (N, {inputs}), samples in rows{hint}.")
+    if Y.shape != (len(X), outputs):
+        hint = ": pass Y.unsqueeze(1), or PyTorch subtracts every target from every prediction" if Y.ndim == 1 else ""
+        raise ValueError(f"Y of {name} has shape {tuple(Y.shape)}; expected ({len(X)}, {outputs}){hint}.")
+    return X, Y

@@ -1,0 +1,127 @@
+"""Which multiple of the squared error somebody's loss function is, found by calling it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Sizes of the errors that are tried: where losses like Huber's turn, nobody knows.
+_SIZES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
+#: How many samples are tried, to see what the loss is divided by; powers of two divide without rounding.
+_SAMPLES = (1, 2, 4)
+
+
+class LossScale(NamedTuple):
+    """A loss as a multiple of half the squared norm of the residual."""
+
+    factor: float
+    per_sample: bool  # whether it is divided by the number of samples
+
+    def of(self, samples: int) -> float:
+        """Return what the half-sum loss of so many samples is multiplied by."""
+        return self.factor / samples if self.per_sample else self.factor
+
+
+def recognised(loss_fn: Any, outputs: int, device: torch.device) -> LossScale:
+    """Return which squared loss a function is: `nn.MSELoss`, or anything that gives a multiple of the same numbers.
+
+    It is called with a few predictions and targets of few samples, in float64: errors of one entry, of both signs and
+    either sign, from 1e-6 to 1e6. All values have to be c times the squared norm of the error, where c may be divided
+    by the number of samples; what depends on the number of outputs is part of c.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        ``loss_fn(predictions, targets)``, a 0-dimensional tensor.
+    outputs : int
+        Columns of predictions and targets.
+    device : torch.device
+        Where it is called.
+
+    Raises
+    ------
+    TypeError
+        If it is not callable, or returns something else.
+    ValueError
+        If it is not such a loss; the message says what was seen.
+    """
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn is a {type(loss_fn).__name__}; expected nn.MSELoss() or a function of two tensors.")
+    called = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    factors = [_factor(loss_fn, called, samples, outputs, device) for samples in _SAMPLES]
+    for per_sample in (False, True):
+        scaled = [factor * samples**per_sample for factor, samples in zip(factors, _SAMPLES, strict=True)]
+        if all(math.isclose(each, scaled[0], rel_tol=1e-6) for each in scaled):
+            return LossScale(2.0 * scaled[0], per_sample)
+    seen = ", ".join(f"{factor:.6g}" for factor in factors)
+    raise ValueError(
+        f"loss_fn ({called}) multiplies the squared error of 1, 2 and 4 samples by {seen}; expected the same number "
+        "for all, or one divided by the number of samples."
+    )
+
+
+def _factor(loss_fn: Callable[..., Any], called: str, samples: int, outputs: int, device: torch.device) -> float:
+    """Return what a loss multiplies the squared error of so many samples by."""
+    zero = torch.zeros(samples, outputs, dtype=torch.float64, device=device)
+    one = zero.clone()
+    one[0, 0] = 1.0
+    found = _value(loss_fn, called, zero, zero)[0]
+    if found != 0:
+        raise ValueError(
+            f"loss_fn ({called}) is {found:.6g} where the predictions are the targets; expected 0: a loss that is a "
+            "multiple of the squared error and nothing else, without a penalty."
+        )
+    factor = _value(loss_fn, called, one, zero)[0]
+    if not 0 < factor < math.inf:
+        raise ValueError(
+            f"loss_fn ({called}) is {factor:.6g} for an error of 1 in one number; expected a number greater than 0, as "
+            "of a squared loss."
+        )
+    for predictions, targets in _pairs(samples, outputs, device):
+        error = predictions - targets
+        squared = float(error.square().sum())
+        value, tolerance = _value(loss_fn, called, predictions, targets)
+        if not abs(value - factor * squared) <= tolerance * factor * squared:
+            raise ValueError(
+                f"loss_fn ({called}) is not a squared loss: of a {samples} x {outputs} error with a squared norm of "
+                f"{squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; expected "
+                "nn.MSELoss() or another multiple of the squared error."
+            )
+    return factor
+
+
+def _pairs(samples: int, outputs: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def normal() -> Tensor:
+        return torch.randn(samples, outputs, generator=generator, dtype=torch.float64, device="cpu").to(device)
+
+    for size in _SIZES:
+        for error in (normal(), normal().abs(), -normal().abs()):
+            targets = size * normal()
+            yield targets + size * error, targets
+    far = 1e3 + normal()  # errors that are small next to the targets: a relative error is no squared loss
+    yield far + normal(), far
+
+
+def _value(loss_fn: Callable[..., Any], called: str, predictions: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return the loss, and how far rounding may have moved it, relatively."""
+    try:
+        with torch.no_grad():
+            found = loss_fn(predictions, targets)
+    except Exception as error:  # anything that happens in the function of somebody else
+        raise ValueError(
+            f"loss_fn ({called}) raises {type(error).__name__} for {tuple(predictions.shape)} predictions and targets "
+            f"in float64 ({error}); expected a function of two tensors, of any number of samples."
+        ) from error
+    if not isinstance(found, Tensor) or found.ndim > 0 or not found.is_floating_point():
+        what = f"tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise TypeError(
+            f"loss_fn ({called}) returns a {what}; expected a 0-dimensional tensor, for instance of "
+            'nn.MSELoss(reduction="mean" or "sum").'
+        )
+    return float(found), math.sqrt(torch.finfo(found.dtype).eps)

@@ -1,0 +1,254 @@
+"""A PyTorch model with its loss and data as a problem of hesskern's, and results in the order of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hesskern import devices
+from hesskern.condition import Condition
+from hesskern.hessian import Hessian
+from hesskern.loss import SquaredLoss
+from hesskern.problem import Data
+from hesskern.torch import tracing
+from hesskern.torch.data import reduced
+from hesskern.torch.losses import recognised
+
+
+class Wanted(NamedTuple):
+    """A parameter that derivatives are taken with respect to."""
+
+    name: str
+    shape: torch.Size
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return self.shape.numel()
+
+
+def slices(wanted: Sequence[Wanted]) -> dict[str, slice]:
+    """Return where each parameter stands in a vector of all of them."""
+    found: dict[str, slice] = {}
+    at = 0
+    for each in wanted:
+        found[each.name] = slice(at, at + each.size)
+        at += each.size
+    return found
+
+
+class ReducedLoss(SquaredLoss):
+    """The squared loss of samples that were reduced while they were read, times any number.
+
+    Parameters
+    ----------
+    data : Data
+    samples : int
+        How many samples it was made of.
+    scale : float
+        What half the squared norm of the residual is multiplied by.
+    """
+
+    def __init__(self, data: Data, samples: int, scale: float) -> None:
+        super().__init__(data.X, data.Y)
+        self._data, self._samples, self._scale = data, samples, scale
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples before they were reduced."""
+        return self._samples
+
+    @property
+    def scale(self) -> float:
+        """What the half-sum loss, its gradient and Hessian are multiplied by."""
+        return self._scale
+
+    def data(self, *, bias: bool, reduced: bool) -> Data:
+        """Return the reduced samples; they were reduced for networks with, or for those without biases."""
+        return self._data
+
+    def cpu(self) -> ReducedLoss:
+        """Return the loss of the samples in main memory; itself if they are there."""
+        if self.device == "cpu":
+            return self
+        return self._moved(devices.to_host)
+
+    def astype(self, dtype: np.dtype[np.floating]) -> ReducedLoss:
+        """Return the loss of the samples in another dtype."""
+        return self._moved(lambda array: devices.converted(array, dtype))
+
+    def _moved(self, move: Any) -> ReducedLoss:
+        X, ones, Y, constant = self._data
+        return ReducedLoss(
+            Data(move(X), None if ones is None else move(ones), move(Y), constant), self._samples, self._scale
+        )
+
+
+class Problem:
+    """What every function of `hesskern.torch` starts from.
+
+    Computed in float64 from the model's numbers as they are; `tensor` rounds once, to the model's dtype.
+
+    Parameters
+    ----------
+    chain : Chain
+        The model as a chain of layers.
+    loss : ReducedLoss
+        In float64.
+    wanted : sequence of Wanted
+        The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
+    """
+
+    def __init__(self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted]) -> None:
+        self.wanted, self._chain, self._loss = tuple(wanted), chain, loss
+        self.reference = chain.reference
+        self.size = sum(each.size for each in wanted)
+        names = {each.name for each in wanted}
+        self._used = [parameter for parameter in chain.parameters if parameter.name in names]
+
+    @classmethod
+    def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
+        """Return the problem of a model as the user has it."""
+        chain = tracing.trace(model)
+        scale = recognised(loss_fn, chain.outputs, chain.reference.device)
+        wanted = _selected(model, chain, params)
+        found, samples = reduced(data, chain)
+        return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)
+
+    # Results as tensors -----------------------------------------------------------------------------------------------
+
+    def tensor(self, found: Any) -> Tensor:
+        """Return a result as a tensor of the model's dtype on its device."""
+        return torch.as_tensor(found, dtype=self.reference.dtype, device=self.reference.device)
+
+    @cached_property
+    def _order(self) -> tuple[Tensor, Tensor] | None:
+        """Where the network's numbers stand in the results, and which numbers of the network they are."""
+        sources: dict[str, Tensor] = {}
+        at = 0
+        for parameter in self._used:
+            index = torch.arange(at, at := at + parameter.tensor.numel(), device="cpu").reshape(parameter.matrix.shape)
+            sources[parameter.name] = (index.T if parameter.transposed else index).reshape(-1)
+        device, places = self.reference.device, slices(self.wanted)
+        used = [name for name in places if name in sources]
+        rows = torch.cat([torch.arange(places[name].start, places[name].stop, device="cpu") for name in used])
+        source = torch.cat([sources[name] for name in used])
+        if len(rows) == self.size and torch.equal(source, rows):
+            return None
+        return rows.to(device), source.to(device)
+
+    # What is asked for ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def operator(self) -> Hessian:
+        """The Hessian over those parameters that the network has, in the network's order, in float64."""
+        return self._operator(self._loss, torch.float64)
+
+    def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:
+        net = tracing.network(self._chain, dtype)
+        return loss.hessian(net.cpu() if loss.device == "cpu" else net, [parameter.name for parameter in self._used])
+
+    def _on_host(self) -> Hessian:
+        operator: Any = self.operator
+        found: Hessian = operator if self._loss.device == "cpu" else operator.cpu()
+        return found
+
+    def dense(self) -> Tensor:
+        """Return the matrix (P, P)."""
+        found = self.tensor(self.operator.toarray())
+        if self._order is None:
+            return found
+        rows, source = self._order
+        if len(rows) == self.size:
+            return found[source[:, None], source]
+        out = found.new_zeros(self.size, self.size)
+        out[rows[:, None], rows] = found[source[:, None], source]
+        return out
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """Return the products with the columns of (P, k) vectors."""
+        columns = vectors.double()
+        if self._order is not None:
+            rows, source = self._order
+            moved = columns.new_empty(len(source), columns.shape[1])
+            moved[source] = columns[rows]
+            out = columns.new_zeros(columns.shape)
+            out[rows] = self._times(moved)[source]
+            return self.tensor(out)
+        return self.tensor(self._times(columns))
+
+    def _times(self, columns: Tensor) -> Tensor:
+        operator: Any = self.operator
+        if devices.on_device(columns):
+            found: Tensor = operator @ columns
+            return found
+        return torch.from_numpy(operator @ columns.contiguous().numpy())
+
+    def eigenvalues(self) -> Tensor:
+        """Return all eigenvalues (P,), ascending."""
+        values = self._on_host().eigvalsh()
+        zeros = np.zeros(self.size - len(values))
+        return self.tensor(np.sort(np.concatenate([values, zeros])))
+
+    def largest(self) -> Tensor:
+        """Return the largest eigenvalue."""
+        operator = self._on_host()
+        found = operator.spectrum().max
+        return self.tensor(max(found, 0.0) if operator.shape[0] < self.size else found)
+
+    def condition(self) -> Condition:
+        """Return the condition number, in the precision of the model's numbers, which decides what counts as zero."""
+        dtype = self.reference.dtype
+        single = dtype == torch.float32
+        operator = self._operator(self._loss.cpu().astype(np.dtype(np.float32)), dtype) if single else self._on_host()
+        return replace(operator.condition(), size=self.size)
+
+
+def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wanted]:
+    """Return the parameters asked for, in the order of ``named_parameters()``."""
+    known = dict(model.named_parameters())
+    if params is None:
+        names = {name for name, parameter in known.items() if parameter.requires_grad}
+        if not names:
+            raise ValueError("params is None, but no parameter of the model requires grad; expected params=[names].")
+    else:
+        names = {_name(each, known) for each in _listed(params)}
+    used = {parameter.name for parameter in chain.parameters}
+    for name in names:
+        if any(layer.computed and name.startswith(layer.computed) for layer in chain.layers):
+            raise ValueError(
+                f"params holds {name!r}, from which a layer's weight is computed (a parametrisation): the derivatives "
+                "with respect to it are others; expected params without it, or a model after "
+                "torch.nn.utils.parametrize.remove_parametrizations."
+            )
+    if not names & used:
+        raise ValueError(f"params is {sorted(names)}, which forward does not use; expected some of {sorted(used)}.")
+    return [Wanted(name, parameter.shape) for name, parameter in known.items() if name in names]
+
+
+def _listed(params: Any) -> list[Any]:
+    if isinstance(params, str | Tensor) or not isinstance(params, Iterable):
+        raise TypeError(
+            f"params is a {type(params).__name__}; expected a list of names or parameters, for instance ['0.weight']."
+        )
+    found = list(params)
+    if not found:
+        raise ValueError("params is empty; expected at least one name or parameter.")
+    return found
+
+
+def _name(given: Any, known: dict[str, nn.Parameter]) -> str:
+    if isinstance(given, Tensor):
+        for name, parameter in known.items():
+            if parameter is given:
+                return name
+        raise ValueError(f"params holds a tensor of shape {tuple(given.shape)} that is no parameter of the model.")
+    if given not in known:
+        raise ValueError(f"params holds {given!r}; the model has {', '.join(known)}.")
+    return str(given)
