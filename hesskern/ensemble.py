@@ -21,7 +21,7 @@ from hesskern.schedule import LearningRate
 from hesskern.settings import Settings, StrPath
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
     """What `fit_ensemble` did with B networks.
 

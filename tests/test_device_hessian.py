@@ -5,6 +5,7 @@ Two things stand in there: the launch of a kernel (its host-compiled twin runs) 
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -174,7 +175,12 @@ def test_what_is_computed_on_the_cpu_says_so(small):
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         H.nonsense  # noqa: B018
     assert H.cpu().rank() == lost.cpu().hessian(there.cpu()).rank()
-    assert f"<{H.shape[0]}x{H.shape[1]} Hessian on cuda:0 with dtype=torch.float64>" == repr(H)
+    assert repr(H).startswith(f"<{H.shape[0]}x{H.shape[1]} Hessian of ")
+    assert " on cuda:0, " in repr(H)
+    with pytest.raises(TypeError, match=r"on cuda:0, where NumPy cannot read; use np\.asarray\(H\.cpu\(\)\)"):
+        np.asarray(H)
+    copied = copy.copy(H)
+    assert (copied.rows, copied.columns, repr(copied)) == (H.rows, H.columns, repr(H))
     for name, call in {
         "fit": lambda: hk.fit(there, lost, lr=0.1, max_steps=1),
         "fit_ensemble": lambda: hk.fit_ensemble([there], lost, lr=0.1, max_steps=1),
