@@ -95,6 +95,22 @@ def test_folders_are_not_made_for_files(option, monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "nope").exists()
 
 
+@pytest.mark.parametrize("option", [["--plots", "pictures"], ["--name", "v0.1"]])
+def test_pictures_without_matplotlib_are_refused_before_anything_runs(option, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "RESULTS", tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(cli, "_measured", lambda *_: pytest.fail("it was measured"))
+    assert run_fake(monkeypatch, *option) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Pictures need Matplotlib (") and 'pip install ".[plot]"' in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+    runs.write(benches.as_run(), tmp_path / "run.json", None)
+    assert cli.main(["plot", str(tmp_path / "run.json"), str(tmp_path / "pictures")]) == 2
+    assert capsys.readouterr().err.startswith("Pictures need Matplotlib (")
+
+
 def test_what_fails_by_itself_is_no_ctrl_c(monkeypatch):
     fake = Fake(0)
     monkeypatch.setattr(fake, "problems", lambda quick: [killed])
