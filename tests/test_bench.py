@@ -25,7 +25,7 @@ def quick(tmp_path_factory):
 
 
 def test_list_names_every_task():
-    listed = bench("list").stdout.splitlines()
+    listed = benches.here("list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(TASKS)
 
 
@@ -68,14 +68,14 @@ def test_what_is_left_out_says_so(quick):
 
 def test_a_run_has_a_summary(quick):
     folder, run, text = quick
-    done = bench("summary", folder / "run.json", "--task", "condition", "--task", "spectrum")
+    done = benches.here("summary", folder / "run.json", "--task", "condition", "--task", "spectrum")
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith(("### ", "| 5-100-5, W_2 |"))]
     assert [rows[0], rows[1]] == ["### spectrum", "### condition"]
     assert "from scratch: " in rows[2]
     assert "peak memory, network and spectrum: " in done.stdout
     assert len(tables.brief(run).split("### ")) == len(TASKS) + 1
-    assert bench("summary", folder / "run.json", "--kind", "full").stdout == text
+    assert benches.here("summary", folder / "run.json", "--kind", "full").stdout == text
 
 
 def test_a_run_has_pictures(quick):
@@ -129,6 +129,6 @@ def test_quick_runs_judge_nothing(quick):
 
 
 def test_an_unknown_task_is_refused():
-    done = bench("run", "--task", "nothing")
+    done = benches.here("run", "--task", "nothing")
     assert done.returncode == 2
     assert "nothing" in done.stderr

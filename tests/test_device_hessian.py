@@ -11,6 +11,7 @@ import pickle
 import numpy as np
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 from hesskern import backends, devices
@@ -68,7 +69,7 @@ def small():
 # Numbers --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(12))
+@each("seed", range(12))
 def test_loss_and_gradient(seed, dtype):
     (net, loss), (there, lost) = pair(seed, dtype)
     assert lost(there) == pytest.approx(loss(net), rel=1e-12 if dtype == "float64" else 1e-4)
@@ -79,7 +80,7 @@ def test_loss_and_gradient(seed, dtype):
 
 
 @pytest.mark.parametrize("mode", ["full", "gauss_newton", "functional"])
-@pytest.mark.parametrize("seed", range(12))
+@each("seed", range(12))
 def test_the_whole_hessian(seed, mode, dtype):
     (net, loss), (there, lost) = pair(seed, dtype)
     H, D = loss.hessian(net), lost.hessian(there)
