@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n auto
+# Neighbours stay on one worker, which compiles Numba's code and makes a module's fixtures once; who is done takes from others.
+PYTEST_ARGS ?= -n auto --dist worksteal
 DEMO_ARGS ?=
 
 EXTRAS := torch,numba,cuda,plot,progress,test
@@ -13,6 +14,8 @@ SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycach
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
 KERNEL_TESTS ?= $(patsubst %,tests/test_%.py,backends batches bindings bindings_descent blas condition dense ensemble hessian \
 	odd_arrays products reduction sgd sharpness training width_training)
+# Of them those that run C++: the code of the other backends is neither compiled for an instruction set nor sanitized.
+IN_CPP := not numba and not numpy
 
 # pip's first variable covers the build's own requirements up to pip 25.2, the second from then on. Relative: both are
 # lists separated by blanks, and the path of a checkout may hold one.
@@ -105,7 +108,7 @@ explain-suite: install
 # Every instruction set of this processor but the widest, which `make test` has run.
 test-isa: install
 	set -e; for isa in $$($(BIN)/python -c 'import hesskern; print(*hesskern.info()["available_isas"][1:])'); do \
-	echo "HESSKERN_ISA=$$isa"; HESSKERN_ISA=$$isa $(RUN) pytest -k "not numba" $(PYTEST_ARGS) $(KERNEL_TESTS); done
+	echo "HESSKERN_ISA=$$isa"; HESSKERN_ISA=$$isa $(RUN) pytest -k "$(IN_CPP)" $(PYTEST_ARGS) $(KERNEL_TESTS); done
 
 # No inline function may be shared between the objects of two instruction sets.
 check-symbols: install
@@ -124,7 +127,7 @@ sanitize: $(SANITIZED)/installed
 	nm -D $(SANITIZED)/hesskern/_core*.so | grep -q __asan_init
 	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED) \
-	$(RUN) pytest --capture=sys -k "not control_c_stops_within_a_second and not numba" $(PYTEST_ARGS) $(KERNEL_TESTS) \
+	$(RUN) pytest --capture=sys -k "$(IN_CPP)" $(PYTEST_ARGS) $(KERNEL_TESTS) \
 	tests/test_cuda_assembly.py tests/test_device_training.py::test_every_method
 
 # The source distribution, and the wheel built from it.

@@ -70,13 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     The exit status is 1 if a contestant was wrong or failed (a missed target is only reported) or if something of ours
-    became slower, 2 if a file cannot be read or two runs cannot be compared, 130 if a run was
-    stopped by Ctrl-C.
+    became slower, 2 if a file cannot be read, two runs cannot be compared, an argument means nothing or Matplotlib is
+    missing, 130 if a run was stopped by Ctrl-C.
     """
     args = parser().parse_args(arguments)
     try:
         return COMMANDS[args.command](args)
-    except runs.UnreadableRunError as error:
+    except (runs.UnreadableRunError, plots.NoPicturesError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -91,7 +91,8 @@ def _run(args: argparse.Namespace) -> int:
     settings = QUICK if args.quick else Settings()
     changes = {name: getattr(args, name) for name in ("rounds", "budget", "memory") if getattr(args, name) is not None}
     if not all(float(value) > 0 for name, value in changes.items() if name != "memory"):
-        parser().error("--rounds and --budget must be above 0")
+        print("--rounds and --budget: expected numbers above 0.", file=sys.stderr)
+        return 2
     settings = dataclasses.replace(settings, **changes)
     peers.CHOICE.compiled = not args.quick if args.compile is None else args.compile
     about = machine.describe()
@@ -106,6 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     if refused:
         print(refused, file=sys.stderr)
         return 2
+    if any(folder is not None for *_, folder in files):
+        plots.require()  # before anything is measured
     run, stopped = _measured(chosen, settings, about, files, old)
     if run is not None:
         for *_, folder in files:
@@ -174,7 +177,8 @@ def _plot(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     if not args.threshold > 0:
-        parser().error("--threshold must be above 0")
+        print(f"--threshold is {args.threshold:g}; expected a number above 0, 0.05 for five percent.", file=sys.stderr)
+        return 2
     before, after = runs.load(args.before), runs.load(args.after)
     changes = compare.compare(before, after)
     print(compare.markdown(before, after, changes, args.threshold), end="")

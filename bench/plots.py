@@ -36,18 +36,31 @@ DPI = 160
 WORDS = {"N": "samples N", "h": "hidden units h", "P": "parameters P", "layers": "layers", "B": "networks B"}
 
 
+class NoPicturesError(ImportError):
+    """Matplotlib is not installed."""
+
+
+def require() -> None:
+    """Raise NoPicturesError without Matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise NoPicturesError(
+            f'Pictures need Matplotlib ({error}): pip install ".[plot]"; of `run`, --json and --markdown need none.'
+        ) from error
+
+
 def draw(run: dict[str, Any], folder: Path) -> list[Path]:
     """Draw every ladder of a run, and its speed-ups, into a folder; return the files.
 
     Raises
     ------
-    ImportError
+    NoPicturesError
         Without matplotlib.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise ImportError('Pictures need matplotlib: pip install ".[plot]".') from error
+    require()
+    import matplotlib as mpl
+
     mpl.use("Agg")
     made = []
     with mpl.rc_context(STYLE):

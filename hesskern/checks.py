@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesskern import devices
 from hesskern._array import Array
@@ -23,13 +24,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def as_array(value: object, name: str, ndim: int) -> Array:
     """Return `value` as a C-contiguous, finite float32 or float64 array with `ndim` dimensions."""
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # a tensor that requires grad or lives on a GPU raises its own kind
-        raise TypeError(
-            f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); "
-            f"for a torch tensor pass {name}.detach().cpu().numpy()."
-        ) from error
+    array = read(value, name)
     if array.dtype.newbyteorder("=") not in FLOATS:
         raise TypeError(
             f"{name} has dtype {array.dtype}; expected float64 (or float32). "
@@ -48,6 +43,20 @@ def as_array(value: object, name: str, ndim: int) -> Array:
             f"{'are' if len(bad) > 1 else 'is'} NaN or infinite, the first at index {first}; expected finite numbers."
         )
     return array
+
+
+def read(value: object, name: str) -> NDArray[Any]:
+    """Return what NumPy makes of `value`, with a sentence where it makes nothing."""
+    try:
+        return np.asarray(value)
+    except MemoryError:  # of a dense matrix, whose sentence it is
+        raise
+    except Exception as error:  # a tensor that requires grad or lives on a GPU raises its own kind
+        precise = ".double()" if "bfloat16" in str(error).lower() else ""  # which NumPy does not know
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); "
+            f"for a torch tensor pass {name}.detach().cpu(){precise}.numpy()."
+        ) from error
 
 
 def as_data(value: object, name: str, ndim: int) -> Array:
@@ -168,12 +177,13 @@ def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: s
 def frozen(array: Array, given: object) -> Array:
     """Return `array` read-only; a copy unless its memory was made for it, so that nobody else can change it.
 
-    A tensor knows no "read-only"; it is copied.
+    A memory map that was opened read-only is kept. A tensor knows no "read-only"; it is copied.
     """
     if devices.on_device(array):
         copy: Array = array.clone()  # type: ignore[attr-defined]
         return copy
-    if array is given or not array.flags.owndata:
+    mapped = isinstance(given, np.memmap) and given.mode == "r"
+    if not (mapped and np.may_share_memory(array, given)) and (array is given or not array.flags.owndata):
         array = array.copy()
     array.flags.writeable = False
     return array

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hesskern.spectrum import Spectrum
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Condition:
     """Condition number of a symmetric matrix: its largest over its smallest nonzero eigenvalue, in absolute value.
 
@@ -68,6 +68,11 @@ class Condition:
 
     def __float__(self) -> float:
         return self.value
+
+    def __repr__(self) -> str:
+        numbers = f"value={self.value:.10g}, largest={self.largest:.6g}, smallest={self.smallest:.6g}"
+        doubt = f"tolerance={self.tolerance:.1e}, gap={self.gap:.2g}, uncertainty={self.uncertainty:.1e}"
+        return f"Condition({numbers}, rank={self.rank}, size={self.size}, {doubt}, negative={self.negative})"
 
     def __str__(self) -> str:
         if self.rank == 0:

@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from hesskern import checks
 from hesskern._array import Array
 from hesskern.assembly import grid
 from hesskern.condition import Condition, from_singular_values
 from hesskern.factors import Factors, Mode
-from hesskern.hessian import Hessian
+from hesskern.hessian import KINDS, Hessian
+from hesskern.matrix_operator import MatrixOperator
 from hesskern.network import LinearNetwork
 from hesskern.operator import dense_target
 from hesskern.selection import Part, part_size
+from hesskern.wording import setting
 
 if TYPE_CHECKING:
     from hesskern.loss import SquaredLoss
 
 
-class CrossBlock(LinearOperator):
+class CrossBlock(MatrixOperator):
     """Second derivatives between the parameters of two layers, ``H.block(row, column)``.
 
     Its transpose is ``H.block(column, row)``. It has singular values in place of eigenvalues.
@@ -118,8 +119,13 @@ class CrossBlock(LinearOperator):
     spectrum = eigvalsh = eigh = solve = logdet = _not_symmetric
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CrossBlock, (self._loss, self._net, self.row, self.column, self._mode)
+        return _again, (self._around, self.row, self.column)
 
     def __repr__(self) -> str:
-        layers = f"layers {self.row.layer} and {self.column.layer}"
-        return f"<{self.shape[0]}x{self.shape[1]} Hessian block of {layers} with dtype={self.dtype}>"
+        what = f"{KINDS[self._mode]} block of layers {self.row.layer} and {self.column.layer}"
+        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
+
+
+def _again(around: Hessian, row: Part, column: Part) -> CrossBlock:
+    """Return the block of a pickle, in which the Hessian over both layers has the samples as they were reduced."""
+    return CrossBlock(around._loss, around._net, row, column, around._mode)

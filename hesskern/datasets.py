@@ -11,7 +11,7 @@ from hesskern._array import Array
 from hesskern.network import LinearNetwork
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Case:
     """A training problem with what is known about its result.
 
@@ -33,6 +33,10 @@ class Case:
     lr: float
     rtol: float
     expected: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shapes = f"X {self.X.shape}, Y {self.Y.shape}"
+        return f"Case({self.network}, {shapes}, lr={self.lr:.6g}, rtol={self.rtol:g}, expected={self.expected})"
 
 
 def two_layer_case() -> Case:

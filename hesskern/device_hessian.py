@@ -14,9 +14,10 @@ from hesskern.assembly import grid
 from hesskern.backends.protocol import Block, HessianProduct, Side
 from hesskern.cross import CrossBlock
 from hesskern.factors import Factors, Mode
-from hesskern.hessian import Hessian, made
+from hesskern.hessian import KINDS, Hessian, made
 from hesskern.network import LinearNetwork
 from hesskern.selection import Part, part_size, positions
+from hesskern.wording import parts_in_words, setting
 
 if TYPE_CHECKING:
     from hesskern.loss import SquaredLoss
@@ -189,11 +190,18 @@ class DeviceHessian:
         factors = Factors(self._net, self._data, self._loss.scale)
         return grid(factors, self.rows, self.columns, self._mode, vec, self._net.dtype)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        raise TypeError(f"this Hessian is on {self.device}, where NumPy cannot read; use np.asarray(H.cpu()).")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DeviceHessian, (self._loss, self._net, self.rows, self.columns, self._mode)
+
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(Hessian, name):
             raise AttributeError(f"{name} is computed on the CPU, but this Hessian is on {self.device}: H.cpu().{name}")
         raise AttributeError(f"a Hessian on a GPU has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        kind = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}[self._mode]
-        return f"<{self.shape[0]}x{self.shape[1]} {kind} on {self.device} with dtype={self.dtype}>"
+        parts = " and ".join(dict.fromkeys(parts_in_words(self._net, parts) for parts in (self.rows, self.columns)))
+        what = f"{KINDS[self._mode]} of {parts}"
+        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"

@@ -27,6 +27,11 @@ def on_device(value: object) -> bool:
     return hasattr(value, "__cuda_array_interface__")
 
 
+def unwrapped(array: Any) -> Any:
+    """Return a NumPy array without its subclass (a memory map), sharing its memory; anything else as it is."""
+    return np.asarray(array) if isinstance(array, np.ndarray) else array
+
+
 def place(array: Any) -> str:
     """Return where an array is, as PyTorch writes it: "cpu", "cuda:0"."""
     return str(array.device) if on_device(array) else "cpu"

@@ -22,7 +22,7 @@ from hesskern.settings import Settings, StrPath
 from hesskern.stack import NetworkStack
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
     """What `fit_ensemble` did with B networks.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks, memory
+from hesskern import checks, devices, memory
 from hesskern._array import Array
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
@@ -23,10 +23,14 @@ from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.problem import Data
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
+from hesskern.wording import parts_in_words, setting
 
 if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
     from hesskern.loss import SquaredLoss
+
+#: What an operator of each mode is called.
+KINDS: dict[Mode, str] = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}
 
 
 class Hessian(CurvatureOperator):
@@ -51,6 +55,9 @@ class Hessian(CurvatureOperator):
     >>> H.rank(), H.trace()
     (2, 27.0)
     """
+
+    #: What its repr says before "Hessian".
+    _form = ""
 
     def __init__(self, loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> None:
         self._loss, self._net, self._mode = loss, net, mode
@@ -158,7 +165,7 @@ class Hessian(CurvatureOperator):
             If `out` has another shape, dtype or layout.
         """
         checks.one_of(vec, "vec", ("row", "column"))
-        out = dense_target(out, self.shape, self.dtype, f"Hessian of {self._what()}")
+        out = dense_target(out, self.shape, self.dtype, f"Hessian of {parts_in_words(self._net, self.parts)}")
         if vec not in self._blocks:
             self._blocks[vec] = grid(self._factors, self.parts, self.parts, self._mode, vec, self.dtype)[1:]
         sides, blocks = self._blocks[vec]
@@ -264,16 +271,12 @@ class Hessian(CurvatureOperator):
                 noise = max(noise, reach * self._factors.residual_noise(upper, lower, epsilon))
         return noise
 
-    def _what(self) -> str:
-        layers = [str(part.layer) for part in self.parts]
-        return "layer " + layers[0] if len(layers) == 1 else "layers " + ", ".join(layers)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return made, (self._loss, self._net, self.parts, self._mode)
+        return _again, (self._loss, self._net, self.parts, self._mode, self._backend.name, self._data)
 
     def __repr__(self) -> str:
-        kind = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}[self._mode]
-        return f"<{self.shape[0]}x{self.shape[1]} {kind} of {self._what()} with dtype={self.dtype}>"
+        what = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
+        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
 
 
 def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:
@@ -283,3 +286,11 @@ def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mod
     if len(parts) == 1 and mode != "functional":
         return KroneckerHessian(loss, net, parts, mode)
     return Hessian(loss, net, parts, mode)
+
+
+def _again(
+    loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode, backend: str, data: Data
+) -> Hessian:
+    """Return the operator of a pickle: with the samples as they were reduced, and all caches empty."""
+    loss.remember(Data(*map(devices.unwrapped, data)), bias=net.has_bias, backend=backend)
+    return made(loss, net, parts, mode)

@@ -42,6 +42,8 @@ class KroneckerHessian(Hessian):
     (2, 118.991596)
     """
 
+    _form = "Kronecker "
+
     @property
     def layer(self) -> int:
         """Which layer, counted from 0."""

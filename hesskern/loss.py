@@ -117,6 +117,10 @@ class SquaredLoss:
             self._reduced[key] = reduce_samples(self.X, self.Y, bias=bias, triangular_factor=kernels.triangular_factor)
         return self._reduced[key]
 
+    def remember(self, data: Data, *, bias: bool, backend: str) -> None:
+        """Take a reduction of these samples that a backend has made before, in another process."""
+        self._reduced.setdefault((bias, backend), data)
+
     def check_network(self, net: LinearNetwork, *, on_cpu: str | None = None) -> None:
         """Refuse a network that does not fit the data, or, for what runs on the CPU only (`on_cpu`), is not there."""
         if not isinstance(net, LinearNetwork):
@@ -189,6 +193,13 @@ class SquaredLoss:
         if self.weight_decay:
             value += 0.5 * self.weight_decay * devices.squared_norm(net.flatten())
         return value
+
+    def __getstate__(self) -> dict[str, object]:
+        # Without what was computed from it: the same loss is the same pickle, before and after it was used.
+        return {name: value for name, value in vars(self).items() if name != "_reduced"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, X=devices.unwrapped(state["X"]), Y=devices.unwrapped(state["Y"]), _reduced={})
 
     def __repr__(self) -> str:
         decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""

@@ -11,13 +11,15 @@ import numpy as np
 
 from hesskern import backends, checks, devices
 from hesskern._array import Array
+from hesskern.wording import widths_in_words
 
 
 class LinearNetwork:
     """Weights and biases of a linear network, in the layout of PyTorch.
 
     The prediction is ``X @ W_1.T @ W_2.T ... @ W_L.T`` (plus biases), with samples in the rows of `X`. A network is a
-    value: its arrays are copies and read-only, so a Hessian taken from it stays the Hessian of it.
+    value: its arrays are copies and read-only, so a Hessian taken from it stays the Hessian of it. (A ``numpy.memmap``
+    that was opened read-only, as joblib gives large arrays to its workers, is not copied: leave its file as it is.)
 
     Arrays on a GPU (tensors of PyTorch, CuPy's, anything with ``__cuda_array_interface__`` or DLPack) make a network
     there, whose arrays are tensors.
@@ -340,17 +342,23 @@ class LinearNetwork:
         return cls(weights, biases, names=names)
 
     def __repr__(self) -> str:
-        widths = "-".join(str(width) for width in self.widths)
         count = sum(bias is not None for bias in self._biases)
         bias = "no bias" if count == 0 else "bias" if count == self.depth else f"bias in {count} of {self.depth} layers"
         device = "" if self.device == "cpu" else f" on {self.device}"
-        return f"LinearNetwork({widths}, {bias}, {self.dtype}{device}, {self.num_parameters} parameters)"
+        parameters = f"{self.num_parameters} parameters"
+        return f"LinearNetwork({widths_in_words(self.widths)}, {bias}, {self.dtype}{device}, {parameters})"
 
     def __getstate__(self) -> tuple[tuple[Array, ...], tuple[Array | None, ...], tuple[str, ...]]:
         return self._weights, self._biases, self._names
 
     def __setstate__(self, state: tuple[tuple[Array, ...], tuple[Array | None, ...], tuple[str, ...]]) -> None:
-        self.__init__(*state[:2], names=state[2])  # type: ignore[misc]
+        # What comes out of a pickle is nobody else's: no copy, so that a memory map of joblib's stays one.
+        weights, biases, self._names = state
+        self._weights = tuple(devices.unwrapped(weight) for weight in weights)
+        self._biases = tuple(None if bias is None else devices.unwrapped(bias) for bias in biases)
+        for array in (*self._weights, *self._biases):
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
 
 
 def usual_names(biases: Sequence[Array | None]) -> tuple[str, ...]:

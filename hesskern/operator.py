@@ -6,19 +6,19 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from hesskern import checks, memory
 from hesskern._array import Array
 from hesskern.basis import Eigenbasis
 from hesskern.condition import Condition, from_spectrum
+from hesskern.matrix_operator import MatrixOperator
 from hesskern.spectrum import Spectrum
 
 Which = Literal["LA", "SA", "LM", "SM"]
 WHICH = ("LA", "SA", "LM", "SM")
 
 
-class CurvatureOperator(LinearOperator):
+class CurvatureOperator(MatrixOperator):
     """A symmetric operator of a linear network's curvature; made by ``loss.hessian``, not directly.
 
     A SciPy ``LinearOperator``: it goes into ``eigsh``, ``lobpcg``, ``cg`` or ``minres`` as it is.
@@ -26,8 +26,6 @@ class CurvatureOperator(LinearOperator):
 
     #: Multiple of the identity that is part of the operator (weight decay).
     _shift: float
-    dtype: np.dtype[np.floating[Any]]
-    shape: tuple[int, int]
 
     # What a subclass provides -----------------------------------------------------------------------------------------
 
@@ -237,7 +235,7 @@ def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]
     return np.empty(shape, dtype)
 
 
-class Eigenvectors(LinearOperator):
+class Eigenvectors(MatrixOperator):
     """Chosen eigenvectors as an operator (P, k): coordinates in, vectors out."""
 
     def __init__(self, basis: Eigenbasis, chosen: NDArray[np.intp], size: int) -> None:

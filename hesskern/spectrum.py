@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from hesskern import memory
+from hesskern._array import Array
+from hesskern.conversion import as_numpy
 
 
 class Spectrum:
@@ -69,6 +71,10 @@ class Spectrum:
         """Return all eigenvalues, ascending, each as often as it occurs; MemoryError if they do not fit."""
         memory.require(8 * self.size, f"the list of all {self.size} eigenvalues", "use values and multiplicities.")
         return np.repeat(self.values, self.multiplicities)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """Return all eigenvalues, as `expand` does."""
+        return as_numpy(self.expand, "the list of all eigenvalues", dtype, copy)
 
     def count(self, tolerance: float) -> int:
         """Return how many eigenvalues have an absolute value above `tolerance`."""

@@ -19,7 +19,7 @@ from hesskern.schedule import LearningRate
 from hesskern.settings import Settings, StrPath
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """What `fit` did.
 

@@ -1,5 +1,7 @@
 """What the tests of the benchmarks share; a checkout without bench/ skips them."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -16,7 +18,7 @@ if not (ROOT / "bench" / "__main__.py").exists():
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from bench import runner, runs, task  # noqa: E402
+from bench import cli, runner, runs, task  # noqa: E402
 
 
 def bench(*arguments, module="bench"):
@@ -24,6 +26,17 @@ def bench(*arguments, module="bench"):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(hesskern.__file__).parents[1]), str(ROOT)])}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+
+def here(*arguments):
+    """Run the command line in this process, for what needs none of its own: starting one takes seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # of argparse
+            code = ended.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def contestant(name, run, **more):

@@ -100,6 +100,11 @@ def _general_widths(rng: np.random.Generator, depth: int, shape: str) -> list[in
     return widths
 
 
+#: Seeds of `general` that tests go through: every depth with every shape, and what else test_full_hessian.py asks for.
+GENERAL = (*range(0, 300, 7), 51)
+#: Seeds of `small` with every special shape, kind, decay and choice of biases.
+SMALL = range(0, 200, 5)
+
 SHAPES = ("plain", "one", "ends", "wide", "wide twice", "few samples")
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 from hesskern import backends
@@ -211,7 +212,7 @@ def test_descents_agree(dtype, widths, samples, rule, ensemble, compiled):
 
 
 @pytest.mark.parametrize("name", COMPILED)
-@pytest.mark.parametrize("seed", range(10))
+@each("seed", range(10))
 def test_singular_values_agree(seed, name):
     compiled, reference = backends.get(name), backends.get("numpy")
     rng = np.random.default_rng([5, seed])

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 from trainings import METHODS, rate, training
 from witness import relative
 
@@ -28,7 +29,7 @@ def seen(steps, reduce="auto", **options):
     return [set(np.flatnonzero(row == 0.5).tolist()) for row in ratio]
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("seed", [0, 3, 2**40])
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 7])
 def test_the_order_is_the_one_documented(backend, size, seed, reduce):
@@ -95,7 +96,7 @@ def test_samples_are_not_reduced_where_batches_need_them(backend):
     assert not run.reduction
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_rtol_is_about_all_samples(backend, reduce, batch_size):
     problem = problems.normal([5, 12, 2], 10, kind="mean")

@@ -175,7 +175,7 @@ def test_quick_tables_say_so():
 
 
 def test_a_page_that_is_not_there_is_said(tmp_path):
-    done = benches.bench("pages", tmp_path / "nope.md")
+    done = benches.here("pages", tmp_path / "nope.md")
     assert (done.returncode, done.stderr) == (2, f"There is no page {tmp_path / 'nope.md'}.\n")
 
 

@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import problems
 import pytest
+from looped import each
 from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
@@ -22,7 +23,7 @@ def hessian(seed, dtype="float64"):
     return problem, problem.loss(dtype).hessian(problem.network(dtype))
 
 
-@pytest.mark.parametrize("seed", DEEP[::3])
+@each("seed", DEEP[::3])
 def test_cross_blocks_multiply_as_their_dense_matrices(backend, seed):
     problem, H = hessian(seed)
     rng = np.random.default_rng(seed)
@@ -51,7 +52,7 @@ def test_cross_blocks_multiply_as_their_dense_matrices(backend, seed):
             assert block.trace() == pytest.approx(np.trace(dense), rel=1e-12, abs=1e-13 * size)
 
 
-@pytest.mark.parametrize("seed", DEEP[::4])
+@each("seed", DEEP[::4])
 def test_cross_blocks_have_singular_values(backend, seed):
     problem, H = hessian(seed)
     last = len(problem.weights) - 1
@@ -105,7 +106,7 @@ def test_a_cross_block_that_is_zero(backend):
     assert H.block(1, 2).toarray().any()  # the residual passes there
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 4))
+@each("seed", problems.GENERAL)
 def test_diagonal_blocks_show_their_factors(backend, seed):
     problem, H = hessian(seed)
     for layer, weight in enumerate(problem.weights):

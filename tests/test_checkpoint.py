@@ -7,6 +7,7 @@ import os
 import numpy as np
 import problems
 import pytest
+from looped import each
 from test_ensemble import starts
 from trainings import METHODS, SHAPES, rate, training
 
@@ -44,7 +45,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
 def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number, reduce):
     problem = training(shape, number)

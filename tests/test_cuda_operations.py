@@ -10,6 +10,7 @@ import cuda_host
 import numpy as np
 import problems
 import pytest
+from looped import each
 
 from hesskern import backends
 from hesskern.problem import Data
@@ -52,7 +53,7 @@ def close(found, wanted, dtype):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=BACKEND.tolerance[dtype] * scale)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each("seed", SEEDS)
 def test_forward_and_gradient(seed, dtype):
     loss, net, data, there, moved = case(seed, dtype)
     predictions = BACKEND.forward(there, moved.X)
@@ -66,7 +67,7 @@ def test_forward_and_gradient(seed, dtype):
 
 
 @pytest.mark.parametrize("parts", [(True, True), (True, False), (False, True)], ids=["full", "gauss-newton", "rest"])
-@pytest.mark.parametrize("seed", SEEDS)
+@each("seed", SEEDS)
 def test_products(seed, parts, dtype):
     loss, net, data, there, moved = case(seed, dtype)
     options = {"scale": loss.scale, "decay": 0.375, "gauss_newton": parts[0], "functional": parts[1]}

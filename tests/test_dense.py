@@ -8,13 +8,14 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 from witness import relative
 
 import hesskern as hk
 from hesskern import memory
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 4))
+@each("seed", problems.GENERAL)
 def test_symmetric_to_the_bit(backend, dtype, seed):
     problem = problems.general(seed)
     H = problem.loss(dtype).hessian(problem.network(dtype))
@@ -78,7 +79,7 @@ def test_every_instruction_set_is_symmetric_and_right(python):
         assert done.stdout.split() == ["done", "float64", "done", "float32"]
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 11))
+@each("seed", range(0, 300, 11))
 def test_out_is_filled_and_returned(backend, dtype, seed):
     problem = problems.general(seed)
     H = problem.loss(dtype).hessian(problem.network(dtype))
@@ -128,7 +129,7 @@ def column_order(problem):
     return order
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 9))
+@each("seed", range(0, 300, 9))
 def test_columns_first_is_a_permutation(backend, seed):
     problem = problems.general(seed)
     H = problem.loss().hessian(problem.network())

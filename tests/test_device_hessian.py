@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 from hesskern import devices
@@ -42,7 +44,7 @@ def small():
 # Numbers --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(12))
+@each("seed", range(12))
 def test_loss_and_gradient(seed, dtype):
     (net, loss), (there, lost) = pair(seed, dtype)
     assert lost(there) == pytest.approx(loss(net), rel=1e-12 if dtype == "float64" else 1e-4)
@@ -53,7 +55,7 @@ def test_loss_and_gradient(seed, dtype):
 
 
 @pytest.mark.parametrize("mode", ["full", "gauss_newton", "functional"])
-@pytest.mark.parametrize("seed", range(12))
+@each("seed", range(12))
 def test_the_whole_hessian(seed, mode, dtype):
     (net, loss), (there, lost) = pair(seed, dtype)
     H, D = loss.hessian(net), lost.hessian(there)
@@ -149,7 +151,12 @@ def test_what_is_computed_on_the_cpu_says_so(small):
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         H.nonsense  # noqa: B018
     assert H.cpu().rank() == lost.cpu().hessian(there.cpu()).rank()
-    assert f"<{H.shape[0]}x{H.shape[1]} Hessian on cuda:0 with dtype=torch.float64>" == repr(H)
+    assert repr(H).startswith(f"<{H.shape[0]}x{H.shape[1]} Hessian of ")
+    assert " on cuda:0, " in repr(H)
+    with pytest.raises(TypeError, match=r"on cuda:0, where NumPy cannot read; use np\.asarray\(H\.cpu\(\)\)"):
+        np.asarray(H)
+    copied = copy.copy(H)
+    assert (copied.rows, copied.columns, repr(copied)) == (H.rows, H.columns, repr(H))
     for name, call in {
         "validate": lambda: hk.validate(there, lost),
         "explain": lambda: hk.explain(1.0, there, lost),

@@ -7,6 +7,7 @@ import oracle
 import problems
 import pytest
 import trainings
+from looped import each
 from witness import relative
 
 import hesskern as hk
@@ -26,7 +27,7 @@ def catapult(n, eta_lambda, reduce, seed=0, steps=300):
     return run, f, np.sum(rows**2, axis=1) / n, lr
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("eta_lambda", [0.5, 1.9, 2.5, 3.9])
 @pytest.mark.parametrize("n", [3, 50, 1000])
 def test_catapult_recursion(backend, n, eta_lambda, reduce):
@@ -39,7 +40,7 @@ def test_catapult_recursion(backend, n, eta_lambda, reduce):
     np.testing.assert_allclose(kernel[1:], next_kernel[:-1], rtol=1e-13)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_catapult_converges_below_four_and_diverges_above(backend, reduce):
     for seed in range(3):
         run, f, kernel, lr = catapult(500, 3.9, reduce, seed, steps=3000)
@@ -54,7 +55,7 @@ def test_catapult_converges_below_four_and_diverges_above(backend, reduce):
 # Balance: D = W_2.T W_2 - W_1 W_1.T, D+ = (1 - lr w)^2 D + lr^2 (g_2.T g_2 - g_1 g_1.T), exactly.
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("widths", [[3, 12, 2], [3, 4, 2], [3, 9, 4, 2]])
 def test_balance_identity(backend, widths, decay, reduce):
@@ -117,7 +118,7 @@ def mode_strengths(lr, until, reduce):
     return run.history["step"] * lr, np.array(found)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_saxes_curve(backend, reduce):
     errors = []
     for lr in (0.008, 0.004) if backend.name == "numpy" else (0.002, 0.001):

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import problems
 import pytest
+from looped import each
 from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
@@ -30,7 +31,7 @@ def check_pairs(operator, values, vectors, norm=None):
     assert np.abs(vectors.T @ vectors - np.eye(len(values))).max() <= 1e-12
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 2))
+@each("seed", problems.GENERAL)
 def test_all_eigenvectors(backend, seed):
     problem = problems.general(seed)
     for operator in operators(problem):
@@ -41,7 +42,7 @@ def test_all_eigenvectors(backend, seed):
         check_pairs(operator, values, vectors)
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 6))
+@each("seed", problems.GENERAL[::2])
 @pytest.mark.parametrize("which", WHICH)
 def test_the_ones_asked_for(backend, which, seed):
     problem = problems.general(seed)
@@ -61,7 +62,7 @@ def test_the_ones_asked_for(backend, which, seed):
             np.testing.assert_allclose(values, np.sort(expected), rtol=0, atol=1e-12 * norm)
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 5))
+@each("seed", problems.GENERAL)
 def test_eigenvectors_as_an_operator(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ import oracle
 import problems
 import pytest
 import trainings
+from looped import each
 from trainings import METHODS, SHAPES, rate, training
 from witness import relative
 
@@ -72,7 +73,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
 def test_every_network_is_trained_as_if_alone(backend, shape, method, number, reduce):
     problem = training(shape, number)
@@ -147,7 +148,7 @@ def test_as_many_networks_as_steps(backend):
 
 
 @pytest.mark.parametrize("method", ["plain", "everything"])
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_own_data(backend, method, reduce):
     nets = starts(problems.normal([3, 9, 2], 8, bias=True))
     losses = [problems.normal([3, 9, 2], 8, seed, kind="mean", weight_decay=0.1).loss() for seed in range(COUNT)]

@@ -77,7 +77,7 @@ def test_arithmetic_in_float32_made_symmetric():
 @pytest.mark.parametrize("seed", [2, 6, 18, 25])
 def test_few_digits_are_no_evidence(seed):
     problem = corruptions.random_problem(seed)
-    for matrix in list(judged.rounded_without_a_cause(problem, seed))[seed % 4 :: 4]:
+    for matrix in list(judged.rounded_without_a_cause(problem, seed))[seed % 8 :: 8]:
         why = hk.explain(matrix, *judged.given(problem))
         assert why.status == "unexplained" or judged.is_stored(problem, matrix), str(why)
 

@@ -13,6 +13,7 @@ import oracle
 import problems
 import pytest
 import witness
+from looped import each
 
 import hesskern as hk
 from hesskern.condition import Condition, from_singular_values, from_spectrum
@@ -47,7 +48,7 @@ def check(condition, dense, negative=None):
 SMALL = [seed for seed in range(80) if problems.deep_integers(seed).network().num_parameters <= 26]
 
 
-@pytest.mark.parametrize("seed", SMALL)
+@each("seed", SMALL)
 def test_integers_against_fifty_digits(backend, seed):
     problem = problems.deep_integers(seed)
     kind = "sum" if problem.kind == "mean" else problem.kind  # whose factor has no exact float

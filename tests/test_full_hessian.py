@@ -9,10 +9,9 @@ import oracle
 import problems
 import pytest
 import witness
+from looped import each
 from problems import KINDS
 from witness import relative
-
-GENERAL = 300
 
 
 def slices(problem):
@@ -36,13 +35,13 @@ def check_parts(problem, full, gauss_newton, tolerance=1e-12):
         assert np.abs(difference).max() <= tolerance * scale
 
 
-@pytest.mark.parametrize("seed", range(GENERAL))
+@each("seed", problems.GENERAL)
 def test_autograd_agrees(backend, seed):
     check_parts(problems.general(seed), *witness.of_general(seed))
 
 
 def test_the_random_problems_are_what_they_should_be():
-    made = [problems.general(seed) for seed in range(GENERAL)]
+    made = [problems.general(seed) for seed in problems.GENERAL]
     seen = set()
     for problem in made:
         widths = [problem.X.shape[1], *(len(weight) for weight in problem.weights)]
@@ -63,14 +62,14 @@ def test_the_random_problems_are_what_they_should_be():
     assert not wanted - seen
 
 
-@pytest.mark.parametrize("seed", range(120))
+@each("seed", range(0, 120, 2))
 def test_exact_on_integers(backend, seed):
     problem = problems.deep_integers(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
     check_parts(problem, truth.hessian, witness.exact_gauss_newton(problem))
 
 
-@pytest.mark.parametrize("seed", range(100))
+@each("seed", problems.GENERAL)
 def test_differences_of_the_gradient_agree(seed):
     problem = problems.general(seed)
     H = problem.loss().hessian(problem.network())
@@ -78,7 +77,7 @@ def test_differences_of_the_gradient_agree(seed):
     relative(H.toarray(), differences)
 
 
-@pytest.mark.parametrize("seed", range(0, GENERAL, 7))
+@each("seed", problems.GENERAL)
 def test_float32(backend, close, seed):
     problem = problems.general(seed)
     full, gauss_newton = witness.of_general(seed)
@@ -90,7 +89,7 @@ def test_float32(backend, close, seed):
         close(found.diagonal(), np.diag(expected), "float32")
 
 
-@pytest.mark.parametrize("seed", range(0, GENERAL, 3))
+@each("seed", problems.GENERAL)
 def test_diagonal_and_trace(backend, seed):
     problem = problems.general(seed)
     full, gauss_newton = witness.of_general(seed)

@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
 
 import hesskern as hk
@@ -16,7 +17,7 @@ def layers(problem):
     return range(len(problem.weights))
 
 
-@pytest.mark.parametrize("seed", range(200))
+@each("seed", problems.SMALL)
 def test_every_block_is_exact_on_small_problems(backend, close, seed):
     problem = problems.small(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
@@ -32,7 +33,7 @@ def test_every_block_is_exact_on_small_problems(backend, close, seed):
         close(H @ V[:, 0], block @ V[:, 0], factor=len(block))
 
 
-@pytest.mark.parametrize("seed", range(21))
+@each("seed", range(21))
 def test_float32_blocks(backend, close, seed):
     problem = problems.small(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
@@ -43,7 +44,7 @@ def test_float32_blocks(backend, close, seed):
         close(dense, truth.block(layer), "float32")
 
 
-@pytest.mark.parametrize("seed", range(200))
+@each("seed", problems.SMALL)
 def test_torch_autograd_agrees(seed):
     torch = pytest.importorskip("torch")
     small = problems.small(seed)

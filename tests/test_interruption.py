@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from itertools import product
 
 import numpy as np
 import pytest
@@ -123,9 +124,10 @@ print(json.dumps([np.array(run.status).tolist(), np.array(run.steps).tolist()]))
 """
 
 
-@pytest.mark.parametrize("every", [None, 10**8])
-@pytest.mark.parametrize("backend_name", ["cpp", "numba", "numpy"])
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    ("name", "backend_name", "every"),
+    [*product(TRAININGS, ["cpp", "numba", "numpy"], [None]), ("minibatches", "cpp", 10**8)],
+)
 def test_a_last_checkpoint_is_written(tmp_path, name, backend_name, every):
     path = tmp_path / "state.npz"
     options = {"backend": backend_name, "record_every": 500}

@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 
 numba = pytest.importorskip("numba")
 
@@ -38,11 +39,11 @@ def arguments(problem, dtype, form):
     return tuple(weights), X, Y, {"biases": tuple(biases) if any(b is not None for b in biases) else None, **options}
 
 
-# Two depths as tuples, since each is compiled anew; a typed list is compiled once for all depths.
-CASES = [(seed, "list") for seed in range(25)] + [(seed, "tuple") for seed in (6, 17)]
+# As tuples one depth, with biases and without: each is compiled anew. A typed list is compiled once for all depths.
+CASES = [(seed, "list") for seed in range(25)] + [(seed, "tuple") for seed in (6, 16)]
 
 
-@pytest.mark.parametrize(("seed", "form"), CASES)
+@each(("seed", "form"), CASES)
 def test_against_exact_differences(seed, form):
     problem = problems.deep_integers(seed)
     exact = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
@@ -69,7 +70,7 @@ def test_against_exact_differences(seed, form):
     np.testing.assert_allclose(nb.forward(weights, X, options["biases"]), predicted, rtol=1e-13, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(0, 60, 4))
+@each("seed", range(0, 60, 4))
 def test_parts_and_single_precision(seed, dtype):
     """The Gauss-Newton and the functional part add up, and agree with those of the operators, on normal problems."""
     problem = problems.general(seed)
@@ -211,6 +212,15 @@ def test_in_parallel_loops():
         assert value == nb.loss(weights, problem.X, problem.Y)
 
 
+def test_a_tuple_of_three():
+    problem = problems.normal([3, 6, 4, 2], 9)
+    weights = tuple(np.array(weight) for weight in problem.weights)
+    expected, gradient = oracle.loss_and_gradient(problem.network().flatten(), problem)
+    value, found = nb.value_and_gradient(weights, problem.X, problem.Y)
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(found, gradient, rtol=1e-11)
+
+
 @numba.njit
 def with_a_missing_bias(W, V, b, X):
     return nb.forward((W, V), X, (b, None))
@@ -252,6 +262,13 @@ REFUSED = [
     (lambda: nb.sgd_epoch((W, V), X, Y, 0.1, np.arange(6), 2), ValueError, "order holds a number"),
     (lambda: nb.sgd_epoch((W, V), X, Y, 0.1, np.arange(5), 0), ValueError, "batch_size is less than 1"),
     (lambda: nb.fit((W, V), X, Y, np.full(3, 0.1), 4), ValueError, "lr has fewer rates than max_steps"),
+    (lambda: nb.fit((W, V), X, Y, np.array([0.1, -0.1]), 2), ValueError, "lr holds a number that is negative"),
+    (lambda: nb.fit((W, V), X, Y, -0.1, 4), ValueError, "lr is negative or not finite: expected a number >= 0"),
+    (lambda: nb.fit((W, V), X, Y, np.nan, 4), ValueError, "lr is negative or not finite"),
+    (lambda: nb.fit((W, V), X, Y, 0.1, -1), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
+    (lambda: nb.fit((W, V), X, Y, 0.1, 2**62), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
+    (lambda: nb.fit((W, V), X, Y, 0.1, 4, momentum=-0.5), ValueError, "momentum is negative or not finite"),
+    (lambda: nb.fit((W, V), X, Y, 0.1, 4, weight_decay=-1.0), ValueError, "weight_decay is negative or not finite"),
     (lambda: nb.loss((W, V), X, Y[:, 0]), numba.TypingError, "expected two-dimensional arrays"),
     (lambda: nb.loss((W, V), X[0], Y), numba.TypingError, "expected two-dimensional arrays"),
     (lambda: nb.loss((), X, Y), numba.TypingError, "weights is an empty tuple"),
@@ -264,7 +281,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(REFUSED)))
+@each("number", range(len(REFUSED)))
 def test_what_does_not_fit_is_refused(number):
     call, error, words = REFUSED[number]
     with pytest.raises(error, match=words):

@@ -6,11 +6,12 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 
 
-@pytest.mark.parametrize("seed", range(200))
+@each("seed", problems.SMALL)
 def test_value_and_gradient_are_exact_on_small_problems(backend, close, seed):
     problem = problems.small(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
@@ -22,7 +23,7 @@ def test_value_and_gradient_are_exact_on_small_problems(backend, close, seed):
     close(loss.gradient(net), truth.gradient)
 
 
-@pytest.mark.parametrize("seed", range(21))
+@each("seed", range(21))
 def test_float32_stays_float32(backend, close, seed):
     problem = problems.small(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
@@ -33,7 +34,7 @@ def test_float32_stays_float32(backend, close, seed):
     close(gradient, truth.gradient, "float32")
 
 
-@pytest.mark.parametrize("seed", range(200))
+@each("seed", problems.SMALL)
 def test_torch_autograd_agrees(seed):
     torch = pytest.importorskip("torch")
     small = problems.small(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import problems
 import pytest
+from looped import each
 from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
@@ -43,7 +44,7 @@ def close(found, expected, size, tolerance=1e-12):
 
 
 @COMPILED
-@pytest.mark.parametrize("seed", range(0, 300, 3))
+@each("seed", problems.GENERAL)
 def test_numbers(seed, compiled):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
@@ -71,7 +72,7 @@ def test_numbers(seed, compiled):
 
 
 @COMPILED
-@pytest.mark.parametrize("seed", range(0, 300, 3))
+@each("seed", problems.GENERAL)
 def test_conditions(seed, compiled):
     for name, ours, theirs, _ in both(problems.general(seed), compiled):
         one, other = ours.condition(), theirs.condition()
@@ -84,7 +85,7 @@ def test_conditions(seed, compiled):
 
 
 @COMPILED
-@pytest.mark.parametrize("seed", range(0, 300, 7))
+@each("seed", problems.GENERAL)
 def test_float32(seed, compiled):
     problem = problems.general(seed)
     for name, ours, theirs, size in both(problem, compiled, "float32"):
@@ -99,7 +100,7 @@ def test_float32(seed, compiled):
 
 
 @COMPILED
-@pytest.mark.parametrize("seed", [seed for seed in range(300) if seed % 5][::5])
+@each("seed", [seed for seed in range(300) if seed % 5][::5])
 def test_cross_blocks(seed, compiled):
     problem = problems.general(seed)
     last = len(problem.weights) - 1
@@ -130,7 +131,7 @@ def test_nothing_is_left_out():
 
 
 @COMPILED
-@pytest.mark.parametrize("seed", range(0, 300, 9))
+@each("seed", range(0, 300, 9))
 def test_factors(seed, compiled):
     problem = problems.general(seed)
     for name, ours, theirs, _ in both(problem, compiled):

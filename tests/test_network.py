@@ -8,11 +8,12 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 
 
-@pytest.mark.parametrize("seed", range(40))
+@each("seed", range(40))
 def test_forward_is_the_definition(backend, close, dtype, seed):
     problem = problems.small(seed)
     expected = oracle.forward(problem.weights, problem.biases, problem.X)
@@ -46,7 +47,7 @@ def test_flatten_is_row_major_weight_then_bias():
     np.testing.assert_array_equal(net.flatten(), np.arange(1.0, 9.0))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@each("seed", range(8))
 def test_unflatten_inverts_flatten(dtype, seed):
     problem = problems.small(seed)
     net = problem.network(dtype)

@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import problems
 import pytest
+from looped import each
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, cg, eigsh, lobpcg, lsmr, minres, svds
 from witness import relative
 
@@ -19,7 +20,7 @@ def operators(problem, dtype="float64"):
     return [H, H.gauss_newton(), H.functional()]
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 2))
+@each("seed", problems.GENERAL)
 def test_products_are_those_of_the_dense_matrix(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 from hesskern.cross import CrossBlock
@@ -42,7 +43,7 @@ ARCHITECTURES = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@each("seed", range(3))
 @pytest.mark.parametrize(("widths", "samples"), ARCHITECTURES)
 def test_the_ranks_predicted(backend, widths, samples, seed):
     problem = problems.normal(widths, samples, seed)
@@ -98,7 +99,7 @@ def elimination(matrix):
     return rank
 
 
-@pytest.mark.parametrize("seed", range(0, 120, 2))
+@each("seed", range(0, 120, 2))
 def test_ranks_of_integer_networks_are_exact(backend, seed):
     """Small integers make weights and data that are singular for every reason there is."""
     problem = problems.small(seed)

@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 from trainings import METHODS, PAIRS, of_oracle, rate, training, with_biases
 from witness import relative
 
@@ -20,7 +21,7 @@ def run(shape, method, number, record, steps=STEPS, **options):
     return hk.fit(problem.network(), problem.loss(), **keywords)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
 def test_what_needs_no_hessian(backend, shape, method, number, reduce):
     problem, expected = training(shape, number), of_oracle(shape, method, number, STEPS)
@@ -61,7 +62,7 @@ FULL = [
 ]
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("widths", "samples", "biased", "kind", "decay"), FULL)
 def test_the_full_hessian(backend, widths, samples, biased, kind, decay, reduce):
     problem = problems.normal(widths, samples, 3, bias=True, kind=kind, weight_decay=decay)
@@ -106,7 +107,7 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("hidden", [4, 12])
 def test_blocks(backend, hidden, decay, reduce):
@@ -143,7 +144,7 @@ def test_the_block_of_the_case(backend, method):
         np.testing.assert_allclose(history["smallest[1.weight]"][k], values[4] ** 2, rtol=1e-11)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_a_condition_number_that_a_dense_matrix_cannot_hold(backend, reduce):
     """Columns of X from 1 to 1e-12: kappa of the block is about 1e24, and comes from factors."""
     problem = problems.normal([4, 20, 2], 8, 7)
@@ -223,7 +224,7 @@ def test_converged_runs_record_their_last_step(backend, rows):
     assert found.history["loss"][-1] <= 1e-6 * found.history["loss"][0] < found.history["loss"][-2]
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_at_an_interpolating_minimum_the_functional_part_is_gone(backend, reduce):
     """Whitened data, two layers: where the residual is zero, eigenvalues are sigma_p(W_1)^2 + sigma_q(W_2)^2."""
     problem = problems.normal([4, 10, 2], 4, 5)

@@ -7,6 +7,7 @@ import oracle
 import problems
 import pytest
 import trainings
+from looped import each
 from trainings import METHODS, PAIRS, SHAPES, of_oracle, of_torch, rate, training
 from witness import relative
 
@@ -22,8 +23,8 @@ def run(shape, method, number, steps=STEPS, dtype="float64", **options):
     return hk.fit(problem.network(dtype), problem.loss(dtype), **keywords)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
+@each("reduce", ["auto", "none"])
+@each(("shape", "method", "number"), PAIRS)
 def test_every_step_is_that_of_torch(backend, shape, method, number, reduce):
     expected = of_torch(shape, method, number, STEPS)
     assert np.isfinite(expected.thetas).all()
@@ -35,7 +36,7 @@ def test_every_step_is_that_of_torch(backend, shape, method, number, reduce):
     np.testing.assert_array_equal(found.history["step"], np.arange(STEPS))
 
 
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
+@each(("shape", "method", "number"), PAIRS)
 def test_the_plain_loop_of_these_tests_is_that_of_torch(shape, method, number):
     """Other tests compare with `oracle.train`, which knows more kinds of numbers and more rates."""
     ours, theirs = of_oracle(shape, method, number, STEPS), of_torch(shape, method, number, STEPS)
@@ -44,8 +45,8 @@ def test_the_plain_loop_of_these_tests_is_that_of_torch(shape, method, number):
     np.testing.assert_allclose(ours.batch_losses, theirs.batch_losses, rtol=1e-12)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
+@each("reduce", ["auto", "none"])
+@each(("shape", "method", "number"), PAIRS)
 def test_single_precision(backend, close, shape, method, number, reduce):
     expected = of_oracle(shape, method, number, STEPS)
     found = run(shape, method, number, dtype="float32", reduce=reduce)
@@ -147,7 +148,7 @@ def test_the_same_arguments_give_the_same_bits(backend, shape):
     np.testing.assert_array_equal(first.history["loss"], second.history["loss"])
 
 
-@pytest.mark.parametrize("seed", range(150))
+@each("seed", range(0, 150, 2))
 def test_any_shape(backend, seed):
     """Widths around the length of a vector register, short last batches, with and without records beside."""
     rng = np.random.default_rng([99, seed])

@@ -9,6 +9,7 @@ import oracle
 import problems
 import pytest
 import trainings
+from looped import each
 from trainings import METHODS, PAIRS, rate, training, with_biases
 
 import hesskern as hk
@@ -31,8 +32,8 @@ def check(run, problem, tolerance=1e-10):
     return expected
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS[::2])
+@each("reduce", ["auto", "none"])
+@each(("shape", "method", "number"), PAIRS[::2])
 def test_every_step(backend, shape, method, number, reduce):
     problem = training(shape, number)
     check(watched(problem, 3 * rate(shape, number), 12, reduce=reduce, **METHODS[method]), problem)
@@ -74,7 +75,7 @@ def crossing(name):
     return dataclasses.replace(problem, X=np.vstack([problem.X] * 3), Y=np.vstack([problem.Y] * 3))
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("name", CROSSINGS)
 def test_eigenvalues_that_cross(backend, name, reduce):
     """Aligned modes never mix: an eigenvector followed from step to step stays with a mode that others overtake."""
@@ -129,7 +130,7 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("decay", [0.0, 0.25])
 @pytest.mark.parametrize("name", STARTS)
 def test_weights_of_zero(backend, name, decay, reduce):
@@ -146,7 +147,7 @@ def test_weights_of_zero(backend, name, decay, reduce):
         np.testing.assert_allclose(run.history["sharpness"], decay, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_negative_curvature_is_larger_in_absolute_value(backend, reduce):
     """One unit overshoots: the residual makes -sigma(G) the eigenvalue of largest absolute value, not of largest."""
     problem = problems.Problem(
@@ -260,7 +261,7 @@ def test_the_case(backend):
     np.testing.assert_allclose(run.history["sharpness"][0], np.linalg.eigvalsh(first)[-1], rtol=1e-10)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@each("seed", range(0, 100, 2))
 def test_any_shape(backend, seed):
     """Widths around the length of a vector register, minibatches with short last batches, biases anywhere."""
     rng = np.random.default_rng([77, seed])

@@ -7,6 +7,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 from witness import relative
 
 import hesskern as hk
@@ -22,7 +23,7 @@ def size_of(dense):
     return float(np.abs(np.linalg.eigvalsh(dense)).max())
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 3))
+@each("seed", problems.GENERAL)
 def test_damped_systems(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
@@ -38,7 +39,7 @@ def test_damped_systems(backend, seed):
         assert operator.logdet(damping=damping) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 3))
+@each("seed", problems.GENERAL)
 def test_small_damping_is_accurate_to_the_condition_number(backend, seed):
     problem = problems.general(seed)
     H = problem.loss().hessian(problem.network())
@@ -53,7 +54,7 @@ def test_small_damping_is_accurate_to_the_condition_number(backend, seed):
         assert operator.logdet(damping) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 3))
+@each("seed", problems.GENERAL)
 def test_undamped_systems_are_solved_or_refused(backend, seed):
     problem = problems.general(seed)
     for operator in operators(problem):
@@ -72,7 +73,7 @@ def test_undamped_systems_are_solved_or_refused(backend, seed):
                 operator.logdet()
 
 
-@pytest.mark.parametrize("seed", range(0, 300, 3))
+@each("seed", problems.GENERAL)
 def test_least_norm_solutions(backend, seed):
     problem = problems.general(seed)
     for operator in operators(problem):

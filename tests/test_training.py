@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
+from looped import each
 
 import hesskern as hk
 
@@ -23,7 +24,7 @@ CONFIGURATIONS = [
 
 
 @pytest.mark.parametrize(("widths", "samples", "bias", "kind", "decay", "lr"), CONFIGURATIONS)
-@pytest.mark.parametrize("reduce", ["auto", "none"])
+@each("reduce", ["auto", "none"])
 def test_every_step_is_the_definition(backend, close, dtype, reduce, widths, samples, bias, kind, decay, lr):
     problem = problems.normal(widths, samples, 4, bias=bias, kind=kind, weight_decay=decay)
     expected = oracle.train(problem, lr, 40)

@@ -86,6 +86,11 @@ class Remainder:
         )
 
 
+def itself(value: Any) -> Any:
+    """Return the value; ``partial(itself, value)`` is a function that a pickle can hold, as a lambda is not."""
+    return value
+
+
 @dataclass(frozen=True)
 class Matrices:
     """The candidate, the Hessian asked for, and the model found, each made when it is asked for."""
@@ -97,7 +102,7 @@ class Matrices:
     starts: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Why a matrix, a spectrum or a number is not that of the Hessian; ``print(why)`` says it in words.
 
@@ -159,6 +164,10 @@ class Explanation:
             else {name: _plain(getattr(rest, name)) for name in Remainder.__slots__},
             "notes": list(self.notes),
         }
+
+    def __repr__(self) -> str:
+        causes = f" ({', '.join(finding.cause for finding in self.findings)})" if self.findings else ""
+        return f"<Explanation: {self.status}{causes}: {self.verdict}>"
 
     def __str__(self) -> str:
         lines = _wrapped(f"{_HEADINGS[self.status]}: {self.verdict}")

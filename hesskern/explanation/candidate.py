@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import checks
 from hesskern._array import Array
 
 Kind = Literal["matrix", "spectrum", "number"]
@@ -49,13 +50,7 @@ def read(value: object) -> Candidate:
         return _number(value)
     if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
         return _number(_shortest(value))
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # a tensor that requires grad or lives on a GPU raises its own kind
-        raise TypeError(
-            f"candidate is a {type(value).__name__} that NumPy cannot read ({error}); "
-            "for a torch tensor pass candidate.detach().cpu().numpy()."
-        ) from error
+    array = checks.read(value, "candidate")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise TypeError(
             f"candidate has dtype {array.dtype}; expected real numbers: a matrix, its eigenvalues, or one number."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -84,8 +85,8 @@ def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
             f"{binary.name}-stored",
             f"the matrix is rounded to {binary.name} after everything else",
             binary.mend,
-            lambda values: rounded(values, bits),
-            lambda values: 2.0**-bits * (1 + 2.0 ** (1 - bits)) * np.abs(values),
+            partial(rounded, bits=bits),
+            partial(_half_bit, bits=bits),
         )
     flat = matrix.ravel()
     looked_at = flat[:: max(1, flat.size // _LOOKED_AT)]
@@ -99,17 +100,26 @@ def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
             f"decimals[{decimals}]",
             f"the matrix is rounded to {decimals} decimals after everything else",
             written,
-            lambda values: np.round(values, decimals),
-            lambda values: np.full_like(values, 0.5 * 10.0**-decimals),
+            partial(_decimal, decimals=decimals),
+            partial(np.full_like, fill_value=0.5 * 10.0**-decimals),
         )
     if digits < _DIGITS:
         yield Storage(
             f"digits[{digits}]",
             f"the matrix is rounded to {digits} significant decimal digits after everything else",
             written,
-            lambda values: _significant(values, digits),
-            lambda values: 0.5 / _units(values, digits),
+            partial(_significant, digits=digits),
+            partial(_half_digit, digits=digits),
         )
+
+
+def _half_bit(values: Values, bits: int) -> Values:
+    found: Values = 2.0**-bits * (1 + 2.0 ** (1 - bits)) * np.abs(values)
+    return found
+
+
+def _half_digit(values: Values, digits: int) -> Values:
+    return 0.5 / _units(values, digits)
 
 
 def _units(values: Values, digits: int) -> Values:
@@ -117,6 +127,10 @@ def _units(values: Values, digits: int) -> Values:
     sizes = np.abs(values)
     found: Values = 10.0 ** (digits - 1 - np.floor(np.log10(np.where(sizes > 0, sizes, 1.0))))
     return found
+
+
+def _decimal(values: Values, decimals: int) -> Values:
+    return np.round(values, decimals)
 
 
 def _significant(values: Values, digits: int) -> Values:

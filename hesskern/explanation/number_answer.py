@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-from hesskern.explanation.answer import Alternative, Explanation, Finding
+from hesskern.explanation.answer import Alternative, Explanation, Finding, itself
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import keys, listed, sentence
 from hesskern.explanation.numbers import NAMES, Numbers, Quantity
@@ -30,10 +31,11 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
     truth = numbers.truth()
     value, which = numbers.value, shown(problem.asked.tensors)
     if math.isnan(value):
-        return Explanation("invalid", "the number is NaN.", notes=(_truths(truth),), _corrected=lambda: truth)
+        return Explanation("invalid", "the number is NaN.", notes=(_truths(truth),), _corrected=partial(itself, truth))
     found = numbers.matches()
     kind = found[0].quantity if found else quantity or "condition"
     expected = truth[kind]
+    corrected = partial(itself, expected)
     before = abs(value - expected) / max(abs(value), abs(expected)) if math.isfinite(value) and expected else math.inf
     if not found:
         return Explanation(
@@ -42,14 +44,12 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
             before=before,
             after=before,
             notes=(_truths(truth),),
-            _corrected=lambda: expected,
+            _corrected=corrected,
         )
     if not found[0].causes:
         names = listed([NAMES[match.quantity] for match in found])
         verdict = f"{value:.10g} is the {names} of the Hessian with respect to {which} ({found[0].value:.10g})."
-        return Explanation(
-            "match", verdict, before=before, after=before, notes=(_truths(truth),), _corrected=lambda: expected
-        )
+        return Explanation("match", verdict, before=before, after=before, notes=(_truths(truth),), _corrected=corrected)
     first, *others = found
     chance = numbers.chance(first)
     findings = tuple(
@@ -86,7 +86,7 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
         before=before,
         after=abs(first.value - value) / abs(value) if value and math.isfinite(value) else 0.0,
         notes=(_truths(truth),),
-        _corrected=lambda: expected,
+        _corrected=corrected,
     )
 
 

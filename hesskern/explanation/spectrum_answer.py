@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from hesskern.explanation.answer import Alternative, Explanation, Finding
+from hesskern.explanation.answer import Alternative, Explanation, Finding, itself
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import keys, sentence
 from hesskern.explanation.formats import storages
@@ -23,6 +25,7 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
             break
     expected = problem.true_spectrum()
     values = np.sort(given.array)
+    corrected = partial(itself, expected)
     largest = float(np.abs(values).max()), float(np.abs(expected).max())
     same = len(expected) == len(values)
     before = (
@@ -40,12 +43,12 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
         )
         return Explanation(
             "unexplained", f"no known cause: these are not the eigenvalues of {of}, nor of anything that was tried.",
-            before=before, after=before, notes=note, _corrected=lambda: expected,
+            before=before, after=before, notes=note, _corrected=corrected,
         )  # fmt: skip
     best = found[0]
     if not best.causes:
         return Explanation(
-            "match", f"these are the eigenvalues of {of}.", before=before, after=best.error, _corrected=lambda: expected
+            "match", f"these are the eigenvalues of {of}.", before=before, after=best.error, _corrected=corrected
         )
     findings = tuple(
         Finding(cause.key, cause.words, cause.mend, cause.also, before, best.error, *largest) for cause in best.causes
@@ -58,5 +61,5 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
         alternatives=tuple(Alternative(keys(match.causes), sentence(match.causes)) for match in found[1:]),
         before=before,
         after=best.error,
-        _corrected=lambda: expected,
+        _corrected=corrected,
     )

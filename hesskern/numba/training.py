@@ -179,18 +179,43 @@ def _rate_of(lr: Any, step: Any, loss: Any, norm: Any) -> Any:
     return lambda lr, step, loss, norm: lr(step, loss, norm)
 
 
+#: As many losses are 8 TiB: more is a mistake, or a number of steps that is none.
+_MOST_STEPS = 2**40
+
+
+@jit_inlined
+def _check_rule(max_steps: int, momentum: float, weight_decay: float) -> None:
+    """Refuse, once for a run, numbers that mean nothing."""
+    if not 0 <= max_steps <= _MOST_STEPS:
+        raise ValueError("max_steps is negative, or beyond 2**40: expected a number of steps, each with a loss to keep")
+    if not 0 <= momentum < np.inf:
+        raise ValueError("momentum is negative or not finite: expected a number >= 0")
+    if not 0 <= weight_decay < np.inf:
+        raise ValueError("weight_decay is negative or not finite: expected a number >= 0")
+
+
 def _check_rates(lr: Any, max_steps: Any) -> Any:
-    """Refuse an array that ends before the run does: it would be read beyond its end."""
+    """Refuse rates that are negative, and an array that ends before the run does: it would be read beyond its end."""
 
 
 @overload(_check_rates, jit_options={"nogil": True}, strict=False)
 def _check_rates_of(lr: Any, max_steps: Any) -> Any:
+    if isinstance(lr, types.Number):
+
+        def check_number(lr: Any, max_steps: Any) -> None:
+            if not 0 <= lr < np.inf:
+                raise ValueError("lr is negative or not finite: expected a number >= 0")
+
+        return check_number
     if not isinstance(lr, types.Array):
         return lambda lr, max_steps: None
 
     def check(lr: Any, max_steps: Any) -> None:
         if lr.ndim != 1 or len(lr) < max_steps:
             raise ValueError("lr has fewer rates than max_steps: expected an array with one for each step")
+        for rate in lr:
+            if not 0 <= rate < np.inf:
+                raise ValueError("lr holds a number that is negative or not finite: expected numbers >= 0")
 
     return check
 
@@ -205,9 +230,9 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
 
     Parameters
     ----------
-    lr : float, (max_steps,) array, or jitted function
+    lr : float >= 0, (max_steps,) array, or jitted function
         As a function it gets ``(step, loss, gradient_norm)``, the step counted from 0, and returns the rate.
-    max_steps : int
+    max_steps : int, >= 0
     rtol : float
         Converged when the loss is at most this times the first; the update of that step is still made. < 0: never.
     callback : jitted function, optional
@@ -225,7 +250,7 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or `max_steps`, a rate, `momentum` or `weight_decay` is negative.
 
     Examples
     --------
@@ -236,6 +261,7 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     >>> status == nb.CONVERGED, len(losses)
     (True, 608)
     """
+    _check_rule(max_steps, momentum, weight_decay)
     layout, memory, at, product, flat, _ = _started(
         weights, biases, X, Y, _zeros(weights, biases), momentum, nesterov, 0
     )

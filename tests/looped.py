@@ -1,0 +1,50 @@
+"""Many cases of one behaviour in one test: a thousand tests of a millisecond cost more to hand out than to run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+Test = Callable[..., None]
+
+
+def each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Test], Test]:
+    """As ``pytest.mark.parametrize``, in a loop; a failure says with which case. Fixtures are made once for all."""
+    several = names if isinstance(names, tuple) else (names,)
+    listed = [_values(case, len(several)) for case in cases]
+    assert listed, "no cases"
+
+    def decorate(test: Test) -> Test:
+        @functools.wraps(test)
+        def run(**fixtures: Any) -> None:
+            ran = 0
+            for values in listed:
+                given = dict(zip(several, values, strict=True))
+                try:
+                    test(**fixtures, **given)
+                    ran += 1
+                except pytest.skip.Exception:
+                    continue
+                except BaseException as error:
+                    error.add_note(f"with {', '.join(f'{name}={value!r}' for name, value in given.items())}")
+                    raise
+            if not ran:
+                pytest.skip("every case was skipped")
+
+        signature = inspect.signature(test)
+        left = [parameter for name, parameter in signature.parameters.items() if name not in several]
+        assert len(left) == len(signature.parameters) - len(several), f"{test.__name__} does not take {names}"
+        run.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _values(case: Any, count: int) -> tuple[Any, ...]:
+    if isinstance(case, type(pytest.param())):
+        return case.values
+    return tuple(case) if count > 1 else (case,)
