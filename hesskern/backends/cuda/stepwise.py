@@ -135,8 +135,10 @@ class Stepwise:
         a.seen.copy_(torch.where(goes, self._piece.first + k + 1, a.seen))
         if first and a.rtol >= 0:
             a.targets.copy_(a.rtol * loss)
-        arrived = goes & (loss <= a.targets) if a.rtol >= 0 else torch.zeros_like(goes)
-        a.status.copy_(torch.where(lost, _DIVERGED, torch.where(arrived, _CONVERGED, a.status)))
+        # Sums, since a choice between numbers would copy these from main memory, which no graph can hold.
+        a.status += _DIVERGED * lost.long()
+        if a.rtol >= 0:
+            a.status += _CONVERGED * (goes & (loss <= a.targets)).long()
 
     def _batch(self, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the samples of a step, with rows of zeros behind those of a shorter batch."""
