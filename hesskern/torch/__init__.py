@@ -24,5 +24,6 @@ except ImportError as error:
     ) from error
 from hesskern.torch.curvature import condition, hessian, hvp, sharpness, spectrum
 from hesskern.torch.export import LinearChain
+from hesskern.torch.linear_function import LinearStack, linear_stack
 
-__all__ = ["LinearChain", "condition", "hessian", "hvp", "sharpness", "spectrum"]
+__all__ = ["LinearChain", "LinearStack", "condition", "hessian", "hvp", "linear_stack", "sharpness", "spectrum"]
