@@ -110,7 +110,7 @@ class LinearNetwork:
                 f"{', '.join(usual)}."
             )
         for at, name in enumerate(names):
-            if not isinstance(name, str) or not name or name in names[:at]:
+            if not isinstance(name, str) or not all(name.split(".")) or name in names[:at]:
                 raise ValueError(f"names[{at}] is {name!r}; expected a word of its own for each weight and bias.")
         return tuple(names)
 
@@ -149,14 +149,15 @@ class LinearNetwork:
         """
         from hesskern.torch import tracing  # noqa: PLC0415 - loads PyTorch
 
-        return tracing.network(tracing.trace(module))
+        return tracing.imported(module)
 
     def to_torch(self) -> Any:
         """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.
 
         Its ``state_dict()`` has the keys of the module that `from_torch` took, so either loads the other's. It is an
         ``nn.Sequential`` of ``nn.Linear``, nested as the names are, where the names allow that (an ``nn.Linear`` for
-        the names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise.
+        the names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all
+        parameters require grad.
 
         Examples
         --------

@@ -280,3 +280,65 @@ def test_nothing_that_could_be_differentiated(data):
     unused = Backwards().double()
     with pytest.raises(ValueError, match=r"params is \['spare.bias'\], which forward does not use"):
         ht.hessian(unused, nn.MSELoss(), data, params=["spare.bias"])
+
+
+def test_weights_that_are_kept_the_other_way(data):
+    class Kept(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.V = nn.Parameter(torch.randn(4, 2, dtype=torch.float64))
+            self.W = nn.Parameter(torch.randn(3, 4, dtype=torch.float64))
+            self.b = nn.Parameter(torch.randn(4, dtype=torch.float64))
+
+        def forward(self, x):
+            return (x @ self.W + self.b) @ self.V
+
+    model = Kept()
+    expected = theirs(model, nn.MSELoss(), data)
+    close(ht.hessian(model, nn.MSELoss(), data), joined(expected))
+    close(ht.hessian(model, nn.MSELoss(), data, params=["W"]), joined({"W": {"W": expected["W"]["W"]}}))
+    with pytest.raises(ValueError, match=r"multiplies with 'W' of shape \(3, 4\) as it stands, .* expected x @ W.T"):
+        hk.LinearNetwork.from_torch(model)
+
+
+def test_on_a_device_everything_stays_there(monkeypatch, model, data):
+    """With tensors in main memory in the place of a GPU's, as in test_device_hessian."""
+    from hesskern import backends, devices
+
+    expected = joined(theirs(model, nn.MSELoss(), data))
+    monkeypatch.setitem(backends._MODULES, "cuda", "cuda_stand_in")
+    monkeypatch.setattr(devices, "on_device", lambda value: isinstance(value, torch.Tensor))
+    monkeypatch.setattr(devices, "place", lambda array: "cuda:0" if isinstance(array, torch.Tensor) else "cpu")
+    backends._load.cache_clear()
+    try:
+        loader = DataLoader(TensorDataset(*data), batch_size=4)
+        close(ht.hessian(model, nn.MSELoss(), loader), expected)
+        v = torch.randn(len(expected), dtype=torch.float64)
+        close(ht.hvp(model, nn.MSELoss(), loader, v), expected @ v)
+        close(ht.spectrum(model, nn.MSELoss(), loader), torch.linalg.eigvalsh(expected))
+        close(ht.sharpness(model, nn.MSELoss(), loader), torch.linalg.eigvalsh(expected)[-1])
+        assert float(ht.condition(model, nn.MSELoss(), loader)) > 1
+        single = tuple(each.float() for each in data)
+        assert ht.condition(model.float(), nn.MSELoss(), single).dtype == torch.float32
+        net = hk.LinearNetwork.from_torch(model)
+        assert isinstance(net.weights[0], torch.Tensor)
+        assert net.cpu().parameter_names == net.parameter_names
+        assert set(net.to_torch().state_dict()) == set(net.parameter_names)
+    finally:
+        backends._load.cache_clear()
+
+
+def test_another_default_device_and_dtype_change_nothing(monkeypatch, model, data):
+    from hesskern.torch import data as reading
+
+    monkeypatch.setattr(reading, "_ROWS", 4)
+    batches = [tuple(each[at : at + 4] for each in data) for at in (0, 4, 8)]
+    expected = ht.hessian(model, nn.MSELoss(), batches)
+    torch.set_default_dtype(torch.float16)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            close(ht.hessian(model, nn.MSELoss(), batches), expected, 0)
+            assert ht.condition(model, nn.MSELoss(), batches).device.type == "cpu"
+            assert hk.LinearNetwork.from_torch(model).to_torch()(data[0]).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -41,11 +41,12 @@ class Written(nn.Module):
         self.c = nn.Parameter(torch.randn(2))
 
     def forward(self, x):
-        x = self.encoder(x.view(x.size(0), -1))
+        count = x.size(0)
+        x = self.encoder(x.view(count, -1)).view(count, -1)
         x = F.dropout(x @ self.W.T, 0.5, self.training)
         x = torch.matmul(x, self.V.t()) + self.shift
         x = self.head(x.reshape(x.shape[0], -1)).contiguous()
-        x = torch.addmm(self.c, x, self.U.transpose(0, 1))
+        x = torch.addmm(input=self.c, mat1=x, mat2=self.U.transpose(0, 1))
         return torch.flatten(x, 1)
 
 
@@ -164,8 +165,22 @@ def test_names_go_where_the_network_goes(tmp_path):
     assert "params=['1.weight']" in str(why)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("layers.0.weight", "W"), ("a.weight", "a.0.weight"), ("append.weight", "b.weight"), ("b.x", "b.y")],
+)
+def test_any_names_of_a_module_come_back(names):
+    net = LinearNetwork([np.ones((2, 3)), np.ones((1, 2))], names=names)
+    module = net.to_torch()
+    assert sorted(module.state_dict()) == sorted(names)
+    assert module(torch.ones(1, 3)).tolist() == [[6.0]]
+    assert LinearNetwork.from_torch(module).parameter_names == names
+
+
 def test_wrong_names_are_refused():
-    for names in (["a"], "ab", ["a", "a"], ["a", ""], ["a", 1]):
+    with pytest.raises(ValueError, match=r"names a, a.b cannot be those of one module's parameters"):
+        LinearNetwork([np.ones((1, 1)), np.ones((1, 1))], names=["a", "a.b"]).to_torch()
+    for names in (["a"], "ab", ["a", "a"], ["a", ""], ["a", "b..c"], ["a", 1]):
         with pytest.raises(ValueError, match=r"names"):
             LinearNetwork([np.ones((1, 1)), np.ones((1, 1))], names=names)
 
@@ -239,9 +254,17 @@ REFUSED = {
     ),
     "wide bias": (
         lambda: Wrapped(lambda m, x: m.a(x) + m.b, a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(1))),
-        r"'b' of shape \(1,\) is no bias",
+        r"'b' of shape \(1,\) is no bias of the layer of 'a.weight'",
     ),
     "untransposed": (lambda: Wrapped(lambda m, x: x @ m.W, W=nn.Parameter(torch.eye(3))), r"expected x @ W.T"),
+    "no matrix": (
+        lambda: Wrapped(lambda m, x: x @ m.W, W=nn.Parameter(torch.ones(3))),
+        r"shape \(3,\); expected a",
+    ),
+    "widths": (
+        lambda: nn.Sequential(linear(3, 4), linear(5, 2)),
+        r"'1' \(Linear\): the weight '1.weight' takes 5 numbers a sample, the layer before gives 4",
+    ),
     "buffer": (
         lambda: Wrapped(lambda m, x: F.linear(x, m.W), W=nn.Buffer(torch.eye(3))),
         r"the tensor 'W': it is no parameter; expected nn.Parameter\(..., requires_grad=False\)",
@@ -268,7 +291,10 @@ REFUSED = {
     "bfloat16": (lambda: linear(3, 3).bfloat16(), r"weight is torch.bfloat16"),
     "complex": (lambda: linear(3, 3, dtype=torch.complex128), r"weight is torch.complex128"),
     "mixed": (lambda: nn.Sequential(linear(3, 3), linear(3, 3).float()), r"1.weight is torch.float32 on cpu, but 0.w"),
-    "meta": (lambda: linear(3, 3, device="meta"), r"weight is on meta; expected cpu or cuda"),
+    "meta": (
+        lambda: nn.Sequential(linear(3, 3), linear(3, 3)).to("meta"),
+        r"0.weight is on meta; expected cpu or",
+    ),
     "script": (lambda: torch.jit.trace(linear(3, 3), torch.ones(1, 3)), r"ScriptModule"),
     "compiled": (lambda: torch.compile(linear(3, 3)), r"pass module._orig_mod"),
     "no module": (lambda: torch.eye(3), r"module is a Tensor; expected a torch.nn.Module"),

@@ -17,7 +17,7 @@ torch.Size([1000])
 
 try:
     import torch as _torch  # noqa: F401
-except ImportError as error:
+except (ImportError, OSError) as error:  # OSError: a shared library of it is broken
     raise ImportError(
         f"hesskern.torch needs PyTorch, which cannot be imported ({error}); install it with "
         'pip install "hesskern[torch]".'

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,21 +22,19 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A weight or bias under its name, as it is or transposed."""
+    """A weight or bias under its name; `transposed`: the weight in its place is the transposed tensor."""
 
     name: str
     tensor: Tensor
     transposed: bool = False
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape, of the transposed one where it is that."""
-        shape = tuple(self.tensor.shape)
-        return shape[::-1] if self.transposed else shape
+    def matrix(self) -> Tensor:
+        """The weight (out, in), whichever way it is kept; a bias as it is."""
+        return self.tensor.T if self.transposed else self.tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One linear layer: its parameters and what they are called.
 
     `computed` is the beginning of the names of the parameters that the weight or the bias is computed from, where it is
@@ -63,9 +61,8 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The shape of samples; `count`: its first number, how many there are."""
+    """The shape of samples; `count`: its first number, how many there are, which no layer changes."""
 
-    of: Samples
     count: bool = False
 
 
@@ -74,58 +71,69 @@ def passed(samples: Samples, layer: Layer) -> Samples:
     for parameter in layer.parameters:
         for before in (each for other in samples.layers for each in other.parameters):
             _refuse_tied(before, parameter)
-    if layer.weight.transposed or layer.weight.tensor.ndim != 2:
-        raise UnsupportedError(
-            f"the weight {layer.weight.name!r} of shape {tuple(layer.weight.tensor.shape)} is multiplied as it stands; "
-            "weights are (out, in): expected x @ W.T"
-        )
+    name, shape = layer.weight.name, tuple(layer.weight.tensor.shape)
+    if len(shape) != 2:
+        raise UnsupportedError(f"the weight {name!r} has shape {shape}; expected a matrix")
+    outputs, inputs = layer.weight.matrix.shape
+    given = len(samples.layers[-1].weight.matrix) if samples.layers else inputs
+    if given != inputs:
+        raise UnsupportedError(f"the weight {name!r} takes {inputs} numbers a sample, the layer before gives {given}")
+    if layer.bias is not None and layer.bias.tensor.shape != (outputs,):
+        bias, size = layer.bias, tuple(layer.bias.tensor.shape)
+        raise UnsupportedError(f"the parameter {bias.name!r} of shape {size} is no bias of the layer of {name!r}")
     return replace(samples, layers=(*samples.layers, layer))
 
 
 def _refuse_tied(first: Parameter, second: Parameter) -> None:
     one, other = first.tensor, second.tensor
-    if one is other or (one.device == other.device and one.data_ptr() == other.data_ptr()):
+    if one is other or (one.device == other.device and one.data_ptr() == other.data_ptr() != 0):
         names = f"the parameter {first.name!r} is used twice"
         if first.name != second.name:
             names = f"the parameters {first.name!r} and {second.name!r} are one (tied weights)"
         raise UnsupportedError(f"{names}: its Hessian is not that of a stack of independent layers")
 
 
-def _linear(x: Samples, weight: Parameter, bias: Parameter | None = None) -> Samples:
-    if not isinstance(x, Samples) or not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
+# Rules, whose arguments are called as PyTorch calls them --------------------------------------------------------------
+
+
+def _linear(input: Any, weight: Any, bias: Any = None) -> Samples:
+    if not isinstance(input, Samples) or not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
         raise UnsupportedError
-    return passed(x, Layer(weight, bias))
+    return passed(input, Layer(weight, bias))
 
 
-def _matmul(x: Samples, weight: Parameter) -> Samples:
-    if not isinstance(x, Samples) or not isinstance(weight, Parameter):
+def _matmul(input: Any, other: Any) -> Samples:
+    if not isinstance(input, Samples) or not isinstance(other, Parameter):
         raise UnsupportedError
-    return passed(x, Layer(replace(weight, transposed=not weight.transposed)))
+    return passed(input, Layer(replace(other, transposed=not other.transposed)))
 
 
-def _add(x: Any, y: Any, *, alpha: float = 1) -> Samples:
-    if isinstance(y, Samples):
-        x, y = y, x
-    if not isinstance(x, Samples):
+def _mm(input: Any, mat2: Any) -> Samples:
+    return _matmul(input, mat2)
+
+
+def _add(input: Any, other: Any, *, alpha: float = 1) -> Samples:
+    samples, bias = (other, input) if isinstance(other, Samples) else (input, other)
+    if not isinstance(samples, Samples):
         raise UnsupportedError
-    if isinstance(y, Samples):
+    if isinstance(bias, Samples):
         raise UnsupportedError("it adds what two paths through the network give (a residual connection)")
-    if not isinstance(y, Parameter) or alpha != 1:
+    if not isinstance(bias, Parameter) or alpha != 1:
         raise UnsupportedError("what it adds is no bias")
-    if not x.layers:
-        raise UnsupportedError(f"it adds the parameter {y.name!r} to the data, before the first layer")
-    last = x.layers[-1]
+    if not samples.layers:
+        raise UnsupportedError(f"it adds the parameter {bias.name!r} to the data, before the first layer")
+    last = samples.layers[-1]
     if last.bias is not None:
-        raise UnsupportedError(f"it adds the parameter {y.name!r} after a layer that has the bias {last.bias.name!r}")
-    if y.tensor.shape != last.weight.tensor.shape[:1]:
-        raise UnsupportedError(f"the parameter {y.name!r} of shape {tuple(y.tensor.shape)} is no bias of the layer")
-    return passed(replace(x, layers=x.layers[:-1]), replace(last, bias=y))
+        raise UnsupportedError(
+            f"it adds the parameter {bias.name!r} after a layer that has the bias {last.bias.name!r}"
+        )
+    return passed(replace(samples, layers=samples.layers[:-1]), last._replace(bias=bias))
 
 
-def _addmm(bias: Parameter, x: Samples, weight: Parameter, *, beta: float = 1, alpha: float = 1) -> Samples:
+def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Samples:
     if beta != 1 or alpha != 1:
         raise UnsupportedError
-    return _add(_matmul(x, weight), bias)
+    return _add(_matmul(mat1, mat2), input)
 
 
 def _transposed(x: Any, *dims: Any) -> Parameter:
@@ -134,43 +142,42 @@ def _transposed(x: Any, *dims: Any) -> Parameter:
     return replace(x, transposed=not x.transposed)
 
 
-def _dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if training and p > 0:
         raise UnsupportedError("it drops at random in training mode; call model.eval()")
-    return x
+    return input
 
 
-def _flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Samples:
-    if not isinstance(x, Samples) or start_dim != 1 or end_dim != -1:
+def _flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Samples:
+    if not isinstance(input, Samples) or start_dim != 1 or end_dim != -1:
         raise UnsupportedError("expected start_dim=1, which leaves samples in rows")
-    return x if x.layers else replace(x, flat=True)
+    return input if input.layers else replace(input, flat=True)
 
 
-def _view(x: Any, *shape: Any) -> Samples:
+def _view(input: Any, *shape: Any) -> Samples:
     sizes = _plain(shape)
-    if not isinstance(x, Samples) or len(sizes) != 2:
-        raise UnsupportedError("expected rows of samples, as x.view(len(x), -1) gives")
+    if not isinstance(input, Samples) or len(sizes) != 2:
+        raise UnsupportedError("expected rows of samples, as x.flatten(1) gives")
     rows, columns = sizes
-    kept = rows == Shape(x, count=True) and (columns == -1 or isinstance(columns, int))
-    if not kept and not (rows == -1 and isinstance(columns, int)):
-        raise UnsupportedError("expected rows of samples, as x.view(len(x), -1) gives")
-    if not x.layers:
-        return replace(x, flat=True)
-    if columns not in (-1, len(x.layers[-1].weight.tensor)):
+    if rows not in (-1, Shape(count=True)) or not isinstance(columns, int) or rows == columns:
+        raise UnsupportedError("expected rows of samples, as x.flatten(1) gives")
+    if not input.layers:
+        return replace(input, flat=True)
+    if columns not in (-1, len(input.layers[-1].weight.matrix)):
         raise UnsupportedError("it takes rows of samples apart")
-    return x
+    return input
 
 
-def _size(x: Any, dim: int | None = None) -> Shape:
-    if not isinstance(x, Samples) or dim not in (None, 0):
+def _size(input: Any, dim: int | None = None) -> Shape:
+    if not isinstance(input, Samples) or dim not in (None, 0):
         raise UnsupportedError
-    return Shape(x, count=dim == 0)
+    return Shape(count=dim == 0)
 
 
-def _item(x: Any, index: Any) -> Shape:
-    if not isinstance(x, Shape) or x.count or index != 0:
+def _item(shape: Any, index: Any) -> Shape:
+    if not isinstance(shape, Shape) or shape.count or index != 0:
         raise UnsupportedError
-    return replace(x, count=True)
+    return Shape(count=True)
 
 
 def _same(x: Any) -> Any:
@@ -191,24 +198,24 @@ def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-#: Rules by the name of the tensor's method.
-METHODS: Mapping[str, Callable[..., Any]] = {
-    "matmul": _matmul, "mm": _matmul, "__matmul__": _matmul, "addmm": _addmm, "add": _add,
-    "__add__": _add, "__radd__": _add, "__iadd__": _add, "t": _transposed, "transpose": _transposed,
-    "permute": _transposed, "swapaxes": _transposed, "flatten": _flatten, "view": _view, "reshape": _view,
-    "size": _size, "contiguous": _same,
+#: Rules by the name of a function or of a tensor's method.
+RULES: Mapping[str, Callable[..., Any]] = {
+    "linear": _linear, "matmul": _matmul, "mm": _mm, "addmm": _addmm, "add": _add, "t": _transposed,
+    "transpose": _transposed, "permute": _transposed, "swapaxes": _transposed, "dropout": _dropout,
+    "flatten": _flatten, "view": _view, "reshape": _view, "size": _size, "contiguous": _same,
+    "getitem": _item, "getattr": _attribute,
 }  # fmt: skip
-#: Rules by the function itself.
-FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
-    functional.linear: _linear, torch.matmul: _matmul, torch.mm: _matmul, operator.matmul: _matmul,
-    torch.addmm: _addmm, torch.add: _add, operator.add: _add, operator.iadd: _add, torch.t: _transposed,
-    torch.transpose: _transposed, torch.permute: _transposed, torch.swapaxes: _transposed,
-    functional.dropout: _dropout, torch.dropout: _dropout, torch.flatten: _flatten, torch.reshape: _view,
-    operator.getitem: _item, getattr: _attribute,
+#: Functions by what they do, not by their name: a function of somebody else may be called "linear".
+FUNCTIONS: Mapping[Any, str] = {
+    functional.linear: "linear", torch.matmul: "matmul", torch.mm: "mm", operator.matmul: "matmul",
+    torch.addmm: "addmm", torch.add: "add", operator.add: "add", operator.iadd: "add", torch.t: "t",
+    torch.transpose: "transpose", torch.permute: "permute", torch.swapaxes: "swapaxes",
+    functional.dropout: "dropout", torch.dropout: "dropout", torch.flatten: "flatten", torch.reshape: "reshape",
+    operator.getitem: "getitem", getattr: "getattr",
 }  # fmt: skip
 
 
-def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def apply(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Return what an operation makes of symbols and constants.
 
     Raises
@@ -216,6 +223,7 @@ def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[
     UnsupportedError
         If there is no rule for it, or not with these arguments.
     """
+    rule = RULES.get(name)
     if rule is None:
         raise UnsupportedError
     try:
@@ -227,6 +235,10 @@ def apply(rule: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[
 def described(function: Any) -> str:
     """Return a function's name as a user writes it."""
     name = getattr(function, "__name__", str(function))
+    if name == "__get__":  # of a property of tensors
+        return f"the attribute Tensor.{function.__self__.__name__}"
+    if getattr(Tensor, name, None) is function:
+        return f"the method Tensor.{name}"
     for prefix, namespace in (("torch.", torch), ("torch.nn.functional.", functional), ("operator.", operator)):
         if getattr(namespace, name, None) is function:
             return f"the function {prefix}{name}"

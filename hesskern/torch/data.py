@@ -49,10 +49,10 @@ class _Stack:
     """Rows of ``[X 1 Y]``, replaced by their triangular factor whenever they are many (TSQR)."""
 
     def __init__(self, chain: Chain) -> None:
-        first, last = chain.layers[0].weight.tensor, chain.layers[-1].weight.tensor
+        first = chain.reference
         self._inputs, self._bias = first.shape[1], any(layer.bias is not None for layer in chain.layers)
         self._columns = self._inputs + self._bias
-        self._enough = max(_ROWS, 4 * (self._columns + len(last)))
+        self._enough = max(_ROWS, 4 * (self._columns + chain.outputs))
         self._rows: list[Tensor] = []
         self._kernels = backends.get_for(None, devices.place(first), "the model is")
         self.samples = 0
@@ -63,7 +63,7 @@ class _Stack:
             ones = X.new_ones(len(X[rows]), int(self._bias))
             self._rows.append(torch.cat([X[rows], ones, Y[rows]], dim=1).double())
             if sum(map(len, self._rows)) >= self._enough:
-                self._rows = [torch.as_tensor(self._triangle())]
+                self._rows = [torch.as_tensor(self._triangle(), device=self._rows[0].device)]
         self.samples += len(X)
 
     def _triangle(self) -> Any:
@@ -113,7 +113,7 @@ def _checked(batch: Any, name: str, chain: Chain) -> tuple[Tensor, Tensor]:
             )
         if not tensor.isfinite().all():
             raise ValueError(f"{letter} of {name} holds NaN or infinite numbers; expected finite ones.")
-    inputs, outputs = reference.shape[1], len(chain.layers[-1].weight.tensor)
+    inputs, outputs = reference.shape[1], chain.outputs
     if chain.flat and X.ndim > 1:
         X = X.reshape(len(X), -1) if len(X) else X.new_empty(0, inputs)
     if X.ndim != 2 or X.shape[1] != inputs:

@@ -37,7 +37,7 @@ class LinearChain(nn.Module):
 
     def __init__(self, layers: Sequence[tuple[str, str | None]], parameters: dict[str, Tensor]) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self._order = tuple(layers)
         for name, tensor in parameters.items():
             *path, last = name.split(".")
             holder: nn.Module = self
@@ -49,7 +49,7 @@ class LinearChain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions (N, o) of samples (N, i)."""
-        for weight, bias in self.layers:
+        for weight, bias in self._order:
             x = functional.linear(x, self._of(weight), None if bias is None else self._of(bias))
         return x
 
@@ -58,7 +58,7 @@ class LinearChain(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the names of the weights in the order of their application."""
-        return " -> ".join(weight for weight, _ in self.layers)
+        return " -> ".join(weight for weight, _ in self._order)
 
 
 def module_of(net: LinearNetwork) -> nn.Module:
@@ -74,7 +74,13 @@ def module_of(net: LinearNetwork) -> nn.Module:
     parameters: dict[str, Tensor] = {}
     for layer in layers:
         parameters |= zip(filter(None, (layer.weight, layer.bias)), layer.tensors, strict=True)
-    return LinearChain([(layer.weight, layer.bias) for layer in layers], parameters)
+    try:
+        return LinearChain([(layer.weight, layer.bias) for layer in layers], parameters)
+    except KeyError as error:  # a name that a module has for something else
+        raise ValueError(
+            f"the network's names {', '.join(net.parameter_names)} cannot be those of one module's parameters "
+            f"({error}); expected others, LinearNetwork(weights, biases, names=...)."
+        ) from error
 
 
 def _named_layers(net: LinearNetwork) -> list[_Named]:
@@ -84,7 +90,7 @@ def _named_layers(net: LinearNetwork) -> list[_Named]:
         called = next(names), None if bias is None else next(names)
         given: list[Any] = [weight] if bias is None else [weight, bias]
         # New tensors: the network's memory is read-only.
-        copies = tuple(each.clone() if isinstance(each, Tensor) else torch.tensor(each) for each in given)
+        copies = tuple(each.clone() if isinstance(each, Tensor) else torch.tensor(each, device="cpu") for each in given)
         found.append(_Named(*called, copies))
     return found
 

@@ -95,10 +95,10 @@ def _factor(loss_fn: Callable[..., Any], called: str, samples: int, outputs: int
 
 
 def _pairs(samples: int, outputs: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def normal() -> Tensor:
-        return torch.randn(samples, outputs, generator=generator, dtype=torch.float64).to(device)
+        return torch.randn(samples, outputs, generator=generator, dtype=torch.float64, device="cpu").to(device)
 
     for size in _SIZES:
         for error in (normal(), normal().abs(), -normal().abs()):

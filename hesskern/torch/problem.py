@@ -33,6 +33,16 @@ class Wanted(NamedTuple):
         return self.shape.numel()
 
 
+def slices(wanted: Sequence[Wanted]) -> dict[str, slice]:
+    """Return where each parameter stands in a vector of all of them."""
+    found: dict[str, slice] = {}
+    at = 0
+    for each in wanted:
+        found[each.name] = slice(at, at + each.size)
+        at += each.size
+    return found
+
+
 class ReducedLoss(SquaredLoss):
     """The squared loss of samples that were reduced while they were read, times any number.
 
@@ -106,22 +116,12 @@ class Problem:
     def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
         """Return the problem of a model as the user has it."""
         chain = tracing.trace(model)
-        scale = recognised(loss_fn, len(chain.layers[-1].weight.tensor), chain.reference.device)
+        scale = recognised(loss_fn, chain.outputs, chain.reference.device)
         wanted = _selected(model, chain, params)
         found, samples = reduced(data, chain)
         return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)
 
     # Results as tensors -----------------------------------------------------------------------------------------------
-
-    @property
-    def slices(self) -> dict[str, slice]:
-        """Where each parameter stands in the results."""
-        found: dict[str, slice] = {}
-        at = 0
-        for each in self.wanted:
-            found[each.name] = slice(at, at + each.size)
-            at += each.size
-        return found
 
     def tensor(self, found: Any) -> Tensor:
         """Return a result as a tensor of the model's dtype on its device."""
@@ -130,12 +130,15 @@ class Problem:
     @cached_property
     def _order(self) -> tuple[Tensor, Tensor] | None:
         """Where the network's numbers stand in the results, and which numbers of the network they are."""
-        stops = np.cumsum([parameter.tensor.numel() for parameter in self._used])
-        starts = {p.name: int(stop) - p.tensor.numel() for p, stop in zip(self._used, stops, strict=True)}
-        device, places = self.reference.device, self.slices
-        used = [each for each in self.wanted if each.name in starts]
-        rows = torch.cat([torch.arange(places[each.name].start, places[each.name].stop) for each in used])
-        source = torch.cat([torch.arange(starts[each.name], starts[each.name] + each.size) for each in used])
+        sources: dict[str, Tensor] = {}
+        at = 0
+        for parameter in self._used:
+            index = torch.arange(at, at := at + parameter.tensor.numel(), device="cpu").reshape(parameter.matrix.shape)
+            sources[parameter.name] = (index.T if parameter.transposed else index).reshape(-1)
+        device, places = self.reference.device, slices(self.wanted)
+        used = [name for name in places if name in sources]
+        rows = torch.cat([torch.arange(places[name].start, places[name].stop, device="cpu") for name in used])
+        source = torch.cat([sources[name] for name in used])
         if len(rows) == self.size and torch.equal(source, rows):
             return None
         return rows.to(device), source.to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from hesskern import devices
 from hesskern.network import LinearNetwork
 from hesskern.torch.chain import (
     FUNCTIONS,
-    METHODS,
     Layer,
     Parameter,
     Samples,
@@ -46,8 +45,21 @@ class Chain:
 
     @property
     def reference(self) -> Tensor:
-        """The first weight: all others are of its dtype, and on its device."""
-        return self.layers[0].weight.tensor
+        """The first weight (out, in): all others are of its dtype, and on its device."""
+        return self.layers[0].weight.matrix
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the predictions."""
+        return len(self.layers[-1].weight.matrix)
+
+    def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the predictions for samples in rows; `moved`: with other parameters in the place of these."""
+        known = {each.name: each.tensor for each in self.parameters} | dict(moved or {})
+        for weight, bias, _ in self.layers:
+            matrix = replace(weight, tensor=known[weight.name]).matrix
+            X = nn.functional.linear(X, matrix, None if bias is None else known[bias.name])
+        return X
 
 
 def trace(module: Any) -> Chain:
@@ -82,15 +94,27 @@ def trace(module: Any) -> Chain:
     if not samples.layers:
         raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
     chain = Chain(samples.layers, samples.flat)
-    _check(chain)
+    check(chain)
     _verify(chain, module)
     return chain
+
+
+def imported(module: Any) -> LinearNetwork:
+    """Return the network that a module is, whose weights have the shapes of the module's."""
+    chain = trace(module)
+    for parameter in chain.parameters:
+        if parameter.transposed:
+            raise ValueError(
+                f"module multiplies with {parameter.name!r} of shape {tuple(parameter.tensor.shape)} as it stands, but "
+                "weights of a network are (out, in); expected x @ W.T (hesskern.torch takes such a module as it is)."
+            )
+    return network(chain)
 
 
 def network(chain: Chain, dtype: torch.dtype | None = None) -> LinearNetwork:
     """Return the network of a chain, with copies of its parameters, in their dtype or another."""
     return LinearNetwork(
-        [_array(layer.weight.tensor, dtype) for layer in chain.layers],
+        [_array(layer.weight.matrix, dtype) for layer in chain.layers],
         [None if layer.bias is None else _array(layer.bias.tensor, dtype) for layer in chain.layers],
         names=[parameter.name for parameter in chain.parameters],
     )
@@ -101,7 +125,8 @@ def _array(tensor: Tensor, dtype: torch.dtype | None) -> Any:
     return given if devices.on_device(given) else given.numpy()
 
 
-def _check(chain: Chain) -> None:
+def check(chain: Chain) -> None:
+    """Refuse parameters that are neither float32 nor float64, mixed, or out of reach."""
     first = chain.parameters[0]
     for parameter in chain.parameters:
         name, tensor = parameter.name, parameter.tensor
@@ -123,13 +148,10 @@ def _verify(chain: Chain, module: nn.Module) -> None:
     with torch.no_grad():
         generator = torch.Generator(reference.device).manual_seed(0)
         X = torch.randn(3, reference.shape[1], generator=generator, dtype=reference.dtype, device=reference.device)
-        predicted, size = X, X.abs()
-        for layer in chain.layers:
-            weight, bias = layer.weight.tensor, None if layer.bias is None else layer.bias.tensor
-            predicted = nn.functional.linear(predicted, weight, bias)
-            size = nn.functional.linear(size, weight.abs(), None if bias is None else bias.abs())
+        predicted = chain.predicted(X)
+        size = chain.predicted(X.abs(), {each.name: each.tensor.abs() for each in chain.parameters})
         found = module(X)
-        unit = torch.finfo(reference.dtype).eps * (8 + sum(layer.weight.tensor.shape[1] for layer in chain.layers))
+        unit = torch.finfo(reference.dtype).eps * (8 + sum(layer.weight.matrix.shape[1] for layer in chain.layers))
         if found.shape != predicted.shape or ((found - predicted).abs() > 4 * unit * size).any():
             raise ValueError(
                 "module computes something else than the chain of linear layers that torch.fx traces; expected a "
@@ -185,8 +207,8 @@ class _Reader:
             return Parameter(_plain(target), self._parameters[target])
         if node.op == "call_module":
             return self._module(str(node.target), *args, **kwargs)
-        rules: Mapping[Any, Any] = METHODS if node.op == "call_method" else FUNCTIONS
-        return apply(rules.get(node.target), args, kwargs)
+        name = str(node.target) if node.op == "call_method" else FUNCTIONS.get(node.target, "")
+        return apply(name, args, kwargs)
 
     def _module(self, target: str, x: Any) -> Any:
         module = self._modules[target]
@@ -203,9 +225,9 @@ class _Reader:
         if isinstance(module, nn.Identity):
             return x
         if isinstance(module, _DropoutNd):
-            return apply(FUNCTIONS[nn.functional.dropout], (x, module.p, module.training), {})
+            return apply("dropout", (x, module.p, module.training), {})
         if isinstance(module, nn.Flatten):
-            return apply(METHODS["flatten"], (x, module.start_dim, module.end_dim), {})
+            return apply("flatten", (x, module.start_dim, module.end_dim), {})
         raise UnsupportedError
 
     def _named(self, node: fx.Node) -> str:

@@ -1,0 +1,72 @@
+"""``torch.func.hessian`` for functions that are squared losses of linear networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from hesskern import checks
+from hesskern.torch import closures
+from hesskern.torch.curvature import shaped
+
+
+def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """Return a function that computes the Hessian of `func`, as ``torch.func.hessian`` does, without autograd.
+
+    Parameters
+    ----------
+    func : callable
+        A squared loss of a linear network, of the parameters in whatever dicts, lists and tuples: typically
+        ``lambda params: loss_fn(functional_call(model, params, (X,)), Y)``. It is called a few times, and what it does
+        is followed; parameters that it does not take are constants. It may cut them out of one vector.
+    argnums : int or tuple of int
+        Which arguments are the parameters.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `func`, returns what ``torch.func.hessian(func, argnums)`` of them returns: for a dict of
+        parameters ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, in their dtype and on their device. Computed in
+        float64 and rounded once; it cannot be differentiated further.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When that is called: if the parameters are no float32 or float64 tensors, or `func` is something else; the
+        message names the first operation that is in the way.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hesskern.compat.torch_func import hessian
+    >>> X, Y = torch.tensor([[1.0, 1.0]]), torch.tensor([[8.0]])
+    >>> params = {"W1": torch.tensor([[1.0, 2.0]]), "W2": torch.tensor([[3.0]])}
+    >>> hessian(lambda p: 0.5 * ((X @ p["W1"].T @ p["W2"].T - Y) ** 2).sum())(params)["W1"]["W2"]
+    tensor([[[[10.]],
+    <BLANKLINE>
+             [[10.]]]])
+    """
+    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    for number in numbers:
+        checks.integer(number, "argnums", -(2**31))
+
+    def of(*args: Any) -> Any:
+        if any(not -len(args) <= number < len(args) for number in numbers):
+            raise ValueError(f"argnums is {argnums}, but func was given {len(args)} arguments.")
+        chosen = tuple(args[number] for number in numbers) if isinstance(argnums, tuple) else args[argnums]
+        paths, spec = pytree.tree_flatten_with_path(chosen)
+        names = [f"params{pytree.keystr(path)}" for path, _ in paths]
+
+        def function(leaves: list[Any]) -> Any:
+            arguments, parts = list(args), pytree.tree_unflatten(leaves, spec)
+            for number, part in zip(numbers, parts if isinstance(argnums, tuple) else (parts,), strict=True):
+                arguments[number] = part
+            return func(*arguments)
+
+        found = closures.found(function, [leaf for _, leaf in paths], names)
+        rows = shaped(found.problem.dense(), found.leaves, "tuple")
+        return pytree.tree_unflatten([pytree.tree_unflatten(list(row), spec) for row in rows], spec)
+
+    return of
