@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
+import hesskern as hk  # noqa: E402
+import hesskern.torch as ht  # noqa: E402
 from hesskern.torch import LinearStack, linear_stack  # noqa: E402
 
 
@@ -27,7 +29,7 @@ def plain(x, weights, biases):
 
 
 CASES = {
-    "samples go through": ([3, 4, 2, 3], [True, False, True], 2),
+    "samples go through": ([2, 3, 2, 2], [True, False, True], 2),
     "the product is taken": ([2, 5, 2], [False, True], 40),
     "no bias": ([3, 4, 2], [False, False], 5),
     "one layer": ([3, 2], [True], 4),
@@ -156,6 +158,16 @@ def test_the_module_trains_like_a_sequential():
             optimizer.step()
     for found, expected in zip(stack.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stack_is_a_linear_network():
+    """torch.fx sees one operation, and its curvature is that of the layers."""
+    torch.manual_seed(1)
+    stack = LinearStack(nn.Linear(3, 4), nn.Linear(4, 2, bias=False)).double()
+    x, y = torch.randn(9, 3, dtype=torch.float64), torch.randn(9, 2, dtype=torch.float64)
+    expected = ht.hessian(nn.Sequential(*stack), nn.MSELoss(), (x, y))
+    assert torch.equal(ht.hessian(stack, nn.MSELoss(), (x, y)), expected)
+    assert hk.LinearNetwork.from_torch(nn.Sequential(stack, nn.Linear(2, 1).double())).widths == (3, 4, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hesskern import backends
 from hesskern.width import PlainLayers
@@ -67,6 +68,10 @@ def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
     (tensor([[3., 3.]]), tensor([[3.]]))
     """
     biases = (None,) * len(weights) if biases is None else tuple(biases)
+    involved = (x, *weights, *(bias for bias in biases if bias is not None))
+    if has_torch_function(involved):  # torch.fx and other tracers see one operation
+        traced: Tensor = handle_torch_function(linear_stack, involved, x, weights, biases)
+        return traced
     _check(x, weights, biases)
     found = _forward(x.reshape(-1, x.shape[-1]), len(weights), *weights, *biases)
     return found if x.ndim == 2 else found.reshape(*x.shape[:-1], found.shape[-1])
@@ -189,7 +194,9 @@ class _Forward(Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         samples, _, *wanted = ctx.needs_input_grad
-        found, *gradients = _backward(delta, x, ctx.depth, samples, any(wanted), *parameters)
+        # An operation of its own only where somebody may differentiate it.
+        backward = _backward if torch.is_grad_enabled() else _Backward.forward
+        found, *gradients = backward(delta, x, ctx.depth, samples, any(wanted), *parameters)
         return found, None, *(each if needed else None for each, needed in zip(gradients, wanted, strict=True))
 
 
