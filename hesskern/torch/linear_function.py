@@ -63,7 +63,7 @@ def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
     >>> W2 = torch.tensor([[3.0]], requires_grad=True)
     >>> out = linear_stack(torch.tensor([[1.0, 1.0]]), [W1, W2])
     >>> out
-    tensor([[9.]], grad_fn=<_ForwardBackward>)
+    tensor([[9.]], grad_fn=<_LinearStackBackward>)
     >>> torch.autograd.grad(out.sum(), [W1, W2])
     (tensor([[3., 3.]]), tensor([[3.]]))
     """
@@ -169,16 +169,16 @@ def _layers(depth: int, parameters: Sequence[Tensor | None]) -> PlainLayers:
 
 
 def _forward(*inputs: Any) -> Tensor:
-    found: Tensor = _Forward.apply(*inputs)  # type: ignore[no-untyped-call]
+    found: Tensor = _LinearStack.apply(*inputs)  # type: ignore[no-untyped-call]
     return found
 
 
 def _backward(*inputs: Any) -> tuple[Tensor | None, ...]:
-    found: tuple[Tensor | None, ...] = _Backward.apply(*inputs)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor | None, ...] = _LinearStackGradient.apply(*inputs)  # type: ignore[no-untyped-call]
     return found
 
 
-class _Forward(Function):
+class _LinearStack(Function):
     """Samples (N, in), the number of layers, their weights and their biases to predictions (N, out)."""
 
     @staticmethod
@@ -195,12 +195,12 @@ class _Forward(Function):
         x, *parameters = ctx.saved_tensors
         samples, _, *wanted = ctx.needs_input_grad
         # An operation of its own only where somebody may differentiate it.
-        backward = _backward if torch.is_grad_enabled() else _Backward.forward
+        backward = _backward if torch.is_grad_enabled() else _LinearStackGradient.forward
         found, *gradients = backward(delta, x, ctx.depth, samples, any(wanted), *parameters)
         return found, None, *(each if needed else None for each, needed in zip(gradients, wanted, strict=True))
 
 
-class _Backward(Function):
+class _LinearStackGradient(Function):
     """Gradients of predictions to those of the samples and the parameters, None where they are not asked for."""
 
     @staticmethod
