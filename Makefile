@@ -12,8 +12,8 @@ EXTRAS := torch,numba,cuda,plot,progress,test
 SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycache__/*') \
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
-KERNEL_TESTS ?= $(patsubst %,tests/test_%.py,backends batches bindings bindings_descent blas condition dense ensemble hessian \
-	odd_arrays products reduction sgd sharpness training width_training)
+KERNEL_TESTS ?= $(patsubst %,tests/test_%.py,backends batches bindings bindings_descent blas chain_backward condition dense ensemble \
+	hessian odd_arrays products reduction sgd sharpness softmax training width_training)
 # Of them those that run C++: the code of the other backends is neither compiled for an instruction set nor sanitized.
 IN_CPP := not numba and not numpy
 

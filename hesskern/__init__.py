@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from hesskern.explanation import Explanation
     from hesskern.explanation.entry import explain
     from hesskern.hessian import Hessian
+    from hesskern.kfac import KFAC
     from hesskern.kronecker import KroneckerHessian
+    from hesskern.softmax import SoftmaxHessian
     from hesskern.validation import ValidationReport, validate
 
 __all__ = [
+    "KFAC",
     "Condition",
     "CrossBlock",
     "Ensemble",
@@ -41,6 +44,7 @@ __all__ = [
     "PredictedRank",
     "Reduction",
     "Run",
+    "SoftmaxHessian",
     "Spectrum",
     "SquaredLoss",
     "ValidationReport",
@@ -61,7 +65,9 @@ _LAZY = {
     "CrossBlock": "hesskern.cross",
     "Explanation": "hesskern.explanation",
     "Hessian": "hesskern.hessian",
+    "KFAC": "hesskern.kfac",
     "KroneckerHessian": "hesskern.kronecker",
+    "SoftmaxHessian": "hesskern.softmax",
     "ValidationReport": "hesskern.validation",
     "explain": "hesskern.explanation",
     "validate": "hesskern.validation",

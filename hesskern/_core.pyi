@@ -16,10 +16,13 @@ __all__: list[str] = [
     "advance",
     "assemble",
     "available_isas",
+    "backward",
     "forward",
     "isa",
     "load_blas",
     "product_svd",
+    "softmax_dense",
+    "softmax_product",
     "squared_residual",
     "triangular_factor",
     "unload_blas",
@@ -125,6 +128,18 @@ def assemble(
     Dense blocks U[r,p] V[s,q] + B[s,p] W[r,q] into out; sides are (outer, inner, bias), blocks (U, V, B, W).
     """
 
+def backward(
+    weights: collections.abc.Sequence[typing.Any],
+    biases: collections.abc.Sequence[typing.Any],
+    X: numpy.ndarray,
+    delta: numpy.ndarray,
+    gradient: typing.Any,
+    below: typing.Any,
+) -> None:
+    """
+    From the gradient with respect to the predictions to that of the parameters (flat) and of X; None: not wanted.
+    """
+
 def forward(
     weights: collections.abc.Sequence[typing.Any],
     biases: collections.abc.Sequence[typing.Any],
@@ -148,6 +163,25 @@ def product_svd(
 ) -> tuple[typing.Any, ...]:
     """
     Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).
+    """
+
+def softmax_dense(
+    features: numpy.ndarray, probabilities: numpy.ndarray, scale: numpy.ndarray, bias: bool, out: numpy.ndarray
+) -> None:
+    """
+    Sum over samples of scale (diag(p) - p p^T) (x) f f^T into out (P, P); a bias stands behind all weights.
+    """
+
+def softmax_product(
+    features: numpy.ndarray,
+    probabilities: numpy.ndarray,
+    scale: numpy.ndarray,
+    bias: bool,
+    v: numpy.ndarray,
+    out: numpy.ndarray,
+) -> None:
+    """
+    The same matrix times v into out, both (P,) or (P, k), without the matrix.
     """
 
 def squared_residual(

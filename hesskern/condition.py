@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,16 @@ def from_spectrum(spectrum: Spectrum, shift: float, tolerance: float, error: flo
         uncertainty=error / largest + error / smallest,
         negative=int(spectrum.multiplicities[shifted < 0].sum()),
     )
+
+
+def of_squares(found: Condition, unit: float) -> Condition:
+    """Return the condition of ``J.T J`` whose eigenvalues are squared singular values of J, of relative error `unit`.
+
+    The singular values carry the rounding errors; an eigenvalue, their square, twice as many.
+    """
+    if found.rank == 0:
+        return found
+    return replace(found, uncertainty=2 * unit * (1 + math.sqrt(found.value)))
 
 
 def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], epsilon: float) -> Condition:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from hesskern._array import Array
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
-from hesskern.condition import Condition
+from hesskern.condition import Condition, of_squares
 from hesskern.factors import Factors, Mode
 from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.network import LinearNetwork
@@ -254,11 +253,9 @@ class Hessian(CurvatureOperator):
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`."""
         found = super().condition()
-        if self._mode != "gauss_newton" or found.rank == 0:
+        if self._mode != "gauss_newton":
             return found
-        # Singular values of the Jacobian carry the rounding errors; an eigenvalue, their square, twice as many.
-        unit = self._eigenbasis(lift=False).dense_size * float(np.finfo(self.dtype).eps)
-        return replace(found, uncertainty=2 * unit * (1 + float(np.sqrt(found.value))))
+        return of_squares(found, self._eigenbasis(lift=False).dense_size * float(np.finfo(self.dtype).eps))
 
     def _residual_noise(self, epsilon: float) -> float:
         """Return the rounding error of the functional part, all there is of it at interpolation."""

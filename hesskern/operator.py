@@ -172,10 +172,7 @@ class CurvatureOperator(MatrixOperator):
         numpy.linalg.LinAlgError
             If the matrix is numerically singular and `rcond` is not given; the message names the rank.
         """
-        given = np.asarray(b)
-        rhs = checks.as_array(b, "b", 2 if given.ndim == 2 else 1)
-        if len(rhs) != self.shape[0]:
-            raise ValueError(f"b has shape {rhs.shape}; expected ({self.shape[0]},) or ({self.shape[0]}, k).")
+        rhs = self._right_hand_side(b)
         basis = self._eigenbasis(lift=True)
         shift = self._shift + checks.non_negative(damping, "damping")
         tolerance, _ = self._tolerances(basis)
@@ -190,6 +187,13 @@ class CurvatureOperator(MatrixOperator):
         columns = rhs.reshape(len(rhs), -1).astype(np.float64)
         solution = basis.vectors(inverse[:, None] * basis.coordinates(columns))
         return np.ascontiguousarray(solution.reshape(rhs.shape), dtype=rhs.dtype)
+
+    def _right_hand_side(self, b: Array) -> Array:
+        """Return b as a (P,) or (P, k) array, checked."""
+        rhs = checks.as_array(b, "b", 2 if np.ndim(b) == 2 else 1)
+        if len(rhs) != self.shape[0]:
+            raise ValueError(f"b has shape {rhs.shape}; expected ({self.shape[0]},) or ({self.shape[0]}, k).")
+        return rhs
 
     def logdet(self, damping: float = 0.0) -> float:
         """Return ``log det(H + damping I)``, exactly, from the spectrum.

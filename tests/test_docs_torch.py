@@ -1,4 +1,4 @@
-"""docs/torch.md: its examples run and print what it says."""
+"""The pages about PyTorch and K-FAC: their examples run and print what they say."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import pytest
 
 pytest.importorskip("torch")
 
-PAGE = (Path(__file__).parents[1] / "docs" / "torch.md").read_text(encoding="utf-8")
-BLOCKS = [text.partition("\n")[2] for text in PAGE.split("```")[1::2]]
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ("torch.md", "last_layer.md", "kfac.md")
+BLOCKS = {
+    page: [text.partition("\n")[2] for text in (DOCS / page).read_text(encoding="utf-8").split("```")[1::2]]
+    for page in PAGES
+}
 
 
-@pytest.mark.parametrize("script", [text for text in BLOCKS if "import" in text], ids=["models", "calls"])
-def test_an_example_prints_what_the_page_says(capsys, script):
-    exec(compile(script, "docs/torch.md", "exec"), {})
-    assert capsys.readouterr().out in BLOCKS
+@pytest.mark.parametrize(
+    ("page", "script"), [(page, text) for page in PAGES for text in BLOCKS[page] if "import" in text]
+)
+def test_an_example_prints_what_the_page_says(capsys, page, script):
+    exec(compile(script, page, "exec"), {})
+    assert capsys.readouterr().out in BLOCKS[page]

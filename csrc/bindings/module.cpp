@@ -34,4 +34,5 @@ PYBIND11_MODULE(_core, module) {
     bindings::bind_descent(module);
     bindings::bind_hessian(module);
     bindings::bind_curvature(module);
+    bindings::bind_softmax(module);
 }

@@ -240,34 +240,15 @@ inline void product_prediction(const Blas<T> &blas, const Network<T> &net, const
                       map + in * pad, pad, T(1), prediction, pad);
 }
 
+// Gradients of the product form from the seed [X u]^T D_L, which lies where `product_seed` says.
 template <class T>
-inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
-                             const Layer<T> *gradient, const PassMemory<T> &memory) {
-    const index in = net.width[0], pad = net.pad[net.depth], rows = product_rows(net);
-    const index chunk = chunk_rows(net, data.samples);
-    const T *first;
-    const T *map = product_forward(blas, net, memory, first);
-    // With one layer the seed is the gradient itself.
-    T *first_gradient = gradient && gradient[0].transposed ? gradient[0].weight : memory.first_gradient;
-    T *seed = net.depth == 1 ? first_gradient : memory.delta;
-    Total<T> total = Total<T>(0);
-    for (index start = 0; start < data.samples; start += chunk) {
-        const index count = smaller(chunk, data.samples - start);
-        product_prediction(blas, net, data, start, count, map, memory.residual);
-        total += subtract_targets(memory.residual, pad, data.y + start * data.y_stride, data.y_stride, count,
-                                  net.width[net.depth]);
-        if (!gradient) continue;
-        const T beta = start == 0 ? T(0) : T(1);
-        multiply_tn(blas, in, pad, count, scale, data.x + start * data.x_stride, data.x_stride, memory.residual, pad,
-                    beta, seed, pad);
-        if (net.bias)
-            small_product(index(1), pad, count, scale, data.ones + start * data.ones_step, index(1), data.ones_step,
-                          memory.residual, pad, beta, seed + in * pad, pad);
-    }
-    if (!gradient) return total;
+inline void product_sweep(const Blas<T> &blas, const Network<T> &net, const PassMemory<T> &memory, const T *first,
+                          const T *seed, const Layer<T> *gradient) {
+    const index rows = product_rows(net);
+    T *first_gradient = gradient[0].transposed ? gradient[0].weight : memory.first_gradient;
     const Rows<T> all{rows, true, nullptr, 0};
     const T *delta = seed;
-    T *next = memory.delta + rows * pad;
+    T *next = memory.delta + rows * net.pad[net.depth];
     const T *activation = memory.activation;
     for (index l = 2; l < net.depth; ++l) activation += rows * net.pad[l];  // Z_L, behind Z_2 .. Z_{L-1}
     for (index l = net.depth; l >= 2; --l) {
@@ -280,7 +261,66 @@ inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const D
         next += rows * net.pad[l - 1];
     }
     store_first_gradient(net, delta, gradient[0]);
+}
+
+// With one layer the seed is the gradient itself.
+template <class T>
+inline T *product_seed(const Network<T> &net, const PassMemory<T> &memory, const Layer<T> *gradient) {
+    if (net.depth > 1) return memory.delta;
+    return gradient && gradient[0].transposed ? gradient[0].weight : memory.first_gradient;
+}
+
+// seed = beta seed + scale [X u]^T D for a few samples.
+template <class T>
+inline void add_to_seed(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, index start, index count,
+                        T scale, const T *delta, T beta, T *seed) {
+    const index in = net.width[0], pad = net.pad[net.depth];
+    multiply_tn(blas, in, pad, count, scale, data.x + start * data.x_stride, data.x_stride, delta, pad, beta, seed,
+                pad);
+    if (net.bias)
+        small_product(index(1), pad, count, scale, data.ones + start * data.ones_step, index(1), data.ones_step, delta,
+                      pad, beta, seed + in * pad, pad);
+}
+
+template <class T>
+inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
+                             const Layer<T> *gradient, const PassMemory<T> &memory) {
+    const index pad = net.pad[net.depth], chunk = chunk_rows(net, data.samples);
+    const T *first;
+    const T *map = product_forward(blas, net, memory, first);
+    T *seed = product_seed(net, memory, gradient);
+    Total<T> total = Total<T>(0);
+    for (index start = 0; start < data.samples; start += chunk) {
+        const index count = smaller(chunk, data.samples - start);
+        product_prediction(blas, net, data, start, count, map, memory.residual);
+        total += subtract_targets(memory.residual, pad, data.y + start * data.y_stride, data.y_stride, count,
+                                  net.width[net.depth]);
+        if (gradient)
+            add_to_seed(blas, net, data, start, count, scale, memory.residual, start == 0 ? T(0) : T(1), seed);
+    }
+    if (gradient) product_sweep(blas, net, memory, first, seed, gradient);
     return total;
+}
+
+// gradient = beta gradient + what D_L of a few samples gives, whose Z_1 .. are in memory; returns D_1.
+template <class T>
+inline const T *sample_sweep(const Blas<T> &blas, const Network<T> &net, const PassMemory<T> &memory, const T *x,
+                             const Rows<T> &rows, const T *delta, T beta, const Layer<T> *gradient) {
+    T *below = memory.delta;
+    const T *activation = memory.activation;
+    for (index l = 1; l < net.depth; ++l) activation += memory.rows * net.pad[l];  // Z_L
+    for (index l = net.depth; l >= 1; --l) {
+        const T *input = l == 1 ? x : (activation -= memory.rows * net.pad[l - 1]);
+        if (gradient) {
+            weight_gradient(blas, net, l, rows.count, input, delta, beta, gradient[l - 1]);
+            bias_gradient(net, l, rows, delta, beta, gradient[l - 1]);
+        }
+        if (l == 1) break;
+        backward_layer(blas, net, l, net.layer[l - 1], rows.count, delta, T(0), below);
+        delta = below;
+        below += memory.rows * net.pad[l - 1];
+    }
+    return delta;
 }
 
 template <class T>
@@ -304,19 +344,8 @@ inline Total<T> sample_pass(const Blas<T> &blas, const Network<T> &net, const Da
         if (!gradient) continue;
         if (!is_zero(scale - T(1)))
             for (index k = 0; k < rows * pad; ++k) residual[k] *= scale;
-        const T beta = start == 0 ? T(0) : T(1);
-        const T *delta = residual;
-        T *below = memory.delta;
-        const T *activation = residual;
-        for (index l = net.depth; l >= 1; --l) {
-            const T *input = l == 1 ? data.x + start * data.x_stride : (activation -= chunk * net.pad[l - 1]);
-            weight_gradient(blas, net, l, rows, input, delta, beta, gradient[l - 1]);
-            bias_gradient(net, l, some, delta, beta, gradient[l - 1]);
-            if (l == 1) break;
-            backward_layer(blas, net, l, net.layer[l - 1], rows, delta, T(0), below);
-            delta = below;
-            below += chunk * net.pad[l - 1];
-        }
+        sample_sweep(blas, net, memory, data.x + start * data.x_stride, some, residual, start == 0 ? T(0) : T(1),
+                     gradient);
     }
     return total;
 }

@@ -30,6 +30,14 @@ struct Assembly {
     bool stream;                    // larger than the caches: write past them
 };
 
+// Features (samples, features), probabilities (samples, classes) and what each sample counts; see kernels/softmax.hpp.
+template <class T>
+struct SoftmaxProblem {
+    std::int64_t samples, features, classes;
+    bool bias;
+    const T *f, *p, *scale;
+};
+
 // The product  first W_1^T W_2^T ... W_count^T,  whose singular values are wanted. See kernels/product_svd.hpp.
 struct FactorChain {
     const double *first;  // (rows, columns), element (a, b) at a * row_step + b * column_step
@@ -62,6 +70,13 @@ struct KernelsFor {
     void (*hessian_prepare)(const Blas<T> &, const HessianProblem<T> &, T *const *activation, T *const *delta, T *gram);
     void (*hessian_product)(const Blas<T> &, const HessianProblem<T> &, const Layer<T> *direction,
                             const Layer<T> *product);
+    void (*chain_backward)(const Blas<T> &, const Network<T> &, const Data<T> &, const T *delta, bool product,
+                           const Layer<T> *gradient, T *below, T *scratch);
+    void (*softmax_dense)(const Blas<T> &, const SoftmaxProblem<T> &, T *out, T *scratch);
+    std::int64_t (*softmax_dense_scratch)(const SoftmaxProblem<T> &);
+    void (*softmax_product)(const Blas<T> &, const SoftmaxProblem<T> &, std::int64_t vectors, const T *v,
+                            const T *v_bias, T *out, T *out_bias, T *scratch);
+    std::int64_t (*softmax_product_scratch)(const SoftmaxProblem<T> &, std::int64_t vectors);
 };
 
 struct Kernels {

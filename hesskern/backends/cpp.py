@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from hesskern import _core
 from hesskern._array import Array
-from hesskern.backends.protocol import Block, HessianProduct, Job, Layers, ProductSvd, Side, Stop, Update, Watch
+from hesskern.backends.protocol import (
+    Block,
+    HessianProduct,
+    Job,
+    Layers,
+    ProductSvd,
+    Side,
+    Softmax,
+    Stop,
+    Update,
+    Watch,
+)
 from hesskern.problem import Data
 
 #: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
@@ -89,6 +100,14 @@ class CppBackend:
         value = _core.squared_residual(net.weights, net.biases, data.X, data.ones, data.Y, scale, flat)
         return value, flat
 
+    def backward(
+        self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
+    ) -> tuple[Array | None, Array | None]:
+        flat = np.empty(_size(net), X.dtype) if parameters else None
+        below = np.empty_like(X) if samples else None
+        _core.backward(net.weights, net.biases, X, delta, flat, below)
+        return flat, below
+
     def descent(
         self,
         net: Layers,
@@ -126,6 +145,12 @@ class CppBackend:
             net.weights, net.biases, data.X, data.ones, data.Y, scale, decay, gauss_newton, functional
         )
         return product
+
+    def softmax_dense(self, problem: Softmax, out: Array) -> None:
+        _core.softmax_dense(*problem, out)
+
+    def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
+        _core.softmax_product(*problem, v, out)
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         triangle: NDArray[np.float64] = _core.triangular_factor(parts)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hesskern._array import Array
 from hesskern.backends.product_svd import product_svd
-from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Stop, Update, Watch
+from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
 from hesskern.problem import Data
 
 try:
@@ -220,6 +220,19 @@ class JittedBackend:
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
         return _pass.value_and_gradient(_layout_of(net), _flat(net), data.X, _ones(data), data.Y, float(scale), True)
 
+    def backward(
+        self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
+    ) -> tuple[Array | None, Array | None]:
+        # NumPy: what a loop of one's own differentiates is the loss, and that is jitted.
+        inputs = [X]
+        for weight, bias in list(zip(net.weights, net.biases, strict=True))[:-1]:
+            inputs.append(inputs[-1] @ weight.T if bias is None else inputs[-1] @ weight.T + bias)
+        pieces: list[Array] = []
+        for weight, bias, below in zip(net.weights[::-1], net.biases[::-1], inputs[::-1], strict=True):
+            pieces += ([] if bias is None else [delta.sum(axis=0)]) + [(delta.T @ below).ravel()]
+            delta = delta @ weight
+        return np.concatenate(pieces[::-1]) if parameters else None, delta if samples else None
+
     def descent(
         self,
         net: Layers,
@@ -270,6 +283,33 @@ class JittedBackend:
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> JittedProduct:
         return JittedProduct(net, data, float(scale), float(decay), gauss_newton, functional)
+
+    def softmax_dense(self, problem: Softmax, out: Array) -> None:
+        features, p, scale, bias = problem
+        if bias:
+            features = np.column_stack([features, np.ones_like(scale)])
+        (samples, inner), classes = features.shape, p.shape[1]
+        order = np.arange(classes * inner).reshape(classes, inner)
+        order = np.concatenate([order[:, : inner - bias].ravel(), order[:, inner - bias :].ravel()])
+        rows = []
+        for c in range(classes):
+            factor = (scale * p[:, c])[:, None] * (np.eye(classes, dtype=p.dtype)[c] - p)
+            rows.append(features.T @ (factor[:, :, None] * features[:, None]).reshape(samples, -1))
+        dense = np.concatenate(rows)[np.ix_(order, order)]
+        out[...] = np.triu(dense) + np.triu(dense, 1).T
+
+    def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
+        features, p, scale, bias = problem
+        weights, classes = features.shape[1] * p.shape[1], p.shape[1]
+        columns = v.reshape(len(v), -1)
+        change = np.tensordot(features, columns[:weights].reshape(classes, features.shape[1], -1), (1, 1))
+        if bias:
+            change += columns[weights:]
+        change -= np.einsum("nc,nck->nk", p, change)[:, None]
+        change *= (scale[:, None] * p)[:, :, None]
+        found = np.tensordot(change, features, (0, 0)).transpose(0, 2, 1).reshape(weights, -1)
+        pieces = [found, change.sum(axis=0)] if bias else [found]
+        out[...] = np.concatenate(pieces).reshape(v.shape)
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         columns = sum(part.shape[1] for part in parts)

@@ -110,6 +110,15 @@ class Block(NamedTuple):
     W: Array | None = None
 
 
+class Softmax(NamedTuple):
+    """``Σ_n scale_n (diag(p_n) - p_n p_n.T) ⊗ f_n f_n.T``, f with a last entry 1 for a bias, whose rows stand last."""
+
+    features: Array  # (N, d)
+    probabilities: Array  # (N, C)
+    scale: Array  # (N,)
+    bias: bool
+
+
 class HessianProduct(Protocol):
     """Products with a Hessian, whatever does not depend on the vector kept."""
 
@@ -136,6 +145,14 @@ class Backend(Protocol):
 
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
         """Return ``‖E‖²`` and the flat gradient of ``scale/2 ‖E‖²``."""
+
+    def backward(
+        self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
+    ) -> tuple[Array | None, Array | None]:
+        """Return the gradients of ``Σ delta * prediction``: of the parameters, flat, and of X; None: not asked for.
+
+        Not of a backend on a GPU, where PyTorch does it itself.
+        """
 
     def descent(
         self,
@@ -171,6 +188,12 @@ class Backend(Protocol):
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> HessianProduct:
         """Return products with ``scale * (the parts asked for) + decay * I`` at these weights."""
+
+    def softmax_dense(self, problem: Softmax, out: Array) -> None:
+        """Write the dense matrix (P, P) into `out`, symmetric to the bit. Not of a backend on a GPU."""
+
+    def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
+        """Write its product with v, (P,) or (P, k), into `out`. Not of a backend on a GPU."""
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         """Return R (n, n) of the thin QR of these matrices side by side; any strides, rows of zeros if they are few."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._array import Array
-from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Stop, Update, Watch
+from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
 from hesskern.problem import Data
 
 
@@ -26,16 +26,22 @@ def _activations(net: Layers, X: Array, column: Array) -> list[Array]:
 
 def _gradients(net: Layers, data: Data, scale: float) -> tuple[float, list[tuple[Array, Array | None]]]:
     """Return ``‖E‖²`` and each layer's gradient: ``D_l.T Z_{l-1}`` with ``D_{l-1} = D_l W_l`` and ``D_L = scale E``."""
-    column = data.column
-    activations = _activations(net, data.X, column)
+    activations = _activations(net, data.X, data.column)
     residual = activations[-1] - data.Y
-    delta = residual * residual.dtype.type(scale)
+    gradients, _ = _swept(net, activations, data.column, residual * residual.dtype.type(scale))
+    return float(np.sum(np.square(residual, dtype=np.float64))), gradients
+
+
+def _swept(
+    net: Layers, activations: Sequence[Array], column: Array, delta: Array
+) -> tuple[list[tuple[Array, Array | None]], Array]:
+    """Return each layer's gradient from D_L, and D_0, that of the samples."""
     gradients: list[tuple[Array, Array | None]] = []
     for layer in reversed(range(len(net.weights))):
         bias = net.biases[layer]
         gradients.append((delta.T @ activations[layer], None if bias is None else delta.T @ column))
         delta = delta @ net.weights[layer]
-    return float(np.sum(np.square(residual, dtype=np.float64))), gradients[::-1]
+    return gradients[::-1], delta
 
 
 def _flat(parts: Sequence[tuple[Array, Array | None]]) -> Array:
@@ -278,6 +284,13 @@ class ReferenceBackend:
         squared, gradients = _gradients(net, data, scale)
         return squared, _flat(gradients)
 
+    def backward(
+        self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
+    ) -> tuple[Array | None, Array | None]:
+        column = np.ones(len(X), X.dtype)
+        gradients, below = _swept(net, _activations(net, X, column), column, delta)
+        return _flat(gradients) if parameters else None, below if samples else None
+
     def descent(
         self,
         net: Layers,
@@ -317,6 +330,21 @@ class ReferenceBackend:
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> ReferenceProduct:
         return ReferenceProduct(net, data, scale, decay, gauss_newton, functional)
+
+    def softmax_dense(self, problem: Softmax, out: Array) -> None:
+        features, probabilities, scale, bias = problem
+        if bias:
+            features = np.column_stack([features, np.ones_like(scale)])
+        dense = np.zeros((probabilities.shape[1] * features.shape[1],) * 2, out.dtype)
+        for f, p, s in zip(features, probabilities, scale, strict=True):
+            dense += s * np.kron(np.diag(p) - np.outer(p, p), np.outer(f, f))
+        order = _bias_last(Side(probabilities.shape[1], features.shape[1] - bias, bias))
+        out[...] = dense[np.ix_(order, order)]
+
+    def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
+        dense = np.empty((len(v), len(v)), v.dtype)
+        self.softmax_dense(problem, dense)
+        out[...] = dense @ v
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         stacked = np.concatenate(parts, axis=1).astype(np.float64)

@@ -24,5 +24,17 @@ except (ImportError, OSError) as error:  # OSError: a shared library of it is br
     ) from error
 from hesskern.torch.curvature import condition, hessian, hvp, sharpness, spectrum
 from hesskern.torch.export import LinearChain
+from hesskern.torch.last_layer import last_layer_hessian
+from hesskern.torch.linear_function import LinearStack, linear_stack
 
-__all__ = ["LinearChain", "condition", "hessian", "hvp", "sharpness", "spectrum"]
+__all__ = [
+    "LinearChain",
+    "LinearStack",
+    "condition",
+    "hessian",
+    "hvp",
+    "last_layer_hessian",
+    "linear_stack",
+    "sharpness",
+    "spectrum",
+]

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hesskern.torch.linear_function import linear_stack
+
 
 class UnsupportedError(Exception):
     """An operation that no rule covers; its message, where it has one, is the reason."""
@@ -100,6 +102,12 @@ def _linear(input: Any, weight: Any, bias: Any = None) -> Samples:
     if not isinstance(input, Samples) or not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
         raise UnsupportedError
     return passed(input, Layer(weight, bias))
+
+
+def _linear_stack(x: Samples, weights: Sequence[Parameter], biases: Sequence[Parameter | None]) -> Samples:
+    for weight, bias in zip(weights, biases, strict=True):
+        x = _linear(x, weight, bias)
+    return x
 
 
 def _matmul(input: Any, other: Any) -> Samples:
@@ -200,14 +208,16 @@ def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
 
 #: Rules by the name of a function or of a tensor's method.
 RULES: Mapping[str, Callable[..., Any]] = {
-    "linear": _linear, "matmul": _matmul, "mm": _mm, "addmm": _addmm, "add": _add, "t": _transposed,
+    "linear": _linear, "linear_stack": _linear_stack,
+    "matmul": _matmul, "mm": _mm, "addmm": _addmm, "add": _add, "t": _transposed,
     "transpose": _transposed, "permute": _transposed, "swapaxes": _transposed, "dropout": _dropout,
     "flatten": _flatten, "view": _view, "reshape": _view, "size": _size, "contiguous": _same,
     "getitem": _item, "getattr": _attribute,
 }  # fmt: skip
 #: Functions by what they do, not by their name: a function of somebody else may be called "linear".
 FUNCTIONS: Mapping[Any, str] = {
-    functional.linear: "linear", torch.matmul: "matmul", torch.mm: "mm", operator.matmul: "matmul",
+    functional.linear: "linear", linear_stack: "linear_stack",
+    torch.matmul: "matmul", torch.mm: "mm", operator.matmul: "matmul",
     torch.addmm: "addmm", torch.add: "add", operator.add: "add", operator.iadd: "add", torch.t: "t",
     torch.transpose: "transpose", torch.permute: "permute", torch.swapaxes: "swapaxes",
     functional.dropout: "dropout", torch.dropout: "dropout", torch.flatten: "flatten", torch.reshape: "reshape",

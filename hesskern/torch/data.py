@@ -40,7 +40,7 @@ def reduced(data: Any, chain: Chain) -> tuple[Data, int]:
         If there are no samples, shapes do not fit the model, or there are NaN or infinities.
     """
     stack = _Stack(chain)
-    for name, batch in _batches(data):
+    for name, batch in batches(data):
         stack.add(*_checked(batch, name, chain))
     return stack.data(), stack.samples
 
@@ -81,7 +81,7 @@ class _Stack:
         return of_triangle(self._triangle(), self._inputs, bias=self._bias, dtype=np.dtype(np.float64))
 
 
-def _batches(data: Any) -> Iterator[tuple[str, Any]]:
+def batches(data: Any) -> Iterator[tuple[str, Any]]:
     """Return batches and what to call them."""
     if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(each, Tensor) for each in data):
         yield "data", data

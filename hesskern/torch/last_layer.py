@@ -1,0 +1,149 @@
+"""The Hessian with respect to the last linear layer of any model: that of a linear network on the layer's features."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hesskern import checks
+from hesskern.hessian import Hessian
+from hesskern.loss import KINDS
+from hesskern.softmax import SoftmaxHessian
+from hesskern.torch.chain import Layer, Parameter
+from hesskern.torch.cross_entropy import sample_weights, taken
+from hesskern.torch.data import reduced
+from hesskern.torch.features import Batch, LastLayer
+from hesskern.torch.losses import LossScale, recognised
+from hesskern.torch.problem import ReducedLoss
+from hesskern.torch.tracing import Chain, network
+
+
+def last_layer_hessian(
+    model: nn.Module, data: Any, loss: Any = "half_sum", *, layer: nn.Linear | str | None = None
+) -> Hessian | SoftmaxHessian:
+    r"""Return the Hessian with respect to the last linear layer of any model, exact, as an operator.
+
+    With the layer's inputs φ (features), as functions of its weight and bias alone:
+
+    - squared loss: ``scale * I ⊗ Σ_n φ_n φ_n.T``, a `KroneckerHessian`, whatever the targets are
+    - softmax cross-entropy: ``Σ_n s_n (diag(p_n) - p_n p_n.T) ⊗ φ_n φ_n.T``, a `SoftmaxHessian`
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any that returns what its last ``nn.Linear`` gives (or a reshaped view of it): convolutions, attention,
+        activations may come before, nothing after. In evaluation mode if that makes a difference.
+    data : (X, Y), or an iterable of such pairs
+        X is what the model takes. A ``DataLoader`` is read once, batch by batch, without a graph; the loss is that of
+        **all its samples at once**. With squared loss d + 1 rows are kept; with cross-entropy the features and logits
+        of all samples, O(N (d + C)).
+    loss : str or callable
+        "half_sum", "sum" or "mean" as in `SquaredLoss`; ``nn.MSELoss`` and other multiples of the squared error, see
+        `hesskern.torch.losses.recognised`; ``nn.CrossEntropyLoss`` with class weights, ``ignore_index``, label
+        smoothing, class numbers or probabilities.
+    layer : nn.Linear or str, optional
+        The last layer, or its name; default: the last one that forward applies.
+
+    Returns
+    -------
+    KroneckerHessian or SoftmaxHessian
+        On the CPU, in the dtype of the layer, with respect to its weight, row after row, then its bias: the order of
+        ``named_parameters()``. ``H @ v``, ``toarray()``, ``spectrum()``, ``cond()``, ``condition()``,
+        ``solve(b, damping)``. Sums over samples, eigenvalues and condition numbers are computed in float64 (of the
+        dense `SoftmaxHessian` of a float32 model, not: that is a float32 product), the latter from factors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model applies something after its last layer, applies that layer twice, shares its weight, or draws at
+        random; if the loss is another; if data do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from hesskern.torch import last_layer_hessian
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 4)).double()
+    >>> X, labels = torch.randn(50, 1, 5).double(), torch.randint(4, (50,))
+    >>> H = last_layer_hessian(model, (X, labels), nn.CrossEntropyLoss())
+    >>> H.shape, H.rank()
+    ((28, 28), 21)
+    >>> K = last_layer_hessian(model, (X, torch.randn(50, 4).double()), nn.MSELoss())
+    >>> K.shape, K.rank(), K.condition().value == K.cond()
+    ((28, 28), 28, True)
+    """
+    last = LastLayer(model, layer)
+    entropy = taken(loss)
+    found = last.read(data)
+    first = next(found, None)  # from here on the layer is known
+    if first is None or last.layer is None:
+        raise ValueError("data holds no batches; expected at least one (a generator can be read only once).")
+    read = itertools.chain([first], found)
+    if entropy is not None:
+        return _softmax(read, entropy, bias=last.layer.bias is not None)
+    return _squared(read, loss, last.layer, last.name)
+
+
+def _squared(read: Iterable[Batch], loss: Any, layer: nn.Linear, name: str) -> Hessian:
+    prefix = f"{name}." if name else ""
+    bias = None if layer.bias is None else Parameter(f"{prefix}bias", layer.bias.detach().cpu())
+    chain = Chain((Layer(Parameter(f"{prefix}weight", layer.weight.detach().cpu()), bias),), flat=False)
+    scale = _scale(loss, layer.out_features)
+    by_rows = isinstance(loss, str | nn.MSELoss) or not scale.per_sample
+    data, samples = reduced(_rows(read, by_rows=by_rows), chain)
+    reduced_loss = ReducedLoss(data, samples, scale.of(samples))
+    dtype = np.dtype(str(layer.weight.dtype).removeprefix("torch."))
+    return reduced_loss.astype(dtype).hessian(network(chain))
+
+
+def _rows(read: Iterable[Batch], *, by_rows: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in read:
+        if batch.targets.shape != batch.shape:
+            raise ValueError(
+                f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(batch.shape)}, that of the "
+                "predictions, or PyTorch subtracts every target from every prediction."
+            )
+        if len(batch.shape) > 2 and not by_rows:
+            raise ValueError(
+                f"model returns shape {tuple(batch.shape)}, and the loss divides by the number of samples, which may "
+                "be that of the first dimension or of all but the last; expected predictions (N, o), or nn.MSELoss."
+            )
+        yield batch.features, batch.targets.cpu().reshape(batch.logits.shape)
+
+
+def _scale(loss: Any, outputs: int) -> LossScale:
+    if not isinstance(loss, str):
+        return recognised(loss, outputs, torch.device("cpu"))
+    factor = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / outputs}[checks.one_of(loss, "loss", KINDS)]
+    return LossScale(factor, per_sample=loss == "mean")
+
+
+def _softmax(read: Iterable[Batch], loss: nn.CrossEntropyLoss, *, bias: bool) -> SoftmaxHessian:
+    features, logits, counts, total = [], [], [], 0.0
+    for batch in read:
+        if len(batch.shape) != 2:
+            raise ValueError(
+                f"model returns shape {tuple(batch.shape)}; expected (N, C) with CrossEntropyLoss, which takes classes "
+                "from the second dimension: make samples of all others, as x.reshape(-1, C) does."
+            )
+        count, divisor = sample_weights(loss, batch.logits, batch.targets, batch.name)
+        kept = count > 0
+        features.append(batch.features[kept])
+        logits.append(batch.logits[kept])
+        counts.append(count[kept])
+        total += divisor
+    weights = torch.cat(counts)
+    if len(weights) == 0:
+        raise ValueError("data holds no samples that count; expected some that are not ignored and of weight > 0.")
+    if loss.reduction == "mean":
+        weights = weights / total
+    inputs = torch.cat(features)
+    return SoftmaxHessian(
+        inputs.numpy(), torch.cat(logits).numpy(), bias=bias, sample_weights=weights.to(inputs.dtype).numpy()
+    )

@@ -1,0 +1,185 @@
+"""The Hessian of softmax cross-entropy with respect to a last layer: its definition, its digits, its rank."""
+
+from __future__ import annotations
+
+import pickle
+
+import mpmath
+import numpy as np
+import pytest
+
+import hesskern as hk
+
+
+def problem(samples=23, features=3, classes=4, seed=0, dtype="float64"):
+    rng = np.random.default_rng(seed)
+    arrays = (
+        rng.standard_normal((samples, features)),
+        2 * rng.standard_normal((samples, classes)),
+        rng.random(samples),
+    )
+    return [array.astype(dtype) for array in arrays]
+
+
+def defined(features, logits, weights, *, bias):
+    """Sample after sample, parameter after parameter."""
+    features = np.column_stack([features, np.ones(len(features))]) if bias else features
+    (samples, inner), classes = features.shape, logits.shape[1]
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    index = [(c, k) for c in range(classes) for k in range(inner - bias)] + [
+        (c, inner - 1) for c in range(classes)
+    ] * bias
+    return np.array(
+        [
+            [
+                sum(
+                    weights[n] * p[n, c] * ((c == e) - p[n, e]) * features[n, j] * features[n, k]
+                    for n in range(samples)
+                )
+                for e, k in index
+            ]
+            for c, j in index
+        ]
+    )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_matrix_products_and_the_rest_are_those_of_the_definition(backend, dtype, close, bias):
+    features, logits, weights = problem(dtype=dtype)
+    H = hk.SoftmaxHessian(features, logits, bias=bias, sample_weights=weights)
+    expected = defined(*problem(), bias=bias)
+    dense = H.toarray()
+    assert dense.dtype == dtype
+    assert (dense == dense.T).all()
+    close(dense, expected, dtype)
+    V = np.random.default_rng(1).standard_normal((len(expected), 19))  # more than go through at once
+    close(H @ V.astype(dtype), expected @ V, dtype, factor=10)
+    close(H @ V[:, 0].astype(dtype), expected @ V[:, 0], dtype, factor=10)
+    close(H.diagonal(), np.diag(expected), dtype)
+    close(H.trace(), np.trace(expected), dtype)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (300, 17, 5), (700, 40, 10)])
+def test_backends_agree_at_sizes_that_fill_chunks(backend, close, shape):
+    features, logits, weights = problem(*shape)
+    with hk.use_backend("numba" if backend.name != "numba" else "cpp"):
+        other = hk.SoftmaxHessian(features, logits, bias=True, sample_weights=weights).toarray()
+    H = hk.SoftmaxHessian(features, logits, bias=True, sample_weights=weights)
+    close(H.toarray(), other, factor=10)
+
+
+def exact(features, logits):
+    """The matrix in 60 digits, of the definition."""
+    with mpmath.workdps(60):
+        classes, inner = len(logits[0]), len(features[0])
+        H = mpmath.zeros(classes * inner)
+        for f, z in zip(features, logits, strict=True):
+            e = [mpmath.exp(mpmath.mpf(float(value))) for value in z]
+            p = [value / mpmath.fsum(e) for value in e]
+            for c in range(classes):
+                for k in range(classes):
+                    value = p[c] * ((c == k) - p[k])
+                    for i in range(inner):
+                        for j in range(inner):
+                            H[c * inner + i, k * inner + j] += value * mpmath.mpf(float(f[i])) * mpmath.mpf(float(f[j]))
+        return H
+
+
+def eigenvalues(H, zeros):
+    with mpmath.workdps(60):
+        found = sorted(mpmath.eigsy(H, eigvals_only=True))
+        return np.array([float(value) for value in found[zeros:]])
+
+
+def test_the_condition_number_has_the_digits_that_the_matrix_has_lost():
+    """Features graded over eight orders of magnitude, probabilities near 0 and 1: 60 digits decide."""
+    rng = np.random.default_rng(3)
+    features = rng.standard_normal((9, 2)) * [1.0, 1e-8]
+    logits = 6 * rng.standard_normal((9, 3))
+    H = hk.SoftmaxHessian(features, logits)
+    truth = eigenvalues(exact(features, logits), 2)
+    found = H.condition()
+    assert found.rank == 4
+    assert found.value == pytest.approx(truth[-1] / truth[0], rel=1e-6)
+    assert abs(found.value / (truth[-1] / truth[0]) - 1) < found.uncertainty
+    dense = np.linalg.eigvalsh(H.toarray())
+    assert dense[2] < 0 or dense[-1] / dense[2] != pytest.approx(truth[-1] / truth[0], rel=0.1)
+
+
+def test_probabilities_of_large_logits_keep_their_digits():
+    """p = 1 - 1e-17 rounds to 1, and 1 - p is not 0."""
+    features, logits = np.array([[1.0]]), np.array([[1e4 + 40.0, 1e4, 1e4 + 1.0]])
+    truth = exact(features, logits - 1e4)
+    H = hk.SoftmaxHessian(features, logits)
+    for c in range(3):
+        for k in range(3):
+            assert H.toarray()[c, k] == pytest.approx(float(truth[c, k]), rel=1e-13, abs=0)
+    assert H.diagonal() == pytest.approx(np.diag(H.toarray()), rel=1e-13, abs=0)
+    np.testing.assert_allclose(H.eigvalsh()[1:], eigenvalues(truth, 1), rtol=1e-13)
+
+
+def test_spectrum_rank_and_what_shifts_all_classes():
+    features, logits, weights = problem(40, 3, 4)
+    H = hk.SoftmaxHessian(features, logits, bias=True, sample_weights=weights)
+    dense = H.toarray()
+    np.testing.assert_allclose(H.eigvalsh(), np.linalg.eigvalsh(dense), atol=1e-13)
+    assert (H.rank(), H.condition().size, H.condition().gap) == (12, 16, np.inf)
+    common = np.concatenate([np.tile([1.0, -2.0, 3.0], 4), np.full(4, 5.0)])
+    np.testing.assert_allclose(H @ common, 0, atol=1e-13)
+    values, vectors = H.eigh()
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(16), atol=1e-13)
+    np.testing.assert_allclose(dense @ vectors, vectors * values, atol=1e-13)
+    # Features that all lie on a line.
+    assert hk.SoftmaxHessian(np.outer(features[:, 0], [1.0, 2.0]), logits).rank() == 3
+    # One sample: the rank of its probabilities.
+    assert hk.SoftmaxHessian(features[:1], logits[:1]).rank() == 3
+
+
+def test_solutions():
+    features, logits, weights = problem(40, 3, 4)
+    H = hk.SoftmaxHessian(features, logits, bias=True, sample_weights=weights)
+    b = np.random.default_rng(0).standard_normal((16, 2))
+    expected = np.linalg.solve(H.toarray() + 0.25 * np.eye(16), b)
+    np.testing.assert_allclose(H.solve(b, damping=0.25), expected, atol=1e-12)
+    np.testing.assert_allclose(H.solve(H @ b[:, 0], rcond=0.0), np.linalg.pinv(H.toarray()) @ H @ b[:, 0], atol=1e-12)
+    with pytest.raises(np.linalg.LinAlgError, match="rank 12 of 16"):
+        H.solve(b)
+    assert H.logdet(0.25) == pytest.approx(np.linalg.slogdet(H.toarray() + 0.25 * np.eye(16))[1], rel=1e-12)
+
+
+def test_float64_vectors_are_not_rounded_for_float32_features():
+    features, logits, weights = problem(dtype="float32")
+    H = hk.SoftmaxHessian(features, logits, sample_weights=weights)
+    v = np.random.default_rng(0).standard_normal(12)
+    expected = defined(*(array.astype(float) for array in (features, logits, weights)), bias=False) @ v
+    np.testing.assert_allclose(H @ v, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
+def test_it_is_pickled_and_described():
+    features, logits, weights = problem()
+    H = hk.SoftmaxHessian(features, logits, bias=True, sample_weights=weights, backend="numpy")
+    again = pickle.loads(pickle.dumps(H))
+    assert (again.toarray() == H.toarray()).all()
+    assert "16x16 Hessian of softmax cross-entropy of 23 samples in 4 classes" in repr(again)
+    out = np.empty((16, 16))
+    assert H.toarray(out=out) is out
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"logits": np.zeros((3, 1))}, ValueError, "at least two classes"),
+        ({"logits": np.zeros((2, 2))}, ValueError, "logits has 2 rows, but features has 3"),
+        ({"logits": np.zeros((3, 2), np.float32)}, TypeError, "logits has dtype float32, but features has float64"),
+        ({"logits": np.full((3, 2), np.nan)}, ValueError, "NaN or infinite"),
+        ({"sample_weights": np.array([1.0, -2.0, 1.0])}, ValueError, "sample_weights holds -2"),
+        ({"sample_weights": np.ones(2)}, ValueError, r"sample_weights has shape \(2,\)"),
+        ({"bias": 1}, TypeError, "bias is 1"),
+        ({"backend": "fortran"}, ValueError, "backend is 'fortran'"),
+    ],
+)
+def test_bad_input(change, error, message):
+    arguments = {"features": np.ones((3, 2)), "logits": np.zeros((3, 2))} | change
+    with pytest.raises(error, match=message):
+        hk.SoftmaxHessian(**arguments)

@@ -1,0 +1,311 @@
+"""The Hessian of the last layer of any model, against autograd's with respect to that layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.func import functional_call  # noqa: E402
+from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+
+import hesskern as hk  # noqa: E402
+from hesskern.torch import last_layer_hessian  # noqa: E402
+
+N, C = 23, 3
+
+
+class Convolutions(nn.Module):
+    """The last layer is registered first; dropout and batch normalisation are in evaluation mode."""
+
+    def __init__(self, *, bias=True):
+        super().__init__()
+        self.head = nn.Linear(8, C, bias=bias)
+        self.body = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.GELU(), nn.MaxPool1d(2), nn.Flatten())
+        self.end = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.end(self.head(self.features(x)))
+
+    def features(self, x):
+        return torch.tanh(self.body(x))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Convolutions().double().eval()
+
+
+@pytest.fixture(name="X")
+def inputs():
+    torch.manual_seed(1)
+    return torch.randn(N, 1, 6, dtype=torch.float64)
+
+
+def autograd(layer, features, value):
+    """The Hessian of ``value(layer(features))`` with respect to the layer's parameters, row by row."""
+    known = dict(layer.named_parameters())
+
+    def loss(flat):
+        parts = torch.split(flat, [parameter.numel() for parameter in known.values()])
+        return value(
+            functional_call(
+                layer, {n: p.reshape(known[n].shape) for n, p in zip(known, parts, strict=True)}, (features,)
+            )
+        )
+
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in known.values()])
+    return torch.autograd.functional.hessian(loss, flat).numpy()
+
+
+def head_only(model, X, value):
+    return autograd(model.head, model.features(X).detach(), value)
+
+
+def agree(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
+SQUARED = {
+    "half_sum": lambda a, b: 0.5 * (a - b).square().sum(),
+    "sum": nn.MSELoss(reduction="sum"),
+    "mean": nn.MSELoss(),
+}
+
+
+@pytest.mark.parametrize("kind", SQUARED)
+@pytest.mark.parametrize("bias", [False, True])
+def test_squared_loss(X, kind, bias):
+    torch.manual_seed(0)
+    model = Convolutions(bias=bias).double().eval()
+    Y = torch.randn(N, C, dtype=torch.float64)
+    expected = head_only(model, X, lambda out: SQUARED[kind](out, Y))
+    loader = DataLoader(TensorDataset(X, Y), batch_size=5)  # 5, 5, 5, 5 and 3 samples
+    for loss in (kind, SQUARED[kind]):
+        H = last_layer_hessian(model, loader, loss)
+        assert isinstance(H, hk.KroneckerHessian)
+        agree(H.toarray(), expected)
+        v = np.random.default_rng(0).standard_normal((len(expected), 2))
+        agree(H @ v, expected @ v)
+    np.testing.assert_allclose(H.eigvalsh(), np.linalg.eigvalsh(expected), atol=1e-12 * H.spectrum().max)
+    assert H.cond() == pytest.approx(np.linalg.cond(expected), rel=1e-9)
+    agree((H.toarray() + 0.5 * np.eye(len(expected))) @ H.solve(v, damping=0.5), v)
+    other = last_layer_hessian(model, (X, torch.zeros_like(Y)), kind)  # no functional part: targets do not matter
+    agree(other.toarray(), expected)
+
+
+def test_it_is_the_block_of_the_whole_models_hessian(model, X):
+    """With everything before the layer in the graph."""
+    loss, Y = nn.CrossEntropyLoss(), targets("labels")
+    expected = autograd(model, X, lambda out: loss(out, Y))
+    names, size = [name for name, _ in model.named_parameters()], (8 + 1) * C
+    assert names[:2] == ["head.weight", "head.bias"]
+    agree(last_layer_hessian(model, (X, Y), loss).toarray(), expected[:size, :size])
+
+
+def targets(kind):
+    torch.manual_seed(2)
+    labels = torch.randint(C, (N,))
+    if kind == "ignored":
+        labels[::4] = -100
+    return torch.rand(N, C, dtype=torch.float64) if kind == "soft" else labels
+
+
+CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.25], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weight", [None, CLASS_WEIGHTS], ids=["equal", "weighted"])
+@pytest.mark.parametrize("kind", ["labels", "ignored", "soft"])
+def test_cross_entropy(model, X, kind, weight, smoothing, reduction):
+    loss, Y = nn.CrossEntropyLoss(weight, reduction=reduction, label_smoothing=smoothing), targets(kind)
+    expected = head_only(model, X, lambda out: loss(out, Y))
+    H = last_layer_hessian(model, DataLoader(TensorDataset(X, Y), batch_size=5), loss)
+    assert isinstance(H, hk.SoftmaxHessian)
+    agree(H.toarray(), expected)
+    agree(H @ np.eye(len(expected)), expected)
+    assert H.rank() == (C - 1) * 9
+
+
+def test_differences_agree_too(model, X):
+    """The third witness: second differences of the loss, by numbers alone."""
+    loss, Y = nn.CrossEntropyLoss(CLASS_WEIGHTS, label_smoothing=0.1), targets("labels")
+    H = last_layer_hessian(model, (X, Y), loss)
+    features = H.features
+    theta = torch.cat([model.head.weight.detach().reshape(-1), model.head.bias.detach()]).numpy()
+
+    def value(flat):
+        logits = features @ flat[: 8 * C].reshape(C, 8).T + flat[8 * C :]
+        return float(loss(torch.from_numpy(logits), Y))
+
+    rng, step = np.random.default_rng(0), 1e-3
+    for _ in range(3):
+        v = rng.standard_normal(len(theta))
+        points = [value(theta + k * step * v) for k in range(-2, 3)]
+        curvature = np.array([-1, 16, -30, 16, -1]) @ points / (12 * step**2)
+        assert v @ (H @ v) == pytest.approx(curvature, rel=1e-7)
+
+
+def test_float32_models_give_float32_operators(X):
+    torch.manual_seed(0)
+    model = Convolutions().eval()
+    for Y, loss in ((torch.randn(N, C), nn.MSELoss()), (targets("labels"), nn.CrossEntropyLoss())):
+        H = last_layer_hessian(model, (X.float(), Y), loss)
+        exact = last_layer_hessian(
+            model.double(), (X.float().double(), Y.double() if Y.is_floating_point() else Y), loss
+        )
+        model.float()
+        assert H.dtype == np.float32
+        np.testing.assert_allclose(H.toarray(), exact.toarray(), atol=1e-5 * np.abs(exact.toarray()).max())
+        assert H.cond() == pytest.approx(exact.cond(), rel=1e-4)
+        assert H.condition().rank == exact.condition().rank
+
+
+def test_condition_numbers_are_from_factors():
+    """Of features whose singular values span nine orders of magnitude, the matrix has lost the smallest."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Identity(), nn.Linear(3, 2, bias=False)).double()
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    X = torch.randn(400, 3, dtype=torch.float64) * torch.tensor([1.0, 1e-4, 1e-9]) @ rotation
+    H = last_layer_hessian(model, DataLoader(TensorDataset(X, X[:, :2]), batch_size=7))
+    expected = np.linalg.cond(X.numpy()) ** 2
+    assert H.rank() == 6
+    assert H.cond() == pytest.approx(expected, rel=1e-5)
+    assert np.linalg.cond(H.toarray()) != pytest.approx(expected, rel=0.1)
+    softmax = last_layer_hessian(model, (X, torch.zeros(400, dtype=torch.int64)), nn.functional.cross_entropy)
+    assert softmax.rank() == 3
+
+
+def test_sequences_single_outputs_and_named_layers():
+    torch.manual_seed(0)
+    tokens = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    X, Y = torch.randn(5, 3, 4, dtype=torch.float64), torch.randn(5, 3, 2, dtype=torch.float64)
+    expected = autograd(tokens[2], tokens[:2](X).detach(), lambda out: nn.MSELoss()(out, Y))
+    agree(last_layer_hessian(tokens, (X, Y), nn.MSELoss(), layer="2").toarray(), expected)
+    with pytest.raises(ValueError, match=r"model returns shape \(5, 3, 2\), and the loss divides by the number"):
+        last_layer_hessian(tokens, (X, Y), lambda a, b: (a - b).square().sum() / len(a))
+
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.fc(x).squeeze(-1)
+
+    single = Squeezed().double()
+    expected = autograd(single.fc, X[:, 0], lambda out: nn.MSELoss()(out.squeeze(-1), Y[:, 0, 0]))
+    H = last_layer_hessian(single, (X[:, 0], Y[:, 0, 0].contiguous()), nn.MSELoss(), layer=single.fc)
+    agree(H.toarray(), expected)
+    with pytest.raises(ValueError, match=r"Y of data has shape \(5, 1\); expected \(5,\)"):
+        last_layer_hessian(single, (X[:, 0], Y[:, 0, :1]), nn.MSELoss())
+
+
+class After(nn.Module):
+    def __init__(self, then, **parts):
+        super().__init__()
+        self.fc, self.then = nn.Linear(6, C), then
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.then(self, self.fc(x))
+
+
+def hooked():
+    model = After(lambda self, z: z)
+    model.fc.register_forward_hook(lambda module, given, found: 2 * found)
+    return model
+
+
+def tied():
+    model = After(lambda self, z: z, other=nn.Linear(6, C))
+    model.other.weight = model.fc.weight
+    return model
+
+
+def parametrized():
+    model = After(lambda self, z: z)
+    nn.utils.parametrizations.weight_norm(model.fc)
+    return model
+
+
+REFUSED = {
+    "softmax": (lambda: nn.Sequential(nn.Linear(6, C), nn.Softmax(1)), "the result of the module '1' .Softmax. behind"),
+    "scaling": (lambda: After(lambda self, z: 3.0 * z), "'fc' gives, but the result of Mul in its forward"),
+    "positive": (lambda: After(lambda self, z: torch.relu(z + 100.0)), "the result of Add in its forward behind it"),
+    "in place": (lambda: After(lambda self, z: z.mul_(2.0)), "the result of Mul in its forward"),
+    "order": (lambda: After(lambda self, z: z.T), "behind it; expected a model that ends in the layer"),
+    "tuple": (lambda: After(lambda self, z: (z, z)), "model returns a tuple, not what its layer 'fc' gives"),
+    "twice": (lambda: After(lambda self, z: self.fc(torch.cat([z, z], 1))), "the layer 'fc' is applied 2 times"),
+    "hook": (hooked, "the layer 'fc' gives something else than its weight times its input"),
+    "tied": (tied, "the weights 'fc.weight' and 'other.weight' are one"),
+    "parametrized": (parametrized, "the weight of the layer 'fc' is computed from other parameters"),
+    "no layer": (nn.Flatten, "model applies no nn.Linear as a module"),
+    "dropout": (lambda: nn.Sequential(nn.Dropout(), nn.Linear(6, C)), "the module '0' .Dropout. drops at random"),
+    "batch": (lambda: nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, C)), "the module '0' .BatchNorm1d. mixes"),
+    "half": (lambda: nn.Linear(6, C).bfloat16(), "the layer '' is torch.bfloat16"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_models_that_do_not_end_in_the_layer_are_refused(case, X):
+    make, message = REFUSED[case]
+    model = make()
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    with pytest.raises((ValueError, TypeError), match=message):
+        last_layer_hessian(model, (X[:, 0].to(dtype), targets("labels")), nn.CrossEntropyLoss())
+
+
+def test_randomness_of_ones_own_is_noticed(X):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, C)
+
+        def forward(self, x):
+            return self.fc(nn.functional.dropout(x, training=True))
+
+    with pytest.raises(ValueError, match="other features for the same batch a second time"):
+        last_layer_hessian(Noisy().eval(), (X[:, 0].float(), targets("labels")), nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": 3}, "model is a int"),
+        ({"layer": "heads"}, "layer is 'heads'; expected an nn.Linear of the model, or its name: one of .'head'."),
+        ({"data": []}, "data holds no batches"),
+        ({"data": [3]}, "batch 0 of data is a int; expected a pair"),
+        ({"loss": "huber"}, "loss is 'huber'"),
+        ({"loss": nn.L1Loss()}, "not a squared loss"),
+        ({"loss": nn.CrossEntropyLoss(reduction="none")}, "which is no number"),
+        ({"loss": nn.CrossEntropyLoss(torch.tensor([1.0, -1.0, 1.0]))}, "class weights that are negative"),
+        ({"Y": torch.full((N,), 3)}, "Y of data holds class numbers beyond 0 to 2"),
+        ({"Y": torch.full((N,), -100)}, "no samples that count"),
+        ({"Y": torch.zeros(N, 2)}, r"Y of data has shape \(23, 2\); expected class probabilities \(23, 3\)"),
+        ({"Y": torch.full((N, C), -1.0)}, "Y of data holds negative numbers"),
+        ({"Y": torch.zeros(N, dtype=torch.int32)}, "Y of data is torch.int32"),
+        ({"Y": torch.zeros(N, 1, dtype=torch.int64)}, r"Y of data has shape \(23, 1\); expected \(23,\)"),
+        (
+            {"X": torch.full((N, 1, 6), torch.nan).double()},
+            "the layer 'head' has NaN or infinite",
+        ),
+    ],
+)
+def test_bad_input(model, X, change, message):
+    given = {"model": model, "X": X, "Y": targets("labels"), "loss": nn.CrossEntropyLoss(), "layer": None} | change
+    data = given.get("data", (given["X"], given["Y"]))
+    with pytest.raises((TypeError, ValueError), match=message):
+        last_layer_hessian(given["model"], data, given["loss"], layer=given["layer"])
+
+
+def test_the_model_is_left_as_it_was(model, X):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    last_layer_hessian(model, (X, targets("labels")), nn.CrossEntropyLoss())
+    assert all((value == before[name]).all() for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
