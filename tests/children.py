@@ -35,6 +35,11 @@ TRAININGS = {
 }  # fmt: skip
 
 
+#: Each of them by C++ and NumPy; by Numba, which is slow to start and shares all but the steps, one of each kind.
+BY = [(name, backend) for name in TRAININGS for backend in ("cpp", "numpy")]
+BY += [("momentum, sharpness", "numba"), ("ensemble, minibatches", "numba")]
+
+
 def train(name: str, **options: object) -> hk.Run:
     """Train one of them."""
     training = dict(TRAININGS[name])

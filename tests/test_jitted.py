@@ -267,8 +267,16 @@ REFUSED = [
     (lambda: nb.fit((W, V), X, Y, np.nan, 4), ValueError, "lr is negative or not finite"),
     (lambda: nb.fit((W, V), X, Y, 0.1, -1), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
     (lambda: nb.fit((W, V), X, Y, 0.1, 2**62), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
-    (lambda: nb.fit((W, V), X, Y, 0.1, 4, momentum=-0.5), ValueError, "momentum is negative or not finite"),
-    (lambda: nb.fit((W, V), X, Y, 0.1, 4, weight_decay=-1.0), ValueError, "weight_decay is negative or not finite"),
+    (
+        lambda: nb.fit((W, V), X, Y, 0.1, 4, weight_decay=0.0, momentum=-0.5),
+        ValueError,
+        "momentum is negative or not finite",
+    ),
+    (
+        lambda: nb.fit((W, V), X, Y, 0.1, 4, weight_decay=-1.0, momentum=0.0),
+        ValueError,
+        "weight_decay is negative or not finite",
+    ),
     (lambda: nb.loss((W, V), X, Y[:, 0]), numba.TypingError, "expected two-dimensional arrays"),
     (lambda: nb.loss((W, V), X[0], Y), numba.TypingError, "expected two-dimensional arrays"),
     (lambda: nb.loss((), X, Y), numba.TypingError, "weights is an empty tuple"),
