@@ -204,13 +204,13 @@ def test_a_network_may_be_replaced_by_the_trained_one(folder, capsys):
 
 ENDLESS = """
 import json
-from hesskern import _core, cli, driver
-advance = driver.Drive._advance
+from hesskern import _core, cli, crew
+advance = crew.HostCrew.advance
 def told(self, *args):
     advance(self, *args)
     print("training", file=sys.stderr, flush=True)
-    driver.Drive._advance = advance
-driver.Drive._advance = told
+    crew.HostCrew.advance = advance
+crew.HostCrew.advance = told
 sys.exit(cli.main(json.loads(sys.argv[1])))
 """
 
