@@ -69,5 +69,5 @@ def test_a_kernel_may_have_all_the_shared_memory_of_a_block(prepared):
 def test_a_refusal_of_the_driver_is_said(prepared):
     _, status = prepared
     status.found = launch.driver.CUresult.CUDA_ERROR_INVALID_VALUE
-    with pytest.raises(RuntimeError, match="train_block_float32 cannot have 232448 bytes .*CUDA_ERROR_INVALID_VALUE"):
+    with pytest.raises(RuntimeError, match=r"train_block_float32 cannot have 232448 bytes .*CUDA_ERROR_INVALID_VALUE"):
         launch._loaded("train_block_float32", 0)
