@@ -42,7 +42,9 @@ _SYNONYMS = {
 }  # fmt: skip
 
 
-def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str]) -> Problem:
+def found(
+    function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str], *, gauss_newton: bool = False
+) -> Problem:
     """Return the problem that a function is, its parameters in this order.
 
     Parameters
@@ -53,6 +55,8 @@ def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[s
         Where the Hessian is taken.
     names : sequence of str
         What to call them.
+    gauss_newton : bool
+        The Gauss-Newton part in the place of the Hessian.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[s
     data, samples = reduced((X, Y), chain)
     _verify(function, dict(zip(names, copies, strict=True)), chain, (X, Y), scale)
     wanted = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
-    return Problem(chain, ReducedLoss(data, samples, scale), wanted)
+    return Problem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
 
 
 def _verify(

@@ -15,7 +15,9 @@ from hesskern import devices
 from hesskern.condition import Condition
 from hesskern.hessian import Hessian
 from hesskern.loss import SquaredLoss
+from hesskern.operator import Which
 from hesskern.problem import Data
+from hesskern.spectrum import Spectrum
 from hesskern.torch import tracing
 from hesskern.torch.data import reduced
 from hesskern.torch.losses import recognised
@@ -93,10 +95,14 @@ class Problem:
         In float64.
     wanted : sequence of Wanted
         The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
+    gauss_newton : bool
+        The Gauss-Newton part in the place of the Hessian.
     """
 
-    def __init__(self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted]) -> None:
-        self.wanted, self._chain, self._loss = tuple(wanted), chain, loss
+    def __init__(
+        self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted], *, gauss_newton: bool = False
+    ) -> None:
+        self.wanted, self._chain, self._loss, self._gauss_newton = tuple(wanted), chain, loss, gauss_newton
         self.reference = chain.reference
         self.size = sum(each.size for each in wanted)
         names = {each.name for each in wanted}
@@ -158,7 +164,9 @@ class Problem:
 
     def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:
         net = tracing.network(self._chain, dtype)
-        return loss.hessian(net.cpu() if loss.device == "cpu" else net, [parameter.name for parameter in self._used])
+        used = [parameter.name for parameter in self._used]
+        found = loss.hessian(net.cpu() if loss.device == "cpu" else net, used)
+        return found.gauss_newton() if self._gauss_newton else found
 
     def _on_host(self) -> Hessian:
         operator: Any = self.operator
@@ -196,17 +204,41 @@ class Problem:
             return found
         return torch.from_numpy(operator @ columns.contiguous().numpy())
 
+    def spectrum(self) -> Spectrum:
+        """Return all P eigenvalues with their multiplicities."""
+        found = self._on_host().spectrum()
+        unused = self.size - found.size
+        return Spectrum(np.append(found.values, 0.0), np.append(found.multiplicities, unused)) if unused else found
+
     def eigenvalues(self) -> Tensor:
         """Return all eigenvalues (P,), ascending."""
-        values = self._on_host().eigvalsh()
-        zeros = np.zeros(self.size - len(values))
-        return self.tensor(np.sort(np.concatenate([values, zeros])))
+        return self.tensor(self.spectrum().expand())
+
+    def eigenpairs(self, k: int, which: Which) -> tuple[Tensor, Tensor]:
+        """Return k eigenvalues (k,), ascending, and their orthonormal eigenvectors in the columns of (P, k)."""
+        operator = self._on_host()
+        few = min(k, operator.shape[0])
+        values, lifted = operator.eigh(few, which)
+        every = torch.arange(self.size, device="cpu")
+        rows, source = (each.cpu() for each in self._order or (every, every))
+        # A parameter that forward does not use is an eigenvector of 0.
+        unused = np.setdiff1d(every.numpy(), rows.numpy())[:k]
+        vectors = torch.zeros(self.size, few + len(unused), dtype=torch.float64, device="cpu")
+        vectors[rows, :few] = torch.from_numpy(lifted)[source]
+        vectors[unused, few + np.arange(len(unused))] = 1.0
+        values = np.append(values, np.zeros(len(unused)))
+        order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
+        chosen = order[:k] if which in ("SA", "SM") else order[len(order) - k :]
+        chosen = chosen[np.argsort(values[chosen], kind="stable")]
+        return self.tensor(values[chosen]), self.tensor(vectors[:, chosen])
 
     def largest(self) -> Tensor:
         """Return the largest eigenvalue."""
-        operator = self._on_host()
-        found = operator.spectrum().max
-        return self.tensor(max(found, 0.0) if operator.shape[0] < self.size else found)
+        return self.tensor(self.spectrum().max)
+
+    def trace(self) -> float:
+        """Return the trace."""
+        return float(self._on_host().trace())
 
     def condition(self) -> Condition:
         """Return the condition number, in the precision of the model's numbers, which decides what counts as zero."""
