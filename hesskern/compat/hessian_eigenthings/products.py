@@ -63,8 +63,8 @@ def compute_hessian_eigenthings(
     eigenvals : (k,) float64 array
         Those that are largest in magnitude, with their signs.
     eigenvecs : (k, P) array
-        In rows, of the model's dtype, in the order of ``model.named_parameters()``; the signs are arbitrary, and so is
-        the basis of an eigenspace.
+        In rows, of the model's dtype (there float32 for all), in the order of ``model.named_parameters()``; the signs
+        are arbitrary, and so is the basis of an eigenspace.
 
     Raises
     ------
