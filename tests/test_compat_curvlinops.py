@@ -159,6 +159,17 @@ def test_parameters_that_are_changed_are_followed():
     close(H @ v, hesskern.torch.hvp(model, nn.MSELoss(), (X, Y), v))
 
 
+def test_gradient_and_loss():
+    model = net()
+    params = list(model.parameters())[::-1]
+    for data in (UNEVEN, [(X[:2], Y[:2])]):  # reduced, and fewer samples than inputs
+        loss = nn.MSELoss()(model(torch.cat([x for x, _ in data])), torch.cat([y for _, y in data]))
+        found, value = GGNLinearOperator(model, nn.MSELoss(), params, data).gradient_and_loss()
+        close(value, loss.detach())
+        for left, right in zip(found, torch.autograd.grad(loss, params), strict=True):
+            close(left, right)
+
+
 def test_a_dict_holds_other_values_than_the_module():
     model, other = net(), net()
     with torch.no_grad():

@@ -64,9 +64,9 @@ class HessianLinearOperator(TensorOperator):
 
     Notes
     -----
-    ``H @ v``, ``v @ H``, ``H.adjoint()``, ``H.to_scipy()``, sums, products with numbers and of operators are as in
-    curvlinops, and curvlinops' own inverses, submatrices and estimators take these operators. O(N (i + o)²) once for
-    the data; a product takes the time of two passes of i + 1 samples. All eigenvalues at once:
+    ``H @ v``, ``v @ H``, ``H.adjoint()``, ``H.to_scipy()``, `gradient_and_loss`, sums, products with numbers and of
+    operators are as in curvlinops, and curvlinops' own inverses, submatrices and estimators take these operators.
+    O(N (i + o)²) once for the data; a product takes the time of two passes of i + 1 samples. All eigenvalues at once:
     `hesskern.torch.spectrum`.
 
     Examples
@@ -119,6 +119,15 @@ class HessianLinearOperator(TensorOperator):
             at += size
         first, shapes = given[0], [tensor.shape for tensor in given]
         super().__init__(shapes, shapes, first.dtype, first.device)
+
+    def gradient_and_loss(self) -> tuple[list[Tensor], Tensor]:
+        """Return the gradient, in the shapes of `params`, and the loss over all data."""
+        found: list[Tensor] = []
+        for part in self._parts:
+            problem = part.problem
+            loss, gradient = problem.value_and_gradient()
+            found += split(gradient, [each.shape for each in problem.wanted])
+        return found, loss
 
     def _of_module(
         self, model: nn.Module, loss_func: Any, params: Any, data: Any, count: int | None, again: bool

@@ -15,6 +15,7 @@ from hesskern import devices
 from hesskern.condition import Condition
 from hesskern.hessian import Hessian
 from hesskern.loss import SquaredLoss
+from hesskern.network import LinearNetwork
 from hesskern.operator import Which
 from hesskern.problem import Data
 from hesskern.spectrum import Spectrum
@@ -64,6 +65,10 @@ class ReducedLoss(SquaredLoss):
     def data(self, *, bias: bool, reduced: bool) -> Data:
         """Return the reduced samples; they were reduced for networks with, or for those without biases."""
         return self._data
+
+    def _value(self, net: LinearNetwork, squared: float) -> float:
+        # What no weights can reach was left out with the rows.
+        return super()._value(net, squared) + self._scale * self._data.constant
 
     def cpu(self) -> ReducedLoss:
         """Return the loss of the samples in main memory; itself if they are there."""
@@ -162,16 +167,30 @@ class Problem:
         """The Hessian over those parameters that the network has, in the network's order, in float64."""
         return self._operator(self._loss, torch.float64)
 
-    def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:
+    def _network(self, loss: ReducedLoss, dtype: torch.dtype) -> LinearNetwork:
         net = tracing.network(self._chain, dtype)
-        used = [parameter.name for parameter in self._used]
-        found = loss.hessian(net.cpu() if loss.device == "cpu" else net, used)
+        return net.cpu() if loss.device == "cpu" else net
+
+    def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:
+        found = loss.hessian(self._network(loss, dtype), [parameter.name for parameter in self._used])
         return found.gauss_newton() if self._gauss_newton else found
 
     def _on_host(self) -> Hessian:
         operator: Any = self.operator
         found: Hessian = operator if self._loss.device == "cpu" else operator.cpu()
         return found
+
+    def value_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Return the loss, 0-dimensional, and its gradient (P,)."""
+        value, found = self._loss.value_and_gradient(self._network(self._loss, torch.float64))
+        pieces: dict[str, Tensor] = {}
+        flat = torch.as_tensor(found)
+        for parameter in self._chain.parameters:
+            piece, flat = flat[: parameter.tensor.numel()], flat[parameter.tensor.numel() :]
+            shaped = piece.reshape(parameter.matrix.shape)
+            pieces[parameter.name] = (shaped.T if parameter.transposed else shaped).reshape(-1)
+        parts = [pieces.get(each.name, flat.new_zeros(each.size)) for each in self.wanted]
+        return self.tensor(value), self.tensor(torch.cat(parts))
 
     def dense(self) -> Tensor:
         """Return the matrix (P, P)."""
