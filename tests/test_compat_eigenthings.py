@@ -137,6 +137,21 @@ def test_exact_without_the_library(batches):
     np.testing.assert_allclose(values, exact[:2].numpy())
 
 
+@pytest.mark.parametrize(("which", "repeated"), [("LM", False), ("LA", False), ("SA", True)])
+def test_few_of_many_eigenpairs(which, repeated):
+    """By Lanczos' method where it finds them; the smallest are repeated for each unit too many, and it does not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 60, bias=False), nn.Linear(60, 2, bias=False)).double()
+    H = hesskern.torch.hessian(model, MSE, (X, Y))
+    exact = torch.linalg.eigvalsh(H)
+    order = exact.abs().argsort() if which == "LM" else exact.argsort(descending=which == "SA")
+    found = lanczos(HessianOperator(model, EVEN, supervised_loss(MSE)), k=4, which=which)
+    assert torch.allclose(found.eigenvalues, exact[order[-4:].flip(0)], atol=1e-12)
+    assert torch.allclose(found.eigenvectors @ H, found.eigenvalues[:, None] * found.eigenvectors, atol=1e-12)
+    assert torch.allclose(found.eigenvectors @ found.eigenvectors.T, torch.eye(4).double(), atol=1e-12)
+    assert ((found.eigenvalues[0] - found.eigenvalues[-1]).abs() < 1e-12) == repeated
+
+
 def test_a_sum_is_divided_by_the_number_of_batches():
     found = HVPOperator(net(), UNEVEN, half_sum, use_gpu=False).apply(torch.ones(21).double())
     assert torch.allclose(found, hesskern.torch.hessian(net(), half_sum, (X, Y)) @ torch.ones(21).double() / 2)
