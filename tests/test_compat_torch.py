@@ -98,6 +98,33 @@ def test_some_of_the_parameters_and_other_structures():
     check(lambda params: F.mse_loss(functional_call(MODEL, params, (X,)), Y), some)
 
 
+def test_parameters_cut_out_of_a_vector():
+    theta = torch.randn(3 + 12 + 4 + 8 + 2, dtype=torch.float64)
+
+    def sliced(theta):
+        return F.mse_loss(F.linear(F.linear(X, theta[3:15].view(4, 3), theta[15:19]), theta[-10:-2].reshape(2, 4)), Y)
+
+    def split(theta):
+        _, V1, c1, V2, c2 = theta.split([3, 12, 4, 8, 2])
+        return F.mse_loss((X @ V1.view(3, 4) + c1) @ V2.view(2, 4).T + c2, Y)
+
+    def narrowed(theta):
+        return (X @ theta.narrow(0, 3, 24)[6:12].reshape(2, 3).T - Y).square().sum()
+
+    for function in (sliced, split, narrowed):
+        same(autograd_functional.hessian(function, theta), torch.autograd.functional.hessian(function, theta))
+        check(lambda p, function=function: function(p["theta"]), {"theta": theta, "unused": b1})
+    check(lambda W: F.mse_loss(X @ W.reshape(3, 4) @ W2.T, Y), W1)
+    for overlapping in (
+        lambda theta: F.mse_loss(X @ theta[:12].view(4, 3).T @ theta[11:19].view(2, 4).T, Y),
+        lambda theta: F.mse_loss(X @ theta[:9].view(3, 3).T @ theta[:6].view(2, 3).T, Y),
+    ):
+        with pytest.raises(ValueError, match="its Hessian is not that of a stack of independent layers"):
+            autograd_functional.hessian(overlapping, theta)
+    with pytest.raises(ValueError, match=r"method Tensor.__getitem__"):
+        autograd_functional.hessian(lambda theta: F.mse_loss(X @ theta[:12:2].view(2, 3).T, Y), theta)
+
+
 def test_one_tensor_and_single_precision():
     def function(W):
         return F.mse_loss(X.float() @ SIDE.float() @ W.T, Y.float())

@@ -26,7 +26,8 @@ def hessian(
     ----------
     func : callable
         A squared loss of a linear network, of the parameters: typically
-        ``lambda W1, W2: loss_fn(X @ W1.T @ W2.T, Y)``. It is called a few times, and what it does is followed.
+        ``lambda W1, W2: loss_fn(X @ W1.T @ W2.T, Y)``. It is called a few times, and what it does is followed. It
+        may cut them out of one vector: ``lambda theta: loss_fn(X @ theta[:12].view(4, 3).T, Y)``.
     inputs : tensor or tuple of tensors
         The parameters.
     create_graph : bool
@@ -65,8 +66,8 @@ def hessian(
         raise TypeError(f"inputs is a {type(inputs).__name__}; expected a tensor, or a tuple of tensors.")
     leaves = [inputs] if single else list(inputs)
     names = ["inputs"] if single else [f"inputs[{number}]" for number in range(len(leaves))]
-    problem = closures.found(lambda parts: func(*parts), leaves, names)
-    if checks.boolean(strict, "strict") and problem.unused:
-        raise ValueError(f"strict is True, but func does not depend on {', '.join(problem.unused)}.")
-    rows = shaped(problem, problem.dense(), "tuple")
+    found = closures.found(lambda parts: func(*parts), leaves, names)
+    if checks.boolean(strict, "strict") and found.unused:
+        raise ValueError(f"strict is True, but func does not depend on {', '.join(found.unused)}.")
+    rows = shaped(found.problem.dense(), found.leaves, "tuple")
     return rows[0][0] if single else rows

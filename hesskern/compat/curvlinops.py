@@ -111,11 +111,10 @@ class HessianLinearOperator(TensorOperator):
             make = self._of_module(model_func, loss_func, params, data, count, again)
         else:
             make = self._of_function(model_func, loss_func, params, data, count)
-        self._parts = []
+        self._parts, self._sizes = [], sizes
         at = 0
         for size in sizes:
-            chosen = given[at : at + size]
-            self._parts.append(Following(make(chosen), given))
+            self._parts.append(Following(make(given[at : at + size]), given))
             at += size
         first, shapes = given[0], [tensor.shape for tensor in given]
         super().__init__(shapes, shapes, first.dtype, first.device)
@@ -123,10 +122,9 @@ class HessianLinearOperator(TensorOperator):
     def gradient_and_loss(self) -> tuple[list[Tensor], Tensor]:
         """Return the gradient, in the shapes of `params`, and the loss over all data."""
         found: list[Tensor] = []
-        for part in self._parts:
-            problem = part.problem
-            loss, gradient = problem.value_and_gradient()
-            found += split(gradient, [each.shape for each in problem.wanted])
+        for part, size in zip(self._parts, self._sizes, strict=True):
+            loss, gradient = part.problem.value_and_gradient()
+            found += split(gradient, self._in_shape[len(found) : len(found) + size])
         return found, loss
 
     def _of_module(
@@ -183,20 +181,18 @@ class HessianLinearOperator(TensorOperator):
 
             def problem() -> Problem:
                 with keep(f"curvlinops.{type(self).__name__}"):
-                    return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON)
+                    return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON).problem
 
             return problem
 
         return make
 
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
-        columns = X[0].shape[-1]
         found: list[Tensor] = []
-        for part in self._bar(self._parts, f"{self._what} (on {self.device})"):
-            problem = part.problem
-            shapes = [each.shape for each in problem.wanted]
-            chosen = X[len(found) : len(found) + len(shapes)]
-            found += split(problem.product(torch.cat([each.reshape(-1, columns) for each in chosen])), shapes)
+        for part, size in zip(self._bar(self._parts, f"{self._what} (on {self.device})"), self._sizes, strict=True):
+            chosen = slice(len(found), len(found) + size)
+            columns = torch.cat([each.reshape(-1, X[0].shape[-1]) for each in X[chosen]])
+            found += split(part.problem.product(columns), self._in_shape[chosen])
         return found
 
 

@@ -20,7 +20,7 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
     func : callable
         A squared loss of a linear network, of the parameters in whatever dicts, lists and tuples: typically
         ``lambda params: loss_fn(functional_call(model, params, (X,)), Y)``. It is called a few times, and what it does
-        is followed; parameters that it does not take are constants.
+        is followed; parameters that it does not take are constants. It may cut them out of one vector.
     argnums : int or tuple of int
         Which arguments are the parameters.
 
@@ -65,8 +65,8 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
                 arguments[number] = part
             return func(*arguments)
 
-        problem = closures.found(function, [leaf for _, leaf in paths], names)
-        rows = shaped(problem, problem.dense(), "tuple")
+        found = closures.found(function, [leaf for _, leaf in paths], names)
+        rows = shaped(found.problem.dense(), found.leaves, "tuple")
         return pytree.tree_unflatten([pytree.tree_unflatten(list(row), spec) for row in rows], spec)
 
     return of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from hesskern.torch import tracing
 from hesskern.torch.chain import Parameter, Samples, UnsupportedError, apply, described
 from hesskern.torch.data import reduced
+from hesskern.torch.pieces import Piece, in_pieces, offset
 from hesskern.torch.problem import Problem, ReducedLoss, Wanted
 from hesskern.torch.squares import RULES, Residual, Squared
 
@@ -42,9 +43,17 @@ _SYNONYMS = {
 }  # fmt: skip
 
 
+class Found(NamedTuple):
+    """The problem that a function is."""
+
+    problem: Problem  # over the leaves one behind the other, each in pieces where it was taken apart
+    leaves: Sequence[Wanted]
+    unused: Sequence[str]  # leaves that the function does not depend on
+
+
 def found(
     function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str], *, gauss_newton: bool = False
-) -> Problem:
+) -> Found:
     """Return the problem that a function is, its parameters in this order.
 
     Parameters
@@ -90,13 +99,23 @@ def found(
     if not scale > 0:
         raise ValueError(f"func is {scale / 2:.6g} times a squared error; expected a number greater than 0.")
     data, samples = reduced((X, Y), chain)
-    _verify(function, dict(zip(names, copies, strict=True)), chain, (X, Y), scale)
-    wanted = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
-    return Problem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
+    pieces = {each.name: recorder.pieces[each.name] for each in chain.parameters if each.name in recorder.pieces}
+    _verify(function, dict(zip(names, copies, strict=True)), pieces, chain, (X, Y), scale)
+    given = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
+    wanted = [each for leaf in given for each in in_pieces(leaf, pieces, chain.parameters)]
+    used = {piece.leaf for piece in pieces.values()}
+    unused = [leaf.name for leaf in given if leaf.name not in used]
+    problem = Problem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
+    return Found(problem, given, unused)
 
 
 def _verify(
-    function: Callable[..., Any], parameters: Mapping[str, Tensor], chain: tracing.Chain, data: Any, scale: float
+    function: Callable[..., Any],
+    leaves: Mapping[str, Tensor],
+    pieces: Mapping[str, Piece],
+    chain: tracing.Chain,
+    data: Any,
+    scale: float,
 ) -> None:
     """Compare how the function, and what was found of it, change between three points."""
     generator = torch.Generator("cpu").manual_seed(0)
@@ -104,8 +123,13 @@ def _verify(
     ours: list[float] = []
     with torch.no_grad():
         for _ in range(3):
-            moved = {name: _moved(tensor, generator) for name, tensor in parameters.items()}
-            residual = chain.predicted(data[0], moved) - data[1]
+            moved = {name: _moved(tensor, generator) for name, tensor in leaves.items()}
+            parameters = {
+                each.name: pieces[each.name].of(moved, each.tensor.shape)
+                for each in chain.parameters
+                if each.name in pieces
+            }
+            residual = chain.predicted(data[0], parameters) - data[1]
             ours.append(0.5 * scale * float(residual.square().sum()))
             theirs.append(float(function(list(moved.values()))))
     allowed = 100 * torch.finfo(chain.reference.dtype).eps ** 0.75 * max(map(abs, (*ours, *theirs)))
@@ -130,6 +154,8 @@ class _Recorder(TorchFunctionMode):
         self._symbols: dict[int, tuple[Tensor, Any]] = {
             id(leaf): (leaf, Parameter(name, leaf)) for leaf, name in zip(leaves, names, strict=True)
         }
+        #: Where parameters stand in the leaves.
+        self.pieces = {name: Piece(name, 0) for name in names}
         self._constants = 0
         self.data: Tensor | None = None
 
@@ -158,12 +184,36 @@ class _Recorder(TorchFunctionMode):
         if not isinstance(out, Tensor) and name in _ABOUT:
             return out
         try:
+            if self._taken_apart(_called(func, name), args, kwargs, out):
+                return out
             if not isinstance(out, Tensor):
                 raise UnsupportedError
             self._symbols[id(out)] = out, self._followed(_called(func, name), args, kwargs, out)
         except UnsupportedError as error:
             raise _RefusedError(_refusal(func, str(error))) from error
         return out
+
+    def _taken_apart(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
+        """Follow parameters that are cut out of a vector, or given another shape; return whether it was that."""
+        whole = self.symbol(args[0]) if args else None
+        if not isinstance(whole, Parameter) or whole.transposed or set(kwargs) - {"dim"}:
+            return False
+        if name in ("view", "reshape", "view_as", "reshape_as") and isinstance(out, Tensor):
+            self._symbols[id(out)] = out, Parameter(whole.name, out)
+            return True
+        if whole.tensor.ndim != 1:
+            return False
+        at = offset(name, args, len(whole.tensor))
+        if at is None:
+            return False
+        leaf, start = self.pieces[whole.name]
+        for part in [out] if isinstance(out, Tensor) else out:
+            first = start + at
+            piece = Parameter(f"{leaf}[{first}:{first + len(part)}]", part)
+            self.pieces[piece.name] = Piece(leaf, first)
+            self._symbols[id(part)] = part, piece
+            at += len(part)
+        return True
 
     def _followed(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Any:
         symbols = [self.symbol(each) for each in args]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hesskern import checks
-from hesskern.torch.problem import Problem
+from hesskern.torch.problem import Problem, Wanted, slices
 
 FORMS = ("matrix", "dict", "tuple")
 
@@ -72,20 +72,20 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
     """
     checks.one_of(form, "form", FORMS)
     problem = Problem.of(model, loss_fn, data, params)
-    return shaped(problem, problem.dense(), form)
+    return shaped(problem.dense(), problem.wanted, form)
 
 
-def shaped(problem: Problem, matrix: Tensor, form: str) -> Any:
+def shaped(matrix: Tensor, wanted: Sequence[Wanted], form: str) -> Any:
     """Return a dense Hessian in one of the forms."""
     if form == "matrix":
         return matrix
-    places = problem.slices
+    places = slices(wanted)
     blocks = {
         row.name: {
             column.name: matrix[places[row.name], places[column.name]].reshape(*row.shape, *column.shape).contiguous()
-            for column in problem.wanted
+            for column in wanted
         }
-        for row in problem.wanted
+        for row in wanted
     }
     return blocks if form == "dict" else tuple(tuple(row.values()) for row in blocks.values())
 
@@ -147,7 +147,8 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
         if piece.shape != each.shape:
             raise ValueError(f"v of {each.name} has shape {tuple(piece.shape)}; expected {tuple(each.shape)}.")
     found = problem.product(torch.cat([piece.detach().reshape(-1, 1) for piece in pieces]))[:, 0]
-    parts = {each.name: found[problem.slices[each.name]].reshape(each.shape) for each in wanted}
+    places = slices(wanted)
+    parts = {each.name: found[places[each.name]].reshape(each.shape) for each in wanted}
     return parts if isinstance(v, dict) else tuple(parts.values())
 
 

@@ -38,6 +38,16 @@ class Wanted(NamedTuple):
         return self.shape.numel()
 
 
+def slices(wanted: Sequence[Wanted]) -> dict[str, slice]:
+    """Return where each parameter stands in a vector of all of them."""
+    found: dict[str, slice] = {}
+    at = 0
+    for each in wanted:
+        found[each.name] = slice(at, at + each.size)
+        at += each.size
+    return found
+
+
 class ReducedLoss(SquaredLoss):
     """The squared loss of samples that were reduced while they were read, times any number.
 
@@ -115,12 +125,6 @@ class Problem:
         names = {each.name for each in wanted}
         self._used = [parameter for parameter in chain.parameters if parameter.name in names]
 
-    @property
-    def unused(self) -> list[str]:
-        """Names of the parameters that the network does not have."""
-        used = {parameter.name for parameter in self._used}
-        return [each.name for each in self.wanted if each.name not in used]
-
     @classmethod
     def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
         """Return the problem of a model as the user has it."""
@@ -131,16 +135,6 @@ class Problem:
         return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)
 
     # Results as tensors -----------------------------------------------------------------------------------------------
-
-    @property
-    def slices(self) -> dict[str, slice]:
-        """Where each parameter stands in the results."""
-        found: dict[str, slice] = {}
-        at = 0
-        for each in self.wanted:
-            found[each.name] = slice(at, at + each.size)
-            at += each.size
-        return found
 
     def tensor(self, found: Any) -> Tensor:
         """Return a result as a tensor of the model's dtype on its device."""
@@ -154,7 +148,7 @@ class Problem:
         for parameter in self._used:
             index = torch.arange(at, at := at + parameter.tensor.numel(), device="cpu").reshape(parameter.matrix.shape)
             sources[parameter.name] = (index.T if parameter.transposed else index).reshape(-1)
-        device, places = self.reference.device, self.slices
+        device, places = self.reference.device, slices(self.wanted)
         used = [name for name in places if name in sources]
         rows = torch.cat([torch.arange(places[name].start, places[name].stop, device="cpu") for name in used])
         source = torch.cat([sources[name] for name in used])
