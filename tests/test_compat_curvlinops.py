@@ -157,6 +157,10 @@ def test_parameters_that_are_changed_are_followed():
         model[0].weight.mul_(2.0)
     assert not torch.allclose(H @ v, before)
     close(H @ v, hesskern.torch.hvp(model, nn.MSELoss(), (X, Y), v))
+    last = HessianLinearOperator(model, nn.MSELoss(), [model[2].weight], UNEVEN)
+    with torch.no_grad():
+        model[0].weight.mul_(2.0)  # not among its parameters
+    close(last @ v[:10], hesskern.torch.hvp(model, nn.MSELoss(), (X, Y), v[:10], ["2.weight"]))
 
 
 def test_gradient_and_loss():
@@ -255,5 +259,10 @@ def test_refused_products_and_samples():
         H @ np.ones(H.shape[0])
     with pytest.raises(ValueError, match="mc_samples is 1"):
         GGNLinearOperator(model, nn.MSELoss(), list(model.parameters()), UNEVEN, mc_samples=1)
+    for wrong in (lambda: H + 1, lambda: H * "2", lambda: "2" @ H):
+        with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
+            wrong()
+    with pytest.raises(ValueError, match="data holds no samples"):
+        HessianLinearOperator(lambda params, X: X @ params["a"], nn.MSELoss(), {"a": model[0].weight.T}, [])
     with pytest.raises(ValueError, match="cannot add"):
         H + HessianLinearOperator(model, nn.MSELoss(), [model[0].bias], UNEVEN)

@@ -106,7 +106,7 @@ class HessianLinearOperator(TensorOperator):
         sizes = _blocks(block_sizes, len(given))
         count = None if num_data is None else checks.integer(num_data, "num_data", 1)
         again = checks.boolean(check_deterministic, "check_deterministic") and not isinstance(data, list | tuple)
-        make: Callable[[Sequence[Tensor]], Callable[[], Problem]]
+        make: Callable[[Sequence[Tensor]], Following]
         if isinstance(model_func, nn.Module):
             make = self._of_module(model_func, loss_func, params, data, count, again)
         else:
@@ -114,7 +114,7 @@ class HessianLinearOperator(TensorOperator):
         self._parts, self._sizes = [], sizes
         at = 0
         for size in sizes:
-            self._parts.append(Following(make(given[at : at + size]), given))
+            self._parts.append(make(given[at : at + size]))
             at += size
         first, shapes = given[0], [tensor.shape for tensor in given]
         super().__init__(shapes, shapes, first.dtype, first.device)
@@ -129,7 +129,7 @@ class HessianLinearOperator(TensorOperator):
 
     def _of_module(
         self, model: nn.Module, loss_func: Any, params: Any, data: Any, count: int | None, again: bool
-    ) -> Callable[[Sequence[Tensor]], Callable[[], Problem]]:
+    ) -> Callable[[Sequence[Tensor]], Following]:
         chain, scale = traced(model, loss_func, f"curvlinops.{type(self).__name__}")
         known = dict(model.named_parameters())
         if isinstance(params, dict):
@@ -148,32 +148,35 @@ class HessianLinearOperator(TensorOperator):
             _compare((found, number), samples.reduced(chain))
         loss = ReducedLoss(found, number, _scaled(loss_func, scale, number if count is None else count))
 
-        def make(chosen: Sequence[Tensor]) -> Callable[[], Problem]:
+        def make(chosen: Sequence[Tensor]) -> Following:
             for tensor in chosen:
                 if id(tensor) not in names:
                     raise ValueError(
                         f"params holds a tensor of shape {tuple(tensor.shape)} that is no parameter of the model."
                     )
             wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
-            return lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON)
+            every = [parameter.tensor for parameter in chain.parameters]
+            return Following(lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), every)
 
         return make
 
     def _of_function(
         self, function: Any, loss_func: Any, params: Any, data: Any, count: int | None
-    ) -> Callable[[Sequence[Tensor]], Callable[[], Problem]]:
+    ) -> Callable[[Sequence[Tensor]], Following]:
         if not callable(function) or not isinstance(params, dict):
             raise TypeError(
                 f"model_func is a {type(function).__name__} and params a {type(params).__name__}; expected a "
                 "torch.nn.Module, or a function (params, X) -> predictions and a dict."
             )
         pairs = list(Batches(data, next(iter(params.values())).device))
+        if not pairs:
+            raise ValueError("data holds no samples; expected at least one.")
         X, Y = (torch.cat(each) for each in zip(*pairs, strict=True))
         mean = getattr(loss_func, "reduction", None) == "mean"
         factor = len(X) / count if mean and count is not None else 1.0
         names = {id(tensor): name for name, tensor in params.items()}
 
-        def make(chosen: Sequence[Tensor]) -> Callable[[], Problem]:
+        def make(chosen: Sequence[Tensor]) -> Following:
             keys = [names[id(tensor)] for tensor in chosen]
 
             def loss(leaves: list[Tensor]) -> Any:
@@ -183,7 +186,7 @@ class HessianLinearOperator(TensorOperator):
                 with keep(f"curvlinops.{type(self).__name__}"):
                     return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON).problem
 
-            return problem
+            return Following(problem, list(params.values()))
 
         return make
 

@@ -52,13 +52,15 @@ class TensorOperator:
     # Products ---------------------------------------------------------------------------------------------------------
 
     def __matmul__(self, X: Any) -> Any:
-        if hasattr(X, "_matmat") and hasattr(X, "_in_shape"):
+        if _operator(X):
             return Product(self, X)
         return self._times(X)
 
     def __rmatmul__(self, X: Any) -> Any:
         """Return ``X @ A``, of (P,) or (k, P) tensors, or of lists with the rows in front."""
         transposed = self.adjoint()
+        if not isinstance(X, Tensor | list):
+            return NotImplemented
         if isinstance(X, Tensor):
             return transposed @ X if X.ndim == 1 else (transposed @ X.T).T
         vector = all(part.ndim == len(shape) for part, shape in zip(X, self._out_shape, strict=False))
@@ -97,19 +99,19 @@ class TensorOperator:
 
     # Arithmetic -------------------------------------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Sum:
-        return Sum(self, other)
+    def __add__(self, other: Any) -> Any:
+        return Sum(self, other) if _operator(other) else NotImplemented
 
-    def __sub__(self, other: Any) -> Sum:
-        return Sum(self, other * -1.0)
+    def __sub__(self, other: Any) -> Any:
+        return Sum(self, other * -1.0) if _operator(other) else NotImplemented
 
-    def __mul__(self, factor: float) -> Scaled:
-        return Scaled(self, factor)
+    def __mul__(self, factor: Any) -> Any:
+        return Scaled(self, factor) if isinstance(factor, int | float) else NotImplemented
 
     __rmul__ = __mul__
 
-    def __truediv__(self, factor: float) -> Scaled:
-        return Scaled(self, 1.0 / factor)
+    def __truediv__(self, factor: Any) -> Any:
+        return self * (1.0 / factor)
 
     # SciPy ------------------------------------------------------------------------------------------------------------
 
@@ -181,6 +183,10 @@ class Product(TensorOperator):
 
     def _adjoint(self) -> Product:
         return Product(self._right.adjoint(), self._left.adjoint())
+
+
+def _operator(other: Any) -> bool:
+    return hasattr(other, "_matmat") and hasattr(other, "_in_shape")
 
 
 def _same(one: Any, other: Any, what: str) -> None:
