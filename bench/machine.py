@@ -26,6 +26,7 @@ LIBRARIES = (
     "curvlinops-for-pytorch",
     "backpack-for-pytorch",
     "hessian-eigenthings",
+    "pyhessian",
     "cuda-core",
     "pybind11",
 )

@@ -79,7 +79,7 @@ def names(paths):
 BACKENDS = [path for path in MODULES if path.parent.name == "backends" and "\nBACKEND = " in path.read_text()]
 JITTED = [path for path in MODULES if path.parent.name == "numba"]
 CUDA = [path for path in MODULES if path.parent.name == "cuda"]
-TORCH = [path for path in MODULES if path.parent.name in ("torch", "compat")]
+TORCH = [path for path in MODULES if {"torch", "compat"} & set(path.relative_to(PACKAGE).parts)]
 
 
 def test_the_reader_sees_imports():

@@ -51,7 +51,9 @@ class Found(NamedTuple):
     unused: Sequence[str]  # leaves that the function does not depend on
 
 
-def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str]) -> Found:
+def found(
+    function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str], *, gauss_newton: bool = False
+) -> Found:
     """Return the problem that a function is, its parameters in this order.
 
     Parameters
@@ -62,6 +64,8 @@ def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[s
         Where the Hessian is taken.
     names : sequence of str
         What to call them.
+    gauss_newton : bool
+        The Gauss-Newton part in the place of the Hessian.
 
     Raises
     ------
@@ -101,7 +105,8 @@ def found(function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[s
     wanted = [each for leaf in given for each in in_pieces(leaf, pieces, chain.parameters)]
     used = {piece.leaf for piece in pieces.values()}
     unused = [leaf.name for leaf in given if leaf.name not in used]
-    return Found(Problem(chain, ReducedLoss(data, samples, scale), wanted), given, unused)
+    problem = Problem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
+    return Found(problem, given, unused)
 
 
 def _verify(

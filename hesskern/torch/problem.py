@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor, nn
 
 from hesskern import devices
 from hesskern.condition import Condition
 from hesskern.hessian import Hessian
 from hesskern.loss import SquaredLoss
+from hesskern.network import LinearNetwork
+from hesskern.operator import Which
 from hesskern.problem import Data
+from hesskern.spectrum import Spectrum
 from hesskern.torch import tracing
 from hesskern.torch.data import reduced
 from hesskern.torch.losses import recognised
@@ -73,6 +78,10 @@ class ReducedLoss(SquaredLoss):
         """Return the reduced samples; they were reduced for networks with, or for those without biases."""
         return self._data
 
+    def _value(self, net: LinearNetwork, squared: float) -> float:
+        # What no weights can reach was left out with the rows.
+        return super()._value(net, squared) + self._scale * self._data.constant
+
     def cpu(self) -> ReducedLoss:
         """Return the loss of the samples in main memory; itself if they are there."""
         if self.device == "cpu":
@@ -103,10 +112,14 @@ class Problem:
         In float64.
     wanted : sequence of Wanted
         The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
+    gauss_newton : bool
+        The Gauss-Newton part in the place of the Hessian.
     """
 
-    def __init__(self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted]) -> None:
-        self.wanted, self._chain, self._loss = tuple(wanted), chain, loss
+    def __init__(
+        self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted], *, gauss_newton: bool = False
+    ) -> None:
+        self.wanted, self._chain, self._loss, self._gauss_newton = tuple(wanted), chain, loss, gauss_newton
         self.reference = chain.reference
         self.size = sum(each.size for each in wanted)
         names = {each.name for each in wanted}
@@ -150,14 +163,30 @@ class Problem:
         """The Hessian over those parameters that the network has, in the network's order, in float64."""
         return self._operator(self._loss, torch.float64)
 
-    def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:
+    def _network(self, loss: ReducedLoss, dtype: torch.dtype) -> LinearNetwork:
         net = tracing.network(self._chain, dtype)
-        return loss.hessian(net.cpu() if loss.device == "cpu" else net, [parameter.name for parameter in self._used])
+        return net.cpu() if loss.device == "cpu" else net
+
+    def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:
+        found = loss.hessian(self._network(loss, dtype), [parameter.name for parameter in self._used])
+        return found.gauss_newton() if self._gauss_newton else found
 
     def _on_host(self) -> Hessian:
         operator: Any = self.operator
         found: Hessian = operator if self._loss.device == "cpu" else operator.cpu()
         return found
+
+    def value_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Return the loss, 0-dimensional, and its gradient (P,)."""
+        value, found = self._loss.value_and_gradient(self._network(self._loss, torch.float64))
+        pieces: dict[str, Tensor] = {}
+        flat = torch.as_tensor(found)
+        for parameter in self._chain.parameters:
+            piece, flat = flat[: parameter.tensor.numel()], flat[parameter.tensor.numel() :]
+            shaped = piece.reshape(parameter.matrix.shape)
+            pieces[parameter.name] = (shaped.T if parameter.transposed else shaped).reshape(-1)
+        parts = [pieces.get(each.name, flat.new_zeros(each.size)) for each in self.wanted]
+        return self.tensor(value), self.tensor(torch.cat(parts))
 
     def dense(self) -> Tensor:
         """Return the matrix (P, P)."""
@@ -190,17 +219,41 @@ class Problem:
             return found
         return torch.from_numpy(operator @ columns.contiguous().numpy())
 
+    def spectrum(self) -> Spectrum:
+        """Return all P eigenvalues with their multiplicities."""
+        found = self._on_host().spectrum()
+        unused = self.size - found.size
+        return Spectrum(np.append(found.values, 0.0), np.append(found.multiplicities, unused)) if unused else found
+
     def eigenvalues(self) -> Tensor:
         """Return all eigenvalues (P,), ascending."""
-        values = self._on_host().eigvalsh()
-        zeros = np.zeros(self.size - len(values))
-        return self.tensor(np.sort(np.concatenate([values, zeros])))
+        return self.tensor(self.spectrum().expand())
+
+    def eigenpairs(self, k: int, which: Which) -> tuple[Tensor, Tensor]:
+        """Return k eigenvalues (k,), ascending, and their orthonormal eigenvectors in the columns of (P, k)."""
+        operator = self._on_host()
+        few = min(k, operator.shape[0])
+        values, lifted = _extreme(operator, few, which) or operator.eigh(few, which)
+        every = torch.arange(self.size, device="cpu")
+        rows, source = (each.cpu() for each in self._order or (every, every))
+        # A parameter that forward does not use is an eigenvector of 0.
+        unused = np.setdiff1d(every.numpy(), rows.numpy())[:k]
+        vectors = torch.zeros(self.size, few + len(unused), dtype=torch.float64, device="cpu")
+        vectors[rows, :few] = torch.from_numpy(lifted)[source]
+        vectors[unused, few + np.arange(len(unused))] = 1.0
+        values = np.append(values, np.zeros(len(unused)))
+        order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
+        chosen = order[:k] if which in ("SA", "SM") else order[len(order) - k :]
+        chosen = chosen[np.argsort(values[chosen], kind="stable")]
+        return self.tensor(values[chosen]), self.tensor(vectors[:, chosen])
 
     def largest(self) -> Tensor:
         """Return the largest eigenvalue."""
-        operator = self._on_host()
-        found = operator.spectrum().max
-        return self.tensor(max(found, 0.0) if operator.shape[0] < self.size else found)
+        return self.tensor(self.spectrum().max)
+
+    def trace(self) -> float:
+        """Return the trace."""
+        return float(self._on_host().trace())
 
     def condition(self) -> Condition:
         """Return the condition number, in the precision of the model's numbers, which decides what counts as zero."""
@@ -208,6 +261,30 @@ class Problem:
         single = dtype == torch.float32
         operator = self._operator(self._loss.cpu().astype(np.dtype(np.float32)), dtype) if single else self._on_host()
         return replace(operator.condition(), size=self.size)
+
+
+def _extreme(operator: Hessian, k: int, which: Which) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return a few extreme eigenpairs by Lanczos' method; None where it does not find those of the exact spectrum.
+
+    All eigenvalues take less than half the time of all eigenvectors. That the k found are the k wanted, copies of
+    repeated ones included, is seen from them.
+    """
+    size = operator.shape[0]
+    if which == "SM" or 20 * k > size:
+        return None
+    exact = operator.eigvalsh()
+    order = np.argsort(np.abs(exact) if which == "LM" else exact, kind="stable")
+    wanted = np.sort(exact[order[:k] if which == "SA" else order[size - k :]])
+    start = np.random.default_rng(0).standard_normal(size)
+    try:
+        values, vectors = eigsh(operator, k, which=which, tol=0, v0=start, maxiter=50)
+    except ArpackError:  # has not converged, or is the zero matrix
+        return None
+    rank = np.argsort(values, kind="stable")
+    scale = np.abs(exact[[0, -1]]).max()
+    if not np.allclose(values[rank], wanted, rtol=0, atol=64 * np.finfo(np.float64).eps * scale):
+        return None
+    return wanted, vectors[:, rank]
 
 
 def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wanted]:

@@ -53,6 +53,20 @@ class Chain:
         """Columns of the predictions."""
         return len(self.layers[-1].weight.matrix)
 
+    def replaced(self, tensors: Mapping[str, Tensor]) -> Chain:
+        """Return the chain with other tensors in the place of parameters, by their names."""
+
+        def other(parameter: Parameter) -> Parameter:
+            return replace(parameter, tensor=tensors.get(parameter.name, parameter.tensor))
+
+        layers = [
+            layer._replace(weight=other(layer.weight), bias=None if layer.bias is None else other(layer.bias))
+            for layer in self.layers
+        ]
+        found = Chain(tuple(layers), self.flat)
+        check(found)
+        return found
+
     def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the predictions for samples in rows; `moved`: with other parameters in the place of these."""
         known = {each.name: each.tensor for each in self.parameters} | dict(moved or {})

@@ -1,0 +1,315 @@
+"""curvlinops' ``HessianLinearOperator`` and ``GGNLinearOperator`` for linear networks, exact and without autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hesskern import checks
+from hesskern.compat.following import Batches, Following, keep, split, traced
+from hesskern.compat.tensor_lists import TensorOperator
+from hesskern.problem import Data
+from hesskern.torch import closures
+from hesskern.torch.losses import LossScale
+from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+
+
+class HessianLinearOperator(TensorOperator):
+    """The Hessian of ``loss_func(model(X), Y)`` over all data, with the call of curvlinops' operator of that name.
+
+    The signature is that of curvlinops 3.0.1; the dict form of `params` and `mc_samples` are those of its later main
+    branch. Products are computed in float64 and rounded once to the parameters' dtype.
+
+    Parameters
+    ----------
+    model_func : torch.nn.Module or callable
+        A chain of linear layers. With a dict as `params` also a function ``(params, X) -> predictions``.
+    loss_func : callable
+        ``nn.MSELoss()``, with any reduction to a number, or another multiple of the squared error. With a mean, all
+        samples weigh the same, as in curvlinops.
+    params : list of Parameter, or dict of str to tensor
+        In which order results are. The tensors of a dict take the place of the module's.
+    data : iterable of (X, Y)
+        Moved to the parameters' device, reduced when the operator is made, and not read again; curvlinops reads it at
+        every product. Parameters that are changed afterwards are followed.
+    progressbar : bool
+        A bar for each product.
+    check_deterministic : bool
+        Whether `data` is read twice, to see that it holds the same samples both times. A list is not.
+    num_data : int, optional
+        What a mean divides by; default: the number of samples.
+    block_sizes : list of int, optional
+        Numbers of parameters that form diagonal blocks; the rest of the matrix is left out. Default: one block.
+    batch_size_fn : callable, optional
+        Of no use here: X is a tensor.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : torch.dtype
+    device : torch.device
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model is no chain of linear layers or the loss no squared loss, with what is in the way, and if an
+        argument does not fit.
+    RuntimeError
+        If the data are others when they are read again.
+    ImportError
+        If a bar is asked for and tqdm is not installed.
+
+    Notes
+    -----
+    ``H @ v``, ``v @ H``, ``H.adjoint()``, ``H.to_scipy()``, `gradient_and_loss`, sums, products with numbers and of
+    operators are as in curvlinops, and curvlinops' own inverses, submatrices and estimators take these operators.
+    O(N (i + o)²) once for the data; a product takes the time of two passes of i + 1 samples. All eigenvalues at once:
+    `hesskern.torch.spectrum`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hesskern.compat.curvlinops import HessianLinearOperator
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> data = [(torch.eye(2), torch.zeros(2, 1))]
+    >>> H = HessianLinearOperator(model, torch.nn.MSELoss(reduction="sum"), list(model.parameters()), data)
+    >>> H @ torch.tensor([1.0, 3.0])
+    tensor([2., 6.])
+    >>> H @ [torch.ones(1, 2)]
+    [tensor([[2., 2.]])]
+    >>> H.to_scipy() @ [1.0, 3.0]
+    array([2., 6.])
+    """
+
+    SELF_ADJOINT = True
+    _GAUSS_NEWTON = False
+
+    def __init__(
+        self,
+        model_func: nn.Module | Callable[..., Tensor],
+        loss_func: Any,
+        params: Sequence[Tensor] | dict[str, Tensor],
+        data: Iterable[tuple[Tensor, Tensor]],
+        progressbar: bool = False,
+        check_deterministic: bool = True,
+        num_data: int | None = None,
+        block_sizes: Sequence[int] | None = None,
+        batch_size_fn: Callable[..., int] | None = None,
+    ) -> None:
+        name = type(self).__name__
+        self._bar = _progress if checks.boolean(progressbar, "progressbar") else _silent
+        self._what = f"{name}._matmat"
+        given = _listed(params)
+        sizes = _blocks(block_sizes, len(given))
+        count = None if num_data is None else checks.integer(num_data, "num_data", 1)
+        again = checks.boolean(check_deterministic, "check_deterministic") and not isinstance(data, list | tuple)
+        make: Callable[[Sequence[Tensor]], Following]
+        if isinstance(model_func, nn.Module):
+            make = self._of_module(model_func, loss_func, params, data, count, again)
+        else:
+            make = self._of_function(model_func, loss_func, params, data, count)
+        self._parts, self._sizes = [], sizes
+        at = 0
+        for size in sizes:
+            self._parts.append(make(given[at : at + size]))
+            at += size
+        first, shapes = given[0], [tensor.shape for tensor in given]
+        super().__init__(shapes, shapes, first.dtype, first.device)
+
+    def gradient_and_loss(self) -> tuple[list[Tensor], Tensor]:
+        """Return the gradient, in the shapes of `params`, and the loss over all data."""
+        found: list[Tensor] = []
+        for part, size in zip(self._parts, self._sizes, strict=True):
+            loss, gradient = part.problem.value_and_gradient()
+            found += split(gradient, self._in_shape[len(found) : len(found) + size])
+        return found, loss
+
+    def _of_module(
+        self, model: nn.Module, loss_func: Any, params: Any, data: Any, count: int | None, again: bool
+    ) -> Callable[[Sequence[Tensor]], Following]:
+        chain, scale = traced(model, loss_func, f"curvlinops.{type(self).__name__}")
+        known = dict(model.named_parameters())
+        if isinstance(params, dict):
+            unknown = [name for name in params if name not in known]
+            if unknown:
+                raise ValueError(f"params holds {unknown[0]!r}; the model has {', '.join(known)}.")
+            for name, tensor in params.items():
+                if tensor.shape != known[name].shape:
+                    shape = tuple(known[name].shape)
+                    raise ValueError(f"params[{name!r}] has shape {tuple(tensor.shape)}; expected {shape}.")
+            chain = chain.replaced(params)
+        names = {id(tensor): name for name, tensor in (params if isinstance(params, dict) else known).items()}
+        samples = Batches(data, chain.reference.device)
+        found, number = samples.reduced(chain)
+        if again:
+            _compare((found, number), samples.reduced(chain))
+        loss = ReducedLoss(found, number, _scaled(loss_func, scale, number if count is None else count))
+
+        def make(chosen: Sequence[Tensor]) -> Following:
+            for tensor in chosen:
+                if id(tensor) not in names:
+                    raise ValueError(
+                        f"params holds a tensor of shape {tuple(tensor.shape)} that is no parameter of the model."
+                    )
+            wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
+            every = [parameter.tensor for parameter in chain.parameters]
+            return Following(lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), every)
+
+        return make
+
+    def _of_function(
+        self, function: Any, loss_func: Any, params: Any, data: Any, count: int | None
+    ) -> Callable[[Sequence[Tensor]], Following]:
+        if not callable(function) or not isinstance(params, dict):
+            raise TypeError(
+                f"model_func is a {type(function).__name__} and params a {type(params).__name__}; expected a "
+                "torch.nn.Module, or a function (params, X) -> predictions and a dict."
+            )
+        pairs = list(Batches(data, next(iter(params.values())).device))
+        if not pairs:
+            raise ValueError("data holds no samples; expected at least one.")
+        X, Y = (torch.cat(each) for each in zip(*pairs, strict=True))
+        mean = getattr(loss_func, "reduction", None) == "mean"
+        factor = len(X) / count if mean and count is not None else 1.0
+        names = {id(tensor): name for name, tensor in params.items()}
+
+        def make(chosen: Sequence[Tensor]) -> Following:
+            keys = [names[id(tensor)] for tensor in chosen]
+
+            def loss(leaves: list[Tensor]) -> Any:
+                return factor * loss_func(function({**params, **dict(zip(keys, leaves, strict=True))}, X), Y)
+
+            def problem() -> Problem:
+                with keep(f"curvlinops.{type(self).__name__}"):
+                    return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON).problem
+
+            return Following(problem, list(params.values()))
+
+        return make
+
+    def _matmat(self, X: list[Tensor]) -> list[Tensor]:
+        found: list[Tensor] = []
+        for part, size in zip(self._bar(self._parts, f"{self._what} (on {self.device})"), self._sizes, strict=True):
+            chosen = slice(len(found), len(found) + size)
+            columns = torch.cat([each.reshape(-1, X[0].shape[-1]) for each in X[chosen]])
+            found += split(part.problem.product(columns), self._in_shape[chosen])
+        return found
+
+
+class GGNLinearOperator(HessianLinearOperator):
+    """The generalised Gauss-Newton matrix, with the call of curvlinops' operator of that name.
+
+    For a squared loss ``J.T J`` times the second derivative of the loss, exact; see `HessianLinearOperator`.
+
+    Parameters
+    ----------
+    model_func, loss_func, params, data, progressbar, check_deterministic, num_data, block_sizes, batch_size_fn
+        As in `HessianLinearOperator`; of `block_sizes` curvlinops takes one block only, ours any.
+    mc_samples : int
+        0: the exact matrix. Estimates of it from random samples are refused.
+    seed : int
+        Of those samples.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hesskern.compat.curvlinops import GGNLinearOperator
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> data = [(torch.eye(2), torch.zeros(2, 1))]
+    >>> GGNLinearOperator(model, torch.nn.MSELoss(), {"weight": model.weight}, data) @ torch.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+
+    _GAUSS_NEWTON = True
+
+    def __init__(
+        self,
+        model_func: nn.Module | Callable[..., Tensor],
+        loss_func: Any,
+        params: Sequence[Tensor] | dict[str, Tensor],
+        data: Iterable[tuple[Tensor, Tensor]],
+        progressbar: bool = False,
+        check_deterministic: bool = True,
+        num_data: int | None = None,
+        block_sizes: Sequence[int] | None = None,
+        batch_size_fn: Callable[..., int] | None = None,
+        mc_samples: int = 0,
+        seed: int = 2147483647,
+    ) -> None:
+        if checks.integer(mc_samples, "mc_samples", 0):
+            raise ValueError(f"mc_samples is {mc_samples}; expected 0: the matrix that samples estimate is exact here.")
+        super().__init__(
+            model_func, loss_func, params, data, progressbar, check_deterministic, num_data, block_sizes, batch_size_fn
+        )
+
+
+def _listed(params: Any) -> list[Tensor]:
+    if not isinstance(params, list | tuple | dict) or not len(params):
+        raise TypeError(
+            f"params is {params!r:.60}; expected a list of parameters, or a dict of tensors by their names."
+        )
+    tensors = list(params.values() if isinstance(params, dict) else params)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"params holds a {type(tensor).__name__}; expected tensors.")
+    if len(set(map(id, tensors))) < len(tensors):
+        raise ValueError("params holds a parameter twice; expected each once.")
+    return tensors
+
+
+def _blocks(sizes: Any, count: int) -> list[int]:
+    if sizes is None:
+        return [count]
+    if callable(sizes):  # the argument's place in curvlinops' main branch
+        raise TypeError("block_sizes is a function; expected a list of int: pass batch_size_fn by its name.")
+    found = [checks.integer(size, "block_sizes", 1) for size in sizes]
+    if sum(found) != count:
+        raise ValueError(f"block_sizes is {found}; expected numbers that sum to {count}, the number of parameters.")
+    return found
+
+
+def _scaled(loss_func: Any, scale: LossScale, count: int) -> float:
+    """Return what the half-sum loss is multiplied by; curvlinops goes by what the loss says of its reduction."""
+    said = getattr(loss_func, "reduction", None)
+    if said in ("mean", "sum") and (said == "mean") != scale.per_sample:
+        seen = "divides" if scale.per_sample else "does not divide"
+        raise ValueError(
+            f"loss_func.reduction is {said!r}, but it {seen} by the number of samples; expected both alike."
+        )
+    return scale.of(count)
+
+
+def _compare(one: tuple[Data, int], other: tuple[Data, int]) -> None:
+    """Refuse data that are others when they are read again; in whichever order the samples come."""
+    (first, count), (second, again) = one, other
+    left, right = _moments(first), _moments(second)
+    if count != again or (left - right).abs().max() > 5e-5 * left.abs().max():
+        raise RuntimeError(
+            "data holds other samples when it is read again (drop_last with shuffle, or random changes); expected the "
+            "same, or check_deterministic=False."
+        )
+
+
+def _moments(data: Data) -> Tensor:
+    parts = [torch.as_tensor(part) for part in (data.X, data.Y)]
+    if data.ones is not None:
+        parts.append(torch.as_tensor(data.ones).reshape(-1, 1))
+    rows = torch.cat(parts, dim=1)
+    return rows.T @ rows
+
+
+def _silent(parts: Sequence[Following], what: str) -> Iterable[Following]:
+    return parts
+
+
+def _progress(parts: Sequence[Following], what: str) -> Iterable[Following]:
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise ImportError('progressbar=True needs tqdm; install it with pip install "hesskern[progress]".') from error
+    bar: Iterable[Following] = tqdm(parts, desc=what)
+    return bar

@@ -1,0 +1,150 @@
+"""Version 0.0.2: `compute_hessian_eigenthings` and `HVPOperator`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hesskern import checks
+from hesskern.compat.following import Batches, traced, trained
+from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
+from hesskern.operator import WHICH, Which
+
+_OF_POWER_ITERATION = {"power_iter_steps", "power_iter_err_threshold", "momentum", "to_numpy"}
+_OF_LANCZOS = {"which", "max_steps", "tol", "num_lanczos_vectors", "init_vec"}
+
+
+def compute_hessian_eigenthings(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    loss: Criterion,
+    num_eigenthings: int = 10,
+    full_dataset: bool = True,
+    mode: str = "power_iter",
+    use_gpu: bool = True,
+    fp16: bool = False,
+    max_possible_gpu_samples: int = 2**16,
+    **kwargs: Any,
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Return eigenvalues and eigenvectors of the Hessian of a loss over a data loader, as hessian-eigenthings 0.0.2.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A chain of linear layers; moved to the graphics card with `use_gpu`, as there.
+    dataloader : iterable of (X, Y)
+        Read once; moved to the model's device.
+    loss : callable
+        ``nn.MSELoss()``, or another multiple of the squared error; see this package on batches of unequal size. One
+        that sums over samples is divided by the number of batches, as there.
+    num_eigenthings : int
+        How many.
+    full_dataset : bool
+        Whether the estimates there use all batches at each step or one. The Hessian here is always that of all.
+    mode : {"power_iter", "lanczos"}
+        In which order they come: descending, or ascending.
+    use_gpu : bool
+        Whether on a CUDA device.
+    fp16 : bool
+        False: in half precision nothing here would be exact.
+    max_possible_gpu_samples : int
+        Of no use here: the data are reduced batch by batch.
+    **kwargs
+        Arguments of ``deflated_power_iteration`` or ``lanczos`` there. Of these `which` says which eigenvalues with
+        ``mode="lanczos"``: "LM" (default), "SM", "LA" or "SA". The others are about iterations; of no use here.
+
+    Returns
+    -------
+    eigenvals : (k,) float64 array
+        Those that are largest in magnitude, with their signs.
+    eigenvecs : (k, P) array
+        In rows, of the model's dtype (there float32 for all), in the order of ``model.named_parameters()``; the signs
+        are arbitrary, and so is the basis of an eigenspace.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model is no chain of linear layers or the loss no squared loss, with what is in the way, and if an
+        argument does not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hesskern.compat.hessian_eigenthings import compute_hessian_eigenthings
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> data = [(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))]
+    >>> values, vectors = compute_hessian_eigenthings(model, data, torch.nn.MSELoss(), 2, use_gpu=False)
+    >>> values, abs(vectors)
+    (array([4., 1.]), array([[0., 1.],
+           [1., 0.]], dtype=float32))
+    """
+    checks.one_of(mode, "mode", ("power_iter", "lanczos"))
+    known = _OF_LANCZOS if mode == "lanczos" else _OF_POWER_ITERATION
+    for name in kwargs:
+        if name not in known:
+            raise TypeError(f"{name} is no argument with mode={mode!r}; expected one of {', '.join(sorted(known))}.")
+    checks.boolean(full_dataset, "full_dataset")
+    operator = HVPOperator(model, dataloader, loss, use_gpu, fp16, True, max_possible_gpu_samples)
+    which = cast(Which, checks.one_of(kwargs.get("which", "LM"), "which", WHICH))
+    count = checks.integer(num_eigenthings, "num_eigenthings", 1)
+    if count > operator.size:
+        raise ValueError(f"num_eigenthings is {count}; expected at most {operator.size}, the number of parameters.")
+    values, vectors = operator.following.problem.eigenpairs(count, which)
+    found, rows = values.double().cpu().numpy(), vectors.T.cpu().numpy()
+    return (found, rows) if mode == "lanczos" else (found[::-1].copy(), rows[::-1].copy())
+
+
+class HVPOperator:
+    """Products with the Hessian, as hessian-eigenthings 0.0.2; see `compute_hessian_eigenthings` on the arguments.
+
+    Attributes
+    ----------
+    size : int
+        Number of parameters that require grad.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As there, and with ``full_dataset=False``, where each product is that of another batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hesskern.compat.hessian_eigenthings import HVPOperator
+    >>> data = [(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))]
+    >>> operator = HVPOperator(torch.nn.Linear(2, 1, bias=False), data, torch.nn.MSELoss(), use_gpu=False)
+    >>> operator.apply(torch.ones(2))
+    tensor([1., 4.])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        criterion: Criterion,
+        use_gpu: bool = True,
+        fp16: bool = False,
+        full_dataset: bool = True,
+        max_possible_gpu_samples: int = 256,
+    ) -> None:
+        checks.integer(max_possible_gpu_samples, "max_possible_gpu_samples", 1)
+        if checks.boolean(fp16, "fp16"):
+            raise ValueError("fp16 is True; expected False: in half precision nothing would be exact.")
+        refuse_single_batches(full_dataset)
+        if checks.boolean(use_gpu, "use_gpu"):
+            if not torch.cuda.is_available():
+                raise ValueError("use_gpu is True, but torch finds no CUDA device; expected use_gpu=False.")
+            model = model.cuda()
+        chain, scale = traced(model, criterion, "hessian_eigenthings.compute_hessian_eigenthings")
+        batches = Batches(dataloader, chain.reference.device)
+        self.following = following(model, chain, scale, batches, batches, trained(model))
+        self.size = self.following.problem.size
+
+    def apply(self, vec: Tensor) -> Tensor:
+        """Return the product with a vector (P,)."""
+        return product(self.following.problem, vec)

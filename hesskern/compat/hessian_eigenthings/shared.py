@@ -1,0 +1,44 @@
+"""What the operators of both versions have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from hesskern import checks
+from hesskern.compat.following import Batches, Following, per_batch
+from hesskern.torch import tracing
+from hesskern.torch.data import reduced
+from hesskern.torch.losses import LossScale
+from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+def following(
+    model: nn.Module, chain: tracing.Chain, scale: LossScale, batches: Batches, read: Iterable[Any], chosen: Any
+) -> Following:
+    """Return the problem of a model and the batches that are read, over the chosen parameters."""
+    data, samples = reduced(read, chain)
+    loss = ReducedLoss(data, samples, per_batch(scale, samples, batches.count))
+    wanted = [Wanted(name, parameter.shape) for name, parameter in chosen.items()]
+    return Following(lambda: Problem(chain, loss, wanted), list(model.parameters()))
+
+
+def product(problem: Problem, v: Tensor) -> Tensor:
+    """Return the product with a vector (P,), checked."""
+    reference = problem.reference
+    if not isinstance(v, Tensor) or v.shape != (problem.size,):
+        shape = f"has shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"is a {type(v).__name__}"
+        raise ValueError(f"v {shape}; expected a tensor of shape ({problem.size},).")
+    if (v.dtype, v.device) != (reference.dtype, reference.device):
+        raise TypeError(f"v is {v.dtype} on {v.device}; expected {reference.dtype} on {reference.device}.")
+    return problem.product(v.detach()[:, None])[:, 0]
+
+
+def refuse_single_batches(full_dataset: Any) -> None:
+    """Refuse operators that are others at each product."""
+    if not checks.boolean(full_dataset, "full_dataset"):
+        raise ValueError("full_dataset is False, with which each product is that of another batch; expected True.")

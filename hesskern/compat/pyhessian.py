@@ -1,0 +1,180 @@
+"""PyHessian's ``hessian`` for linear networks: the numbers it estimates, exact and without autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hesskern import checks
+from hesskern.compat.following import Batches, Following, per_batch, split, traced, trained
+from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+
+
+class hessian:  # noqa: N801 - its name there
+    """Eigenvalues, trace and spectral density of the Hessian of ``criterion(model(X), Y)``, as PyHessian's `hessian`.
+
+    The signatures are those of PyHessian 0.1. What it estimates by power iteration, Hutchinson's method and Lanczos
+    quadrature is exact here, so numbers of iterations and tolerances have nothing to do; they are checked and left.
+    Computed in float64 and rounded once to the model's dtype.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A chain of linear layers. Set to eval mode, as PyHessian does; its gradients are left alone.
+    criterion : callable
+        ``nn.MSELoss()``, or another multiple of the squared error.
+    data : (X, Y), optional
+        One batch.
+    dataloader : iterable of (X, Y), optional
+        Batches; either this or `data`. With a mean the loss is that of all samples at once, as in PyHessian, which
+        weighs batches by their sizes. With a sum it is divided by the number of batches, as PyHessian's is for batches
+        of equal size. Read once; parameters that are changed afterwards are followed.
+    cuda : bool
+        Whether the model is on a CUDA device. Data are moved to the model's device.
+
+    Attributes
+    ----------
+    params : list of Parameter
+        Those that require grad; results are in their order and shapes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model is no chain of linear layers or the criterion no squared loss, with what is in the way, and if an
+        argument does not fit.
+
+    Notes
+    -----
+    O(N (i + o)²) once for the data. Eigenvalues and the density come from the eigenproblem that is left after all exact
+    reductions, see `hesskern.Hessian.spectrum`. There is no `gradsH`: no graph is made.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hesskern.compat.pyhessian import hessian
+    >>> data = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> found = hessian(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data=data, cuda=False)
+    >>> found.eigenvalues(top_n=2)[0]
+    [4.0, 1.0]
+    >>> found.trace()
+    [5.0]
+    >>> values, weights = found.density()
+    >>> values[0], weights[0]
+    ([1.0, 4.0], [0.5, 0.5])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Any,
+        data: tuple[Tensor, Tensor] | None = None,
+        dataloader: Iterable[Any] | None = None,
+        cuda: bool = True,
+    ) -> None:
+        if (data is None) == (dataloader is None):
+            given = "neither is" if data is None else "both are"
+            raise ValueError(f"one of data and dataloader is needed, but {given} given.")
+        chain, scale = traced(model.eval() if isinstance(model, nn.Module) else model, criterion, "pyhessian.hessian")
+        device = chain.reference.device
+        if checks.boolean(cuda, "cuda") != (device.type == "cuda"):
+            raise ValueError(f"cuda is {cuda}, but the model is on {device}; expected cuda={device.type == 'cuda'}.")
+        self.model, self.criterion, self.device = model, criterion, device.type
+        self.data: Any = dataloader if data is None else data
+        self.full_dataset = data is None
+        source: Any = dataloader if data is None else [data]
+        batches = Batches(source, device)
+        found, samples = batches.reduced(chain)
+        loss = ReducedLoss(found, samples, per_batch(scale, samples, batches.count))
+        named = trained(model)
+        self.params = list(named.values())
+        self._shapes = [parameter.shape for parameter in self.params]
+        wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
+        self._following = Following(lambda: Problem(chain, loss, wanted), list(model.parameters()))
+
+    def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
+        """Return ``v.T H v`` and the product ``H v``.
+
+        Parameters
+        ----------
+        v : sequence of tensors
+            In the shapes of `params`.
+
+        Raises
+        ------
+        ValueError
+            If they are of other shapes.
+        """
+        shapes = [tuple(part.shape) for part in v]
+        if shapes != list(map(tuple, self._shapes)):
+            raise ValueError(f"v has the shapes {shapes}; expected those of params, {list(map(tuple, self._shapes))}.")
+        flat = torch.cat([part.detach().reshape(-1) for part in v])
+        found = self._following.problem.product(flat[:, None])[:, 0]
+        return float(flat @ found), split(found, self._shapes)
+
+    def eigenvalues(self, maxIter: int = 100, tol: float = 1e-3, top_n: int = 1) -> tuple[list[float], Any]:
+        """Return the eigenvalues that are largest in magnitude, and their eigenvectors.
+
+        Parameters
+        ----------
+        maxIter, tol
+            Of PyHessian's power iteration; of no use here.
+        top_n : int
+            How many.
+
+        Returns
+        -------
+        values : list of float
+            With their signs, largest in magnitude first.
+        vectors : list of lists of tensors
+            Each in the shapes of `params`, of norm 1; their signs are arbitrary, and so is the basis of an eigenspace.
+        """
+        _iterations(maxIter, tol)
+        problem = self._following.problem
+        count = checks.integer(top_n, "top_n", 1)
+        if count > problem.size:
+            raise ValueError(f"top_n is {count}; expected at most {problem.size}, the number of parameters.")
+        values, vectors = problem.eigenpairs(count, "LM")
+        order = values.abs().argsort(descending=True, stable=True)
+        return values[order].tolist(), [split(vectors[:, column], self._shapes) for column in order]
+
+    def trace(self, maxIter: int = 100, tol: float = 1e-3) -> list[float]:
+        """Return the trace, as a list with one number: PyHessian's estimates, whose mean is taken.
+
+        Parameters
+        ----------
+        maxIter, tol
+            Of PyHessian's random vectors; of no use here.
+        """
+        _iterations(maxIter, tol)
+        return [self._following.problem.trace()]
+
+    def density(self, iter: int = 100, n_v: int = 1) -> tuple[list[list[float]], list[list[float]]]:
+        """Return the spectral density as eigenvalues and weights, for PyHessian's ``get_esd_plot(values, weights)``.
+
+        Parameters
+        ----------
+        iter : int
+            Of PyHessian's Lanczos method; of no use here.
+        n_v : int
+            How many lists: PyHessian's random vectors, between which there is no difference here.
+
+        Returns
+        -------
+        values : list of lists of float
+            All eigenvalues of the Hessian, ascending; those that the structure of the network repeats once.
+        weights : list of lists of float
+            How often each occurs, divided by P; they sum to 1.
+        """
+        checks.integer(iter, "iter", 1)
+        runs = checks.integer(n_v, "n_v", 1)
+        spectrum = self._following.problem.spectrum()
+        weights = spectrum.multiplicities / spectrum.size
+        return [spectrum.values.tolist() for _ in range(runs)], [weights.tolist() for _ in range(runs)]
+
+
+def _iterations(count: Any, tolerance: Any) -> None:
+    checks.integer(count, "maxIter", 1)
+    checks.non_negative(tolerance, "tol")
