@@ -5,8 +5,8 @@
 // one order, that of its index; sums over many numbers go through a fixed count of partial sums. So the results depend
 // on nothing but the network: not on the number of threads, nor on how many steps a launch takes, nor on the others.
 //
-// Matrices are row-major, their rows of odd length, so that neighbouring rows lie in other banks. What is beyond a row's
-// end is zero and stays zero.
+// Matrices are row-major, their rows of odd length, so that neighbouring rows lie in other banks. What is beyond a
+// row's end is zero and stays zero.
 #pragma once
 
 #include "common.cuh"
@@ -21,33 +21,33 @@ enum Status : index { running = 0, converged = 1, diverged = 2 };
 template <class T>
 struct Training {
     index networks, depth, count_parameters;
-    const int *widths, *has_bias;       // (depth + 1,), (depth,)
-    T *parameters, *previous;           // (networks, P), `named_parameters()` order; before the last update
-    T *velocity;                        // (networks, P), or null
-    index rows, own_rows;               // of all data; 1: each network has its own
-    const T *x, *ones, *y;              // (rows, in), (rows,), (rows, out), one behind the other where they are own
-    const double *constants;            // (networks,)
-    index samples, own_samples, most;   // what minibatches are taken from; the largest batch, 0: steps use all data
+    const int *widths, *has_bias;      // (depth + 1,), (depth,)
+    T *parameters, *previous;          // (networks, P), `named_parameters()` order; before the last update
+    T *velocity;                       // (networks, P), or null
+    index rows, own_rows;              // of all data; 1: each network has its own
+    const T *x, *ones, *y;             // (rows, in), (rows,), (rows, out), one behind the other where they are own
+    const double *constants;           // (networks,)
+    index samples, own_samples, most;  // what minibatches are taken from; the largest batch, 0: steps use all data
     const T *sample_x, *sample_y;
-    const index *order, *ends;          // samples of step k: order[ends[k-1]:ends[k]]
-    index order_step;                   // from one network's order to the next; 0: one for all
-    const double *scales, *rates;       // (count,) loss of a batch; (networks or 1, count or 1)
-    index rate_network, rate_step;      // from one network's rates to the next, from one step's to the next
+    const index *order, *ends;      // samples of step k: order[ends[k-1]:ends[k]]
+    index order_step;               // from one network's order to the next; 0: one for all
+    const double *scales, *rates;   // (count,) loss of a batch; (networks or 1, count or 1)
+    index rate_network, rate_step;  // from one network's rates to the next, from one step's to the next
     double scale, rtol, decay, momentum;
     index nesterov;
-    index first, count, every;          // steps; those divisible by `every` are recorded
-    index loss_wanted;                  // with minibatches: whether the loss of all data is recorded
+    index first, count, every;              // steps; those divisible by `every` are recorded
+    index loss_wanted;                      // with minibatches: whether the loss of all data is recorded
     double *losses, *batch_losses, *norms;  // (networks, records), or null
     index records;
-    double *targets;                    // (networks,)
-    index *status, *steps, *seen;       // (networks,); steps taken, steps whose loss was finite
-    index bytes;                        // of shared memory for a network
+    double *targets;               // (networks,)
+    index *status, *steps, *seen;  // (networks,); steps taken, steps whose loss was finite
+    index bytes;                   // of shared memory for a network
 };
 
 // Offsets into shared memory, in numbers.
 struct Layer {
-    int in, out, weight, bias;          // bias: -1 without one
-    int activation, delta;              // of its output; its input's are those of the layer before
+    int in, out, weight, bias;  // bias: -1 without one
+    int activation, delta;      // of its output; its input's are those of the layer before
     int flat, unused;
 };
 
@@ -228,8 +228,8 @@ class Trainer {
             const Layer layer = layers[l];
             T *to = numbers + layer.activation;
             const int stride = odd(layer.out);
-            const Product<T> product{input(rows, l), odd(layer.in), 1, here + layer.weight, odd(layer.in), 1,
-                                     rows.count, layer.out, layer.in};
+            const Product<T> product{input(rows, l), odd(layer.in), 1,       here + layer.weight, odd(layer.in), 1,
+                                     rows.count,     layer.out,     layer.in};
             multiply(product, me, [&](int row, int column, T sum) {
                 if (layer.bias >= 0) sum = fused(rows.ones[row], here[layer.bias + column], sum);
                 to[row * stride + column] = l + 1 < depth ? sum : sum - rows.y[row * stride + column];
@@ -261,9 +261,8 @@ class Trainer {
 
     HESSKERN_DEVICE double total(const double *from) const {
         double sum[4] = {};
-        for (int k = 0; k < partial_sums; k += 4)
-            HESSKERN_UNROLL
-            for (int j = 0; j < 4; ++j) sum[j] += from[k + j];
+        for (int k = 0; k < partial_sums; k += 4) HESSKERN_UNROLL
+        for (int j = 0; j < 4; ++j) sum[j] += from[k + j];
         return (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
 
@@ -281,7 +280,8 @@ class Trainer {
                          [&](int row, int, T sum) { next[layer.bias + row] = sum; });
             if (l > 0) {
                 T *below = numbers + layers[l - 1].delta;
-                const Product<T> back{delta, stride, 1, here + layer.weight, 1, inputs, rows.count, layer.in, layer.out};
+                const Product<T> back{delta,      stride,   1,        here + layer.weight, 1, inputs,
+                                      rows.count, layer.in, layer.out};
                 multiply(back, me, [&](int row, int column, T sum) { below[row * inputs + column] = sum; });
             }
             me.sync();
@@ -323,7 +323,8 @@ class Trainer {
     HESSKERN_DEVICE bool step(index k) {
         const index number = a.first + k;
         const bool recorded = number % a.every == 0, whole = a.most == 0, norm = recorded && a.norms;
-        const index record = network * a.records + (recorded ? number / a.every - (a.first + a.every - 1) / a.every : 0);
+        const index record = network * a.records +
+                             (recorded ? number / a.every - (a.first + a.every - 1) / a.every : 0);
         const bool watched = !whole && (a.rtol >= 0 || (recorded && a.loss_wanted));
         double loss = 0;
         for (int part = watched ? 0 : 1; part < 4; ++part) {
@@ -408,24 +409,24 @@ struct Block {
 }  // namespace hesskern
 
 // A warp of a block for each network, or all of a block for one.
-#define HESSKERN_TRAIN(T, bits)                                                                             \
+#define HESSKERN_TRAIN(T, bits)                                                                                        \
     extern "C" __global__ void __launch_bounds__(128, 5) train_warp_float##bits(const hesskern::Training<T> *given) {  \
-        extern __shared__ double2 memory[];                                                                 \
-        const hesskern::Training<T> &training = *given;                                                     \
-        const int warp = threadIdx.x / 32;                                                                  \
-        const long long network = (long long)(blockIdx.x) * (blockDim.x / 32) + warp;                       \
-        if (network < training.networks)                                                                    \
-            hesskern::Trainer<T, hesskern::Warp>(training, network,                                         \
-                                                 reinterpret_cast<char *>(memory) + warp * training.bytes,  \
-                                                 hesskern::Warp{int(threadIdx.x % 32)})                     \
-                .run();                                                                                     \
-    }                                                                                                       \
+        extern __shared__ double2 memory[];                                                                            \
+        const hesskern::Training<T> &training = *given;                                                                \
+        const int warp = threadIdx.x / 32;                                                                             \
+        const long long network = (long long)(blockIdx.x) * (blockDim.x / 32) + warp;                                  \
+        if (network < training.networks)                                                                               \
+            hesskern::Trainer<T, hesskern::Warp>(training, network,                                                    \
+                                                 reinterpret_cast<char *>(memory) + warp * training.bytes,             \
+                                                 hesskern::Warp{int(threadIdx.x % 32)})                                \
+                .run();                                                                                                \
+    }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(512, 1) train_block_float##bits(const hesskern::Training<T> *given) { \
-        extern __shared__ double2 memory[];                                                                 \
-        const hesskern::Training<T> &training = *given;                                                     \
-        hesskern::Trainer<T, hesskern::Block>(training, blockIdx.x, reinterpret_cast<char *>(memory),       \
-                                              hesskern::Block{int(threadIdx.x), int(blockDim.x)})           \
-            .run();                                                                                         \
+        extern __shared__ double2 memory[];                                                                            \
+        const hesskern::Training<T> &training = *given;                                                                \
+        hesskern::Trainer<T, hesskern::Block>(training, blockIdx.x, reinterpret_cast<char *>(memory),                  \
+                                              hesskern::Block{int(threadIdx.x), int(blockDim.x)})                      \
+            .run();                                                                                                    \
     }
 HESSKERN_TRAIN(float, 32)
 HESSKERN_TRAIN(double, 64)

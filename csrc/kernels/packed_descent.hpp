@@ -102,7 +102,8 @@ class PackedDescent {
         const index samples = first.data.samples, in = first.network[0].width[0], out = first.network[0].width[depth];
         for (index j = 0; j < lanes<double>; ++j) {
             const DescentProblem<double> &problem = *lane_[j < count_ ? j : 0].problem;  // idle lanes repeat the first
-            // Those before the last update too: if the first loss is not finite, that is where the network goes back to.
+            // Those before the last update too: if the first loss is not finite, that is where the network goes back
+            // to.
             for (index both = 0; both < 2; ++both)
                 exchange_layers(problem.network[0], problem.network[both].layer, packed_.layer[both], j, false);
             if (problem.velocity) exchange_velocity(problem, j, side, false);
