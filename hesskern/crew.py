@@ -177,7 +177,7 @@ def _measure(member: Member) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence
         try:
             found = member.recorder.measure(flat) if np.isfinite(flat).all() else member.recorder.nothing()
-        except (np.linalg.LinAlgError, ValueError):  # so large that its Hessian overflows
+        except (np.linalg.LinAlgError, ValueError, OverflowError):  # so large that its Hessian overflows
             found = member.recorder.nothing()
     for name, value in found.items():
         member.between[name].append(value)

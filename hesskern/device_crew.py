@@ -75,18 +75,23 @@ class DeviceCrew:
         }
         self._between: dict[str, list[NDArray[Any]]] = {name: [] for name in records.between}
         self._interrupted = False
+        self._runs = self._any_runs()
         count = len(descents.parameters)
         recorded = sum(name in self._quick for name in ("loss", "batch_loss", "gradient_norm"))
-        self.most_steps = max(1, min(1 << 14, _PIECE_BYTES // (8 * count * (1 + recorded))))
+        drawn = 0 if orders is None or len(orders.batches) == 1 else orders.batches[0].size
+        self.most_steps = max(1, min(1 << 14, _PIECE_BYTES // (8 * count * (1 + recorded + drawn))))
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
     def running(self) -> bool:
-        """Return whether any network runs; waits for the device."""
+        """Return whether any network runs."""
+        return self._runs
+
+    def _any_runs(self) -> bool:
         return bool((self._descents.status == 0).any())
 
     def advance(self, start: int, stop: int) -> None:
-        """Take steps with all networks that run."""
+        """Take steps with all networks that run, and wait for them: the loop takes the time."""
         from hesskern.backends.cuda.training import Piece  # noqa: PLC0415 - loads torch
 
         rates = self._schedule.compact(start, stop)
@@ -108,6 +113,7 @@ class DeviceCrew:
             every = np.broadcast_to(rates, (len(rates), stop - start))[:, recorded]
             with np.errstate(divide="ignore"):
                 self._quick["2/lr"].append(np.broadcast_to(2.0 / every, (len(self), every.shape[1])))
+        self._runs = self._any_runs()
 
     def finish(self, ended: Status) -> None:
         """Give each network its status."""
@@ -159,7 +165,8 @@ class DeviceCrew:
             else:
                 each = self._between[name]
                 column = np.stack(each, axis=1) if each else np.empty((len(self), 0))
-            column = column[:, : len(steps)].astype(np.float64)
+            column = column[:, : len(steps)]
+            column = column.astype(np.result_type(column.dtype, np.float32))  # a copy that can hold NaN
             column[stopped] = np.nan
             found[name] = column
         return found
@@ -184,6 +191,7 @@ class DeviceCrew:
             self._quick[name] = [arrays[f"history.{name}"]]
         for name in self._between:
             self._between[name] = list(np.moveaxis(arrays[f"history.{name}"], 1, 0))
+        self._runs = self._any_runs()
         running = arrays["state.status"] == 0
         return int(arrays["state.steps"][running].max(initial=0))
 
@@ -255,12 +263,12 @@ class DeviceCrew:
             known = self._block(parts[0], found)
             left = left & ~known
         weights, biases = self.layers()
+        left = left & devices.to_host(self._descents.parameters.isfinite().all(1))
         for k in np.flatnonzero(left):
-            net = LinearNetwork(
-                [devices.to_host(weight[k]) for weight in weights],
-                [None if bias is None else devices.to_host(bias[k]) for bias in biases],
-            )
-            self._on_cpu(net, int(k), parts, wanted, found)
+            here = [devices.to_host(weight[k]) for weight in weights]
+            if all(np.isfinite(weight).all() for weight in here):  # lifting may overflow
+                net = LinearNetwork(here, [None if bias is None else devices.to_host(bias[k]) for bias in biases])
+                self._on_cpu(net, int(k), parts, wanted, found)
         return found
 
     def _block(self, part: Part, found: dict[str, Column]) -> NDArray[np.bool_]:
@@ -289,8 +297,6 @@ class DeviceCrew:
     def _on_cpu(
         self, net: LinearNetwork, index: int, parts: tuple[Part, ...], wanted: set[str], found: dict[str, Column]
     ) -> None:
-        if not np.isfinite(net.flatten()).all():
-            return
         from hesskern.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         loss = self._losses[index if len(self._losses) > 1 else 0].cpu()
@@ -303,5 +309,5 @@ class DeviceCrew:
                     found["smallest"][index] = condition.smallest if condition.rank else np.nan
                 if "rank" in wanted:
                     found["rank"][index] = hessian.rank()
-            except (np.linalg.LinAlgError, ValueError):  # so large that its Hessian overflows
+            except (np.linalg.LinAlgError, ValueError, OverflowError):  # so large that its Hessian overflows
                 return

@@ -99,8 +99,9 @@ class DeviceHessian:
     def __matmul__(self, v: Any) -> Any:
         """Return the product with a tensor on this device and of this dtype, (P,) or (P, k).
 
-        All k columns at once. From the second product of a shape on, a GPU replays a recorded CUDA graph. Nothing waits
-        for the device, so NaN goes through, and a product may be part of a CUDA graph of the user's.
+        All k columns at once. The second product of a shape is recorded as a CUDA graph, for which it waits for the
+        device, and replayed from then on. Nothing else waits, so NaN goes through; and after a first product one may be
+        part of a CUDA graph of the user's.
 
         Raises
         ------
@@ -127,17 +128,22 @@ class DeviceHessian:
         # The vectors, what they move, and the products, each with what it is made of.
         words = count * (6 * size + 4 * len(self._data.X) * sum(self._net.widths))
         what = f"the product with {count} vector{'s' if count > 1 else ''} (about {memory.human(8 * words)} in all)"
-        instead = "multiply with fewer vectors at a time."
-        try:
-            out = devices.empty((size, *v.shape[1:]), v, what, instead)
+        with devices.enough_memory(v, what, "multiply with fewer vectors at a time."):
+            out = v.new_empty((size, *v.shape[1:]))
             full = v
             if len(v) != size:
                 full = out.new_zeros(out.shape)
-                full[self._indices(self.columns)] = v
+                full[self._column_places] = v
             self._product.apply(full, out)
-            return out if self.shape[0] == size else out[self._indices(self.rows)]
-        except devices.out_of_memory(v) as error:
-            raise MemoryError(f"{what} does not fit on {self.device}; {instead}") from error
+            return out if self.shape[0] == size else out[self._row_places]
+
+    @cached_property
+    def _row_places(self) -> Any:
+        return self._indices(self.rows)
+
+    @cached_property
+    def _column_places(self) -> Any:
+        return self._row_places if self.rows == self.columns else self._indices(self.columns)
 
     def _indices(self, parts: Sequence[Part]) -> Any:
         found = positions(self._net, parts)
@@ -166,15 +172,16 @@ class DeviceHessian:
         """
         checks.one_of(vec, "vec", ("row", "column"))
         like = self._net.weights[0]
-        if out is None:
-            what = f"the dense {self.shape[0]} x {self.shape[1]} Hessian"
-            out = devices.empty(self.shape, like, what, "use H @ v, which needs its small factors only.")
-        else:
+        if out is not None:
             self._check_out(out)
-        rows, columns, blocks = self._grid(vec)
-        self._backend.assemble(rows, columns, blocks, out)
-        if self._shift and self.rows == self.columns:
-            out.diagonal().add_(self._shift)
+        needed = memory.human(math.prod(self.shape) * self._net.dtype.itemsize)
+        what = f"the dense {self.shape[0]} x {self.shape[1]} Hessian ({needed})"
+        with devices.enough_memory(like, what, "use H @ v, which needs its small factors only."):
+            out = like.new_empty(self.shape) if out is None else out  # type: ignore[attr-defined]
+            rows, columns, blocks = self._grid(vec)
+            self._backend.assemble(rows, columns, blocks, out)
+            if self._shift and self.rows == self.columns:
+                out.diagonal().add_(self._shift)
         return out
 
     def _check_out(self, out: Any) -> None:

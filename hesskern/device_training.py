@@ -21,8 +21,9 @@ from hesskern.schedule import Schedule
 from hesskern.settings import Settings, batch_scale
 from hesskern.stack import NetworkStack
 
-#: A first guess at how many steps take 20 ms.
-_FIRST_PIECE = 256
+#: Steps that are taken first, at most, and multiply-adds after which a launch ends first: some 20 ms at a tenth of what
+#: a card can do. The loop corrects it.
+_FIRST_PIECE, _FIRST_WORK = 256, 1e10
 
 
 class TrainedStack(NamedTuple):
@@ -63,18 +64,12 @@ def train(
     MemoryError
         If the device has not enough memory free; the message says about how much it takes.
     """
-    stack = NetworkStack.of(nets)
-    try:
-        return _train(settings, stack, nets[0], losses, seeds, several=several, progress=progress)
-    except devices.out_of_memory(stack.weights[0]) as error:
-        bias = sum(0 if each is None else each.numel() for each in stack.biases)
-        parameters = sum(weight.numel() for weight in stack.weights) + bias
-        # Parameters as given and lifted, before the last update, velocity, and the stacks of the reduction.
-        needed = memory.human(6 * parameters * 8)
-        raise MemoryError(
-            f"training {len(stack)} networks takes about {needed}, and what is recorded, which {stack.device} has not "
-            "free; train fewer at a time, or record less."
-        ) from error
+    first = nets[0]
+    # Parameters as given and lifted, before the last update, velocity, and the stacks of the reduction.
+    needed = memory.human(6 * 8 * len(nets) * first.num_parameters)
+    what = f"training {len(nets)} networks (about {needed}, and what is recorded)"
+    with devices.enough_memory(first.weights[0], what, "train fewer at a time, or record less."):
+        return _train(settings, NetworkStack.of(nets), first, losses, seeds, several=several, progress=progress)
 
 
 def _train(
@@ -120,13 +115,13 @@ def _train(
             each=batch_scale(loss),
         )
     whole, column, _ = _stacked([each.data(bias=first.has_bias, reduced=True) for each in losses])
-    rows = Rows(whole[0].double(), column.double(), whole[1].double())
+    whole_data = Rows(whole[0].double(), column.double(), whole[1].double())
     crew = DeviceCrew(
         kernels.descents(small, problem, watched),
         small,
         losses,
         kernels,
-        rows,
+        whole_data,
         schedule,
         records,
         record_every=settings.record_every,
@@ -135,7 +130,9 @@ def _train(
     # A checkpoint knows the networks by their digest, for which they are copied into main memory.
     starts = [*stack.weights, *stack.biases] if settings.saves else []
     identity = settings.problem(starts, len(stack), losses, seeds, schedule, "cuda", several) if settings.saves else {}
-    loop = settings.loop(crew, records, identity, _FIRST_PIECE)
+    rows = largest or data[0].shape[1]
+    step = 3 * len(stack) * rows * sum(a * b for a, b in zip(small.widths[:-1], small.widths[1:], strict=True))
+    loop = settings.loop(crew, records, identity, max(1, min(_FIRST_PIECE, int(_FIRST_WORK / step))))
     loop.run(progress=progress)
     weights, biases = crew.layers()
     return TrainedStack(

@@ -6,7 +6,8 @@ NumPy's arrays go through the same few functions, so that what is the same formu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -94,23 +95,27 @@ def to_host(array: Any) -> NDArray[Any]:
     return host
 
 
-def out_of_memory(array: Any) -> type[BaseException]:
-    """Return what PyTorch raises when the device of this tensor is full."""
-    raised: type[BaseException] = namespace(array).cuda.OutOfMemoryError
-    return raised
+@contextmanager
+def enough_memory(array: Any, what: str, instead: str) -> Iterator[None]:
+    """Turn "out of memory" of the device where this array is into a MemoryError; nothing for arrays in main memory.
 
-
-def empty(shape: tuple[int, ...], like: Any, what: str, instead: str) -> Any:
-    """Return a new tensor beside another one; MemoryError with what it takes if the device has not so much."""
+    Parameters
+    ----------
+    array : array
+    what : str
+        What is done, and how much it takes, for the message.
+    instead : str
+        How to do with less.
+    """
+    if not on_device(array):
+        yield
+        return
     import torch  # noqa: PLC0415
 
-    from hesskern.memory import human  # noqa: PLC0415 - psutil, 20 ms that `import hesskern` need not spend
-
     try:
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+        yield
     except torch.cuda.OutOfMemoryError as error:
-        needed = human(math.prod(shape) * like.element_size())
-        raise MemoryError(f"{what} takes {needed}, which {like.device} has not free; {instead}") from error
+        raise MemoryError(f"{what} does not fit into the memory that {place(array)} has free; {instead}") from error
 
 
 # The same for arrays in main memory and on a device ------------------------------------------------------------------

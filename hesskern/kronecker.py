@@ -105,9 +105,10 @@ class KroneckerHessian(Hessian):
         if rank:
             top, bottom = float(into.values[0]), float(into.values[into.rank - 1])
             outer_top, outer_bottom = float(out_of.values[0]), float(out_of.values[out_of.rank - 1])
-            largest += scale * (top * outer_top) ** 2
+            # Python's power raises where a product is infinite.
+            largest += scale * (top * outer_top) * (top * outer_top)
             if rank == size or not shift:
-                smallest += scale * (bottom * outer_bottom) ** 2
+                smallest += scale * (bottom * outer_bottom) * (bottom * outer_bottom)
             # The squares may overflow or vanish where their ratio does not.
             plain = smallest > 0 and largest < np.inf
             value = largest / smallest if plain else ((top / bottom) * (outer_top / outer_bottom)) ** 2

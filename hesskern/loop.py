@@ -126,7 +126,7 @@ class Loop:
             if took < _SHORTEST:
                 self._piece = min(2 * self._piece, self._crew.most_steps)
             elif took > _LONGEST:
-                self._piece = max(1, self._piece // 2)
+                self._piece = max(1, min(self._piece // 2, int(self._piece * _LONGEST / took)))
             if self._saving is not None and self._checkpoint_due(self._saving, saved):
                 self._save(self._saving)
                 saved = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from hesskern import backends, checks, devices
@@ -114,7 +115,10 @@ class SquaredLoss:
         kernels = self.kernels
         key = bias, kernels.name
         if key not in self._reduced:
-            self._reduced[key] = reduce_samples(self.X, self.Y, bias=bias, triangular_factor=kernels.triangular_factor)
+            with self._enough_memory("the reduction of the samples"):
+                self._reduced[key] = reduce_samples(
+                    self.X, self.Y, bias=bias, triangular_factor=kernels.triangular_factor
+                )
         return self._reduced[key]
 
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:
@@ -141,8 +145,14 @@ class SquaredLoss:
     def __call__(self, net: LinearNetwork) -> float:
         """Return the loss, computed from the residual itself. O(N·o·i) or O(N·Σ m_l·m_{l-1}), whichever is less."""
         self.check_network(net)
-        squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))
-        return self._value(net, squared)
+        with self._enough_memory("the loss"):
+            squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))
+            return self._value(net, squared)
+
+    def _enough_memory(self, what: str) -> AbstractContextManager[None]:
+        words = sum(map(devices.size, (self.X, self.Y)))
+        about = f"{what} (about {2 * words * devices.numpy_dtype(self.X).itemsize >> 20} MiB and the activations)"
+        return devices.enough_memory(self.X, about, "take fewer samples.")
 
     def gradient(self, net: LinearNetwork) -> Array:
         """Return the gradient as one vector in `named_parameters()` order; ``net.unflatten`` splits it by layers."""
@@ -152,10 +162,11 @@ class SquaredLoss:
         """Return the loss and its gradient (P,)."""
         self.check_network(net)
         data = self.data(bias=net.has_bias, reduced=False)
-        squared, gradient = self.kernels.gradient(net, data, self.scale)
-        if self.weight_decay:
-            gradient += self.weight_decay * net.flatten()
-        return self._value(net, squared), gradient
+        with self._enough_memory("the gradient"):
+            squared, gradient = self.kernels.gradient(net, data, self.scale)
+            if self.weight_decay:
+                gradient += self.weight_decay * net.flatten()
+            return self._value(net, squared), gradient
 
     def hessian(self, net: LinearNetwork, params: Sequence[int | str] | None = None) -> Hessian:
         """Return the Hessian at `net` as an operator; see `Hessian`.

@@ -372,5 +372,6 @@ def check_inputs(X: Array, net: LinearNetwork) -> None:
     if X.shape[1] != net.widths[0]:
         hint = " It looks transposed: samples are rows." if X.shape[0] == net.widths[0] else ""
         raise ValueError(
-            f"X has shape {X.shape}; expected (N, {net.widths[0]}) for a network with {net.widths[0]} inputs.{hint}"
+            f"X has shape {tuple(X.shape)}; expected (N, {net.widths[0]}) for a network with {net.widths[0]} "
+            f"inputs.{hint}"
         )

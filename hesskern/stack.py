@@ -43,8 +43,10 @@ class NetworkStack(Sequence[LinearNetwork]):
     """
 
     def __init__(self, weights: Sequence[Array], biases: Sequence[Array | None] | None = None) -> None:
-        if not isinstance(weights, list | tuple) or len(weights) == 0:
+        if not isinstance(weights, list | tuple):
             raise TypeError(f"weights is a {type(weights).__name__}; expected a list of (B, out, in) arrays.")
+        if len(weights) == 0:
+            raise ValueError("weights is empty; expected a list of (B, out, in) arrays, one for each layer.")
         if biases is not None and (not isinstance(biases, list | tuple) or len(biases) != len(weights)):
             given = len(biases) if isinstance(biases, list | tuple) else type(biases).__name__
             raise ValueError(f"biases has {given} entries; expected {len(weights)}, one (or None) for each layer.")

@@ -247,10 +247,18 @@ def test_out_of_memory(small, monkeypatch):
         with pytest.raises(MemoryError, match=r"the product with 1 vector \(about .* KiB in all\) does not fit"):
             H @ v
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "empty", full)
+        patch.setattr(torch, "cat", full)
         size = 8 * H.shape[0] ** 2 / 1024
-        with pytest.raises(MemoryError, match=rf"the dense {H.shape[0]} x {H.shape[0]} Hessian takes {size:.1f} KiB"):
+        with pytest.raises(
+            MemoryError, match=rf"the dense {H.shape[0]} x {H.shape[0]} Hessian \({size:.1f} KiB\) does"
+        ):
             H.toarray()
+        with pytest.raises(
+            MemoryError, match=r"the gradient \(about .* and the activations\) does not fit into the mem"
+        ):
+            lost.gradient(there)
+        with pytest.raises(MemoryError, match=r"the reduction of the samples \(about .*; take fewer samples"):
+            hk.SquaredLoss(lost.X, lost.Y).hessian(there)
 
 
 # Only on a GPU --------------------------------------------------------------------------------------------------------

@@ -326,6 +326,47 @@ def test_conditions_that_only_the_cpu_can_tell():
     both_ensembles(bottleneck, hk.SquaredLoss(loss.X, loss.Y), **options)
 
 
+def test_a_diverging_network_leaves_the_others_their_conditions():
+    """On its way its factors overflow before its parameters do."""
+    nets = [hk.LinearNetwork.random([4, 3, 3, 3], seed=seed) for seed in range(3)]
+    _, loss = ensemble(1, widths=(4, 3, 3, 3))
+    moved_nets, lost = there(nets, loss)
+    options = {"max_steps": 12, "record": ("loss", "condition[0]", "condition[2]", "rank[1]")}
+    wanted = hk.fit_ensemble(nets[:2], loss, lr=0.001, **options)
+    for rate in (5.0, 1e4, 1e80):
+        runs = hk.fit_ensemble(moved_nets, lost, lr=[0.001, 0.001, rate], **options)
+        assert runs.status.tolist() == ["max_steps", "max_steps", "diverged"]
+        assert hk.fit(nets[2], loss, lr=rate, **options).status == "diverged"
+        for name in options["record"]:
+            close(runs.history[name][:2], wanted.history[name])
+
+
+def test_whatever_the_default_device_is():
+    nets, loss = ensemble(2, widths=(6, 9, 5))
+    moved_nets, lost = there(nets, loss)
+    with torch.device("meta"):
+        found = hk.fit_ensemble(moved_nets, lost, lr=0.002, max_steps=3, record=("sharpness", "condition[0]"))
+    close(
+        found.history["sharpness"],
+        hk.fit_ensemble(nets, loss, lr=0.002, max_steps=3, record=("sharpness",)).history["sharpness"],
+    )
+
+
+def test_the_largest_eigenvalue_of_a_cluster():
+    """One layer's Hessian is that of its inputs: here eigenvalues as close as wanted to the largest."""
+    count = 40
+    for values in (
+        1 - np.linspace(0, 1, count) ** 4,
+        1 - 10.0 ** -np.arange(count),
+        1 - 1e-6 * np.linspace(0, 1, count),
+    ):
+        X = np.diag(np.sqrt(values))
+        net, loss = hk.LinearNetwork([np.ones((8, count))]), hk.SquaredLoss(X, np.ones((count, 8)))
+        moved_net, lost = moved(net, loss)
+        found = hk.fit(moved_net, lost, lr=1e-9, max_steps=1, record=("sharpness",)).history["sharpness"]
+        assert found[0] == pytest.approx(values.max(), abs=1e-10)
+
+
 # The loop around it ---------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +422,6 @@ def test_out_of_memory(monkeypatch):
     moved_nets, lost = there(nets, loss)
     monkeypatch.setattr("hesskern.backends.cuda.width._qr", full)
     with pytest.raises(
-        MemoryError, match=r"training 2 networks takes about .*, which cuda:0 has not free; train fewer"
+        MemoryError, match=r"training 2 networks \(about .*\) does not fit into the memory that cuda:0 has free; train"
     ):
         hk.fit_ensemble(moved_nets, lost, lr=0.1, max_steps=1)

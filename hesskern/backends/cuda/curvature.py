@@ -20,8 +20,8 @@ _CHUNK_BYTES = 1 << 30
 _STARTS, _RESIDUAL = 100, 1e-11
 #: Parameters up to which what has not converged then is found from dense matrices, one after the other.
 _DENSE = 2048
-#: Largest condition number of a factor whose singular values are taken as they come: their relative error is about
-#: the rounding unit times this.
+#: How much larger than a factor's smallest singular value the numbers may be that it was computed from. The relative
+#: error of that value is about the rounding unit times this.
 _TRUSTED = 1e5
 
 
@@ -84,7 +84,8 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
     Every vector is made orthogonal to all before. A full space is cut down to the best vectors it holds, and goes on
     from where it was (thick restart, Wu and Simon 2000).
     """
-    random = torch.randn(like.shape, dtype=like.dtype, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator(device="cpu").manual_seed(0)  # whatever the user's default device is
+    random = torch.randn(like.shape, dtype=like.dtype, generator=generator, device="cpu")
     vector = torch.nn.functional.normalize(random.to(like.device))
     count = min(_SMALL, like.shape[1])
     kept = 0
@@ -158,23 +159,36 @@ def block(
     finite = parameters.isfinite().all(1)
     layers = shapes.split(torch.where(finite[:, None], parameters, torch.zeros_like(parameters)))
     before = Layers(layers.weights[:layer], layers.biases[:layer])
-    inputs = activations(before, data.x, data.ones)[-1]
     count = len(parameters)
+    # Beside each factor, how large the numbers are that it was computed from: its rounding errors are relative to that.
+    inputs, size = activations(before, data.x, data.ones)[-1], _norm(data.x)
+    for weight, bias in zip(*before, strict=True):
+        size = size * _norm(weight) + (0.0 if bias is None else data.ones.norm(dim=1) * bias.norm(dim=1))
     pieces = [inputs.expand(count, -1, -1)] if parts[0] else []
     pieces += [data.ones.expand(count, -1)[..., None]] if parts[1] else []
-    into = torch.linalg.svdvals(torch.cat(pieces, dim=-1))
+    into, good = _singular_values(torch.cat(pieces, dim=-1), size + data.ones.norm(dim=1))
+    good = good & finite
+    out_of = into.new_ones(count, layers.weights[layer].shape[-2])
     if layer + 1 < len(layers.weights):
-        behind = layers.weights[layer + 1]
+        behind, size = layers.weights[layer + 1], _norm(layers.weights[layer + 1])
         for weight in layers.weights[layer + 2 :]:
-            behind = weight @ behind
-        out_of = torch.linalg.svdvals(behind)
-    else:
-        out_of = into.new_ones(count, layers.weights[layer].shape[-2])
-    good = finite
-    for values in (into, out_of):
-        good = good & (values[:, -1] * _TRUSTED > values[:, 0])
+            behind, size = weight @ behind, _norm(weight) * size
+        out_of, fine = _singular_values(behind, size)
+        good = good & fine
     largest = scale * (into[:, 0] * out_of[:, 0]).square()
     smallest = scale * (into[:, -1] * out_of[:, -1]).square()
     good = good & largest.isfinite() & (smallest > 0)
     rank = torch.full_like(good, into.shape[1] * out_of.shape[1], dtype=torch.int64)
     return Extremes(largest, smallest, rank, good)
+
+
+def _norm(matrices: Tensor) -> Tensor:
+    found: Tensor = matrices.flatten(1).norm(dim=1)
+    return found
+
+
+def _singular_values(factors: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Return singular values of factors made from numbers of this size, and which are right to nine digits or so."""
+    finite = factors.isfinite().all(-1).all(-1)
+    values = torch.linalg.svdvals(torch.where(finite[:, None, None], factors, 0.0))
+    return values, finite & (values[:, -1] * _TRUSTED > size)

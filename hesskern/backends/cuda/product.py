@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hesskern.backends.cuda import layers
+from hesskern.backends.cuda.graphs import Recorded
 from hesskern.backends.cuda.layers import activations
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.protocol import Layers
@@ -100,7 +102,7 @@ class CudaProduct:
             functional=functional,
         ).times
         self._seen: set[int] = set()
-        self._graphs: dict[int, tuple[Any, Tensor, Tensor]] = {}
+        self._graphs: dict[int, tuple[Recorded, Tensor]] = {}
 
     def apply(self, v: Any, out: Any) -> None:
         """Write H v into `out`; both (P,) or (P, k)."""
@@ -114,18 +116,17 @@ class CudaProduct:
             return self._times(directions)
         count = len(directions)
         if count in self._graphs:
-            graph, given, result = self._graphs[count]
+            graph, given = self._graphs[count]
             given.copy_(directions)
             graph.replay()
-            return result
+            found: Tensor = graph.result
+            return found
         if count in self._seen:
-            graph, given = torch.cuda.CUDAGraph(), directions.contiguous().clone()
-            with torch.cuda.device(given.device):
-                torch.cuda.current_stream().synchronize()
-                with torch.cuda.graph(graph):
-                    result = self._times(given)
-                graph.replay()
-            self._graphs[count] = graph, given, result
+            given = directions.contiguous().clone()
+            graph = Recorded(partial(self._times, given), given.device)
+            graph.replay()
+            self._graphs[count] = graph, given
+            result: Tensor = graph.result
             return result
         self._seen.add(count)
         return self._times(directions)

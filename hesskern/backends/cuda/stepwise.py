@@ -5,11 +5,14 @@ All networks take each step together, and nothing waits for the device: one that
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from hesskern.backends.cuda.graphs import Recorded
 from hesskern.backends.cuda.layers import gradient, residual
 from hesskern.backends.cuda.precision import full_precision
 
@@ -49,34 +52,23 @@ class Stepwise:
     def run(self) -> None:
         """Take all steps."""
         with full_precision():
-            for recorded, first, count in self._stretches():
-                self._take(recorded=recorded, first=first, count=count)
+            kinds = [self._kind(number) for number in range(self._piece.first, self._piece.first + self._piece.steps)]
+            often = Counter(kinds)
+            graphs: dict[tuple[bool, bool], Recorded] = {}
+            for place, kind in enumerate(kinds):
+                if kind in graphs:
+                    graphs[kind].replay()
+                elif self._all.parameters.is_cuda and often[kind] >= _GRAPH_FROM and kind in kinds[:place]:
+                    graphs[kind] = Recorded(partial(self._one, *kind), self._all.parameters.device)
+                    graphs[kind].replay()
+                else:  # the first time too: what a library sets up on first use cannot be recorded
+                    self._one(*kind)
 
-    def _stretches(self) -> list[tuple[bool, bool, int]]:
-        """Return steps one after the other that are taken alike: recorded or not, the very first or not."""
-        found: list[tuple[bool, bool, int]] = []
-        for number in range(self._piece.first, self._piece.first + self._piece.steps):
-            kind = number % self._all.every == 0, number == 0
-            if found and found[-1][:2] == kind:
-                found[-1] = (*kind, found[-1][2] + 1)
-            else:
-                found.append((*kind, 1))
-        return found
+    def _kind(self, number: int) -> tuple[bool, bool]:
+        """Return what tells steps from one another: recorded or not, the very first or not."""
+        return number % self._all.every == 0, number == 0
 
-    def _take(self, *, recorded: bool, first: bool, count: int) -> None:
-        if not self._all.parameters.is_cuda or count < _GRAPH_FROM:
-            for _ in range(count):
-                self._one(recorded=recorded, first=first)
-            return
-        self._one(recorded=recorded, first=first)  # what a library sets up on first use cannot be recorded
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.current_stream().synchronize()
-        with torch.cuda.graph(graph):
-            self._one(recorded=recorded, first=first)
-        for _ in range(count - 1):
-            graph.replay()
-
-    def _one(self, *, recorded: bool, first: bool) -> None:
+    def _one(self, recorded: bool, first: bool) -> None:
         """Take one step; in place, so that it can be recorded and replayed."""
         a, seen = self._all, self._seen
         k = self._step
