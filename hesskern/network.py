@@ -156,10 +156,10 @@ class LinearNetwork:
     def to_torch(self) -> Any:
         """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.
 
-        Its ``state_dict()`` has the keys of the module that `from_torch` took, so either loads the other's. It is an
-        ``nn.Sequential`` of ``nn.Linear``, nested as the names are, where the names allow that (an ``nn.Linear`` for
-        the names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all
-        parameters require grad.
+        Its ``state_dict()`` has the keys of the module that `from_torch` took, but for buffers and what forward does
+        not use: either loads the other's where there are none. It is an ``nn.Sequential`` of ``nn.Linear``, nested as
+        the names are, where the names allow that (an ``nn.Linear`` for the names "weight" and "bias"), and a
+        `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all parameters require grad.
 
         Examples
         --------

@@ -138,6 +138,25 @@ def _verify(
             "func is another function at other parameters; expected a squared loss of a linear network without control "
             "flow that depends on numbers."
         )
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        moved = {name: tensor.clone().requires_grad_() for name, tensor in moved.items()}
+        parameters = {
+            each.name: pieces[each.name].of(moved, each.tensor.shape)
+            for each in chain.parameters
+            if each.name in pieces
+        }
+        residual = chain.predicted(data[0], parameters) - data[1]
+        value = function(list(moved.values()))
+        given = list(moved.values())
+        wanted = torch.autograd.grad(0.5 * scale * residual.square().sum(), given, allow_unused=True)
+        slopes = torch.autograd.grad(value, given, allow_unused=True) if value.requires_grad else [None] * len(given)
+    for name, slope, expected in zip(moved, slopes, wanted, strict=True):
+        off, size = tracing.difference(slope, expected)
+        if off > 100 * torch.finfo(chain.reference.dtype).eps ** 0.5 * size:
+            raise ValueError(
+                f"func has the values of a squared loss, but another derivative with respect to {name}; expected one "
+                "without torch.no_grad, detach, and functions that have a backward of their own."
+            )
 
 
 def _moved(tensor: Tensor, generator: torch.Generator) -> Tensor:

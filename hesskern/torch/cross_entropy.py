@@ -20,6 +20,10 @@ def taken(loss: Any) -> nn.CrossEntropyLoss | None:
         return nn.CrossEntropyLoss()
     if not isinstance(loss, nn.CrossEntropyLoss):
         return None
+    if type(loss).forward is not nn.CrossEntropyLoss.forward or loss._forward_hooks or loss._forward_pre_hooks:
+        raise ValueError(
+            f"loss is a {type(loss).__name__} with a forward of its own; expected nn.CrossEntropyLoss as it is."
+        )
     if loss.reduction not in ("sum", "mean"):
         raise ValueError(
             f"loss is CrossEntropyLoss(reduction={loss.reduction!r}), which is no number; expected 'mean' or 'sum'."

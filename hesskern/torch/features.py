@@ -91,16 +91,16 @@ class LastLayer:
             logits = call.found.reshape(-1, call.found.shape[-1])
             yield Batch(name, features.cpu(), logits.cpu(), output.shape, targets.detach())
 
-    def _run(self, X: Any) -> tuple[_Call, Tensor]:
-        """Return what the last layer saw and gave, and what the model returned."""
+    def _run(self, X: Any, run: Callable[[Any], Any] | None = None) -> tuple[_Call, Tensor]:
+        """Return what the last layer saw and gave, and what the model returned; `run`: in the place of the model."""
         calls: list[_Call] = []
 
         def hook(module: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any], found: Tensor) -> None:
             calls.append(_Call(module, args[0] if args else kwargs["input"], found, found._version))
 
         watched = [module for module in self._model.modules() if isinstance(module, nn.Linear)]
-        with torch.no_grad():
-            output = _watched(self._model, X, watched, hook)
+        with torch.inference_mode(mode=False), torch.no_grad():
+            output = _watched(run or self._model, X, watched, hook)
         if self.layer is None:
             if not calls:
                 raise ValueError("model applies no nn.Linear as a module; expected a model that ends in one.")
@@ -150,10 +150,10 @@ class LastLayer:
     def _check(self, X: Any, call: _Call) -> None:
         """Refuse a layer whose output is not that of its weight, or a model that gives something else each time."""
         layer = call.layer
-        if parametrize.is_parametrized(layer):
+        if parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
             raise ValueError(
                 f"the weight of the layer {self.name!r} is computed from other parameters; expected a plain nn.Linear: "
-                "call torch.nn.utils.parametrize.remove_parametrizations."
+                "call torch.nn.utils.parametrize.remove_parametrizations, prune.remove or remove_weight_norm."
             )
         if layer.weight.dtype not in (torch.float32, torch.float64):
             raise TypeError(
@@ -183,9 +183,16 @@ class LastLayer:
                 "model gives other features for the same batch a second time; expected one that does the same each "
                 "time: without random operations (call model.eval()), and without a state that changes."
             )
+        moved = {f"{self.name}.{name}".lstrip("."): 1.5 * p.detach() + 0.5 for name, p in layer.named_parameters()}
+        other, _ = self._run(X, lambda X: torch.func.functional_call(self._model, moved, (X,)))
+        if not _alike(other.given, call.given):
+            raise ValueError(
+                f"the features of the layer {self.name!r} depend on its own weight or bias, which the model uses in "
+                "another place too; expected a last layer of its own: its Hessian is not that of its features."
+            )
 
 
-def _watched(model: nn.Module, X: Any, modules: list[Any], hook: Callable[..., Any]) -> Any:
+def _watched(model: Callable[[Any], Any], X: Any, modules: list[Any], hook: Callable[..., Any]) -> Any:
     """Return ``model(X)`` while these modules have a forward hook."""
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:

@@ -91,7 +91,24 @@ def _factor(loss_fn: Callable[..., Any], called: str, samples: int, outputs: int
                 f"{squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; expected "
                 "nn.MSELoss() or another multiple of the squared error."
             )
+    _check_derivative(loss_fn, called, factor, predictions, targets)
     return factor
+
+
+def _check_derivative(loss_fn: Callable[..., Any], called: str, factor: float, given: Tensor, targets: Tensor) -> None:
+    """Refuse a loss with the values of a squared loss whose derivative is another, since it detaches something."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        predictions = given.clone().requires_grad_()
+        value = loss_fn(predictions, targets.clone())
+        slope = None
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value, predictions, allow_unused=True)
+    expected = 2.0 * factor * (given - targets)
+    if slope is None or (slope - expected).abs().max() > 1e-3 * expected.abs().max():
+        raise ValueError(
+            f"loss_fn ({called}) has the values of a squared loss, but not its derivative; expected one that does not "
+            "detach the predictions."
+        )
 
 
 def _pairs(samples: int, outputs: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

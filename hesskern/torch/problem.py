@@ -25,6 +25,9 @@ from hesskern.torch import tracing
 from hesskern.torch.data import reduced
 from hesskern.torch.losses import recognised
 
+#: Parameters, after reductions, up to which all eigenvalues are computed to be certain of a few: seconds.
+_MOST_EXACT = 2000
+
 
 class Wanted(NamedTuple):
     """A parameter that derivatives are taken with respect to."""
@@ -233,7 +236,7 @@ class Problem:
         """Return k eigenvalues (k,), ascending, and their orthonormal eigenvectors in the columns of (P, k)."""
         operator = self._on_host()
         few = min(k, operator.shape[0])
-        values, lifted = _extreme(operator, few, which) or operator.eigh(few, which)
+        values, lifted = _extreme(operator, few, which, certain=not self._is_large) or operator.eigh(few, which)
         every = torch.arange(self.size, device="cpu")
         rows, source = (each.cpu() for each in self._order or (every, every))
         # A parameter that forward does not use is an eigenvector of 0.
@@ -247,8 +250,19 @@ class Problem:
         chosen = chosen[np.argsort(values[chosen], kind="stable")]
         return self.tensor(values[chosen]), self.tensor(vectors[:, chosen])
 
+    @property
+    def _is_large(self) -> bool:
+        """Whether all eigenvalues would take much longer than a few."""
+        layers = [layer.weight.matrix.shape for layer in self._chain.layers]
+        return _reduced_size([layers[0][1], *(out for out, _ in layers)]) > _MOST_EXACT
+
     def largest(self) -> Tensor:
         """Return the largest eigenvalue."""
+        operator = self._on_host()
+        if self._is_large:
+            found = _lanczos(operator, 1, "LA")
+            if found is not None:
+                return self.tensor(max(found[0][0], 0.0) if self.size > operator.shape[0] else found[0][0])
         return self.tensor(self.spectrum().max)
 
     def trace(self) -> float:
@@ -263,28 +277,46 @@ class Problem:
         return replace(operator.condition(), size=self.size)
 
 
-def _extreme(operator: Hessian, k: int, which: Which) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _extreme(
+    operator: Hessian, k: int, which: Which, *, certain: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return a few extreme eigenpairs by Lanczos' method; None where it does not find those of the exact spectrum.
 
     All eigenvalues take less than half the time of all eigenvectors. That the k found are the k wanted, copies of
-    repeated ones included, is seen from them.
+    repeated ones included, is seen from them, unless there are so many that they would take minutes.
     """
     size = operator.shape[0]
     if which == "SM" or 20 * k > size:
         return None
+    if not certain:
+        return _lanczos(operator, k, which)
     exact = operator.eigvalsh()
     order = np.argsort(np.abs(exact) if which == "LM" else exact, kind="stable")
     wanted = np.sort(exact[order[:k] if which == "SA" else order[size - k :]])
-    start = np.random.default_rng(0).standard_normal(size)
+    found = _lanczos(operator, k, which)
+    scale = np.abs(exact[[0, -1]]).max()
+    if found is None or not np.allclose(found[0], wanted, rtol=0, atol=64 * np.finfo(np.float64).eps * scale):
+        return None
+    return wanted, found[1]
+
+
+def _lanczos(operator: Hessian, k: int, which: Which) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return k eigenpairs to rounding, ascending; None if the method does not converge."""
+    start = np.random.default_rng(0).standard_normal(operator.shape[0])
     try:
-        values, vectors = eigsh(operator, k, which=which, tol=0, v0=start, maxiter=50)
-    except ArpackError:  # has not converged, or is the zero matrix
+        values, vectors = eigsh(operator, k, which=which, tol=0, v0=start, maxiter=100, ncv=max(2 * k + 1, 40))
+    except ArpackError:  # or it is the zero matrix
         return None
     rank = np.argsort(values, kind="stable")
-    scale = np.abs(exact[[0, -1]]).max()
-    if not np.allclose(values[rank], wanted, rtol=0, atol=64 * np.finfo(np.float64).eps * scale):
-        return None
-    return wanted, vectors[:, rank]
+    return values[rank], vectors[:, rank]
+
+
+def _reduced_size(widths: Sequence[int]) -> int:
+    """Return about how many parameters are left when wide layers are reduced, as far as that is exact."""
+    left = list(widths)
+    for layer in range(1, len(left) - 1):
+        left[layer] = min(left[layer], left[layer - 1] + left[layer + 1] + 1)
+    return sum(into * out for into, out in zip(left[:-1], left[1:], strict=True))
 
 
 def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wanted]:

@@ -171,6 +171,46 @@ def _verify(chain: Chain, module: nn.Module) -> None:
                 "module computes something else than the chain of linear layers that torch.fx traces; expected a "
                 "forward without hooks and without changes in place."
             )
+    _verify_gradient(chain, module, X)
+
+
+def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
+    """Refuse a module that has the values of its chain, but not the derivatives."""
+    names = [name for name, _ in module.named_parameters()]
+    own = {each.name: each.tensor for each in chain.parameters}
+    computed = tuple(layer.computed for layer in chain.layers if layer.computed)
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        X = X.clone()
+        theirs = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
+        ours = {name: tensor.detach().clone().requires_grad_() for name, tensor in own.items()}
+        found, predicted = torch.func.functional_call(module, theirs, (X,)), chain.predicted(X, ours)
+        direction = torch.randn(
+            found.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
+        )
+        slopes: dict[str, Tensor | None] = dict.fromkeys(names)
+        if found.requires_grad:
+            gradients = torch.autograd.grad(found, list(theirs.values()), direction, allow_unused=True)
+            slopes = dict(zip(names, gradients, strict=True))
+        wanted = dict(zip(ours, torch.autograd.grad(predicted, list(ours.values()), direction), strict=True))
+    for name, slope in slopes.items():
+        if name.startswith(computed) and computed:
+            continue
+        expected = wanted.get(name)
+        off, size = difference(slope, expected)
+        if off > torch.finfo(X.dtype).eps ** 0.5 * size:
+            raise ValueError(
+                f"module has the values of a chain of linear layers, but another derivative with respect to {name!r}; "
+                "expected a forward without torch.no_grad, without functions that have a backward of their own, and "
+                "with weights that are computed from nothing else."
+            )
+
+
+def difference(one: Tensor | None, other: Tensor | None) -> tuple[float, float]:
+    """Return the largest difference of two gradients, and the largest number in them; None is zeros."""
+    size = max((float(each.abs().max()) for each in (one, other) if each is not None and each.numel()), default=0.0)
+    if one is None or other is None:
+        return size, size
+    return float((one - other).abs().max()), size
 
 
 class _Tracer(fx.Tracer):
