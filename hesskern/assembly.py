@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hesskern import devices
 from hesskern.backends.protocol import Block, Side
-from hesskern.factors import Factors, Matrix, Mode
+from hesskern.factors import Factors, Mode
+from hesskern.powers import Scaled
 from hesskern.selection import Part
 
 
@@ -67,17 +68,19 @@ def _block(factors: Factors, row: Part, column: Part, mode: Mode, dtype: np.dtyp
     upper, lower = row.layer, column.layer
     inner_rows = inner_indices(row, factors.weights[upper].shape[1])
     inner_columns = inner_indices(column, factors.weights[lower].shape[1])
-    U, V = factors.output_gram(upper, lower), factors.input_gram(upper, lower)[inner_rows, inner_columns]
+    outer, inner = factors.output_gram(upper, lower), factors.input_gram(upper, lower)
+    inner = Scaled(inner.matrix[inner_rows, inner_columns], inner.exponent)
     if mode == "functional":
-        zeros_like = devices.namespace(U).zeros_like
-        U, V = zeros_like(U), zeros_like(V)
-    B: Matrix | None = None
-    W: Matrix | None = None
-    if upper != lower and mode != "gauss_newton":
-        B = factors.between(lower, upper)
-        if B is None:
-            B = devices.eye(factors.weights[upper].shape[1], U)
-        if factors.has_bias:  # the constant input does not depend on any weight
-            B = devices.concatenate([B, devices.namespace(B).zeros_like(B[:1])])
-        B, W = B[inner_rows], factors.residual_gram(upper, lower)[:, inner_columns]
-    return Block(*(None if x is None else devices.converted(x, dtype) for x in (U, V, B, W)))  # type: ignore[arg-type]
+        zeros_like = devices.namespace(inner.matrix).zeros_like
+        outer, inner = Scaled(zeros_like(outer.matrix)), Scaled(zeros_like(inner.matrix))
+    U, V = factors.numbers(outer, inner, dtype)
+    if upper == lower or mode == "gauss_newton":
+        return Block(U, V, None, None)
+    between, gram = factors.between(lower, upper), factors.residual_gram(upper, lower)
+    if between is None:
+        between = Scaled(devices.eye(factors.weights[upper].shape[1], U))
+    B = between.matrix
+    if factors.has_bias:  # the constant input does not depend on any weight
+        B = devices.concatenate([B, devices.namespace(B).zeros_like(B[:1])])
+    left, right = Scaled(B[inner_rows], between.exponent), Scaled(gram.matrix[:, inner_columns], gram.exponent)
+    return Block(U, V, *factors.numbers(left, right, dtype))

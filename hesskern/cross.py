@@ -72,7 +72,7 @@ class CrossBlock(MatrixOperator):
         checks.one_of(vec, "vec", ("row", "column"))
         what = f"block of layers {self.row.layer} and {self.column.layer}"
         out = dense_target(out, self.shape, self.dtype, what)
-        factors = Factors(self._net, self._loss.data(bias=self._net.has_bias, reduced=True), self._loss.scale)
+        factors = Factors(self._net, self._loss.reduction(bias=self._net.has_bias), self._loss.scale)
         self._backend.assemble(*grid(factors, (self.row,), (self.column,), self._mode, vec, self.dtype), out)
         return out
 

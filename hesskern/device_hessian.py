@@ -43,7 +43,7 @@ class DeviceHessian:
         self._loss, self._net, self._mode = loss, net, mode
         self.rows, self.columns = tuple(rows), tuple(columns)
         self._backend = loss.kernels
-        self._data = loss.data(bias=net.has_bias, reduced=True)
+        self._data = loss.reduction(bias=net.has_bias)
         self._shift = loss.weight_decay if mode == "full" else 0.0
         height, width = (sum(part_size(net, part) for part in parts) for parts in (rows, columns))
         self.shape = (height, width)
@@ -89,7 +89,7 @@ class DeviceHessian:
     def _product(self) -> HessianProduct:
         return self._backend.hessian_product(
             self._net,
-            self._data,
+            self._data.astype(devices.numpy_dtype(self._net.weights[0])),
             scale=self._loss.scale,
             decay=self._shift,
             gauss_newton=self._mode != "functional",

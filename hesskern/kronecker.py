@@ -11,6 +11,8 @@ the factors the other way round: the same spectrum, another matrix.)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ from hesskern.backends.protocol import ProductSvd
 from hesskern.basis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
 from hesskern.condition import Condition, undefined
 from hesskern.hessian import Hessian
+from hesskern.powers import Scaled, too_large
 
 
 class KroneckerHessian(Hessian):
@@ -52,22 +55,22 @@ class KroneckerHessian(Hessian):
     @property
     def output_factor(self) -> Array:
         """``scale * B_l.T B_l`` (out, out), without weight decay."""
-        return self._factors.output_gram(self.layer, self.layer).astype(self.dtype)
+        return _in(self.dtype, self._factors.output_gram(self.layer, self.layer))
 
     @property
     def input_factor(self) -> Array:
         """``A_l X.T X A_l.T`` (in, in); with a selected bias (in+1, in+1), the constant input last."""
-        inputs = self._inputs()
-        return (inputs.T @ inputs).astype(self.dtype)
+        gram = self._factors.input_gram(self.layer, self.layer)
+        return _in(self.dtype, Scaled(gram.matrix[self._inner, self._inner], gram.exponent))
 
-    def _inputs(self) -> NDArray[np.float64]:
-        inner = inner_indices(self.parts[0], self._net.weights[self.layer].shape[1])
-        return self._factors.inputs[self.layer][:, inner]
+    @property
+    def _inner(self) -> slice:
+        return inner_indices(self.parts[0], self._net.weights[self.layer].shape[1])
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
-            outputs, inputs = len(self._net.weights[self.layer]), self._inputs()
-            top, scale = self._factors.above[self.layer], self._loss.scale
+            outputs, scale = len(self._net.weights[self.layer]), self._loss.scale
+            top, inputs = self._factors.jacobian(self.layer, self._inner)
             outer = IdentityBasis(outputs, scale) if top is None else FactorBasis(top, scale, lift=lift)
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
             self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
@@ -138,6 +141,15 @@ class KroneckerHessian(Hessian):
         inner = inner_indices(part, net.weights[self.layer].shape[1])
         chain[-1] = chain[-1][inner] if self.layer > 0 else chain[-1][:, inner]
         return [_float64(factor) for factor in chain]
+
+
+def _in(dtype: np.dtype[Any], scaled: Scaled) -> Array:
+    """Return the matrix in this dtype; OverflowError if it does not fit."""
+    with np.errstate(over="ignore"):
+        found: Array = scaled.value.astype(dtype)
+    if not np.isfinite(found).all():
+        raise too_large(dtype)
+    return found
 
 
 def _float64(array: Array) -> NDArray[np.float64]:

@@ -109,9 +109,16 @@ class SquaredLoss:
         return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / devices.size(self.Y)}[self.kind]
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
-        """Return the samples, or their exact reduction to at most i (+1 with biases) rows, computed once."""
+        """Return the samples, or their exact reduction to at most i (+1 with biases) rows, in the samples' dtype."""
         if not reduced:
             return Data(self.X, None, self.Y, 0.0)
+        return self.reduction(bias=bias).astype(devices.numpy_dtype(self.X))
+
+    def reduction(self, *, bias: bool) -> Data:
+        """Return the exact reduction of the samples to at most i (+1 with biases) rows as it is made, computed once.
+
+        In float64 where anything was reduced: what the curvature is computed from.
+        """
         kernels = self.kernels
         key = bias, kernels.name
         if key not in self._reduced:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import devices
 from hesskern._array import Array
+from hesskern.powers import MODERATE, moderate, span, times_power
 
 
 class Data(NamedTuple):
@@ -19,6 +21,13 @@ class Data(NamedTuple):
     ones: Array | None  # (N,), None: ones
     Y: Array
     constant: float  # half the squared norm of the part of Y that no weights can reach
+
+    def astype(self, dtype: np.dtype[Any]) -> Data:
+        """Return the data rounded to NumPy's dtype `dtype`; itself where it has that already."""
+        if devices.numpy_dtype(self.X) == dtype:
+            return self
+        ones = None if self.ones is None else devices.converted(self.ones, dtype)
+        return Data(devices.converted(self.X, dtype), ones, devices.converted(self.Y, dtype), self.constant)
 
     @property
     def column(self) -> Array:
@@ -50,22 +59,31 @@ def reduce_samples(
     Returns
     -------
     Data
-        The data itself where N is small already.
+        The data itself where N is small already; otherwise float64, whatever the dtype of the samples: rounding the few
+        rows to float32 would lose what many float32 samples determine.
     """
     columns = X.shape[1] + bool(bias)
     if len(X) <= columns:
         return Data(X, None, Y, 0.0)
-    triangle = triangular_factor((X, devices.ones((len(X), int(bias)), X), Y))
-    return of_triangle(triangle, X.shape[1], bias=bias, dtype=devices.numpy_dtype(X))
+    ones = devices.ones((len(X), int(bias)), X)
+    triangle = triangular_factor((X, ones, Y))
+    if span(triangle).reach <= MODERATE:
+        return of_triangle(triangle, X.shape[1], bias=bias)
+    # Squares of such numbers overflow or vanish. Columns may be scaled: those of the factor are scaled likewise.
+    left, right = moderate(devices.converted(X, np.float64)), moderate(devices.converted(Y, np.float64))
+    triangle = triangular_factor((left.matrix, devices.converted(ones, np.float64), right.matrix))
+    data = of_triangle(triangle, X.shape[1], bias=bias)
+    constant = data.constant * math.ldexp(1.0, right.exponent) * math.ldexp(1.0, right.exponent)
+    return Data(times_power(data.X, left.exponent), data.ones, times_power(data.Y, right.exponent), constant)
 
 
-def of_triangle(triangle: NDArray[np.float64], inputs: int, *, bias: bool, dtype: np.dtype[np.floating]) -> Data:
-    """Return the data whose ``[X 1 Y]`` (``[X Y]`` without biases) has this triangular factor, in `dtype`."""
+def of_triangle(triangle: NDArray[np.float64], inputs: int, *, bias: bool) -> Data:
+    """Return the data whose ``[X 1 Y]`` (``[X Y]`` without biases) has this triangular factor."""
     columns = inputs + bool(bias)
     rest = triangle[columns:, columns:].ravel()
     return Data(
-        devices.converted(triangle[:columns, :inputs], dtype),
-        devices.converted(triangle[:columns, inputs], dtype) if bias else None,
-        devices.converted(triangle[:columns, columns:], dtype),
+        devices.converted(triangle[:columns, :inputs], np.float64),
+        devices.converted(triangle[:columns, inputs], np.float64) if bias else None,
+        devices.converted(triangle[:columns, columns:], np.float64),
         0.5 * float(rest @ rest),
     )

@@ -85,7 +85,7 @@ class WidthReduction:
         rows = self._outputs * self._upper_weight
         if zero or columns == 0 or rows == 0:
             return np.zeros((rows, columns))
-        full = factors.residual_gram(self.layer + 1, self.layer)
+        full = factors.residual_gram(self.layer + 1, self.layer).value
         below = [full[:, : self._inputs]] if self._lower_weight else []
         below += [full[:, self._inputs :]] if self._lower_bias else []
         return np.concatenate(below, axis=1)

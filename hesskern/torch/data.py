@@ -78,7 +78,7 @@ class _Stack:
             stacked = stacked if devices.on_device(stacked) else stacked.numpy()
             X, Y = stacked[:, : self._inputs], stacked[:, self._columns :]
             return Data(devices.converted(X, np.float64), None, devices.converted(Y, np.float64), 0.0)
-        return of_triangle(self._triangle(), self._inputs, bias=self._bias, dtype=np.dtype(np.float64))
+        return of_triangle(self._triangle(), self._inputs, bias=self._bias)
 
 
 def batches(data: Any) -> Iterator[tuple[str, Any]]:
