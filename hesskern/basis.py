@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.factors import Matrix
 from hesskern.orthogonal import TallQR
 from hesskern.selection import Part
@@ -98,12 +99,12 @@ class FactorBasis:
         self._wide = TallQR(factor.T.copy(order="F")) if lift and columns > 2 * rows else None
         self._vectors: Matrix | None = None
         if self._wide is not None:
-            self._vectors, found, _ = np.linalg.svd(self._wide.R)
+            self._vectors, found, _ = decompositions.svd(self._wide.R)
         elif lift:
-            _, found, transposed = np.linalg.svd(factor, full_matrices=True)
+            _, found, transposed = decompositions.svd(factor)
             self._vectors = transposed.T
         else:
-            found = np.linalg.svd(factor, compute_uv=False)
+            found = decompositions.svdvals(factor)
         self.values: Values = np.zeros(columns)
         self.values[: len(found)] = scale * found**2
 
@@ -189,7 +190,7 @@ class WidthBasis:
         self._reduction, self._small, self._inner, self._parts = reduction, small, inner, parts
         self.dense_size = inner.dense_size
         # Columns: parameters below the unit; rows: above it. Full orthogonal factors, padded with zero singular values.
-        self._above, sigma, below = np.linalg.svd(coupling, full_matrices=True)
+        self._above, sigma, below = decompositions.svd(coupling)
         self._below = below.T
         self._pairs = len(sigma)
         root = np.sqrt(0.5)

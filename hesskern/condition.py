@@ -38,6 +38,8 @@ class Condition:
     negative : int
         How many eigenvalues are negative; not zero for an indefinite Hessian, whose condition number says nothing about
         the speed of gradient descent.
+    remark : str
+        What else stands in `note`: that the residual is rounding noise, and the number that of the Gauss-Newton part.
     """
 
     value: float
@@ -49,13 +51,14 @@ class Condition:
     gap: float
     uncertainty: float
     negative: int = 0
+    remark: str = ""
 
     @property
     def note(self) -> str:
         """What to know before quoting the number, in words; empty where there is nothing to say."""
         if self.rank == 0:
             return "the matrix is zero: its condition number is undefined"
-        notes = []
+        notes = [self.remark] if self.remark else []
         if self.negative:
             notes.append(f"indefinite: {self.negative} negative eigenvalues")
         if self.rank < self.size:

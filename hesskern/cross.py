@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks
+from hesskern import checks, decompositions
 from hesskern._array import Array
 from hesskern.assembly import grid
 from hesskern.condition import Condition, from_singular_values
@@ -86,8 +86,7 @@ class CrossBlock(MatrixOperator):
 
     def svdvals(self) -> NDArray[np.float64]:
         """Return the singular values, descending, of the dense block."""
-        values: NDArray[np.float64] = np.linalg.svd(self.toarray().astype(np.float64), compute_uv=False)
-        return values
+        return decompositions.svdvals(self.toarray().astype(np.float64))
 
     def condition(self) -> Condition:
         """Return largest over smallest nonzero singular value, with the decision about the rank."""

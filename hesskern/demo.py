@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import _core, _posted, backends, datasets
+from hesskern import _core, _posted, backends, datasets, decompositions
 from hesskern._array import Array
 from hesskern._demo_text import describe
 from hesskern.condition import Condition
@@ -231,7 +231,7 @@ def run(backend: str | None = None, *, repeats: int = REPEATS, say: Callable[[st
         condition=condition,
         values=spectrum.values[nonzero][::-1],
         multiplicities=spectrum.multiplicities[nonzero][::-1],
-        numpy_cond=float(np.linalg.cond(hessian)),
+        numpy_cond=decompositions.condition_number(hessian),
         as_posted=as_posted,
         mended=mended,
         autograd=autograd,
@@ -271,7 +271,7 @@ def _formula(factor: Array, outputs: int) -> Array:
 
 def _dense(matrix: Array, repeats: int) -> Dense:
     def compute() -> tuple[NDArray[np.float64], int]:
-        values = np.linalg.svd(matrix.astype(np.float64, copy=False), compute_uv=False)
+        values = decompositions.svdvals(matrix.astype(np.float64, copy=False))
         return values, int(np.sum(values > values[0] * len(matrix) * np.finfo(values.dtype).eps))
 
     (values, rank), seconds = _timed(compute, repeats)

@@ -118,7 +118,7 @@ class Factors:
         return product
 
     def jacobian(self, layer: int, inner: slice) -> tuple[Matrix | None, Matrix]:
-        """Return `above` and the columns `inner` of `inputs` of a layer; their Kronecker product is the Jacobian's part.
+        """Return `above` and the columns `inner` of `inputs` of a layer, whose Kronecker product is the Jacobian.
 
         Powers of two may have been moved from one to the other, so that both can be squared.
         """

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern import memory
+from hesskern import decompositions, memory
 from hesskern.assembly import inner_indices, interleaved
 from hesskern.basis import DenseBasis, Eigenbasis, Values, ValuesOnly
-from hesskern.factors import Factors, Matrix
+from hesskern.factors import Factors
 from hesskern.selection import Part
 
 
@@ -27,10 +27,10 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
     size = sum(matrix.shape[1] * len(weights[part.layer]) for matrix, part in zip(inner, parts, strict=True))
     largest = max(size, outputs * rows)
     if not lift and factors.depth == 2 and len(parts) == 2 and outer[0] is not None:
-        strengths = np.linalg.svd(outer[0], compute_uv=False)
-        found = [_svdvals(np.hstack([s * inner[0], inner[1]])) for s in strengths]
+        strengths = decompositions.svdvals(outer[0])
+        found = [decompositions.svdvals(np.hstack([s * inner[0], inner[1]])) for s in strengths]
         # Outputs that W_2 does not reach see the last layer only.
-        found += [_svdvals(inner[1])] * (outputs - len(strengths))
+        found += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
         nonzero: Values = scale * np.concatenate(found) ** 2
         return ValuesOnly(nonzero, zeros=size - len(nonzero), dense_size=largest)
     memory.require(
@@ -44,13 +44,9 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
         pieces.append(piece[:, interleaved(matrix.shape[1], len(weights[part.layer]), part)])
     jacobian = np.hstack(pieces)
     if not lift:
-        values: Values = scale * _svdvals(jacobian) ** 2
+        values: Values = scale * decompositions.svdvals(jacobian) ** 2
         return ValuesOnly(values, zeros=size - len(values), dense_size=largest)
-    _, sigma, vectors = np.linalg.svd(jacobian, full_matrices=True)
+    _, sigma, vectors = decompositions.svd(jacobian)
     padded = np.zeros(size)
     padded[: len(sigma)] = scale * sigma**2
     return DenseBasis(padded, vectors.T, dense_size=largest)
-
-
-def _svdvals(matrix: Matrix) -> Values:
-    return np.linalg.svd(matrix, compute_uv=False).astype(np.float64, copy=False)

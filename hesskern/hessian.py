@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks, devices, memory
+from hesskern import checks, decompositions, devices, memory, rounding
 from hesskern._array import Array
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
-from hesskern.condition import Condition, of_squares
+from hesskern.condition import Condition, from_spectrum, of_squares
 from hesskern.factors import Factors, Mode
 from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.powers import too_large
 from hesskern.problem import Data
+from hesskern.rounding import moved_by_rounding, moves, undetermined
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
 from hesskern.wording import parts_in_words, setting
@@ -29,6 +31,13 @@ from hesskern.wording import parts_in_words, setting
 if TYPE_CHECKING:
     from hesskern.cross import CrossBlock
     from hesskern.loss import SquaredLoss
+
+_EPSILON = float(np.finfo(np.float64).eps)
+#: What `Condition.note` says at an interpolating minimum.
+_NOISE = (
+    "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
+    "this is the number of the Gauss-Newton part"
+)
 
 #: What an operator of each mode is called.
 KINDS: dict[Mode, str] = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}
@@ -246,34 +255,81 @@ class Hessian(CurvatureOperator):
         dense = np.empty((size, size))
         self._backend.assemble(sides, sides, blocks, dense)
         if lift:
-            return DenseBasis(*np.linalg.eigh(dense))
-        return ValuesOnly(np.linalg.eigvalsh(dense).astype(np.float64, copy=False))
+            return DenseBasis(*decompositions.eigh(dense))
+        return ValuesOnly(decompositions.eigvalsh(dense))
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        epsilon = float(np.finfo(self.dtype).eps)
+        """Return the tolerance for a zero eigenvalue and the error of an eigenvalue, both absolute.
+
+        All is computed in float64 from the numbers given, also those of a float32 network. Two errors add to an
+        eigenvalue: that of the eigenproblem, and that of the residual (`hesskern.rounding`). Where the whole residual
+        is rounding noise, so is the functional part, and its size counts as zero.
+        """
         largest = float(np.abs(basis.groups.values).max(initial=0.0))
-        unit = basis.dense_size * epsilon
+        unit = basis.dense_size * _EPSILON
+        error = unit * largest + getattr(basis, "backward_error", 0.0)
         if self._mode == "gauss_newton":  # decided on singular values, of which these are the squares
-            return unit**2 * largest, unit * largest
-        return max(unit * largest, self._residual_noise(epsilon)), unit * largest
+            tolerance = unit**2 * largest + getattr(basis, "backward_error", 0.0)
+        else:
+            layers = [part.layer for part in self.parts]
+            noise = rounding.residual_error(self._factors, _EPSILON, 0.0)
+            error += rounding.functional_size(self._factors, layers, noise)
+            tolerance = error
+            if self._residual_is_noise:
+                size = rounding.residual_size(self._factors)
+                tolerance = max(tolerance, rounding.functional_size(self._factors, layers, size))
+        return tolerance, error
+
+    def _zero_below(self, basis: Eigenbasis) -> float:
+        tolerance, _ = self._tolerances(basis)
+        if self.dtype == np.float64:
+            return tolerance
+        clear = basis.dense_size * float(np.finfo(self.dtype).eps) * float(np.abs(basis.groups.values).max(initial=0.0))
+        return max(tolerance, undetermined(*self._spectra, tolerance, clear))
+
+    @cached_property
+    def _residual_is_noise(self) -> bool:
+        """Whether rounding weights and data to the network's dtype could have made the whole residual."""
+        if not self._factors.residual.matrix.any():
+            return False  # exactly zero: nothing to be said about it
+        half = 0.5 * float(np.finfo(self.dtype).eps)
+        return rounding.residual_size(self._factors) <= rounding.residual_error(self._factors, _EPSILON, half)
+
+    @cached_property
+    def _spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Absolute eigenvalues of a float32 network, and those after a change of about one unit in the last place."""
+        weights, biases, data = moved_by_rounding(self._net, self._data, self._loss.num_samples)
+        moved = Hessian(self._loss, LinearNetwork(weights, biases), self.parts, self._mode)
+        moved._data = data
+        return self._sizes(), moved._sizes()
+
+    def _sizes(self) -> NDArray[np.float64]:
+        groups = self._eigenbasis(lift=False).groups
+        return np.sort(np.repeat(np.abs(groups.values), groups.multiplicities))[::-1]
+
+    @cached_property
+    def _noiseless(self) -> Hessian:
+        return self.gauss_newton()
 
     def condition(self) -> Condition:
-        """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`."""
-        found = super().condition()
-        if self._mode != "gauss_newton":
-            return found
-        return of_squares(found, self._eigenbasis(lift=False).dense_size * float(np.finfo(self.dtype).eps))
+        """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`.
 
-    def _residual_noise(self, epsilon: float) -> float:
-        """Return the rounding error of the functional part, all there is of it at interpolation."""
-        noise = 0.0
-        layers = [part.layer for part in self.parts]
-        for at, lower in enumerate(layers):
-            for upper in layers[at + 1 :]:
-                middle = self._factors.between(lower, upper)
-                reach = 1.0 if middle is None else 0.0
-                noise = max(noise, reach * 0.0)
-        return noise
+        Where the residual is rounding noise (at an interpolating minimum) it is that of the Gauss-Newton part, and its
+        `note` says so.
+        """
+        if self._mode != "full" or not self._residual_is_noise:
+            return self._condition(self._shift)
+        return replace(self._noiseless._condition(self._shift), remark=_NOISE)
+
+    def _condition(self, shift: float) -> Condition:
+        basis = self._eigenbasis(lift=False)
+        _, error = self._tolerances(basis)
+        found = from_spectrum(basis.groups, shift, self._zero_below(basis), error)
+        if self._mode == "gauss_newton" and not shift:
+            found = of_squares(found, error / (basis.groups.max or 1.0))
+        if self.dtype == np.float32:
+            found = replace(found, uncertainty=found.uncertainty + moves(*self._spectra, shift, found.rank))
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._loss, self._net, self.parts, self._mode, self._backend.name, self._data)

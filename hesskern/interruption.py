@@ -1,10 +1,15 @@
-"""Ctrl-C as a wish, looked at between two pieces of work, not an exception that may come between any two lines."""
+"""Ctrl-C: as a wish, looked at between two pieces of work, and out of long calls of compiled code."""
 
 from __future__ import annotations
 
+import contextvars
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Interruption:
@@ -44,3 +49,41 @@ class Interruption:
             self.forced = True
             signal.default_int_handler(number, frame)
         self.wished = True
+
+
+#: Calls that are expected to take longer than this run where Ctrl-C can leave them.
+_LONG = 0.2
+#: How often the main thread looks whether a long call has ended, in seconds, where a signal does not wake it.
+_LOOK = 0.1
+
+
+def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: float, **options: Any) -> Result:
+    """Return ``function(*arguments, **options)``, from which Ctrl-C returns at once even where it is compiled code.
+
+    A long call (`seconds`, roughly what it is expected to take) of the main thread runs in a thread of its own, while
+    the main thread waits for signals. After Ctrl-C nobody waits for that thread any more: it ends in the background,
+    and until then its memory, and a core, are in use. The function must not hold the GIL; LAPACK, BLAS and the kernels
+    of the package do not. Short calls, and those of other threads, which receive no signals, are made as they are.
+    """
+    if seconds < _LONG or threading.current_thread() is not threading.main_thread():
+        return function(*arguments, **options)
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(function(*arguments, **options))
+        except BaseException as error:  # handed to whoever waits
+            errors.append(error)
+        finally:
+            ended.set()
+
+    # As the caller has set them: the backend in use, and what NumPy does about overflow.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="hesskern-call", daemon=True).start()
+    while not ended.wait(_LOOK):
+        pass
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-from hesskern import checks
+from hesskern import checks, decompositions
 from hesskern._array import Array
 from hesskern.assembly import inner_indices, interleaved
 from hesskern.basis import Eigenbasis
@@ -190,8 +190,12 @@ class KFAC(CurvatureOperator):
         return _BlockBasis([block._eigenbasis(lift=lift) for block in self.blocks], self._ends)
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        unit = basis.dense_size * float(np.finfo(self.dtype).eps)
+        unit = basis.dense_size * float(np.finfo(np.float64).eps)
         return unit**2 * basis.groups.max, unit * basis.groups.max
+
+    def _zero_below(self, basis: Eigenbasis) -> float:
+        unit = basis.dense_size * float(np.finfo(self.dtype).eps)
+        return unit**2 * basis.groups.max
 
     def condition(self) -> Condition:
         """Return the condition number of all blocks together; see `CurvatureOperator.condition`.
@@ -260,7 +264,7 @@ class KFAC(CurvatureOperator):
         return found
 
     def _solved(self, factor: Matrix, damping: float, columns: Matrix, layer: int) -> Matrix:
-        values, vectors = np.linalg.eigh(factor)
+        values, vectors = decompositions.eigh(factor)
         values = values + damping
         if values[0] <= len(values) * float(np.finfo(self.dtype).eps) * values[-1]:
             raise np.linalg.LinAlgError(

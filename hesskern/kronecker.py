@@ -77,8 +77,12 @@ class KroneckerHessian(Hessian):
         return self._bases[lift]
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        unit = basis.dense_size * float(np.finfo(self.dtype).eps)
+        unit = basis.dense_size * float(np.finfo(np.float64).eps)
         return unit**2 * basis.groups.max, unit * basis.groups.max
+
+    def _zero_below(self, basis: Eigenbasis) -> float:
+        unit = basis.dense_size * float(np.finfo(self.dtype).eps)
+        return unit**2 * basis.groups.max
 
     def condition(self) -> Condition:
         """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.

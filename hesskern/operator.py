@@ -38,8 +38,12 @@ class CurvatureOperator(MatrixOperator):
         raise NotImplementedError  # abstract
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        """Return the absolute tolerance for a zero eigenvalue, and the absolute error of an eigenvalue."""
+        """Return what an eigenvalue that is zero is computed as at most, and the error of any eigenvalue, absolute."""
         raise NotImplementedError  # abstract
+
+    def _zero_below(self, basis: Eigenbasis) -> float:
+        """Return up to which absolute value an eigenvalue counts as zero: what the numbers given do not determine."""
+        return self._tolerances(basis)[0]
 
     def diagonal(self) -> Array:
         """Return the diagonal (P,), exact, from the factors."""
@@ -143,8 +147,8 @@ class CurvatureOperator(MatrixOperator):
         made it: below size times the rounding unit of the largest, or below the rounding error of the residual's part.
         """
         basis = self._eigenbasis(lift=False)
-        tolerance, error = self._tolerances(basis)
-        return from_spectrum(basis.groups, self._shift, tolerance, error)
+        _, error = self._tolerances(basis)
+        return from_spectrum(basis.groups, self._shift, self._zero_below(basis), error)
 
     def cond(self) -> float:
         """Return the condition number; NaN for the zero matrix."""
@@ -175,13 +179,15 @@ class CurvatureOperator(MatrixOperator):
         rhs = self._right_hand_side(b)
         basis = self._eigenbasis(lift=True)
         shift = self._shift + checks.non_negative(damping, "damping")
-        tolerance, _ = self._tolerances(basis)
-        values = basis.values + shift
-        keep = np.abs(values) > tolerance
+        exact, (tolerance, _) = basis.values, self._tolerances(basis)
+        values = exact + shift
         if rcond is not None:
-            keep &= np.abs(values) > checks.non_negative(rcond, "rcond") * np.abs(values).max()
-        elif not keep.all():
-            raise np.linalg.LinAlgError(self._singular(int(keep.sum()), damping))
+            least = max(self._zero_below(basis), checks.non_negative(rcond, "rcond") * float(np.abs(values).max()))
+            keep = np.abs(values) > least
+        else:
+            keep = _nonzero(exact, shift, tolerance)
+        if rcond is None and not keep.all():
+            raise np.linalg.LinAlgError(self._singular(exact, keep, tolerance, damping))
         inverse = np.zeros(len(values))
         inverse[keep] = 1.0 / values[keep]
         columns = rhs.reshape(len(rhs), -1).astype(np.float64)
@@ -207,23 +213,46 @@ class CurvatureOperator(MatrixOperator):
         groups = basis.groups
         shift = self._shift + checks.non_negative(damping, "damping")
         tolerance, _ = self._tolerances(basis)
+        keep = _nonzero(groups.values, shift, tolerance)
+        if not keep.all():
+            exact, all_kept = (np.repeat(each, groups.multiplicities) for each in (groups.values, keep))
+            raise np.linalg.LinAlgError(self._singular(exact, all_kept, tolerance, damping))
         shifted = groups.shifted(shift)
-        rank = shifted.count(tolerance)
-        if rank < self.shape[0]:
-            raise np.linalg.LinAlgError(self._singular(rank, damping))
         negative = int(shifted.multiplicities[shifted.values < 0].sum())
         if negative:
             raise np.linalg.LinAlgError(
-                f"the matrix has {negative} negative eigenvalues, the lowest {shifted.min:.6g}, so its determinant has "
-                f"no real logarithm; pass damping > {-groups.min - self._shift:.6g}, or use spectrum()."
+                f"the matrix is not positive definite: {negative} of its {self.shape[0]} eigenvalues are negative, the "
+                f"lowest {shifted.min:.6g}. Pass damping > {-groups.min - self._shift:.6g}, or take log|det| from "
+                "spectrum(): multiplicities @ log(abs(values))."
             )
         return float(np.log(shifted.values) @ shifted.multiplicities)
 
-    def _singular(self, rank: int, damping: float) -> str:
-        return (
-            f"the matrix is singular: rank {rank} of {self.shape[0]} with damping {damping:g}; "
-            "pass damping > 0, or for solve rcond=0.0 to get the least-norm solution."
-        )
+    def _singular(self, exact: NDArray[np.float64], keep: NDArray[np.bool_], tolerance: float, damping: float) -> str:
+        """Return what to say of eigenvalues (without shift and damping) that are not told from zero with them."""
+        rank, size = int(keep.sum()), self.shape[0]
+        what = f"the matrix is singular: rank {rank} of {size} with damping {damping:g}"
+        lowest = float(exact.min()) + self._shift
+        enough = max(0.0, tolerance - lowest)
+        if damping == 0:
+            mend = (
+                "pass damping > 0" if lowest >= -tolerance else f"pass another damping, above {enough:.3g} for instance"
+            )
+        elif np.abs(exact[~keep]).max() <= tolerance:
+            mend = f"this damping is below the rounding error of the eigenvalues; pass damping > {enough:.3g}"
+        else:
+            mend = f"it takes an eigenvalue {exact[~keep][0] + self._shift:.6g} to zero; pass damping > {enough:.3g}"
+        return f"{what}; {mend}, or for solve rcond=0.0 to get the least-norm solution."
+
+
+def _nonzero(exact: NDArray[np.float64], shift: float, tolerance: float) -> NDArray[np.bool_]:
+    """Return which eigenvalues plus `shift` are told from zero.
+
+    Zeros by structure have no error: with the shift they are the shift. Any other eigenvalue is known up to the
+    tolerance, and its sum with the shift up to rounding of that besides.
+    """
+    error = np.where(exact == 0, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
+    found: NDArray[np.bool_] = np.abs(exact + shift) > error
+    return found
 
 
 def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any], what: str) -> Array:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import lapack
 
+from hesskern import decompositions
 from hesskern.factors import Matrix
 
 
@@ -18,9 +18,7 @@ class TallQR:
     """
 
     def __init__(self, tall: Matrix) -> None:
-        self._reflectors, self._tau, _, info = lapack.dgeqrf(np.asfortranarray(tall), overwrite_a=1)
-        if info:
-            raise RuntimeError(f"LAPACK dgeqrf failed with info = {info}")
+        self._reflectors, self._tau = decompositions.reflectors(tall)
 
     @property
     def R(self) -> Matrix:  # noqa: N802 - the field's name
@@ -32,10 +30,4 @@ class TallQR:
         """Return ``Q.T vectors``, or (`back`) ``Q vectors``, for vectors (h, k)."""
         if vectors.size == 0:
             return vectors
-        trans, given = "N" if back else "T", np.asfortranarray(vectors)
-        size = int(lapack.dormqr("L", trans, self._reflectors, self._tau, given, -1)[1][0])
-        rotated, _, info = lapack.dormqr("L", trans, self._reflectors, self._tau, given, size)
-        if info:
-            raise RuntimeError(f"LAPACK dormqr failed with info = {info}")
-        found: Matrix = rotated
-        return found
+        return decompositions.rotated(self._reflectors, self._tau, vectors, back=back)

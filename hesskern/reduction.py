@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern._array import Array
 from hesskern.factors import Matrix
 from hesskern.network import LinearNetwork
@@ -162,15 +163,11 @@ def _replaced(layers: PlainLayers, layer: int, stack: Matrix) -> PlainLayers:
 
 
 def _reduce(layers: PlainLayers, layer: int) -> Stage:
-    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
-
     stack = _stack(layers, layer)
     size = len(stack)
     # The transposed stack is Fortran-ordered: LAPACK takes it, and gives Q back, without a copy in another order.
-    reflectors, tau, _, info = lapack.dgeqrf(stack.T)
-    basis, _, failed = lapack.dorgqr(reflectors, tau)
-    if info or failed:
-        raise RuntimeError(f"LAPACK's QR decomposition failed with info = {info or failed}")
+    reflectors, tau = decompositions.reflectors(stack.T.copy(order="F"))  # the stack itself is kept
+    basis = decompositions.orthogonal_columns(reflectors, tau)
     triangle = reflectors[:size].T.copy()
     triangle[_above_diagonal(size)] = 0.0
     pivots = np.abs(triangle.diagonal())

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import backends, checks, memory
+from hesskern import backends, checks, decompositions, memory
 from hesskern._array import Array
 from hesskern.assembly import interleaved
 from hesskern.backends.protocol import Softmax
@@ -249,11 +249,11 @@ class SoftmaxHessian(CurvatureOperator):
         return max(len(self.features), self.shape[0])
 
     def _values(self) -> Eigenbasis:
-        found: NDArray[np.float64] = np.linalg.svd(self._factor, compute_uv=False).astype(np.float64, copy=False)
+        found = decompositions.svdvals(self._factor)
         return ValuesOnly(found**2, zeros=self.shape[0] - len(found), dense_size=self._largest)
 
     def _vectors(self) -> Eigenbasis:
-        _, sigma, rows = np.linalg.svd(self._factor)
+        _, sigma, rows = decompositions.svd(self._factor)
         size, classes, width = self.shape[0], self.logits.shape[1], self._inner.shape[1]
         memory.require(3 * 8 * size * size, f"the eigenvectors of a Hessian of size {size}", "pass k to eigsh(H, k).")
         # Kronecker order: contrasts of the classes, then their common shift, whose eigenvalues are zero.
@@ -263,8 +263,11 @@ class SoftmaxHessian(CurvatureOperator):
         return DenseBasis(np.append(sigma**2, np.zeros(width)), vectors, dense_size=self._largest)
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        unit, largest = self._unit, basis.groups.max
+        unit, largest = self._largest * float(np.finfo(np.float64).eps), basis.groups.max
         return unit**2 * largest, unit * largest  # decided on singular values, of which eigenvalues are the squares
+
+    def _zero_below(self, basis: Eigenbasis) -> float:
+        return self._unit**2 * basis.groups.max
 
     @property
     def _unit(self) -> float:

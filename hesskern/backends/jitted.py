@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern._array import Array
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
@@ -317,7 +318,7 @@ class JittedBackend:
         step = max(_ROWS_AT_ONCE, 4 * columns)
         for start in range(0, len(parts[0]), step):
             some = np.concatenate([part[start : start + step] for part in parts], axis=1, dtype=np.float64)
-            triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, some]), mode="r"))
+            triangle = decompositions.triangular(np.concatenate([triangle, some]))
         return np.concatenate([triangle, np.zeros((columns - len(triangle), columns))])
 
     def product_svd(

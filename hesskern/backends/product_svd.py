@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.backends.protocol import ProductSvd
 
 Matrix = NDArray[np.float64]
@@ -31,6 +32,7 @@ def _singular_values(matrix: Matrix) -> Matrix:
     """Return min(m, n) singular values, descending, to the accuracy that the scaled columns determine."""
     from scipy.linalg import lapack, qr  # noqa: PLC0415 - not needed before the first of them
 
+    decompositions.finite(matrix)
     R = qr(matrix, mode="r", pivoting=True, check_finite=False)[0][: min(matrix.shape)]
     # joba=0, jobr=0: columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.
     values, _, _, work, _, info = lapack.dgejsv(R.T, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)

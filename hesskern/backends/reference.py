@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern._array import Array
 from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
 from hesskern.problem import Data
@@ -179,7 +180,7 @@ class ReferenceDescent:
         identity = np.eye(len(self._state.theta))
         dense = np.empty_like(identity)
         product.apply(identity, dense)
-        return float(np.linalg.eigvalsh(dense)[-1])
+        return float(decompositions.eigvalsh(dense)[-1])
 
     def _look(
         self, net: Layers, data: Data, scale: float, rate: float
@@ -199,7 +200,7 @@ class ReferenceDescent:
             below = activations[layer - 1]
             if any(bias is not None for bias in net.biases):
                 below = np.column_stack([below, data.column])
-            gain = float(np.linalg.norm(deltas[layer].T @ below, 2))
+            gain = decompositions.norm(deltas[layer].T @ below)
             push = 1 + rate * max(0.0, gain - self._update.decay)
             b, c = ((1 + momentum) * push, momentum * push) if self._update.nesterov else (push + momentum, momentum)
             rates.append(max(0.0, float(np.log(0.5 * (b + np.sqrt(max(0.0, b * b - 4 * c)))))))
@@ -349,7 +350,7 @@ class ReferenceBackend:
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         stacked = np.concatenate(parts, axis=1).astype(np.float64)
         triangle = np.zeros((stacked.shape[1], stacked.shape[1]))
-        found = np.linalg.qr(stacked, mode="r")
+        found = decompositions.triangular(stacked)
         triangle[: len(found)] = found
         return triangle
 
@@ -365,9 +366,9 @@ class ReferenceBackend:
         product: Array = first
         for weight in weights:
             product = product @ weight.T
-        values = np.linalg.svd(product, compute_uv=False).astype(np.float64)
+        values = decompositions.svdvals(product)
         # The product was rounded before its singular values were taken: below rounding of its terms nothing is known.
-        size = float(np.prod([np.linalg.norm(factor, 2) for factor in (first, *weights)]))
+        size = float(np.prod([decompositions.norm(factor) for factor in (first, *weights)]))
         rank = int(np.sum(values > tolerance * size))
         smallest = float(values[rank - 1]) if rank else size
         dropped = float(values[rank]) / size if rank < len(values) and size else 0.0

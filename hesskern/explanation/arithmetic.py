@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.explanation.curvature import Model
 from hesskern.explanation.formats import Format
 from hesskern.explanation.low_precision import Nearest, Rounding, Scattered, columns
@@ -87,7 +88,7 @@ def pattern(matrix: Values, model: Model, format_: Format) -> Pattern | None:
         return None
     drawn = drawn[:, kept] / spread[kept]
     errors, ours = error.ravel()[kept] / spread[kept], here.ravel()[kept] / spread[kept]
-    _, _, directions = np.linalg.svd(drawn[::2], full_matrices=False)
+    _, _, directions = decompositions.svd(drawn[::2], full_matrices=False)
     taken_out = directions[:_DIRECTIONS]
     rest = [each_ - (each_ @ taken_out.T) @ taken_out for each_ in (errors, ours)]
     others = drawn[1::2] - (drawn[1::2] @ taken_out.T) @ taken_out

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import memory
+from hesskern import decompositions, memory
 from hesskern.explanation import rounding
 from hesskern.explanation.candidate import ROWS
 from hesskern.explanation.orders import Tensor, column_order
@@ -159,7 +159,7 @@ class Curvature:
             pieces = [factor * loss.hessian(net, names).eigvalsh() for _, names in self._pieces(part)]
             joined: Values = np.sort(np.concatenate(pieces))
             return joined
-        return np.linalg.eigvalsh(self.dense(part)).astype(np.float64, copy=False)
+        return decompositions.eigvalsh(self.dense(part))
 
 
 def _total(terms: Sequence[tuple[float, Hessian]], of: Callable[[Hessian], Any]) -> Values:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.condition import Condition
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import Cause, total
@@ -209,7 +210,7 @@ class Numbers:
         curvature = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon)
         matrix = curvature.dense("full").copy()
         matrix[np.diag_indices_from(matrix)] += self._scales.decay
-        inverse = np.linalg.pinv(matrix, rcond=len(matrix) * self._epsilon, hermitian=True)
+        inverse = decompositions.pseudo_inverse(matrix, len(matrix) * self._epsilon)
         value = float(np.abs(matrix).sum(axis=0).max() * np.abs(inverse).sum(axis=0).max())
         yield NumberMatch((_norm("1- (or infinity-)", "1"),), "condition", value)
 

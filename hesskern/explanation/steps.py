@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.search import Base, Search
 from hesskern.explanation.variants import WeightVariant
@@ -63,7 +64,7 @@ def _before(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork
             slope = -rate * loss.hessian(here).toarray()
             slope[np.diag_indices_from(slope)] += 1.0
             try:
-                found = found - np.linalg.solve(slope, rest)
+                found = found - decompositions.solve(slope, rest)
             except np.linalg.LinAlgError:
                 break
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hesskern import decompositions
 from hesskern.condition import Condition
 from hesskern.validation import exact
 from hesskern.validation.comparison import Check, Comparison, Found
@@ -82,7 +83,7 @@ def _singular_values(row: int, column: int) -> Comparison:
     def theirs(evidence: Evidence, witness: Witness) -> Matrix:
         layers = evidence.problem.layers
         block = evidence.matrix(witness, "block")[layers[row], layers[column]]
-        return np.linalg.svd(block, compute_uv=False).astype(np.float64, copy=False)
+        return decompositions.svdvals(block.astype(np.float64, copy=False))
 
     def kept(evidence: Evidence, witness: Witness) -> Matrix:
         return evidence.kept((witness.name, "svd", row, column), lambda: theirs(evidence, witness))
@@ -189,7 +190,7 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
 
     def solved(e: Evidence, witness: Witness) -> Matrix:
         matrix = e.matrix(witness, "block") + _damping(e) * np.eye(e.problem.size)
-        return np.linalg.solve(matrix, vector).astype(np.float64)
+        return decompositions.solve(matrix, vector).astype(np.float64)
 
     def solution_third(e: Evidence) -> float | None:
         error = _third(e)

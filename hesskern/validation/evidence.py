@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import hesskern.loss
+from hesskern import decompositions
 from hesskern.hessian import Hessian
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.differences import DifferenceWitness
@@ -161,7 +162,7 @@ class Evidence:
         def make() -> Matrix:
             where = slice(None) if layer is None else self.problem.layers[layer]
             matrix = self.matrix(witness, mode)[where, where]
-            return np.linalg.eigvalsh((matrix + matrix.T) / 2).astype(np.float64, copy=False)
+            return decompositions.eigvalsh(((matrix + matrix.T) / 2).astype(np.float64, copy=False))
 
         return self.kept((witness.name, "eigenvalues", mode, layer), make)
 

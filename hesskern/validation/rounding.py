@@ -22,6 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.validation.problem import Problem
 
 #: Singular values of larger matrices cost more than the check; their Frobenius norm is a bound as well.
@@ -68,7 +69,7 @@ def chain(matrix: NDArray[np.float64], units: float = 0.0) -> Chain:
     """Return one matrix as a chain."""
     frobenius = float(np.linalg.norm(matrix))
     if matrix.ndim == 2 and matrix.size * min(matrix.shape) <= _LARGEST_SVD:
-        norm = float(np.linalg.norm(matrix, 2))
+        norm = decompositions.norm(matrix)
         return Chain(norm, max(1.0, frobenius / norm) if norm else 1.0, units)
     return Chain(frobenius, 1.0, units)
 

@@ -1,0 +1,143 @@
+"""LAPACK, as all of the package calls it: with finite matrices only, and so that Ctrl-C works.
+
+LAPACK's iterations may loop for ever on a matrix with an infinity or a NaN in it, deaf to Ctrl-C. Weights and data are
+checked when they come in; what was computed from them may have overflowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.interruption import interruptibly
+
+Matrix = NDArray[np.floating[Any]]
+Result = TypeVar("Result")
+
+#: Floating-point operations a second that a slow core does in LAPACK, to tell long calls from short ones.
+_RATE = 2e9
+
+
+def finite(*matrices: Matrix) -> None:
+    """Refuse matrices that hold NaN or infinities.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+    """
+    for matrix in matrices:
+        # A sum is not finite where an entry is not, and takes no memory; entries of 1e308 may overflow in it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(np.sum(matrix))
+        if not math.isfinite(total) and not np.isfinite(matrix).all():
+            count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
+            raise np.linalg.LinAlgError(
+                f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed from "
+                f"the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
+            )
+
+
+def _called(function: Callable[..., Result], operations: float, *matrices: Matrix, **options: Any) -> Result:
+    finite(*matrices)
+    return interruptibly(function, *matrices, seconds=operations / _RATE, **options)
+
+
+def eigh(matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """Return eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
+    found = _called(np.linalg.eigh, 9.0 * len(matrix) ** 3, matrix)
+    return found.eigenvalues, found.eigenvectors
+
+
+def eigvalsh(matrix: Matrix) -> Matrix:
+    """Return the eigenvalues of a symmetric matrix, ascending."""
+    values: Matrix = _called(np.linalg.eigvalsh, 4.0 / 3.0 * len(matrix) ** 3, matrix)
+    return values
+
+
+def svd(matrix: Matrix, *, full_matrices: bool = True) -> tuple[Matrix, Matrix, Matrix]:
+    """Return U, the singular values, descending, and V.T."""
+    large, small = max(matrix.shape), min(matrix.shape, default=0)
+    columns = large if full_matrices else small
+    found = _called(np.linalg.svd, 12.0 * large * small * columns, matrix, full_matrices=full_matrices)
+    return found.U, found.S, found.Vh
+
+
+def svdvals(matrix: Matrix) -> Matrix:
+    """Return the singular values, descending."""
+    large, small = max(matrix.shape), min(matrix.shape, default=0)
+    values: Matrix = _called(np.linalg.svd, 4.0 * large * small**2, matrix, compute_uv=False)
+    return values
+
+
+def norm(matrix: Matrix) -> float:
+    """Return the largest singular value."""
+    return float(svdvals(matrix)[0]) if matrix.size else 0.0
+
+
+def solve(matrix: Matrix, right: Matrix) -> Matrix:
+    """Return the solution of ``matrix x = right``."""
+    found: Matrix = _called(np.linalg.solve, 2.0 / 3.0 * len(matrix) ** 3, matrix, right)
+    return found
+
+
+def condition_number(matrix: Matrix) -> float:
+    """Return ``numpy.linalg.cond`` of a matrix."""
+    return float(_called(np.linalg.cond, 4.0 * len(matrix) ** 3, matrix))
+
+
+def pseudo_inverse(matrix: Matrix, rcond: float) -> Matrix:
+    """Return the pseudo-inverse of a symmetric matrix."""
+    found: Matrix = _called(np.linalg.pinv, 12.0 * len(matrix) ** 3, matrix, rcond=rcond, hermitian=True)
+    return found
+
+
+def reflectors(tall: Matrix) -> tuple[Matrix, Matrix]:
+    """Return the QR decomposition of a tall float64 matrix as LAPACK's reflectors; it may be destroyed."""
+    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    rows, columns = tall.shape
+    made, tau, _, info = _called(lapack.dgeqrf, 2.0 * rows * columns**2, np.asfortranarray(tall), overwrite_a=1)
+    _succeeded("dgeqrf", info)
+    return made, tau
+
+
+def rotated(made: Matrix, tau: Matrix, vectors: Matrix, *, back: bool) -> Matrix:
+    """Return ``Q.T vectors``, or (`back`) ``Q vectors``, of the full orthogonal Q with these reflectors."""
+    from scipy.linalg import lapack  # noqa: PLC0415
+
+    trans, given = "N" if back else "T", np.asfortranarray(vectors)
+    size = int(lapack.dormqr("L", trans, made, tau, given, -1)[1][0])
+    found, _, info = _called(_multiplied, 4.0 * made.size * vectors.shape[1], given, made, tau, trans=trans, size=size)
+    _succeeded("dormqr", info)
+    return found
+
+
+def _multiplied(given: Matrix, made: Matrix, tau: Matrix, *, trans: str, size: int) -> tuple[Matrix, Any, int]:
+    from scipy.linalg import lapack  # noqa: PLC0415
+
+    found: tuple[Matrix, Any, int] = lapack.dormqr("L", trans, made, tau, given, size)
+    return found
+
+
+def orthogonal_columns(made: Matrix, tau: Matrix) -> Matrix:
+    """Return the thin Q with these reflectors."""
+    from scipy.linalg import lapack  # noqa: PLC0415
+
+    found, _, info = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
+    _succeeded("dorgqr", info)
+    return found
+
+
+def triangular(tall: Matrix) -> Matrix:
+    """Return R of the thin QR decomposition."""
+    found: Matrix = _called(np.linalg.qr, 2.0 * tall.size * min(tall.shape), tall, mode="r")
+    return found
+
+
+def _succeeded(routine: str, info: int) -> None:
+    if info:
+        raise np.linalg.LinAlgError(f"LAPACK {routine} failed with info = {info}")
