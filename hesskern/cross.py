@@ -14,6 +14,7 @@ from hesskern.assembly import grid
 from hesskern.condition import Condition, from_singular_values
 from hesskern.factors import Factors, Mode
 from hesskern.hessian import KINDS, Hessian
+from hesskern.interruption import BYTES, interruptibly
 from hesskern.matrix_operator import MatrixOperator
 from hesskern.network import LinearNetwork
 from hesskern.operator import dense_target
@@ -73,7 +74,8 @@ class CrossBlock(MatrixOperator):
         what = f"block of layers {self.row.layer} and {self.column.layer}"
         out = dense_target(out, self.shape, self.dtype, what)
         factors = Factors(self._net, self._loss.reduction(bias=self._net.has_bias), self._loss.scale)
-        self._backend.assemble(*grid(factors, (self.row,), (self.column,), self._mode, vec, self.dtype), out)
+        sides = grid(factors, (self.row,), (self.column,), self._mode, vec, self.dtype)
+        interruptibly(self._backend.assemble, *sides, out, seconds=out.nbytes / BYTES)
         return out
 
     def diagonal(self) -> Array:

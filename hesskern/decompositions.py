@@ -13,13 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.interruption import interruptibly
+from hesskern.interruption import RATE, interruptibly
 
 Matrix = NDArray[np.floating[Any]]
 Result = TypeVar("Result")
-
-#: Floating-point operations a second that a slow core does in LAPACK, to tell long calls from short ones.
-_RATE = 2e9
 
 
 def finite(*matrices: Matrix) -> None:
@@ -36,14 +33,14 @@ def finite(*matrices: Matrix) -> None:
         if not math.isfinite(total) and not np.isfinite(matrix).all():
             count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
             raise np.linalg.LinAlgError(
-                f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed from "
-                f"the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
+                f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed "
+                f"from the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
             )
 
 
 def _called(function: Callable[..., Result], operations: float, *matrices: Matrix, **options: Any) -> Result:
     finite(*matrices)
-    return interruptibly(function, *matrices, seconds=operations / _RATE, **options)
+    return interruptibly(function, *matrices, seconds=operations / RATE, **options)
 
 
 def eigh(matrix: Matrix) -> tuple[Matrix, Matrix]:

@@ -19,6 +19,7 @@ from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
 from hesskern.condition import Condition, from_spectrum, of_squares
 from hesskern.factors import Factors, Mode
 from hesskern.gauss_newton import gauss_newton_basis
+from hesskern.interruption import BYTES, RATE, interruptibly
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.powers import too_large
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from hesskern.loss import SquaredLoss
 
 _EPSILON = float(np.finfo(np.float64).eps)
+#: Vectors of fewer numbers are multiplied in no time.
+_FEW_NUMBERS = 1 << 16
 #: What `Condition.note` says at an interpolating minimum.
 _NOISE = (
     "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
@@ -135,14 +138,18 @@ class Hessian(CurvatureOperator):
     def _apply(self, V: Array) -> Array:
         product = self._products.get(V.dtype) or self._product(V.dtype)
         if self._positions is None:
-            out = np.empty_like(V)
-            product.apply(V, out)
-            return out
+            return self._multiplied(product, V)
         full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
         full[self._positions] = V
-        out = np.empty_like(full)
-        product.apply(full, out)
-        return np.ascontiguousarray(out[self._positions])
+        return np.ascontiguousarray(self._multiplied(product, full)[self._positions])
+
+    def _multiplied(self, product: HessianProduct, V: Array) -> Array:
+        out = np.empty_like(V)
+        if V.size < _FEW_NUMBERS:
+            product.apply(V, out)
+        else:
+            interruptibly(product.apply, V, out, seconds=8.0 * V.size * len(self._data.X) / RATE)
+        return out
 
     # Dense ------------------------------------------------------------------------------------------------------------
 
@@ -177,7 +184,7 @@ class Hessian(CurvatureOperator):
         if vec not in self._blocks:
             self._blocks[vec] = grid(self._factors, self.parts, self.parts, self._mode, vec, self.dtype)[1:]
         sides, blocks = self._blocks[vec]
-        self._backend.assemble(sides, sides, blocks, out)
+        interruptibly(self._backend.assemble, sides, sides, blocks, out, seconds=out.nbytes / BYTES)
         if self._shift:
             out.reshape(-1)[:: self.shape[0] + 1] += self.dtype.type(self._shift)
         return out
@@ -253,7 +260,7 @@ class Hessian(CurvatureOperator):
             "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
         )
         dense = np.empty((size, size))
-        self._backend.assemble(sides, sides, blocks, dense)
+        interruptibly(self._backend.assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
         if lift:
             return DenseBasis(*decompositions.eigh(dense))
         return ValuesOnly(decompositions.eigvalsh(dense))

@@ -51,6 +51,10 @@ class Interruption:
         self.wished = True
 
 
+#: Floating-point operations a second that a slow core does in BLAS and LAPACK: to tell long calls from short ones.
+RATE = 2e9
+#: Bytes a second that a slow core writes into a dense matrix.
+BYTES = 5e8
 #: Calls that are expected to take longer than this run where Ctrl-C can leave them.
 _LONG = 0.2
 #: How often the main thread looks whether a long call has ended, in seconds, where a signal does not wake it.

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
+
+#: Bytes from which control groups are looked at: their files take a while to read.
+_LOOK_AT_GROUPS = 1 << 20
+#: What version 1 writes as a limit where there is none, and any more.
+_NO_LIMIT = 1 << 60
 
 
 def require(needed: int, what: str, instead: str) -> None:
@@ -15,9 +22,63 @@ def require(needed: int, what: str, instead: str) -> None:
     what, instead : str
         What would take them, and what to do without; parts of the message.
     """
-    free = psutil.virtual_memory().available
+    free = available() if needed >= _LOOK_AT_GROUPS else int(psutil.virtual_memory().available)
     if needed > free:
         raise MemoryError(f"{what} takes {human(needed)}, but only {human(free)} of memory is free; {instead}")
+
+
+def available(root: Path = Path("/")) -> int:
+    """Return how many bytes the machine, or the container that this process is in, has left.
+
+    Parameters
+    ----------
+    root : path
+        Below which ``proc`` and ``sys`` are.
+    """
+    return max(0, min([psutil.virtual_memory().available, *_left_in_groups(root)]))
+
+
+def _left_in_groups(root: Path) -> list[int]:
+    """Return what is left of the memory limit of each control group (cgroup) around this process, versions 1 and 2.
+
+    A group within another is limited by both. A container often sees its own group as the root of the tree, whatever
+    path the kernel says it has.
+    """
+    left = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            tree, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file ")
+        elif "memory" in controllers.split(","):
+            tree = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        else:
+            continue
+        group = tree / path.strip("/")
+        while group == tree or tree in group.parents:
+            left += _left(group, *names)
+            group = group.parent
+    return left
+
+
+def _left(group: Path, limit: str, usage: str, cache: str) -> list[int]:
+    """Return what a group has left of its limit, or nothing where it has none."""
+    most = _text(group / limit).strip()
+    if not most.isdigit() or int(most) >= _NO_LIMIT:
+        return []
+    used = _text(group / usage).strip()
+    if not used.isdigit():
+        return []
+    # Pages of files that were read and may be dropped count as used.
+    kept = [line.removeprefix(cache) for line in _text(group / "memory.stat").splitlines() if line.startswith(cache)]
+    return [int(most) - int(used) + sum(int(count) for count in kept if count.isdigit())]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # not Linux, or no such group
+        return ""
 
 
 def human(count: int) -> str:

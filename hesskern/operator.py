@@ -11,6 +11,7 @@ from hesskern import checks, memory
 from hesskern._array import Array
 from hesskern.basis import Eigenbasis
 from hesskern.condition import Condition, from_spectrum
+from hesskern.interruption import RATE, interruptibly
 from hesskern.matrix_operator import MatrixOperator
 from hesskern.spectrum import Spectrum
 
@@ -191,7 +192,9 @@ class CurvatureOperator(MatrixOperator):
         inverse = np.zeros(len(values))
         inverse[keep] = 1.0 / values[keep]
         columns = rhs.reshape(len(rhs), -1).astype(np.float64)
-        solution = basis.vectors(inverse[:, None] * basis.coordinates(columns))
+        seconds = 2.0 * columns.size * basis.dense_size / RATE
+        coordinates = interruptibly(basis.coordinates, columns, seconds=seconds)
+        solution = interruptibly(basis.vectors, inverse[:, None] * coordinates, seconds=seconds)
         return np.ascontiguousarray(solution.reshape(rhs.shape), dtype=rhs.dtype)
 
     def _right_hand_side(self, b: Array) -> Array:
@@ -278,10 +281,14 @@ class Eigenvectors(MatrixOperator):
     def _matmat(self, C: Array) -> Array:
         coordinates = np.zeros((self.shape[0], C.shape[1]))
         coordinates[self._chosen] = C
-        return self._basis.vectors(coordinates)
+        seconds = 2.0 * coordinates.size * self._basis.dense_size / RATE
+        return interruptibly(self._basis.vectors, coordinates, seconds=seconds)
 
     def _rmatmat(self, V: Array) -> Array:
-        return self._basis.coordinates(np.asarray(V, dtype=np.float64))[self._chosen]
+        columns = np.asarray(V, dtype=np.float64)
+        seconds = 2.0 * columns.size * self._basis.dense_size / RATE
+        found: Array = interruptibly(self._basis.coordinates, columns, seconds=seconds)[self._chosen]
+        return found
 
     def _matvec(self, c: Array) -> Array:
         return self._matmat(np.reshape(c, (-1, 1)))[:, 0]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hesskern import devices
 from hesskern._array import Array
+from hesskern.interruption import RATE, interruptibly
 from hesskern.powers import MODERATE, moderate, span, times_power
 
 
@@ -66,12 +67,14 @@ def reduce_samples(
     if len(X) <= columns:
         return Data(X, None, Y, 0.0)
     ones = devices.ones((len(X), int(bias)), X)
-    triangle = triangular_factor((X, ones, Y))
+    seconds = 2.0 * len(X) * (columns + Y.shape[1]) ** 2 / RATE
+    triangle = interruptibly(triangular_factor, (X, ones, Y), seconds=seconds)
     if span(triangle).reach <= MODERATE:
         return of_triangle(triangle, X.shape[1], bias=bias)
     # Squares of such numbers overflow or vanish. Columns may be scaled: those of the factor are scaled likewise.
     left, right = moderate(devices.converted(X, np.float64)), moderate(devices.converted(Y, np.float64))
-    triangle = triangular_factor((left.matrix, devices.converted(ones, np.float64), right.matrix))
+    parts = left.matrix, devices.converted(ones, np.float64), right.matrix
+    triangle = interruptibly(triangular_factor, parts, seconds=seconds)
     data = of_triangle(triangle, X.shape[1], bias=bias)
     constant = data.constant * math.ldexp(1.0, right.exponent) * math.ldexp(1.0, right.exponent)
     return Data(times_power(data.X, left.exponent), data.ones, times_power(data.Y, right.exponent), constant)

@@ -1,9 +1,9 @@
 r"""What rounding does to the residual, and through it to the functional part of the Hessian.
 
-The prediction is a chain of products, ``Z_l = Z_{l-1} W_l.T + 1 b_l.T``. Each of them is rounded, which is as if an
-error D_l of about ``sqrt(m_{l-1}) * eps * ‖Z_{l-1}‖ ‖W_l‖`` were added to Z_l (rounding errors of a sum of n terms add up
-like sqrt(n)). To first order D_l arrives in the prediction as ``D_l B_l.T``, with the product ``B_l = W_L ... W_{l+1}``
-that is there anyway, so the error of the residual is at most
+The prediction is a chain of products, ``Z_l = Z_{l-1} W_l.T + 1 b_l.T``. Each is rounded, as if an error D_l of about
+``sqrt(m_{l-1}) * eps * ‖Z_{l-1}‖ ‖W_l‖`` were added to Z_l: rounding errors of n terms add up like sqrt(n). To
+first order D_l arrives in the prediction as ``D_l B_l.T``, with the product ``B_l = W_L ... W_{l+1}`` that is there
+anyway, so the error of the residual is at most
 
     ``Σ_l ‖D_l‖ ‖B_l‖ + eps ‖Y‖``.
 

@@ -32,6 +32,7 @@ from hesskern.backends.protocol import Softmax
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.condition import Condition, of_squares
 from hesskern.factors import Matrix
+from hesskern.interruption import RATE, interruptibly
 from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.selection import Part
 
@@ -151,7 +152,8 @@ class SoftmaxHessian(CurvatureOperator):
     def _apply(self, V: Array) -> Array:
         out = np.empty_like(V)
         if V.size:
-            self._backend.softmax_product(self._problem(V.dtype), V, out)
+            work = 6.0 * len(self.features) * V.size
+            interruptibly(self._backend.softmax_product, self._problem(V.dtype), V, out, seconds=work / RATE)
         return out
 
     def toarray(self, out: Array | None = None) -> Array:
@@ -170,7 +172,8 @@ class SoftmaxHessian(CurvatureOperator):
             If `out` has another shape, dtype or layout.
         """
         out = dense_target(out, self.shape, self.dtype, "Hessian of the last layer")
-        self._backend.softmax_dense(self._problem(self.dtype), out)
+        work = 2.0 * len(self.features) * self.shape[0] ** 2
+        interruptibly(self._backend.softmax_dense, self._problem(self.dtype), out, seconds=work / RATE)
         return out
 
     def _diagonal(self) -> NDArray[np.float64]:

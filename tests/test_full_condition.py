@@ -217,5 +217,5 @@ def test_conditions_are_values():
     with pytest.raises(dataclasses.FrozenInstanceError):
         condition.value = 1.0
     assert [field.name for field in dataclasses.fields(condition)] == [
-        "value", "largest", "smallest", "rank", "size", "tolerance", "gap", "uncertainty", "negative",
+        "value", "largest", "smallest", "rank", "size", "tolerance", "gap", "uncertainty", "negative", "remark",
     ]  # fmt: skip
