@@ -16,6 +16,7 @@ from hesskern.cross import CrossBlock
 from hesskern.factors import Factors, Mode
 from hesskern.hessian import KINDS, Hessian, made
 from hesskern.network import LinearNetwork
+from hesskern.scaled_product import hessian_product
 from hesskern.selection import Part, part_size, positions
 from hesskern.wording import parts_in_words, setting
 
@@ -87,7 +88,8 @@ class DeviceHessian:
 
     @cached_property
     def _product(self) -> HessianProduct:
-        return self._backend.hessian_product(
+        return hessian_product(
+            self._backend,
             self._net,
             self._data.astype(devices.numpy_dtype(self._net.weights[0])),
             scale=self._loss.scale,

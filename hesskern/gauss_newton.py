@@ -33,8 +33,11 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
         found += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
         nonzero: Values = scale * np.concatenate(found) ** 2
         return ValuesOnly(nonzero, zeros=size - len(nonzero), dense_size=largest)
+    small = min(size, outputs * rows)
+    # The Jacobian, its pieces and LAPACK's copy; with eigenvectors the full U and V, and LAPACK's work space.
+    numbers = 3 * size * outputs * rows + (size**2 + (outputs * rows) ** 2 + 4 * small**2 if lift else small**2)
     memory.require(
-        3 * 8 * size * max(outputs * rows, size if lift else 1),
+        8 * numbers,
         f"the Jacobian of {outputs * rows} x {size} that is left after all reductions",
         "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
     )

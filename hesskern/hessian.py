@@ -25,6 +25,7 @@ from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.powers import too_large
 from hesskern.problem import Data
 from hesskern.rounding import moved_by_rounding, moves, undetermined
+from hesskern.scaled_product import hessian_product
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
 from hesskern.wording import parts_in_words, setting
@@ -125,7 +126,8 @@ class Hessian(CurvatureOperator):
                     tuple(weight.astype(dtype) for weight in net.weights),
                     tuple(None if bias is None else bias.astype(dtype) for bias in net.biases),
                 )
-            self._products[dtype] = self._backend.hessian_product(
+            self._products[dtype] = hessian_product(
+                self._backend,
                 net,
                 self._data.astype(dtype),
                 scale=self._loss.scale,
@@ -255,7 +257,7 @@ class Hessian(CurvatureOperator):
         _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
         size = sum(side.outer * (side.inner + side.bias) for side in sides)
         memory.require(
-            (4 if lift else 2) * 8 * size * size,
+            8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
             f"the eigenproblem of size {size} that is left after all reductions",
             "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +12,15 @@ from hesskern import checks, memory
 from hesskern._array import Array
 from hesskern.basis import Eigenbasis
 from hesskern.condition import Condition, from_spectrum
+from hesskern.factors import Matrix
 from hesskern.interruption import RATE, interruptibly
 from hesskern.matrix_operator import MatrixOperator
 from hesskern.spectrum import Spectrum
 
 Which = Literal["LA", "SA", "LM", "SM"]
 WHICH = ("LA", "SA", "LM", "SM")
+#: Numbers of vectors whose coordinates are changed at once: their copies stay small next to the result.
+_NUMBERS_AT_ONCE = 1 << 20
 
 
 class CurvatureOperator(MatrixOperator):
@@ -134,6 +138,11 @@ class CurvatureOperator(MatrixOperator):
             raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
         checks.one_of(which, "which", WHICH)
         basis = self._eigenbasis(lift=True)
+        memory.require(
+            6 * 8 * size,
+            f"the sorted list of all {size} eigenvalues",
+            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+        )
         values = basis.values + self._shift
         order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
         chosen = order[:count] if which in ("SA", "SM") else order[size - count :]
@@ -191,11 +200,18 @@ class CurvatureOperator(MatrixOperator):
             raise np.linalg.LinAlgError(self._singular(exact, keep, tolerance, damping))
         inverse = np.zeros(len(values))
         inverse[keep] = 1.0 / values[keep]
-        columns = rhs.reshape(len(rhs), -1).astype(np.float64)
-        seconds = 2.0 * columns.size * basis.dense_size / RATE
-        coordinates = interruptibly(basis.coordinates, columns, seconds=seconds)
-        solution = interruptibly(basis.vectors, inverse[:, None] * coordinates, seconds=seconds)
-        return np.ascontiguousarray(solution.reshape(rhs.shape), dtype=rhs.dtype)
+        columns = rhs.reshape(len(rhs), -1)
+        memory.require(
+            columns.nbytes + _moved_bytes(*columns.shape),
+            f"the solution for {columns.shape[1]} right-hand sides of length {len(rhs)}",
+            "solve for fewer at a time.",
+        )
+        solution = np.empty_like(columns)
+        for some in _pieces(*columns.shape):
+            given = columns[:, some].astype(np.float64)
+            coordinates = _changed(basis.coordinates, given, basis)
+            solution[:, some] = _changed(basis.vectors, inverse[:, None] * coordinates, basis)
+        return solution.reshape(rhs.shape)
 
     def _right_hand_side(self, b: Array) -> Array:
         """Return b as a (P,) or (P, k) array, checked."""
@@ -281,14 +297,10 @@ class Eigenvectors(MatrixOperator):
     def _matmat(self, C: Array) -> Array:
         coordinates = np.zeros((self.shape[0], C.shape[1]))
         coordinates[self._chosen] = C
-        seconds = 2.0 * coordinates.size * self._basis.dense_size / RATE
-        return interruptibly(self._basis.vectors, coordinates, seconds=seconds)
+        return _changed(self._basis.vectors, coordinates, self._basis)
 
     def _rmatmat(self, V: Array) -> Array:
-        columns = np.asarray(V, dtype=np.float64)
-        seconds = 2.0 * columns.size * self._basis.dense_size / RATE
-        found: Array = interruptibly(self._basis.coordinates, columns, seconds=seconds)[self._chosen]
-        return found
+        return _changed(self._basis.coordinates, np.asarray(V, dtype=np.float64), self._basis)[self._chosen]
 
     def _matvec(self, c: Array) -> Array:
         return self._matmat(np.reshape(c, (-1, 1)))[:, 0]
@@ -298,9 +310,28 @@ class Eigenvectors(MatrixOperator):
 
     def toarray(self) -> Array:
         """Return the eigenvectors as a dense (P, k) array."""
+        size, count = self.shape
         memory.require(
-            3 * 8 * self.shape[0] * self.shape[1],
-            f"a dense array of {self.shape[1]} eigenvectors of length {self.shape[0]}",
+            8 * size * count + _moved_bytes(size, count),
+            f"a dense array of {count} eigenvectors of length {size}",
             "ask for fewer (k=), or for dense=False.",
         )
-        return self._matmat(np.eye(self.shape[1]))
+        out = np.empty(self.shape)
+        for some in _pieces(size, count):
+            out[:, some] = self._matmat(np.eye(count, some.stop - some.start, -some.start))
+        return out
+
+
+def _pieces(size: int, count: int) -> list[slice]:
+    """Return which of `count` columns of length `size` change coordinates at once."""
+    step = max(_NUMBERS_AT_ONCE // size, 8)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _moved_bytes(size: int, count: int) -> int:
+    """Return about how much memory the largest of these pieces takes on its way: up to eight arrays of its size."""
+    return 8 * 8 * size * max(piece.stop - piece.start for piece in _pieces(size, count))
+
+
+def _changed(change: Callable[[Matrix], Matrix], columns: Matrix, basis: Eigenbasis) -> Matrix:
+    return interruptibly(change, columns, seconds=2.0 * columns.size * basis.dense_size / RATE)

@@ -223,7 +223,7 @@ class SoftmaxHessian(CurvatureOperator):
         inner = self._inner
         kinds, width = self.logits.shape[1] - 1, inner.shape[1]
         memory.require(
-            4 * 8 * (kinds * width) ** 2,
+            4 * 8 * ((kinds * width) ** 2 + min(_NUMBERS_AT_ONCE, len(inner) * kinds * width)),
             f"the factor of size {kinds * width} of the last layer's Hessian",
             "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
         )
