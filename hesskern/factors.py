@@ -17,6 +17,7 @@ All of it is computed in float64, whatever the network's dtype, and on the devic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -32,9 +33,20 @@ Mode = Literal["full", "gauss_newton", "functional"]
 
 
 class Factors:
-    """Factors of a network and its (reduced) data, each computed on first use."""
+    """Factors of a network and its (reduced) data, each computed on first use.
 
-    def __init__(self, net: Layers, data: Data, scale: float) -> None:
+    Parameters
+    ----------
+    net : Layers
+    data : Data
+    scale : float
+        Of the loss.
+    across : mapping of int to array, optional
+        ``W_{l+1} [W_l, b_l]`` of hidden layers l whose units were rotated: what goes across such a layer takes this
+        product. That of the rotated weights is the same, but rounding in it is as large as the weights are.
+    """
+
+    def __init__(self, net: Layers, data: Data, scale: float, across: Mapping[int, Matrix] | None = None) -> None:
         self.weights: list[Matrix] = [devices.converted(weight, np.float64) for weight in net.weights]
         self.biases: list[Matrix | None] = [
             None if bias is None else devices.converted(bias, np.float64) for bias in net.biases
@@ -45,6 +57,7 @@ class Factors:
         self.column: Matrix = devices.converted(data.column, np.float64)
         self._xp = devices.namespace(self.X)
         self.scale = scale
+        self._across: Mapping[int, Matrix] = across or {}
         self._grams: dict[tuple[int, int], Matrix] = {}
 
     @property
@@ -55,8 +68,15 @@ class Factors:
     @cached_property
     def _activations(self) -> list[Matrix]:
         activations = [self.X]
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            activation = activations[-1] @ weight.T
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            across = self._across.get(layer - 1)
+            if across is None:
+                activation = activations[-1] @ weight.T
+            else:
+                inputs = activations[-2].shape[1]
+                activation = activations[-2] @ across[:, :inputs].T
+                if across.shape[1] > inputs:
+                    activation += self._xp.outer(self.column, across[:, inputs])
             if bias is not None:
                 activation += self._xp.outer(self.column, bias)
             activations.append(activation)
@@ -79,15 +99,25 @@ class Factors:
     def above(self) -> list[Matrix | None]:
         """Maps from each layer's output to the prediction (o, m_l); None: the identity, above the last layer."""
         maps: list[Matrix | None] = [None]
-        for weight in self.weights[:0:-1]:
-            top = maps[0]
+        for layer in range(self.depth - 1, 0, -1):
+            across = self._across.get(layer)
+            if across is None:
+                weight, top = self.weights[layer], maps[0]
+            else:
+                weight, top = across[:, : self.weights[layer].shape[1]], maps[1]
             maps.insert(0, weight if top is None else top @ weight)
         return maps
 
     def between(self, lower: int, upper: int) -> Matrix | None:
         """Return the map from the output of layer `lower` to the input of `upper` (None: the identity)."""
         product: Matrix | None = None
-        for weight in self.weights[lower + 1 : upper]:
+        layer = lower + 1
+        while layer < upper:
+            weight = self.weights[layer]
+            if layer in self._across and layer + 1 < upper:
+                weight = self._across[layer][:, : weight.shape[1]]
+                layer += 1
+            layer += 1
             product = weight if product is None else weight @ product
         return product
 

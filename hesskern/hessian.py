@@ -15,7 +15,7 @@ from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
 from hesskern.condition import Condition, of_squares
-from hesskern.factors import Factors, Mode
+from hesskern.factors import Factors, Matrix, Mode
 from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
@@ -212,21 +212,23 @@ class Hessian(CurvatureOperator):
         if lift not in self._bases:
             factors = self._factors
             net = PlainLayers(tuple(factors.weights), tuple(factors.biases))
-            self._bases[lift] = self._reduced_basis(net, lift=lift)
+            self._bases[lift] = self._reduced_basis(net, {}, lift=lift)
         return self._bases[lift]
 
-    def _reduced_basis(self, net: PlainLayers, *, lift: bool) -> Eigenbasis:
-        layer = reducible(net)
+    def _reduced_basis(self, net: PlainLayers, across: dict[int, Matrix], *, lift: bool) -> Eigenbasis:
+        """Return the basis of a network with as many wide layers left as the reductions so far, `across`, left it."""
+        parts = {part.layer: part for part in self.parts}
+        layer = reducible(net, parts)
         if layer is None:
-            return self._dense_basis(net, lift=lift)
-        reduction = WidthReduction(net, layer, {part.layer: part for part in self.parts})
+            return self._dense_basis(Factors(net, self._data, self._loss.scale, across), lift=lift)
+        reduction = WidthReduction(net, layer, parts)
         small = reduction.reduced(self._backend, lift=lift)
-        factors = Factors(small, self._data, self._loss.scale)
+        across = across | {layer: reduction.across()}
+        factors = Factors(small, self._data, self._loss.scale, across)
         coupling = reduction.coupling(factors, zero=self._mode == "gauss_newton")
-        return WidthBasis(reduction, small, coupling, self._reduced_basis(small, lift=lift), self.parts)
+        return WidthBasis(reduction, small, coupling, self._reduced_basis(small, across, lift=lift), self.parts)
 
-    def _dense_basis(self, net: PlainLayers, *, lift: bool) -> Eigenbasis:
-        factors = Factors(net, self._data, self._loss.scale)
+    def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
         if self._mode == "gauss_newton":
             return gauss_newton_basis(factors, self.parts, lift=lift)
         _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))

@@ -9,6 +9,7 @@ minus the singular values of C, and zeros.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,9 +29,19 @@ class PlainLayers(NamedTuple):
     biases: tuple[Array | None, ...]
 
 
-def reducible(net: PlainLayers) -> int | None:
-    """Return the first layer whose outputs outnumber everything that touches them, or None."""
+def reducible(net: PlainLayers, selected: Container[int] | None = None) -> int | None:
+    """Return the first layer whose outputs outnumber everything that touches them, or None.
+
+    Parameters
+    ----------
+    net : PlainLayers
+    selected : container of int, optional
+        Layers of which one must touch those outputs. Of a hidden layer between others, curvature has the product of
+        the weights on both sides only, and no parameter that a reduction would make fewer.
+    """
     for layer in range(len(net.weights) - 1):
+        if selected is not None and layer not in selected and layer + 1 not in selected:
+            continue
         bias = net.biases[layer] is not None
         if len(net.weights[layer]) > net.weights[layer].shape[1] + bias + len(net.weights[layer + 1]):
             return layer
@@ -63,13 +74,22 @@ class WidthReduction:
 
     def reduced(self, backend: Backend, *, lift: bool) -> PlainLayers:
         """Return the network of `kept` units; with `lift` by a QR whose Q is remembered for `rotate`."""
-        R = self._qr.R if lift else backend.triangular_factor(self._stack())
+        R = self._qr.R if lift else _triangle(self._stack(), backend)
         weights, biases = list(self.net.weights), list(self.net.biases)
         weights[self.layer] = np.ascontiguousarray(R[:, : self._inputs])
         weights[self.layer + 1] = np.ascontiguousarray(R[:, self.kept - self._outputs :].T)
         if self._bias is not None:
             biases[self.layer] = np.ascontiguousarray(R[:, self._inputs])
         return PlainLayers(tuple(weights), tuple(biases))
+
+    def across(self) -> Matrix:
+        """Return ``W_{l+1} [W_l, b_l]`` of the network given.
+
+        The product of the reduced weights has an error of ``ε ‖W_{l+1}‖ ‖W_l‖``. Where units differ by orders of
+        magnitude, rows of W_l large where columns of W_{l+1} are small, that may be more than the product.
+        """
+        product: Matrix = self._upper @ self._lower
+        return product if self._bias is None else np.column_stack([product, self._upper @ self._bias])
 
     def coupling(self, factors: Factors, *, zero: bool) -> Matrix:
         """Return C between the selected parameters of each left-over unit, (above, below).
@@ -93,3 +113,24 @@ class WidthReduction:
     def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
         """Return ``Q.T vectors`` or (`back`) ``Q vectors`` for the full orthogonal Q (h, h), never formed."""
         return self._qr.rotate(vectors, back=back)
+
+
+#: Norms whose squares neither overflow nor vanish, with room for sums.
+_SQUARES = (1e-140, 1e140)
+
+
+def _triangle(parts: list[Matrix], backend: Backend) -> Matrix:
+    """Return R of the thin QR of these matrices side by side, also where squares of their entries overflow or vanish.
+
+    A column's rounding errors are as large as the column: multiplying columns by powers of two changes nothing else.
+    """
+    R = backend.triangular_factor(parts)
+    sizes = np.abs(R).max(axis=0)
+    if ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():
+        return R
+    largest = np.concatenate([np.abs(part).max(axis=0) for part in parts])
+    exponents = np.frexp(largest)[1]
+    splits = np.cumsum([part.shape[1] for part in parts])[:-1]
+    scaled = [np.ldexp(part, -e) for part, e in zip(parts, np.split(exponents, splits), strict=True)]
+    found: Matrix = np.ldexp(backend.triangular_factor(scaled), exponents)
+    return found
