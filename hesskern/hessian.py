@@ -212,21 +212,23 @@ class Hessian(CurvatureOperator):
         if lift not in self._bases:
             factors = self._factors
             net = PlainLayers(tuple(factors.weights), tuple(factors.biases))
-            self._bases[lift] = self._reduced_basis(net, {}, lift=lift)
+            layers = reducible(net, {part.layer for part in self.parts})
+            self._bases[lift] = self._reduced_basis(net, layers, {}, lift=lift)
         return self._bases[lift]
 
-    def _reduced_basis(self, net: PlainLayers, across: dict[int, Matrix], *, lift: bool) -> Eigenbasis:
-        """Return the basis of a network with as many wide layers left as the reductions so far, `across`, left it."""
-        parts = {part.layer: part for part in self.parts}
-        layer = reducible(net, parts)
-        if layer is None:
+    def _reduced_basis(
+        self, net: PlainLayers, layers: list[int], across: dict[int, Matrix], *, lift: bool
+    ) -> Eigenbasis:
+        """Return the basis of a network of which these `layers` are to be reduced yet, and those of `across` were."""
+        if not layers:
             return self._dense_basis(Factors(net, self._data, self._loss.scale, across), lift=lift)
-        reduction = WidthReduction(net, layer, parts)
-        small = reduction.reduced(self._backend, lift=lift)
-        across = across | {layer: reduction.across()}
+        reduction = WidthReduction(net, layers[0], {part.layer: part for part in self.parts})
+        small, product = reduction.reduced(self._backend, lift=lift)
+        across = across | {layers[0]: product}
         factors = Factors(small, self._data, self._loss.scale, across)
         coupling = reduction.coupling(factors, zero=self._mode == "gauss_newton")
-        return WidthBasis(reduction, small, coupling, self._reduced_basis(small, across, lift=lift), self.parts)
+        inner = self._reduced_basis(small, layers[1:], across, lift=lift)
+        return WidthBasis(reduction, small, coupling, inner, self.parts)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
         if self._mode == "gauss_newton":

@@ -29,23 +29,26 @@ class PlainLayers(NamedTuple):
     biases: tuple[Array | None, ...]
 
 
-def reducible(net: PlainLayers, selected: Container[int] | None = None) -> int | None:
-    """Return the first layer whose outputs outnumber everything that touches them, or None.
+def reducible(net: PlainLayers, selected: Container[int] | None = None) -> list[int]:
+    """Return the layers whose outputs outnumber everything that touches them.
+
+    No two of them are neighbours, and reducing one neither makes another nor takes one away.
 
     Parameters
     ----------
     net : PlainLayers
     selected : container of int, optional
-        Layers of which one must touch those outputs. Of a hidden layer between others, curvature has the product of
-        the weights on both sides only, and no parameter that a reduction would make fewer.
+        Layers of which one must touch those outputs. Of a hidden layer that no selected layer touches, curvature sees
+        the product of the weights on both sides only, and there is no parameter that a reduction would leave out.
     """
+    found = []
     for layer in range(len(net.weights) - 1):
-        if selected is not None and layer not in selected and layer + 1 not in selected:
-            continue
+        touched = selected is None or layer in selected or layer + 1 in selected
         bias = net.biases[layer] is not None
-        if len(net.weights[layer]) > net.weights[layer].shape[1] + bias + len(net.weights[layer + 1]):
-            return layer
-    return None
+        units, inputs = net.weights[layer].shape
+        if touched and units > inputs + bias + len(net.weights[layer + 1]):
+            found.append(layer)
+    return found
 
 
 class WidthReduction:
@@ -64,32 +67,37 @@ class WidthReduction:
         self.kept = self._inputs + (self._bias is not None) + self._outputs
         self.left_over = self.units - self.kept
 
-    def _stack(self) -> list[Array]:
-        bias = [] if self._bias is None else [self._bias[:, None]]
-        return [self._lower, *bias, self._upper.T]
+    @cached_property
+    def _below(self) -> list[Matrix]:
+        """Weights and bias of the layer, one row for each unit."""
+        return [self._lower] if self._bias is None else [self._lower, self._bias[:, None]]
 
     @cached_property
     def _qr(self) -> TallQR:
-        return TallQR(np.concatenate(self._stack(), axis=1))
+        return TallQR(np.concatenate([*self._below, self._upper.T], axis=1))
 
-    def reduced(self, backend: Backend, *, lift: bool) -> PlainLayers:
-        """Return the network of `kept` units; with `lift` by a QR whose Q is remembered for `rotate`."""
-        R = self._qr.R if lift else _triangle(self._stack(), backend)
+    def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Matrix]:
+        """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
+
+        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. Where units differ by
+        orders of magnitude, weights into them large where those out of them are small, that may be more than the product.
+
+        Parameters
+        ----------
+        backend : Backend
+        lift : bool
+            Take the QR whose Q is remembered for `rotate`.
+        """
+        if lift:
+            R, across = self._qr.R, self._upper @ np.concatenate(self._below, axis=1)
+        else:
+            R, across = _wide_layer(self._below, self._upper.T, backend)
         weights, biases = list(self.net.weights), list(self.net.biases)
         weights[self.layer] = np.ascontiguousarray(R[:, : self._inputs])
         weights[self.layer + 1] = np.ascontiguousarray(R[:, self.kept - self._outputs :].T)
         if self._bias is not None:
             biases[self.layer] = np.ascontiguousarray(R[:, self._inputs])
-        return PlainLayers(tuple(weights), tuple(biases))
-
-    def across(self) -> Matrix:
-        """Return ``W_{l+1} [W_l, b_l]`` of the network given.
-
-        The product of the reduced weights has an error of ``ε ‖W_{l+1}‖ ‖W_l‖``. Where units differ by orders of
-        magnitude, rows of W_l large where columns of W_{l+1} are small, that may be more than the product.
-        """
-        product: Matrix = self._upper @ self._lower
-        return product if self._bias is None else np.column_stack([product, self._upper @ self._bias])
+        return PlainLayers(tuple(weights), tuple(biases)), across
 
     def coupling(self, factors: Factors, *, zero: bool) -> Matrix:
         """Return C between the selected parameters of each left-over unit, (above, below).
@@ -119,18 +127,16 @@ class WidthReduction:
 _SQUARES = (1e-140, 1e140)
 
 
-def _triangle(parts: list[Matrix], backend: Backend) -> Matrix:
-    """Return R of the thin QR of these matrices side by side, also where squares of their entries overflow or vanish.
+def _wide_layer(below: list[Matrix], above: Matrix, backend: Backend) -> tuple[Matrix, Matrix]:
+    """Return what `Backend.wide_layer` does, also where squares of the weights overflow or vanish.
 
     A column's rounding errors are as large as the column: multiplying columns by powers of two changes nothing else.
     """
-    R = backend.triangular_factor(parts)
+    R, across = backend.wide_layer(below, above)
     sizes = np.abs(R).max(axis=0)
-    if ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():
-        return R
-    largest = np.concatenate([np.abs(part).max(axis=0) for part in parts])
-    exponents = np.frexp(largest)[1]
-    splits = np.cumsum([part.shape[1] for part in parts])[:-1]
-    scaled = [np.ldexp(part, -e) for part, e in zip(parts, np.split(exponents, splits), strict=True)]
-    found: Matrix = np.ldexp(backend.triangular_factor(scaled), exponents)
-    return found
+    if not ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():
+        parts = [*below, above]
+        exponents = [np.frexp(np.abs(part).max(axis=0))[1] for part in parts]
+        scaled = [np.ldexp(part, -exponent) for part, exponent in zip(parts, exponents, strict=True)]
+        R = np.ldexp(backend.triangular_factor(scaled), np.concatenate(exponents))
+    return R, across
