@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from hesskern.loop import Loop
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.recording import Recorder, Records
-from hesskern.reduction import ReducedNetwork, Reduction
+from hesskern.reduction import ReducedNetwork, Reduction, reduced_networks
 from hesskern.schedule import Schedule
 from hesskern.settings import Settings, batch_scale
 
@@ -55,10 +54,9 @@ def train(
             for small, member in zip(reduced, members, strict=True)
         ]
     net = nets[0]
-    small = next((each for each in reduced if each.stages), reduced[0])
-    leak = _leak(members, net) if small.stages else 0.0
+    leak = _leak(members, net) if reduced[0].widths != net.widths else 0.0
     unbalanced = sum(each.unbalanced for each in reduced)
-    return trained, settings.reduction(losses[0], net.has_bias, net.widths, small.widths, leak, unbalanced)
+    return trained, settings.reduction(losses[0], net.has_bias, net.widths, reduced[0].widths, leak, unbalanced)
 
 
 def _loop(
@@ -74,9 +72,12 @@ def _loop(
     backend = backends.get_for(settings.backend or loss.backend, loss.device, "the networks and samples are")
     schedule = Schedule(settings.lr, settings.max_steps, len(nets) if several else None)
     records = Records(settings.record, net, minibatches=settings.batch_size is not None)
-    reduced = [ReducedNetwork(each, reduce=settings.reduce == "auto") for each in nets]
-    watched = functools.partial(
-        Watch, every=settings.record_every, loss="loss" in records.names, sharpness=records.sharpness_in_loop
+    reduced = reduced_networks(nets, reduce=settings.reduce == "auto")
+    watch = Watch(
+        every=settings.record_every,
+        loss="loss" in records.names,
+        sharpness=records.sharpness_in_loop,
+        leak_layers=reduced[0].reduced_layers,
     )
     batches: dict[int, Batches] = {}
     members = []
@@ -93,7 +94,7 @@ def _loop(
             scale=own.scale,
             rtol=-1.0 if settings.rtol is None else settings.rtol,
             update=settings.update(loss),
-            watch=watched(leak_layers=each.reduced_layers),
+            watch=watch,
             ensemble=several,
         )
         recorder = Recorder(records, own, nets[index], each)
@@ -102,7 +103,7 @@ def _loop(
     problem = (
         settings.problem(starts, len(nets), losses, seeds, schedule, backend.name, several) if settings.saves else {}
     )
-    work = max(sum(w.size for w in each.layers.weights) for each in reduced) * (settings.largest(loss) or len(data.X))
+    work = sum(w.size for w in reduced[0].layers.weights) * (settings.largest(loss) or len(data.X))
     step = len(nets) * (backend.step_seconds + work / _MULTIPLY_ADDS) / threads
     crew = HostCrew(
         backend,
@@ -121,5 +122,5 @@ def _loop(
 def _leak(members: Sequence[Member], net: LinearNetwork) -> float:
     """Return the largest leak of these networks; see `Reduction`."""
     kept = [member for member in members if member.status != "diverged"] or members
-    growth = max((value for member in kept for value in member.descent.growth), default=0.0)
+    growth = max(value for member in kept for value in member.descent.growth)
     return float(np.finfo(net.dtype).eps) * math.exp(growth) if growth < _OVERFLOWS else math.inf

@@ -13,6 +13,7 @@ as it is.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,8 +47,8 @@ class Reduction:
         relatively, rounding may carry the run *without* width reduction off the exact orbit. The reduced run stays on
         it. 0 where no width was reduced.
     unbalanced : int
-        Networks that have hidden units of too different sizes to be mixed. They are trained at the widths given; on a
-        GPU all networks are, if one of them has.
+        Networks with hidden units of too different sizes to be mixed. If there are any, all networks are trained at the
+        widths given.
 
     Examples
     --------
@@ -71,9 +72,8 @@ class Reduction:
             before, after = ("-".join(map(str, widths)) for widths in self.widths)
             said.append(f"widths {before} to {after}")
         if self.unbalanced:
-            those = "" if self.widths is None else f" for {self.unbalanced} of the networks"
             said.append(
-                f"widths as given{those}, because weights into and out of the hidden units differ by orders of "
+                "widths as given, because weights into and out of the hidden units differ by orders of "
                 "magnitude from unit to unit and a reduction would lose digits"
             )
         return "; ".join(said)
@@ -105,11 +105,13 @@ class ReducedNetwork:
         for layer in reducible(given) if reduce else ():
             self.stages.append(_reduce(layers, layer))
             layers = _replaced(layers, layer, self.stages[-1].after)
-        #: Whether the widths are as given because the hidden units are too different in size.
-        self.unbalanced = any(_unbalanced(stage, len(given.weights[stage.layer + 1])) for stage in self.stages)
-        if self.unbalanced:
-            self.stages, layers = [], given
         self.layers = layers
+        #: Whether hidden units are too different in size for this.
+        self.unbalanced = any(_unbalanced(stage, len(given.weights[stage.layer + 1])) for stage in self.stages)
+
+    def as_given(self) -> None:
+        """Train the network as it is after all."""
+        self.stages, self.layers = [], PlainLayers(self._net.weights, self._net.biases)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -147,6 +149,15 @@ class ReducedNetwork:
             if bias is not None:
                 pieces.append(bias)
         return self._net._with(np.concatenate(pieces))
+
+
+def reduced_networks(nets: Sequence[LinearNetwork], *, reduce: bool) -> list[ReducedNetwork]:
+    """Return what is trained in the place of these networks, all of one width: as given if one is unbalanced."""
+    reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
+    if any(each.unbalanced for each in reduced):
+        for each in reduced:
+            each.as_given()
+    return reduced
 
 
 def split(layers: PlainLayers, flat: Array) -> PlainLayers:
