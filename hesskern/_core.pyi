@@ -27,6 +27,7 @@ __all__: list[str] = [
     "triangular_factor",
     "unload_blas",
     "version",
+    "wide_layer",
 ]
 
 class Descent:
@@ -205,6 +206,13 @@ def triangular_factor(parts: collections.abc.Sequence[typing.Any]) -> numpy.typi
 def unload_blas() -> None:
     """
     Use hesskern's own loops for every product, whatever its size.
+    """
+
+def wide_layer(
+    parts: collections.abc.Sequence[typing.Any], split: typing.SupportsInt | typing.SupportsIndex
+) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    The same R, and the product of the columns from `split` on, transposed, and those before, in one pass.
     """
 
 available_isas: tuple[str, ...]

@@ -217,6 +217,7 @@ def _summary(run: Run, net: LinearNetwork, loss: SquaredLoss) -> dict[str, Any]:
             "samples": reduction.samples,
             "widths": reduction.widths,
             "leak": reduction.leak,
+            "unbalanced": reduction.unbalanced,
             "text": str(reduction),
         },
         "records": len(run.history["step"]),

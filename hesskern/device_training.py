@@ -141,7 +141,7 @@ def _train(
         crew.steps,
         crew.status,
         crew.history(),
-        settings.reduction(loss, first.has_bias, first.widths, small.widths, leak=np.nan),
+        settings.reduction(loss, first.has_bias, first.widths, small.widths, np.nan, small.unbalanced),
         crew.execution,
     )
 

@@ -19,6 +19,7 @@ them leave the range of float64: data of 1e-160 and weights of 1e+160 have a Hes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -35,9 +36,20 @@ Mode = Literal["full", "gauss_newton", "functional"]
 
 
 class Factors:
-    """Factors of a network and its (reduced) data, each computed on first use."""
+    """Factors of a network and its (reduced) data, each computed on first use.
 
-    def __init__(self, net: Layers, data: Data, scale: float) -> None:
+    Parameters
+    ----------
+    net : Layers
+    data : Data
+    scale : float
+        Of the loss.
+    across : mapping of int to Scaled, optional
+        ``W_{l+1} [W_l, b_l]`` of hidden layers l whose units were rotated: what goes across such a layer takes this
+        product. That of the rotated weights is the same, but rounding in it is as large as the weights are.
+    """
+
+    def __init__(self, net: Layers, data: Data, scale: float, across: Mapping[int, Scaled] | None = None) -> None:
         self.weights: list[Matrix] = [devices.converted(weight, np.float64) for weight in net.weights]
         self.biases: list[Matrix | None] = [
             None if bias is None else devices.converted(bias, np.float64) for bias in net.biases
@@ -50,6 +62,7 @@ class Factors:
         self.scale = scale
         given = [*self.weights, *(bias for bias in self.biases if bias is not None), self.X, self.Y]
         self._ordinary = are_ordinary(given)
+        self._across: Mapping[int, Scaled] = across or {}
 
     @property
     def depth(self) -> int:
@@ -67,17 +80,28 @@ class Factors:
     @cached_property
     def _activations(self) -> list[Scaled]:
         found = [self._settled(self.X)]
-        column = self._settled(self.column)
-        for weight, bias in zip(self._layers, self.biases, strict=True):
-            below = found[-1]
+        for layer, (weight, bias) in enumerate(zip(self._layers, self.biases, strict=True)):
+            across, below = self._across.get(layer - 1), found[-1]
+            if across is not None:
+                weight, below = self._without_bias(across, layer - 1), found[-2]
             product = Scaled(below.matrix @ weight.matrix.T, below.exponent + weight.exponent)
+            if across is not None and across.matrix.shape[1] > weight.matrix.shape[1]:
+                product = self._shifted(product, Scaled(across.matrix[:, -1], across.exponent))
             if bias is not None:
-                shift = self._settled(bias)
-                outer = Scaled(self._xp.outer(column.matrix, shift.matrix), column.exponent + shift.exponent)
-                one, two, exponent = aligned(product, outer)
-                product = Scaled(one + two, exponent)
+                product = self._shifted(product, self._settled(bias))
             found.append(self._settled(*product))
         return found
+
+    def _without_bias(self, across: Scaled, layer: int) -> Scaled:
+        """Return the product across a hidden layer for weights alone."""
+        return Scaled(across.matrix[:, : self.weights[layer].shape[1]], across.exponent)
+
+    def _shifted(self, product: Scaled, shift: Scaled) -> Scaled:
+        """Return activations with a bias added."""
+        column = self._settled(self.column)
+        outer = Scaled(self._xp.outer(column.matrix, shift.matrix), column.exponent + shift.exponent)
+        one, two, exponent = aligned(product, outer)
+        return Scaled(one + two, exponent)
 
     @cached_property
     def inputs(self) -> list[Scaled]:
@@ -100,8 +124,12 @@ class Factors:
     def above(self) -> list[Scaled | None]:
         """Maps from each layer's output to the prediction (o, m_l); None: the identity, above the last layer."""
         maps: list[Scaled | None] = [None]
-        for weight in self._layers[:0:-1]:
-            maps.insert(0, self._times(maps[0], weight))
+        for layer in range(self.depth - 1, 0, -1):
+            across = self._across.get(layer)
+            if across is None:
+                maps.insert(0, self._times(maps[0], self._layers[layer]))
+            else:
+                maps.insert(0, self._times(maps[1], self._without_bias(across, layer)))
         return maps
 
     def _times(self, left: Scaled | None, right: Scaled) -> Scaled:
@@ -113,7 +141,13 @@ class Factors:
     def between(self, lower: int, upper: int) -> Scaled | None:
         """Return the map from the output of layer `lower` to the input of `upper` (None: the identity)."""
         product: Scaled | None = None
-        for weight in self._layers[lower + 1 : upper]:
+        layer = lower + 1
+        while layer < upper:
+            weight = self._layers[layer]
+            if layer in self._across and layer + 1 < upper:
+                weight = self._without_bias(self._across[layer], layer)
+                layer += 1
+            layer += 1
             product = weight if product is None else self._times(weight, product)
         return product
 

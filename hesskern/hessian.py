@@ -22,7 +22,7 @@ from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.interruption import BYTES, RATE, interruptibly
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
-from hesskern.powers import too_large
+from hesskern.powers import Scaled, too_large
 from hesskern.problem import Data
 from hesskern.rounding import moved_by_rounding, moves, undetermined
 from hesskern.scaled_product import hessian_product
@@ -237,21 +237,25 @@ class Hessian(CurvatureOperator):
         if lift not in self._bases:
             factors = self._factors
             net = PlainLayers(tuple(factors.weights), tuple(factors.biases))
-            self._bases[lift] = self._reduced_basis(net, lift=lift)
+            layers = reducible(net, {part.layer for part in self.parts})
+            self._bases[lift] = self._reduced_basis(net, layers, {}, lift=lift)
         return self._bases[lift]
 
-    def _reduced_basis(self, net: PlainLayers, *, lift: bool) -> Eigenbasis:
-        layer = reducible(net)
-        if layer is None:
-            return self._dense_basis(net, lift=lift)
-        reduction = WidthReduction(net, layer, {part.layer: part for part in self.parts})
-        small = reduction.reduced(self._backend, lift=lift)
-        factors = Factors(small, self._data, self._loss.scale)
+    def _reduced_basis(
+        self, net: PlainLayers, layers: list[int], across: dict[int, Scaled], *, lift: bool
+    ) -> Eigenbasis:
+        """Return the basis of a network of which these `layers` are to be reduced yet, and those of `across` were."""
+        if not layers:
+            return self._dense_basis(Factors(net, self._data, self._loss.scale, across), lift=lift)
+        reduction = WidthReduction(net, layers[0], {part.layer: part for part in self.parts})
+        small, product = reduction.reduced(self._backend, lift=lift)
+        across = across | {layers[0]: product}
+        factors = Factors(small, self._data, self._loss.scale, across)
         coupling = reduction.coupling(factors, zero=self._mode == "gauss_newton")
-        return WidthBasis(reduction, small, coupling, self._reduced_basis(small, lift=lift), self.parts)
+        inner = self._reduced_basis(small, layers[1:], across, lift=lift)
+        return WidthBasis(reduction, small, coupling, inner, self.parts)
 
-    def _dense_basis(self, net: PlainLayers, *, lift: bool) -> Eigenbasis:
-        factors = Factors(net, self._data, self._loss.scale)
+    def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
         if self._mode == "gauss_newton":
             return gauss_newton_basis(factors, self.parts, lift=lift)
         _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))

@@ -18,7 +18,7 @@ from hesskern.loop import Loop
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 from hesskern.recording import Recorder, Records
-from hesskern.reduction import ReducedNetwork, Reduction
+from hesskern.reduction import ReducedNetwork, Reduction, reduced_networks
 from hesskern.schedule import Schedule
 from hesskern.settings import Settings, batch_scale
 
@@ -55,7 +55,8 @@ def train(
         ]
     net = nets[0]
     leak = _leak(members, net) if reduced[0].widths != net.widths else 0.0
-    return trained, settings.reduction(losses[0], net.has_bias, net.widths, reduced[0].widths, leak)
+    unbalanced = sum(each.unbalanced for each in reduced)
+    return trained, settings.reduction(losses[0], net.has_bias, net.widths, reduced[0].widths, leak, unbalanced)
 
 
 def _loop(
@@ -71,7 +72,7 @@ def _loop(
     backend = backends.get_for(settings.backend or loss.backend, loss.device, "the networks and samples are")
     schedule = Schedule(settings.lr, settings.max_steps, len(nets) if several else None)
     records = Records(settings.record, net, minibatches=settings.batch_size is not None)
-    reduced = [ReducedNetwork(each, reduce=settings.reduce == "auto") for each in nets]
+    reduced = reduced_networks(nets, reduce=settings.reduce == "auto")
     watch = Watch(
         every=settings.record_every,
         loss="loss" in records.names,

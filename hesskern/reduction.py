@@ -3,11 +3,17 @@ r"""The exact reductions of a training run: what is trained instead of the netwo
 A hidden layer with more units than its neighbours together is replaced by one of as many units as the weights that
 touch it can span (see `hesskern.width`). Gradient steps with momentum and weight decay keep every iterate in that span,
 so the small network's run, lifted, is the run of the network given.
+
+That needs units of one size. Where the weights into a hidden unit are large and those out of it small, and it is the
+other way round for the next unit, their product is much smaller than the weights are, and an orthogonal change of
+units, which knows the size of the weights only, leaves rounding errors of that size in it. Such a network is trained
+as it is.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +26,9 @@ from hesskern.factors import Matrix
 from hesskern.network import LinearNetwork
 from hesskern.width import PlainLayers, reducible
 
+#: How many times larger than ``|W_{l+1}| |W_l|``, which bounds the rounding errors of the network as it is, the product
+#: of the norms, which bounds those of the reduced one, may be. Gaussian weights have about 2.
+UNBALANCED = 30.0
 #: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
 _SUSPICIOUS = 1e-8
 
@@ -38,6 +47,9 @@ class Reduction:
         ``ε ∏ (1 + η‖G_t‖₂)``, with momentum the growth of its recurrence in the place of each factor: about how far,
         relatively, rounding may carry the run *without* width reduction off the exact orbit. The reduced run stays on
         it. 0 where no width was reduced.
+    unbalanced : int
+        Networks with hidden units of too different sizes to be mixed. If there are any, all networks are trained at the
+        widths given.
 
     Examples
     --------
@@ -48,6 +60,7 @@ class Reduction:
     samples: tuple[int, int] | None = None
     widths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     leak: float = 0.0
+    unbalanced: int = 0
 
     def __bool__(self) -> bool:
         return self.samples is not None or self.widths is not None
@@ -59,6 +72,11 @@ class Reduction:
         if self.widths is not None:
             before, after = ("-".join(map(str, widths)) for widths in self.widths)
             said.append(f"widths {before} to {after}")
+        if self.unbalanced:
+            said.append(
+                "widths as given, because weights into and out of the hidden units differ by orders of "
+                "magnitude from unit to unit and a reduction would lose digits"
+            )
         return "; ".join(said)
 
 
@@ -84,13 +102,17 @@ class ReducedNetwork:
     def __init__(self, net: LinearNetwork, *, reduce: bool) -> None:
         self._net = net
         self.stages: list[Stage] = []
-        layers = PlainLayers(net.weights, net.biases)
-        layer = reducible(layers) if reduce else None
-        while layer is not None:
+        given = layers = PlainLayers(net.weights, net.biases)
+        for layer in reducible(given) if reduce else ():
             self.stages.append(_reduce(layers, layer))
             layers = _replaced(layers, layer, self.stages[-1].after)
-            layer = reducible(layers)
         self.layers = layers
+        #: Whether hidden units are too different in size for this.
+        self.unbalanced = any(_unbalanced(stage, len(given.weights[stage.layer + 1])) for stage in self.stages)
+
+    def as_given(self) -> None:
+        """Train the network as it is after all."""
+        self.stages, self.layers = [], PlainLayers(self._net.weights, self._net.biases)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -128,6 +150,15 @@ class ReducedNetwork:
             if bias is not None:
                 pieces.append(bias)
         return self._net._with(np.concatenate(pieces))
+
+
+def reduced_networks(nets: Sequence[LinearNetwork], *, reduce: bool) -> list[ReducedNetwork]:
+    """Return what is trained in the place of these networks, all of one width: as given if one is unbalanced."""
+    reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
+    if any(each.unbalanced for each in reduced):
+        for each in reduced:
+            each.as_given()
+    return reduced
 
 
 def split(layers: PlainLayers, flat: Array) -> PlainLayers:
@@ -174,6 +205,21 @@ def _reduce(layers: PlainLayers, layer: int) -> Stage:
     if pivots.min() < _SUSPICIOUS * pivots.max():
         basis, triangle = _without_rounding(basis, triangle, len(basis))
     return Stage(layer, basis.T, stack, triangle)
+
+
+def _unbalanced(stage: Stage, outputs: int) -> bool:
+    """Return whether the reduced weights' product would have more rounding errors than that of the weights given."""
+    inputs = len(stage.before) - outputs
+    sizes = np.abs(stage.before)
+    with np.errstate(over="ignore", invalid="ignore"):
+        terms = sizes[inputs:] @ sizes[:inputs].T
+        norms = np.sqrt(np.einsum("ij,ij->i", stage.after, stage.after))
+        bounds = np.outer(norms[inputs:], norms[:inputs])
+        if (bounds <= UNBALANCED * terms).all():
+            return False
+        # An entry that no unit contributes to is as uncertain as the others of its row or its column.
+        around = np.minimum(terms.max(axis=1, keepdims=True), terms.max(axis=0))
+        return not bool((bounds <= UNBALANCED * np.where(terms > 0, terms, around)).all())
 
 
 def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matrix, Matrix]:

@@ -103,13 +103,16 @@ class Settings:
         before: tuple[int, ...],
         after: tuple[int, ...],
         leak: float,
+        unbalanced: int,
     ) -> Reduction:
-        """Return what was reduced: the samples of this loss, and widths."""
+        """Return what was reduced: the samples of this loss, and widths, of all networks but the `unbalanced`."""
         samples = None
         if self.batch_size is None and self.reduce == "auto":
             rows = len(loss.data(bias=bias, reduced=True).X)
             samples = (len(loss.X), rows) if rows < len(loss.X) else None
-        return Reduction(samples, (before, after), leak) if before != after else Reduction(samples)
+        if before == after:
+            return Reduction(samples, unbalanced=unbalanced)
+        return Reduction(samples, (before, after), leak, unbalanced)
 
     def problem(
         self,

@@ -9,6 +9,7 @@ minus the singular values of C, and zeros.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from hesskern._array import Array
 from hesskern.backends.protocol import Backend
 from hesskern.factors import Factors, Matrix
 from hesskern.orthogonal import TallQR
+from hesskern.powers import Scaled, moderate
 from hesskern.selection import Part
 
 
@@ -28,13 +30,26 @@ class PlainLayers(NamedTuple):
     biases: tuple[Array | None, ...]
 
 
-def reducible(net: PlainLayers) -> int | None:
-    """Return the first layer whose outputs outnumber everything that touches them, or None."""
+def reducible(net: PlainLayers, selected: Container[int] | None = None) -> list[int]:
+    """Return the layers whose outputs outnumber everything that touches them.
+
+    No two of them are neighbours, and reducing one neither makes another nor takes one away.
+
+    Parameters
+    ----------
+    net : PlainLayers
+    selected : container of int, optional
+        Layers of which one must touch those outputs. Of a hidden layer that no selected layer touches, curvature sees
+        the product of the weights on both sides only, and there is no parameter that a reduction would leave out.
+    """
+    found = []
     for layer in range(len(net.weights) - 1):
+        touched = selected is None or layer in selected or layer + 1 in selected
         bias = net.biases[layer] is not None
-        if len(net.weights[layer]) > net.weights[layer].shape[1] + bias + len(net.weights[layer + 1]):
-            return layer
-    return None
+        units, inputs = net.weights[layer].shape
+        if touched and units > inputs + bias + len(net.weights[layer + 1]):
+            found.append(layer)
+    return found
 
 
 class WidthReduction:
@@ -53,23 +68,45 @@ class WidthReduction:
         self.kept = self._inputs + (self._bias is not None) + self._outputs
         self.left_over = self.units - self.kept
 
-    def _stack(self) -> list[Array]:
-        bias = [] if self._bias is None else [self._bias[:, None]]
-        return [self._lower, *bias, self._upper.T]
+    @cached_property
+    def _below(self) -> list[Matrix]:
+        """Weights and bias of the layer, one row for each unit."""
+        return [self._lower] if self._bias is None else [self._lower, self._bias[:, None]]
 
     @cached_property
     def _qr(self) -> TallQR:
-        return TallQR(np.concatenate(self._stack(), axis=1))
+        return TallQR(np.concatenate([*self._below, self._upper.T], axis=1))
 
-    def reduced(self, backend: Backend, *, lift: bool) -> PlainLayers:
-        """Return the network of `kept` units; with `lift` by a QR whose Q is remembered for `rotate`."""
-        R = self._qr.R if lift else backend.triangular_factor(self._stack())
+    def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Scaled]:
+        """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
+
+        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. Where units differ by
+        orders of magnitude, weights into them large where those out of them are small, that may be more than the product.
+
+        Parameters
+        ----------
+        backend : Backend
+        lift : bool
+            Take the QR whose Q is remembered for `rotate`.
+        """
+        if lift:
+            R, across = self._qr.R, self._upper @ np.concatenate(self._below, axis=1)
+        else:
+            R, across = _wide_layer(self._below, self._upper.T, backend)
         weights, biases = list(self.net.weights), list(self.net.biases)
         weights[self.layer] = np.ascontiguousarray(R[:, : self._inputs])
         weights[self.layer + 1] = np.ascontiguousarray(R[:, self.kept - self._outputs :].T)
         if self._bias is not None:
             biases[self.layer] = np.ascontiguousarray(R[:, self._inputs])
-        return PlainLayers(tuple(weights), tuple(biases))
+        return PlainLayers(tuple(weights), tuple(biases)), self._in_range(across)
+
+    def _in_range(self, across: Matrix) -> Scaled:
+        """Return this product, computed again where it left the range of float64 on the way."""
+        sizes = np.abs(across)
+        if ((sizes > _TINY) & np.isfinite(sizes)).all():
+            return Scaled(across)
+        above, below = moderate(self._upper), moderate(np.concatenate(self._below, axis=1))
+        return Scaled(above.matrix @ below.matrix, above.exponent + below.exponent)
 
     def coupling(self, factors: Factors, *, zero: bool) -> Matrix:
         """Return C between the selected parameters of each left-over unit, (above, below).
@@ -93,3 +130,25 @@ class WidthReduction:
     def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
         """Return ``Q.T vectors`` or (`back`) ``Q vectors`` for the full orthogonal Q (h, h), never formed."""
         return self._qr.rotate(vectors, back=back)
+
+
+#: What is added up to more than this has lost no digit to underflow.
+_TINY = 1e-280
+
+#: Norms whose squares neither overflow nor vanish, with room for sums.
+_SQUARES = (1e-140, 1e140)
+
+
+def _wide_layer(below: list[Matrix], above: Matrix, backend: Backend) -> tuple[Matrix, Matrix]:
+    """Return what `Backend.wide_layer` does, also where squares of the weights overflow or vanish.
+
+    A column's rounding errors are as large as the column: multiplying columns by powers of two changes nothing else.
+    """
+    R, across = backend.wide_layer(below, above)
+    sizes = np.abs(R).max(axis=0)
+    if not ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():
+        parts = [*below, above]
+        exponents = [np.frexp(np.abs(part).max(axis=0))[1] for part in parts]
+        scaled = [np.ldexp(part, -exponent) for part, exponent in zip(parts, exponents, strict=True)]
+        R = np.ldexp(backend.triangular_factor(scaled), np.concatenate(exponents))
+    return R, across

@@ -164,6 +164,7 @@ def test_json_is_one_object(folder, capsys):
         "samples": [10, 5],
         "widths": [[4, 12, 3], [4, 8, 3]],
         "leak": expected.reduction.leak,
+        "unbalanced": 0,
         "text": str(expected.reduction),
     }
 

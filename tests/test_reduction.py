@@ -83,20 +83,26 @@ def layers(widths, bias=False):
 
 
 @pytest.mark.parametrize(
-    ("widths", "bias", "layer"),
+    ("widths", "bias", "expected"),
     [
-        ([3, 5, 2], False, None),  # as wide as its neighbours together
-        ([3, 6, 2], False, 0),
-        ([3, 6, 2], True, None),  # the bias is a neighbour
-        ([3, 7, 2], True, 0),
-        ([3, 4, 8, 3], False, 1),
-        ([3, 12, 8, 3], False, 0),
-        ([3, 2, 2, 9], False, None),  # outputs are no hidden layer
-        ([9, 2], False, None),
+        ([3, 5, 2], False, []),  # as wide as its neighbours together
+        ([3, 6, 2], False, [0]),
+        ([3, 6, 2], True, []),  # the bias is a neighbour
+        ([3, 7, 2], True, [0]),
+        ([3, 4, 8, 3], False, [1]),
+        ([3, 12, 8, 3], False, [0]),
+        ([2, 7, 3, 9, 2], False, [0, 2]),
+        ([3, 2, 2, 9], False, []),  # outputs are no hidden layer
+        ([9, 2], False, []),
     ],
 )
-def test_what_can_be_reduced(widths, bias, layer):
-    assert reducible(layers(widths, bias)) == layer
+def test_what_can_be_reduced(widths, bias, expected):
+    assert reducible(layers(widths, bias)) == expected
+
+
+def test_a_hidden_layer_between_others_is_not_reduced():
+    net = layers([2, 7, 3, 9, 2, 2])
+    assert [reducible(net, {selected}) for selected in range(5)] == [[0], [0], [2], [2], []]
 
 
 def test_a_stack_that_is_rank_deficient(backend):

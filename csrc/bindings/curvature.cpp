@@ -165,7 +165,8 @@ void gather(const py::array &part, index start, index count, double *chunk, inde
         }
 }
 
-py::array_t<double> triangular_factor(const py::sequence &given) {
+// R, and with a split the product of the columns from there on, transposed, and those before it.
+std::pair<py::array_t<double>, py::array_t<double>> triangular_factor(const py::sequence &given, index split) {
     std::vector<py::array> parts;
     index columns = 0, rows = -1;
     for (const py::handle item : given) {
@@ -179,10 +180,14 @@ py::array_t<double> triangular_factor(const py::sequence &given) {
         columns += part.shape(1);
     }
     if (rows < 1 || columns < 1) fail("the matrix is empty");
+    if (split < 0 || split > columns) fail("split is not one of the columns");
     constexpr index chunk_rows = 192;  // 60 KB at 40 columns
     const index stride = (columns + 7) / 8 * 8;
     py::array_t<double> triangle({columns, columns});
     double *out = triangle.mutable_data();
+    py::array_t<double> product({columns - split, split});
+    double *sums = product.mutable_data();
+    std::fill_n(sums, product.size(), 0.0);
     {
         std::vector<bool> single;
         for (const py::array &part : parts) single.push_back(holds_float32(part));
@@ -196,12 +201,13 @@ py::array_t<double> triangular_factor(const py::sequence &given) {
                 (single[k] ? gather<float> : gather<double>)(parts[k], start, count, c.get() + at, stride);
                 at += parts[k].shape(1);
             }
+            if (split > 0) kernels().add_cross_product(sums, c.get(), stride, count, split, columns);
             kernels().append_rows(r.get(), c.get(), stride, count, columns, work.get());
         }
         for (index i = 0; i < columns; ++i)
             for (index j = 0; j < columns; ++j) out[i * columns + j] = j < i ? 0.0 : r[std::size_t(i * stride + j)];
     }
-    return triangle;
+    return {triangle, product};
 }
 
 }  // namespace
@@ -215,8 +221,12 @@ void bind_curvature(py::module_ &module) {
         },
         py::arg("rows"), py::arg("columns"), py::arg("blocks"), py::arg("out"), py::arg("threads") = 1,
         "Dense blocks U[r,p] V[s,q] + B[s,p] W[r,q] into out; sides are (outer, inner, bias), blocks (U, V, B, W).");
-    module.def("triangular_factor", &triangular_factor, py::arg("parts"),
-               "R (n, n) of the QR decomposition of the parts side by side, read a few rows at a time.");
+    module.def(
+        "triangular_factor", [](const py::sequence &parts) { return triangular_factor(parts, 0).first; },
+        py::arg("parts"), "R (n, n) of the QR decomposition of the parts side by side, read a few rows at a time.");
+    module.def(
+        "wide_layer", &triangular_factor, py::arg("parts"), py::arg("split"),
+        "The same R, and the product of the columns from `split` on, transposed, and those before, in one pass.");
     module.def("product_svd", &product_svd, py::arg("first"), py::arg("weights"), py::arg("tolerance"),
                py::arg("rotated") = false,
                "Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).");

@@ -63,8 +63,16 @@ constexpr KernelsFor<T> kernels_for() {
 #define HESSKERN_STRING(text) HESSKERN_STRING_(text)
 
 extern const Kernels table;
-const Kernels table = {
-    HESSKERN_STRING(HESSKERN_ISA), HESSKERN_VECTOR_BYTES, kernels_for<double>(), kernels_for<float>(), product_svd,
-    product_svd_scratch,           lanes<double>,         packed_memory,         descend_packed,       append_rows};
+const Kernels table = {HESSKERN_STRING(HESSKERN_ISA),
+                       HESSKERN_VECTOR_BYTES,
+                       kernels_for<double>(),
+                       kernels_for<float>(),
+                       product_svd,
+                       product_svd_scratch,
+                       lanes<double>,
+                       packed_memory,
+                       descend_packed,
+                       append_rows,
+                       add_cross_product};
 
 }  // namespace hesskern::HESSKERN_ISA

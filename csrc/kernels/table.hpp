@@ -95,6 +95,8 @@ struct Kernels {
     // r := triangular factor of [r; c]; see kernels/tall_qr.hpp.
     void (*append_rows)(double *r, double *c, std::int64_t stride, std::int64_t rows, std::int64_t columns,
                         double *work);
+    void (*add_cross_product)(double *product, const double *c, std::int64_t stride, std::int64_t rows,
+                              std::int64_t split, std::int64_t columns);
 
     template <class T>
     const KernelsFor<T> &of() const;

@@ -114,4 +114,9 @@ inline void append_rows(double *r, double *c, index stride, index rows, index co
     }
 }
 
+// product (columns - split, split) += C[:, split:]^T C[:, :split].
+inline void add_cross_product(double *product, const double *c, index stride, index rows, index split, index columns) {
+    small_product(columns - split, split, rows, 1.0, c + split, index(1), stride, c, stride, 1.0, product, split);
+}
+
 }  // namespace hesskern::HESSKERN_ISA

@@ -321,6 +321,12 @@ class JittedBackend:
             triangle = decompositions.triangular(np.concatenate([triangle, some]))
         return np.concatenate([triangle, np.zeros((columns - len(triangle), columns))])
 
+    def wide_layer(
+        self, below: Sequence[Array], above: Array
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        product: NDArray[np.float64] = above.T @ np.concatenate(below, axis=1, dtype=np.float64)
+        return self.triangular_factor([*below, above]), product
+
     def product_svd(
         self,
         first: NDArray[np.float64],

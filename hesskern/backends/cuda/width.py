@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hesskern.backends.cuda.layers import Layers, shapes
+from hesskern.reduction import UNBALANCED
 
 
 class _Stage(NamedTuple):
@@ -36,13 +37,17 @@ class ReducedStack:
     def __init__(self, layers: Layers, *, reduce: bool) -> None:
         self.given = layers
         self._stages: list[_Stage] = []
-        layer = _reducible(layers) if reduce else None
-        while layer is not None:
+        for layer in _reducible(layers) if reduce else ():
             stack = _stack(layers, layer)
             basis, triangle = _qr(stack)
             self._stages.append(_Stage(layer, basis, stack, triangle))
             layers = _replaced(layers, layer, triangle)
-            layer = _reducible(layers)
+        unbalanced = [_unbalanced(stage, self.given.weights[stage.layer + 1].shape[-2]) for stage in self._stages]
+        #: How many networks have hidden units of too different sizes. If any has, nothing is reduced: all networks
+        #: are trained at one width.
+        self.unbalanced = int(torch.stack(unbalanced).any(0).sum()) if unbalanced else 0
+        if self.unbalanced:
+            self._stages, layers = [], self.given
         self.layers = layers
 
     @property
@@ -102,12 +107,23 @@ def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
     return basis, triangle
 
 
-def _reducible(layers: Layers) -> int | None:
+def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
+    """Return which networks would lose digits, (networks,) bool; the same as in `hesskern.reduction`."""
+    sizes, norms = stage.before.abs(), stage.after.norm(dim=1)
+    inputs = sizes.shape[2] - outputs
+    terms = sizes[:, :, inputs:].mT @ sizes[:, :, :inputs]
+    bounds = norms[:, inputs:, None] * norms[:, None, :inputs]
+    around = torch.minimum(terms.amax(2, keepdim=True), terms.amax(1, keepdim=True))
+    return ~(bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
+
+
+def _reducible(layers: Layers) -> list[int]:
+    found = []
     for layer, bias in enumerate(layers.biases[:-1]):
         units, inputs = layers.weights[layer].shape[-2:]
         if units > inputs + (bias is not None) + layers.weights[layer + 1].shape[-2]:
-            return layer
-    return None
+            found.append(layer)
+    return found
 
 
 def _stack(layers: Layers, layer: int) -> Tensor:
