@@ -17,13 +17,13 @@ All of it is computed in float64, whatever the network's dtype, and on the devic
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import devices
+from hesskern._cached import cached_property
 from hesskern.backends.protocol import Layers
 from hesskern.problem import Data
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hesskern import checks, devices, memory
 from hesskern._array import Array
+from hesskern._cached import cached_property
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis

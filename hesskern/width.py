@@ -9,12 +9,12 @@ minus the singular values of C, and zeros.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from hesskern._array import Array
+from hesskern._cached import cached_property
 from hesskern.backends.protocol import Backend
 from hesskern.factors import Factors, Matrix
 from hesskern.orthogonal import TallQR

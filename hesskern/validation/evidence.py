@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import hesskern.loss
+from hesskern._cached import cached_property
 from hesskern.hessian import Hessian
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.differences import DifferenceWitness
