@@ -96,8 +96,8 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
     the task of asyncio that entered it, and for tasks created and ``asyncio.to_thread`` called inside; it goes before
     the choice of the process, and ends with the block. Threads started inside a block, those of a ThreadPoolExecutor
     among them, begin with the choice of the process (from Python 3.14 on with that of the block where
-    ``sys.flags.thread_inherit_context`` says so); hand them the block's with ``contextvars.copy_context().run``, or pass
-    ``backend=``.
+    ``sys.flags.thread_inherit_context`` says so); hand them the block's with ``contextvars.copy_context().run``, or
+    pass ``backend=``.
 
     Parameters
     ----------

@@ -34,12 +34,19 @@ INTERNAL = re.compile(
     r"could not convert|setting an array|inhomogeneous|incompatible function|too large|too many digits|invalid literal|"
     r"only integer|only length-1|truth value|Cannot cast|matmul:|operands|interpreted as an integer|dimension mismatch|"
     r"unexpected keyword|not callable|expected str, bytes|embedded null|not a valid|Exceeds the limit|must be an integer|"
-    r"cannot be interpreted|cannot unpack|dtype=object|array split|unpack|zero-size|out of bounds for|indices must be|"
+    r"cannot be interpreted|cannot unpack||array split|unpack|zero-size|out of bounds for|indices must be|"
     r"byte-like|buffer|axis \d"
 )
 ALLOWED = (TypeError, ValueError, MemoryError, ImportError, OSError)
 #: What messages call an argument that has another name for its reader.
-ALSO = {"net": "network", "v": "v|vector", "module": "model|module", "index": "index|networks", "multiplicities": "multiplicit"}
+ALSO = {
+    "net": "nets?|network",
+    "loss": "loss|hesskern.SquaredLoss",
+    "v": "v|vector",
+    "module": "model|module",
+    "index": "index|networks",
+    "multiplicities": "multiplicities", "name": "backend",
+}
 
 
 def judge(run: Callable[[], object], argument: str, *, good: bool) -> str:
@@ -61,7 +68,7 @@ def judge(run: Callable[[], object], argument: str, *, good: bool) -> str:
         if not re.search(rf"(?<![a-zA-Z])({ALSO.get(argument, argument)})(?![a-z])", text):
             return f"does not name {argument!r}: {type(error).__name__}: {text[:200]}"
         return ""
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+    except BaseException as error:
         return f"{type(error).__name__}: {str(error)[:200]}"
     return "" if good else "taken without a word"
 
@@ -109,14 +116,16 @@ def _names() -> dict[str, object]:
 def _runner(line: str, argument: str, *, good: bool) -> Callable[[], str]:
     def run() -> str:
         try:
-            return judge(lambda: eval(line, _names()), argument, good=good)  # noqa: S307 - a line of the table
+            return judge(lambda: eval(line, _names()), argument, good=good)
         finally:
             hk.use_backend(None)
 
     return run
 
 
-def in_children(some: Iterator[Case], *, seconds: int = 60, batch: int = 200, stop: float = float("inf")) -> Iterator[tuple[str, str]]:
+def in_children(
+    some: Iterator[Case], *, seconds: int = 60, batch: int = 200, stop: float = float("inf")
+) -> Iterator[tuple[str, str]]:
     """Run cases in forked children, a batch in each, and yield (line, what is wrong); a crash or a hang is told too."""
     left: list[Case] = []
     _names()
@@ -136,7 +145,9 @@ def in_children(some: Iterator[Case], *, seconds: int = 60, batch: int = 200, st
         for (line, _), wrong in zip(left, results, strict=False):
             yield line, wrong
         if len(results) < len(left):
-            name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
+            name = (
+                signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
+            )
             yield left[len(results)][0], "hangs" if name == "SIGALRM" else f"the process ends: {name}"
             left = left[len(results) + 1 :]
         else:

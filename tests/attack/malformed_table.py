@@ -99,9 +99,10 @@ KINDS: dict[str, set[str]] = {
     "backend": {"'cpp'"},
     "array": _ARRAYS,
     "vector": _ARRAYS | {"np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
-                         "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)"},  # of H @ v
-    "right side": _ARRAYS | {"np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)"},  # of solve
-    "out": {"np.asarray({})[::-1][::-1]"},
+                         "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
+                         "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0"},  # of H @ v
+    "right side": _ARRAYS | {"H", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)"},  # of solve
+    "out": {"np.matrix({})", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "unmasked({})"},
     "arrays": set(),
     "biases": set(),
     "names": set(),
@@ -112,7 +113,7 @@ KINDS: dict[str, set[str]] = {
     "nets": {"[net]", "stack"},
     "path": {"pathlib.Path('x')", "'no'", "'1'", "'cpp'"},
     "record": set(),
-    "rate": _REALS | {"lambda *a: 1.0", "np.ones(3)"},
+    "rate": _REALS | {"lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H"},
     "anything": set(PLAIN),
 }  # fmt: skip
 
@@ -184,17 +185,20 @@ TABLE = (
 
 KINDS |= {
     "layer": {"0", "1", "np.int8(1)"},
-    "index": {"0", "1", "-1", "np.int8(1)", "slice(1)", "np.array(1)", "True", "False"},
-    "dtype": {"type"},
+    "index": {"0", "1", "-1", "np.int8(1)", "slice(1)"},
+    "dtype": {"H", "X", "np.ones(3)", "np.ones((2, 2))", "np.ones((2, 2, 2))", "np.array(1.0)", "np.array([])", "np.zeros((0, 3))",
+              "float('nan')", "np.float32(1)"},
     "module": set(),
-    "values": {"np.asarray({}).tolist()"},
-    "multiplicities": set(),
+    "values": {*_ARRAYS, "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "np.asarray({}).astype(int)", "[0, 0]",
+               "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(np.float16)",
+               "np.asarray({}).astype(np.longdouble)"},
+    "multiplicities": {*_ARRAYS, "np.asarray({}).astype(int)", "[0, 0]"},
     "bins": {"1", "3", "np.int8(1)", "range(3)"},
     "seeds": KINDS["seed"] | {"[0, 0]", "[1, 2]"},
-    "candidate": {*_REALS, "0", "-1", "-0.5", "-2**70", "10**400", "float('nan')", "float('inf')", "'1'", "np.ones(3)", "np.ones((2, 2))",
+    "candidate": {*_REALS, *SPOILED, "memoryview(b'ab')", "np.uint64(2**64 - 1)", "0", "-1", "-0.5", "-2**70", "10**400", "float('nan')", "float('inf')", "'1'", "np.ones(3)", "np.ones((2, 2))",
                   "X", "H", "Fraction(10**400, 1)", "range(3)", "[0, 0]", "[1.0]", "[-1]", *_ARRAYS, "[True]",
                   "np.matrix([[1, 2], [3, 4]])", "np.matrix([[1.0, 2.0]])"},
-    "trajectory": {"[]", "()", "[net]"},
+    "trajectory": {"[]", "()", "[net]", "net"},
     "backends": set(),
     "problems": set(),
     "large integer": _INTEGERS | {"2**70", "10**400", "np.uint64(2**64 - 1)"},
