@@ -7,8 +7,10 @@ Conventions: samples in rows, weights (out, in) as ``nn.Linear.weight``, arrays 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# First: it refuses a subinterpreter, in which NumPy's import need not come to an end.
+from hesskern._core import version as __version__  # isort: split
+
 from hesskern import datasets
-from hesskern._core import version as __version__
 from hesskern.backends import use_backend
 from hesskern.condition import Condition
 from hesskern.ensemble import Ensemble, fit_ensemble
@@ -78,3 +80,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'hesskern' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

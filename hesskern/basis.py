@@ -7,13 +7,13 @@ the two directions of the change, `coordinates` and `vectors`, both for arrays w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import decompositions
+from hesskern._cached import cached_property
 from hesskern.factors import Matrix
 from hesskern.orthogonal import TallQR
 from hesskern.selection import Part

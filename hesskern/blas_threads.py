@@ -5,14 +5,17 @@ The number is one for the whole process. Nested and concurrent uses count themse
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_LOCK = threading.Lock()
+#: Held by a fork, so that no child begins in the middle of a change. Reentrant: a signal handler may fork.
+_LOCK = threading.RLock()
 _CONTROLLERS: list[Any] = []  # made once: looking for the libraries takes a millisecond
-_USERS: list[Any] = []  # one entry for each use; the first holds the limit
+_USERS: list[int] = []  # the thread of each use
+_LIMITS: list[Any] = []  # the limit, while there are users
 
 #: Entries of the two largest dimensions below which OpenBLAS does not share work between threads.
 _SHARED_FROM = 4096
@@ -25,17 +28,22 @@ def one_thread(*dimensions: int) -> Iterator[None]:
     if largest[0] * largest[-1] < _SHARED_FROM:
         yield
         return
+    here = threading.get_ident()
     with _LOCK:
-        _USERS.append(None if _USERS else _limit())
+        if not _USERS:
+            _LIMITS.append(_limit())
+        _USERS.append(here)
     try:
         yield
     finally:
         with _LOCK:
-            limit = _USERS.pop(0)
-            if _USERS:
-                _USERS[0] = limit
-            else:
-                limit.restore_original_limits()
+            _USERS.remove(here)
+            _restore_if_unused()
+
+
+def _restore_if_unused() -> None:
+    if _LIMITS and not _USERS:
+        _LIMITS.pop().restore_original_limits()
 
 
 def _limit() -> Any:
@@ -45,3 +53,14 @@ def _limit() -> Any:
 
         _CONTROLLERS.append(ThreadpoolController())
     return _CONTROLLERS[0].limit(limits=1, user_api="blas")
+
+
+def _in_child() -> None:
+    """Forget the uses of threads that a forked process does not have."""
+    _USERS[:] = [thread for thread in _USERS if thread == threading.get_ident()]
+    _restore_if_unused()
+    _LOCK.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_in_child)

@@ -46,17 +46,48 @@ def as_array(value: object, name: str, ndim: int) -> Array:
 
 
 def read(value: object, name: str) -> NDArray[Any]:
-    """Return what NumPy makes of `value`, with a sentence where it makes nothing."""
+    """Return what NumPy makes of `value`, with a sentence where it makes nothing, or drops what it says."""
+    refuse_masked(value, name)
+    if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "toarray"):
+        raise TypeError(f"{name} is a sparse {type(value).__name__}; expected a dense array, {name}.toarray().")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except MemoryError:  # of a dense matrix, whose sentence it is
         raise
-    except Exception as error:  # a tensor that requires grad or lives on a GPU raises its own kind
+    except (
+        Exception
+    ) as error:  # a list of unequal rows; a tensor that requires grad or lives on a GPU raises its own kind
+        if isinstance(value, list | tuple):
+            kind = type(value).__name__
+            raise TypeError(f"{name} is a {kind} that is no array; expected numbers, in rows of one length.") from error
         precise = ".double()" if "bfloat16" in str(error).lower() else ""  # which NumPy does not know
         raise TypeError(
             f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); "
             f"for a torch tensor pass {name}.detach().cpu(){precise}.numpy()."
         ) from error
+    if array.dtype == np.dtype(object) and not isinstance(value, np.ndarray | list | tuple):
+        raise TypeError(f"{name} is {shown(value)}; expected an array of numbers.")
+    return array
+
+
+def refuse_masked(value: object, name: str) -> None:
+    """Refuse an array, or a list of them, with masked entries: `numpy.asarray` uses the numbers behind a mask."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            refuse_masked(part, name)
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            f"{name} is a masked array with {np.ma.count_masked(value)} masked entries; expected an array without: "
+            f"leave these rows out, or say what stands there with {name}.filled(...)."
+        )
+
+
+def vectors(value: object, name: str) -> NDArray[Any]:
+    """Return what an operator is multiplied with as an array of real or complex numbers; its shape is not checked."""
+    array = read(value, name)
+    if array.dtype.kind not in "iufc":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected numbers, float64 for instance.")
+    return array
 
 
 def as_data(value: object, name: str, ndim: int) -> Array:
@@ -114,8 +145,8 @@ def real(value: object, name: str) -> float:
     """Return a finite real number as a float."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {_shown(value)}; expected a real number.")
+    if isinstance(value, bool | np.timedelta64) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {shown(value)}; expected a real number.")
     try:
         number = float(value)
     except OverflowError:  # an integer beyond the range of float64
@@ -125,34 +156,74 @@ def real(value: object, name: str) -> float:
     return number
 
 
-def integer(value: object, name: str, least: int) -> int:
-    """Return an integer >= `least`."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise TypeError(f"{name} is {_shown(value)}; expected an integer.")
+def integer(value: object, name: str, least: int, most: int | None = 2**63 - 1) -> int:
+    """Return an integer >= `least`, and of 64 bits unless `most` says otherwise (None: of any size)."""
+    # NumPy counts a time span among the integers.
+    if isinstance(value, bool | np.bool_ | np.timedelta64) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {shown(value)}; expected an integer.")
     if value < least:
-        raise ValueError(f"{name} is {int(value)}; expected at least {least}.")
+        raise ValueError(f"{name} is {shown(int(value))}; expected at least {least}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} is {shown(int(value))}; expected at most {most}.")
     return int(value)
+
+
+def index(value: object, count: int, what: str) -> int:
+    """Return a number that a sequence of `count` things can be asked for, counted from its end if it is negative."""
+    number = integer(value, "index", -(2**63))
+    if not -count <= number < count:
+        raise IndexError(f"index is {number}; there are {count} {what}, counted from 0.")
+    return number
+
+
+def widths(value: object, name: str = "widths") -> list[int]:
+    """Return the widths of a network: at least two integers >= 1."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if isinstance(value, str | bytes | memoryview) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} is {shown(value)}; expected a list of integers, for instance [5, 100, 5].")
+    sizes = [integer(width, f"{name}[{k}]", 1) for k, width in enumerate(value)]
+    if len(sizes) < 2:
+        raise ValueError(f"{name} is {tuple(sizes)}; expected at least two numbers, inputs and outputs.")
+    return sizes
+
+
+def seed(value: object, name: str = "seed") -> int:
+    """Return an integer >= 0 of any size."""
+    return integer(value, name, 0, None)
 
 
 def boolean(value: object, name: str) -> bool:
     """Return True or False; anything else that Python takes for one is refused."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {_shown(value)}; expected True or False.")
+        raise TypeError(f"{name} is {shown(value)}; expected True or False.")
     return bool(value)
+
+
+def float_dtype(value: object, name: str) -> np.dtype[Any]:
+    """Return float64 or float32, from whatever NumPy takes for one of them; None is not float64 here."""
+    try:
+        dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
+    except Exception:  # whatever NumPy says: an object that is no dtype may raise anything
+        dtype = None
+    if dtype is None or dtype.newbyteorder("=") not in FLOATS:
+        raise TypeError(f"{name} is {shown(value)}; expected numpy.float64 or numpy.float32.")
+    found: np.dtype[Any] = dtype.newbyteorder("=")
+    return found
 
 
 def path(value: object, name: str) -> str:
     """Return a file's path as text."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"{name} is {_shown(value)}; expected the path of a file.")
+        raise TypeError(f"{name} is {shown(value)}; expected the path of a file.")
     return str(os.fspath(value))
 
 
 def one_of(value: object, name: str, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
-        shown = repr(value) if isinstance(value, str) else _shown(value)
-        raise ValueError(f"{name} is {shown}; expected one of {', '.join(repr(word) for word in allowed)}.")
+        given = repr(value) if isinstance(value, str) and len(value) < 60 else shown(value)
+        raise ValueError(f"{name} is {given}; expected one of {', '.join(repr(word) for word in allowed)}.")
     return value
 
 
@@ -160,6 +231,7 @@ def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: s
     """Return `out` if results can be written straight into it: exact shape and dtype, C order, writeable."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} is a {type(out).__name__}; expected a numpy array.")
+    refuse_masked(out, name)
     wanted = f"numpy.empty({shape}, dtype=numpy.{dtype})"
     if out.shape != shape:
         raise ValueError(f"{name} has shape {out.shape}; expected {shape}. Make it with {wanted}.")
@@ -189,7 +261,11 @@ def frozen(array: Array, given: object) -> Array:
     return array
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
+def shown(value: object) -> str:
+    """Return an argument as a message shows it: itself if it is short, and its type."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits, which Python does not write
+        text = 61 * " "
     kind = f"of type {type(value).__name__}"
     return f"{text} ({kind})" if len(text) <= 60 else f"an object {kind}"

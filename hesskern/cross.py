@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from hesskern import checks, decompositions
 from hesskern._array import Array
+from hesskern._cached import cached_property
 from hesskern.assembly import grid
 from hesskern.condition import Condition, from_singular_values
 from hesskern.factors import Factors, Mode

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hesskern import checks, devices, memory
+from hesskern._cached import cached_property
 from hesskern.assembly import grid
 from hesskern.backends.protocol import Block, HessianProduct, Side
 from hesskern.cross import CrossBlock

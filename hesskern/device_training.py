@@ -86,7 +86,7 @@ def _train(
     from hesskern.backends.cuda.training import Problem, Samples, Watched  # noqa: PLC0415
 
     loss = losses[0]
-    kernels: Any = backends.get_for(settings.backend or loss.backend, loss.device, "the networks and samples are")
+    kernels: Any = backends.get_for(settings.chosen_backend(loss), loss.device, "the networks and samples are")
     minibatches = settings.batch_size is not None
     schedule = Schedule(settings.lr, settings.max_steps, len(stack) if several else None)
     records = Records(settings.record, first, minibatches=minibatches, sharpness_in_loop=False)

@@ -59,6 +59,7 @@ class Ensemble:
 
     def network(self, index: int) -> LinearNetwork:
         """Return one of the networks."""
+        index = checks.index(index, len(self), "networks")
         return LinearNetwork(
             [weight[index] for weight in self.weights],
             [None if bias is None else bias[index] for bias in self.biases],
@@ -219,9 +220,9 @@ def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetw
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    if np.ndim(seed) == 0:
-        return [checks.integer(seed, "seed", 0)] * count
-    seeds = [checks.integer(each, "seed", 0) for each in np.asarray(seed)]
+    if not isinstance(seed, list | tuple | range | np.ndarray) or np.shape(seed) == ():
+        return [checks.seed(seed)] * count
+    seeds = [checks.seed(each, f"seed[{k}]") for k, each in enumerate(checks.read(seed, "seed"))]
     if len(seeds) != count:
         raise ValueError(f"seed has {len(seeds)} numbers for {count} networks; expected one, or one for each.")
     return seeds

@@ -20,13 +20,13 @@ them leave the range of float64: data of 1e-160 and weights of 1e+160 have a Hes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import devices
+from hesskern._cached import cached_property
 from hesskern.backends.protocol import Layers
 from hesskern.powers import MODERATE, Scaled, aligned, are_ordinary, in_dtype, moderate, shared
 from hesskern.problem import Data

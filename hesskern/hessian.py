@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from hesskern import checks, decompositions, devices, memory, rounding
 from hesskern._array import Array
+from hesskern._cached import cached_property
 from hesskern.assembly import grid, inner_indices
 from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis

@@ -69,7 +69,7 @@ def _loop(
     threads: int,
 ) -> tuple[Loop, list[Member], list[ReducedNetwork]]:
     net, loss = nets[0], losses[0]
-    backend = backends.get_for(settings.backend or loss.backend, loss.device, "the networks and samples are")
+    backend = backends.get_for(settings.chosen_backend(loss), loss.device, "the networks and samples are")
     schedule = Schedule(settings.lr, settings.max_steps, len(nets) if several else None)
     records = Records(settings.record, net, minibatches=settings.batch_size is not None)
     reduced = reduced_networks(nets, reduce=settings.reduce == "auto")

@@ -107,6 +107,8 @@ class KFAC(CurvatureOperator):
         *,
         separate_bias: bool = False,
     ) -> None:
+        if not isinstance(loss, SquaredLoss):
+            raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
         loss.check_network(net, on_cpu="KFAC")
         self._net, self._loss, self._params = net, loss, params
         self.separate_bias = checks.boolean(separate_bias, "separate_bias")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from hesskern import checks
@@ -33,13 +32,19 @@ class MatrixOperator(LinearOperator):
         return as_numpy(self.toarray, f"the dense {self.shape[0]} x {self.shape[1]} matrix", dtype, copy)
 
     def __matmul__(self, other: Any) -> Any:
-        return super().__matmul__(_factor(other))
+        size = self.shape[1]
+        return super().__matmul__(_factor(other, 0, size, f"({size},) or ({size}, k)"))
 
     def __rmatmul__(self, other: Any) -> Any:
-        return super().__rmatmul__(_factor(other))
+        size = self.shape[0]
+        return super().__rmatmul__(_factor(other, -1, size, f"({size},) or (k, {size})"))
 
 
-def _factor(other: Any) -> Any:
-    """Return an array of what NumPy reads, a tensor of PyTorch for instance, and as it is what SciPy knows itself."""
-    known = isinstance(other, np.ndarray | LinearOperator) or np.isscalar(other) or issparse(other)
-    return other if known else checks.read(other, "v")
+def _factor(other: Any, axis: int, size: int, shapes: str) -> Any:
+    """Return numbers of a shape that fits, from whatever NumPy reads, and another operator as it is."""
+    if isinstance(other, LinearOperator):
+        return other
+    array = checks.vectors(other, "v")
+    if array.ndim not in (1, 2) or array.shape[axis] != size:
+        raise ValueError(f"v has shape {array.shape}; expected {shapes}.")
+    return array

@@ -87,8 +87,8 @@ class LinearNetwork:
         if biases is None:
             return (None,) * self.depth
         if isinstance(biases, np.ndarray) or not isinstance(biases, Sequence) or len(biases) != self.depth:
-            count = len(biases) if isinstance(biases, Sequence) else type(biases).__name__
-            raise ValueError(f"biases has {count} entries; expected {self.depth}, one (or None) for each layer.")
+            given = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
+            raise ValueError(f"biases {given}; expected {self.depth} entries, an array or None for each layer.")
         checked: list[Array | None] = []
         for layer, given in enumerate(biases):
             if given is None:
@@ -108,8 +108,8 @@ class LinearNetwork:
             return usual
         if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(usual):
             raise ValueError(
-                f"names is {names!r}; expected {len(usual)} names, one for each weight and bias in the order of "
-                f"{', '.join(usual)}."
+                f"names is {checks.shown(names)}; expected {len(usual)} names, one for each weight and bias in the "
+                f"order of {', '.join(usual)}."
             )
         for at, name in enumerate(names):
             if not isinstance(name, str) or not all(name.split(".")) or name in names[:at]:
@@ -202,17 +202,15 @@ class LinearNetwork:
         >>> hk.LinearNetwork.random([5, 100, 5], seed=0)
         LinearNetwork(5-100-5, no bias, float64, 1000 parameters)
         """
-        sizes = [checks.integer(width, f"widths[{k}]", 1) for k, width in enumerate(widths)]
-        if len(sizes) < 2:
-            raise ValueError(f"widths is {tuple(sizes)}; expected at least two numbers, inputs and outputs.")
-        if np.dtype(dtype) not in checks.FLOATS:
-            raise TypeError(f"dtype is {np.dtype(dtype)}; expected float64 or float32.")
-        rng = np.random.default_rng(seed)
+        sizes = checks.widths(widths)
+        kind = checks.float_dtype(dtype, "dtype")
+        checks.boolean(bias, "bias")
+        rng = np.random.default_rng(None if seed is None else checks.seed(seed))
         weights: list[Array] = []
         biases: list[Array | None] = []
         for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-            weights.append((rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)).astype(dtype))
-            biases.append((rng.standard_normal(outputs) / np.sqrt(inputs)).astype(dtype) if bias else None)
+            weights.append((rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)).astype(kind))
+            biases.append((rng.standard_normal(outputs) / np.sqrt(inputs)).astype(kind) if bias else None)
         return cls(weights, biases)
 
     @property

@@ -67,11 +67,11 @@ class CurvatureOperator(MatrixOperator):
             ready = other.flags.c_contiguous and other.flags.aligned
             return self._apply(other if ready else np.require(other, requirements=["C", "A"]))
         if isinstance(other, list | tuple):
-            return self @ np.asarray(other, dtype=self.dtype)
+            return self @ checks.vectors(other, "v").astype(self.dtype)
         return super().__matmul__(other)
 
     def _matmat(self, V: Array) -> Array:
-        V = np.asarray(V)
+        V = checks.vectors(V, "v")
         if np.iscomplexobj(V):
             real: Array = self._matmat(V.real)
             return real + 1j * self._matmat(V.imag)
@@ -137,6 +137,7 @@ class CurvatureOperator(MatrixOperator):
         if count > size:
             raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
         checks.one_of(which, "which", WHICH)
+        checks.boolean(dense, "dense")
         basis = self._eigenbasis(lift=True)
         memory.require(
             6 * 8 * size,
@@ -215,7 +216,8 @@ class CurvatureOperator(MatrixOperator):
 
     def _right_hand_side(self, b: Array) -> Array:
         """Return b as a (P,) or (P, k) array, checked."""
-        rhs = checks.as_array(b, "b", 2 if np.ndim(b) == 2 else 1)
+        array = checks.read(b, "b")
+        rhs = checks.as_array(array, "b", 2 if array.ndim == 2 else 1)
         if len(rhs) != self.shape[0]:
             raise ValueError(f"b has shape {rhs.shape}; expected ({self.shape[0]},) or ({self.shape[0]}, k).")
         return rhs

@@ -43,10 +43,8 @@ def predicted_rank(widths: Sequence[int], N: int) -> PredictedRank:
     >>> hk.predicted_rank([25, 5, 10, 10], N=100)
     PredictedRank(gauss_newton=150, functional=175, full=250)
     """
-    sizes = [checks.integer(width, f"widths[{k}]", 1) for k, width in enumerate(widths)]
-    if len(sizes) < 2:
-        raise ValueError(f"widths is {tuple(sizes)}; expected at least two numbers, inputs and outputs.")
-    r = min(checks.integer(N, "N", 1), sizes[0])
+    sizes = checks.widths(widths)
+    r = min(checks.integer(N, "N", 1, None), sizes[0])
     outputs, hidden, depth = sizes[-1], sizes[1:-1], len(sizes) - 1
     q, s, M = min([r, outputs, *hidden]), min(r, outputs), sum(hidden)
     gauss_newton = q * (r + outputs - q)

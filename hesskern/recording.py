@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hesskern import checks
 from hesskern._array import Array
 from hesskern.network import LinearNetwork
 from hesskern.reduction import ReducedNetwork, split
@@ -47,8 +48,8 @@ class Records:
         self, record: Sequence[str], net: LinearNetwork, *, minibatches: bool, sharpness_in_loop: bool = True
     ) -> None:
         if isinstance(record, str) or not isinstance(record, Sequence):
-            shown = record if isinstance(record, str) else "loss"
-            raise TypeError(f'record is {record!r}; expected a list of names, for instance ("{shown}",).')
+            shown = record if isinstance(record, str) and len(record) < 60 else "loss"
+            raise TypeError(f'record is {checks.shown(record)}; expected a list of names, for instance ("{shown}",).')
         self.names: list[str] = []
         self.blocks: dict[str, tuple[str, tuple[Part, ...]]] = {}
         for name in record:
@@ -70,8 +71,8 @@ class Records:
             if not isinstance(name, str) or name not in PLAIN:
                 known = ", ".join(map(repr, (*PLAIN, *SPECTRAL)))
                 raise ValueError(
-                    f"record holds {name!r}; expected names of {known}; the last {len(SPECTRAL)} also of a block, "
-                    f'for instance "condition[1.weight]".'
+                    f"record holds {checks.shown(name)}; expected names of {known}; the last {len(SPECTRAL)} also of a "
+                    f'block, for instance "condition[1.weight]".'
                 )
             return
         params: list[int | str] | None = None

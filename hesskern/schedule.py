@@ -94,6 +94,7 @@ class Schedule:
 
 def _numbers(value: Any, what: str) -> Rates:
     """Return real numbers; text, complex numbers and truth values are not converted."""
+    checks.refuse_masked(value, what.split(maxsplit=1)[0])
     try:
         found = np.asarray(value)
         if found.dtype == np.dtype(object) and all(isinstance(each, Real) for each in found.ravel()):

@@ -40,10 +40,12 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
     """
     if params is None:
         params = list(range(net.depth))
-    if isinstance(params, np.ndarray | range):
+    if isinstance(params, np.ndarray) and params.ndim == 1:
         params = list(params)
-    if isinstance(params, str) or not isinstance(params, Sequence) or len(params) == 0:
-        raise TypeError(f"params is {params!r}; expected a list of layer numbers or parameter names, for instance [1].")
+    if isinstance(params, str | bytes | memoryview) or not isinstance(params, Sequence) or len(params) == 0:
+        raise TypeError(
+            f"params is {checks.shown(params)}; expected a list of layer numbers or parameter names, for instance [1]."
+        )
     known = places(net)
     chosen: set[Place] = set()
     for given in params:

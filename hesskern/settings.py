@@ -51,6 +51,8 @@ class Settings:
             checks.boolean(getattr(self, name), name)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov is True, but momentum is 0; expected momentum > 0, as torch.optim.SGD does.")
+        if self.backend is not None:
+            checks.one_of(self.backend, "backend", backends.names())
         checks.one_of(self.reduce, "reduce", ("auto", "none"))
         if self.checkpoint_every is not None:
             self.checkpoint_every = checks.integer(self.checkpoint_every, "checkpoint_every", 1)
@@ -72,6 +74,10 @@ class Settings:
         if self.resume is not None:
             loop.restore(checkpoint.read(self.resume, problem))
         return loop
+
+    def chosen_backend(self, loss: SquaredLoss) -> str | None:
+        """Return the backend that was asked for, here or with the loss."""
+        return loss.backend if self.backend is None else self.backend
 
     def update(self, loss: SquaredLoss) -> Update:
         """Return the rule of a step."""

@@ -19,7 +19,6 @@ sums of positive numbers throughout, so that probabilities near 0 and 1 keep the
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from hesskern import backends, checks, decompositions, memory
 from hesskern._array import Array
+from hesskern._cached import cached_property
 from hesskern.assembly import interleaved
 from hesskern.backends.protocol import Softmax
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly

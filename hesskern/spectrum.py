@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hesskern import memory
+from hesskern import checks, memory
 from hesskern._array import Array
 from hesskern.conversion import as_numpy
 
@@ -34,9 +34,18 @@ class Spectrum:
     """
 
     def __init__(self, values: Any, multiplicities: Any) -> None:
-        found, counts = np.asarray(values, dtype=np.float64), np.asarray(multiplicities, dtype=np.int64)
+        found, counts = checks.vectors(values, "values"), checks.vectors(multiplicities, "multiplicities")
+        if found.dtype.kind == "c":
+            raise TypeError(f"values has dtype {found.dtype}; expected real numbers.")
+        if counts.dtype.kind not in "iu" and counts.size:  # an empty list is one of floats
+            raise TypeError(f"multiplicities has dtype {counts.dtype}; expected integers.")
         if found.shape != counts.shape or found.ndim != 1:
-            raise ValueError(f"values {found.shape} and multiplicities {counts.shape}; expected two equal lengths.")
+            raise ValueError(
+                f"values has shape {found.shape} and multiplicities {counts.shape}; expected two lists of one length."
+            )
+        if (counts < 0).any() or float(counts.sum(dtype=np.float64)) >= 2.0**63:
+            raise ValueError("multiplicities holds a negative number, or too many; expected 0 or more, below 2**63.")
+        found, counts = found.astype(np.float64, copy=False), counts.astype(np.int64, copy=False)
         kept = counts > 0
         found, counts = found[kept], counts[kept]
         zero = found == 0
@@ -55,12 +64,18 @@ class Spectrum:
     @property
     def max(self) -> float:
         """Largest eigenvalue."""
+        self._not_empty()
         return float(self.values[-1])
 
     @property
     def min(self) -> float:
         """Smallest eigenvalue."""
+        self._not_empty()
         return float(self.values[0])
+
+    def _not_empty(self) -> None:
+        if len(self.values) == 0:
+            raise ValueError("the spectrum is empty, so it has no largest and no smallest eigenvalue.")
 
     @property
     def trace(self) -> float:
@@ -77,17 +92,35 @@ class Spectrum:
         return as_numpy(self.expand, "the list of all eigenvalues", dtype, copy)
 
     def count(self, tolerance: float) -> int:
-        """Return how many eigenvalues have an absolute value above `tolerance`."""
+        """Return how many eigenvalues have an absolute value above `tolerance`, a number >= 0."""
+        tolerance = checks.non_negative(tolerance, "tolerance")
         return int(self.multiplicities[np.abs(self.values) > tolerance].sum())
 
     def histogram(self, bins: Any = 50) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return counts and bin edges as ``numpy.histogram`` of all eigenvalues would."""
+        """Return counts and bin edges as ``numpy.histogram`` of all eigenvalues would.
+
+        Parameters
+        ----------
+        bins : int or (k,) array
+            How many bins of one width between the smallest and the largest eigenvalue, or their ascending edges.
+        """
+        if np.ndim(bins) == 0 if isinstance(bins, np.ndarray) else not isinstance(bins, list | tuple | range):
+            bins = checks.integer(bins, "bins", 1)
+        else:
+            bins = checks.vectors(bins, "bins")
+            if bins.ndim != 1 or len(bins) < 2 or bins.dtype.kind == "c" or not (np.diff(bins) >= 0).all():
+                raise ValueError(f"bins has shape {bins.shape}; expected a number of bins, or ascending edges.")
+        if not np.isfinite(self.values).all():
+            raise ValueError("the spectrum holds NaN or infinities, which no bins can hold.")
         counts, edges = np.histogram(self.values, bins=bins, weights=self.multiplicities)
         return counts.astype(np.int64), np.asarray(edges)
 
     def shifted(self, by: float) -> Spectrum:
         """Return the spectrum of the matrix plus ``by`` times the identity."""
+        by = checks.real(by, "by")
         return Spectrum(self.values + by, self.multiplicities)
 
     def __repr__(self) -> str:
+        if len(self.values) == 0:
+            return "Spectrum(0 eigenvalues)"
         return f"Spectrum({self.size} eigenvalues in [{self.min:.6g}, {self.max:.6g}], {len(self.values)} distinct)"

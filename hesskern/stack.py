@@ -48,8 +48,8 @@ class NetworkStack(Sequence[LinearNetwork]):
         if len(weights) == 0:
             raise ValueError("weights is empty; expected a list of (B, out, in) arrays, one for each layer.")
         if biases is not None and (not isinstance(biases, list | tuple) or len(biases) != len(weights)):
-            given = len(biases) if isinstance(biases, list | tuple) else type(biases).__name__
-            raise ValueError(f"biases has {given} entries; expected {len(weights)}, one (or None) for each layer.")
+            given = f"has {len(biases)} entries" if isinstance(biases, list | tuple) else f"is {checks.shown(biases)}"
+            raise ValueError(f"biases {given}; expected {len(weights)} entries, an array or None for each layer.")
         self.weights: list[Any] = []
         self.biases: list[Any] = []
         self._names: tuple[str, ...] | None = None
@@ -108,6 +108,8 @@ class NetworkStack(Sequence[LinearNetwork]):
     @overload
     def __getitem__(self, index: slice) -> NetworkStack: ...
     def __getitem__(self, index: int | slice) -> LinearNetwork | NetworkStack:
+        if not isinstance(index, slice):
+            index = checks.index(index, len(self), "networks")
         weights = [weight[index] for weight in self.weights]
         biases = [None if bias is None else bias[index] for bias in self.biases]
         if not isinstance(index, slice):

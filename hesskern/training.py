@@ -172,7 +172,7 @@ def fit(
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
-    seeds = [checks.integer(seed, "seed", 0)]
+    seeds = [checks.seed(seed)]
     shown = checks.boolean(progress, "progress")
     if loss.device != "cpu":
         trained = device_training.train(settings, [net], [loss], seeds, several=False, progress=shown)

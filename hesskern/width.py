@@ -10,12 +10,12 @@ minus the singular values of C, and zeros.
 from __future__ import annotations
 
 from collections.abc import Container
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from hesskern._array import Array
+from hesskern._cached import cached_property
 from hesskern.backends.protocol import Backend
 from hesskern.factors import Factors, Matrix
 from hesskern.orthogonal import TallQR

@@ -111,7 +111,7 @@ def test_threads_multiply_with_an_operator_each(backend, widths):
 
 @pytest.mark.parametrize("widths", [[5, 40, 5], [40, 300, 40]])
 def test_threads_never_mix_their_products(backend, widths):
-    """One operator in four threads: they take turns with its scratch memory."""
+    """One operator in four threads: each works in a memory of its own."""
     problem = problems.normal(widths, 100)
     H = problem.loss().hessian(problem.network())
     V = np.random.default_rng(0).standard_normal((4, H.shape[0], 3))

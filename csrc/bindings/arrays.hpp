@@ -6,7 +6,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -32,13 +34,14 @@ struct FreeAligned {
     void operator()(T *memory) const { ::operator delete[](memory, std::align_val_t(alignment)); }
 };
 
-// Zeroed memory on a cache line.
 template <class T>
 using Buffer = std::unique_ptr<T[], FreeAligned<T>>;
 
+// Zeroed memory on a cache line. A count that is negative is one that overflowed.
 template <class T>
 Buffer<T> make_buffer(index count) {
-    const std::size_t size = std::size_t(count > 0 ? count : 1);
+    if (count < 0 || count > std::numeric_limits<index>::max() / index(sizeof(T))) throw std::bad_alloc();
+    const std::size_t size = std::size_t(std::max<index>(count, 1));
     T *memory = static_cast<T *>(::operator new[](size * sizeof(T), std::align_val_t(alignment)));
     std::fill_n(memory, size, T(0));
     return Buffer<T>(memory);

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
 
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
+#include "bindings/threads.hpp"
 
 namespace hesskern::bindings {
 
@@ -86,13 +86,10 @@ void assemble(const py::sequence &row_sides, const py::sequence &column_sides, c
     const index scratch_size = (width + 64 + 15) / 16 * 16;
     py::gil_scoped_release release;
     const Buffer<T> scratch = make_buffer<T>(scratch_size * workers);
-    const auto work = [&](index worker) {
-        kernels().of<T>().assemble(assembly, total * worker / workers, total * (worker + 1) / workers,
+    run_tasks(workers, workers, [&](index part, index worker) {
+        kernels().of<T>().assemble(assembly, total * part / workers, total * (part + 1) / workers,
                                    scratch.get() + worker * scratch_size);
-    };
-    std::vector<std::jthread> others;
-    for (index worker = 1; worker < workers; ++worker) others.emplace_back(work, worker);
-    work(0);
+    });
 }
 
 // first: any strides (a transposed view is read as it is), float64.

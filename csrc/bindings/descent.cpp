@@ -2,10 +2,10 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "bindings/descent_state.hpp"
 #include "bindings/module.hpp"
+#include "bindings/threads.hpp"
 
 namespace hesskern::bindings {
 
@@ -179,6 +179,31 @@ std::vector<std::size_t> grouped(const std::vector<Descent *> &descents, const s
     return start;
 }
 
+// Descents that nobody else may run meanwhile.
+class Entered {
+  public:
+    explicit Entered(const std::vector<Descent *> &descents) : descents_(descents) {
+        for (Descent *descent : descents) {
+            if (!descent->visit([](auto &typed) { return typed.memory->enter(); })) {
+                leave();
+                throw std::runtime_error("a descent is given twice, or is already running in another thread");
+            }
+            ++count_;
+        }
+    }
+    ~Entered() { leave(); }
+    Entered(const Entered &) = delete;
+    Entered &operator=(const Entered &) = delete;
+
+  private:
+    void leave() {
+        for (; count_ > 0; --count_) descents_[count_ - 1]->visit([](auto &typed) { typed.memory->leave(); });
+    }
+
+    const std::vector<Descent *> &descents_;
+    std::size_t count_ = 0;
+};
+
 // Runs each job with its descent, `threads` at a time. Which thread takes which changes nothing in the results.
 std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> &descents, const py::sequence &jobs,
                                                    index threads) {
@@ -190,52 +215,39 @@ std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> 
         job.push_back(descents[k]->visit([&](auto &typed) {
             return std::make_unique<Job>(jobs[k], typed.samples(), typed.memory->options().largest_batch);
         }));
-    std::size_t entered = 0;
-    while (entered < descents.size() && descents[entered]->visit([](auto &typed) { return typed.memory->enter(); }))
-        ++entered;
-    const auto leave = [&] {
-        for (std::size_t k = 0; k < entered; ++k) descents[k]->visit([](auto &typed) { typed.memory->leave(); });
-    };
-    if (entered < descents.size()) {
-        leave();
-        throw std::runtime_error("a descent is given twice, or is already running in another thread");
-    }
+    const Entered entered(descents);
     std::vector<DescentStop> stop(descents.size());
     std::vector<index> taken(descents.size());
     const std::vector<std::size_t> start = grouped(descents, job);
-    const auto run = [&](std::size_t first, std::size_t last) {
-        if (!packs(*descents[first])) {
-            for (std::size_t k = first; k < last; ++k)
-                stop[k] = descents[k]->visit([&](auto &typed) { return typed.memory->run(job[k]->job, &taken[k]); });
-            return;
-        }
-        std::vector<PackedLane> lanes;
-        for (std::size_t k = first; k < last; ++k) lanes.push_back(descents[k]->f64->memory->lane(job[k]->job));
-        Buffer<double> memory = make_buffer<double>(descents[first]->f64->memory->packed_size());
-        kernels().descend_packed(lanes.data(), index(lanes.size()), memory.get());
-        for (std::size_t k = first; k < last; ++k) {
-            stop[k] = lanes[k - first].stop;
-            taken[k] = lanes[k - first].taken;
-        }
-    };
+    const index groups = index(start.size()) - 1, workers = std::clamp<index>(threads, 1, std::max<index>(groups, 1));
+    index packed_size = 0;
+    for (const Descent *descent : descents)
+        if (packs(*descent)) packed_size = std::max(packed_size, descent->f64->memory->packed_size());
     {
         py::gil_scoped_release release;
-        std::atomic<std::size_t> next = 0;
-        const auto work = [&] {
-            for (std::size_t k = next++; k + 1 < start.size(); k = next++) run(start[k], start[k + 1]);
-        };
-        std::vector<std::thread> helpers;
-        for (index k = 1; k < std::min(threads, index(start.size()) - 1); ++k) {
-            try {
-                helpers.emplace_back(work);
-            } catch (const std::system_error &) {
-                break;  // no more threads to be had: those that run do the rest
+        // Memory is taken here, where running out of it is an exception like any other.
+        packed_size = (packed_size + 15) / 16 * 16;
+        const Buffer<double> memory = make_buffer<double>(packed_size * workers);
+        std::vector<PackedLane> lanes(std::size_t(kernels().lanes * workers));
+        run_tasks(groups, workers, [&](index group, index worker) {
+            const std::size_t first = start[std::size_t(group)], last = start[std::size_t(group) + 1];
+            if (!packs(*descents[first])) {
+                for (std::size_t k = first; k < last; ++k)
+                    stop[k] = descents[k]->visit(
+                        [&](auto &typed) { return typed.memory->run(job[k]->job, &taken[k]); });
+                return;
             }
-        }
-        work();
-        for (std::thread &helper : helpers) helper.join();
+            PackedLane *const lane = lanes.data() + worker * kernels().lanes;
+            for (std::size_t k = first; k < last; ++k) lane[k - first] = descents[k]->f64->memory->lane(job[k]->job);
+            double *const mine = memory.get() + worker * packed_size;
+            std::fill_n(mine, packed_size, 0.0);
+            kernels().descend_packed(lane, index(last - first), mine);
+            for (std::size_t k = first; k < last; ++k) {
+                stop[k] = lane[k - first].stop;
+                taken[k] = lane[k - first].taken;
+            }
+        });
     }
-    leave();
     std::vector<std::pair<std::string, index>> results;
     for (std::size_t k = 0; k < descents.size(); ++k) results.emplace_back(name_of(stop[k]), taken[k]);
     return results;

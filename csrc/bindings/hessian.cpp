@@ -1,5 +1,5 @@
 // Products with the Hessian, as an object that keeps everything that does not depend on the vector.
-#include <mutex>
+#include <atomic>
 #include <optional>
 
 #include "bindings/hessian_memory.hpp"
@@ -17,11 +17,7 @@ class Products {
         : layout_(view, kernels().of<T>().product_form(view.network(), given.data.samples, true)),
           samples_(layout_.copy(given.data)),
           weights_(make_buffer<T>(layout_.count())),
-          direction_(make_buffer<T>(layout_.count())),
-          product_(make_buffer<T>(layout_.count())),
           layer_(layout_.over(weights_.get())),
-          direction_layer_(layout_.over(direction_.get())),
-          product_layer_(layout_.over(product_.get())),
           decay_(T(decay)) {
         layout_.pack(view.flat().data(), 1, weights_.get());
 
@@ -31,29 +27,49 @@ class Products {
                                           memory_->gram());
     }
 
+    ~Products() { delete spare_.load(); }
+
     // `columns` vectors, column j of the row-major (P, columns) array.
     void apply(const T *v, T *out, index columns) {
-        const std::lock_guard<std::mutex> alone(busy_);  // one scratch memory: a second thread waits
+        std::unique_ptr<Workspace> mine(spare_.exchange(nullptr));
+        if (!mine) mine = std::make_unique<Workspace>(layout_, memory_->problem);
+        HessianProblem<T> problem = memory_->problem;
+        problem.scratch = mine->scratch.get();
         for (index j = 0; j < columns; ++j) {
-            layout_.pack(v + j, columns, direction_.get());
-            kernels().of<T>().hessian_product(blas<T>(), memory_->problem, direction_layer_.data(),
-                                              product_layer_.data());
-            layout_.unpack(product_.get(), out + j, columns);
+            layout_.pack(v + j, columns, mine->direction.get());
+            kernels().of<T>().hessian_product(blas<T>(), problem, mine->direction_layer.data(),
+                                              mine->product_layer.data());
+            layout_.unpack(mine->product.get(), out + j, columns);
         }
         if (decay_ != T(0))
             for (index k = 0; k < layout_.size() * columns; ++k) out[k] += decay_ * v[k];
+        delete spare_.exchange(mine.release());
     }
 
     index size() const { return layout_.size(); }
 
   private:
+    // What one product writes into. The rest is only read after the constructor.
+    struct Workspace {
+        Workspace(const Layout<T> &layout, const HessianProblem<T> &problem)
+            : direction(make_buffer<T>(layout.count())),
+              product(make_buffer<T>(layout.count())),
+              scratch(make_buffer<T>(kernels().of<T>().hessian_scratch(problem.network, problem.rows.count))),
+              direction_layer(layout.over(direction.get())),
+              product_layer(layout.over(product.get())) {}
+        Buffer<T> direction, product, scratch;
+        std::vector<Layer<T>> direction_layer, product_layer;
+    };
+
     Layout<T> layout_;
     typename Layout<T>::Samples samples_;
-    Buffer<T> weights_, direction_, product_;
-    std::vector<Layer<T>> layer_, direction_layer_, product_layer_;
+    Buffer<T> weights_;
+    std::vector<Layer<T>> layer_;
     std::optional<HessianMemory<T>> memory_;
     T decay_;
-    std::mutex busy_;
+    // Kept from one product to the next. Threads that multiply at the same time make their own: no lock, which a fork
+    // would leave locked for ever in the child.
+    std::atomic<Workspace *> spare_{nullptr};
 };
 
 class HessianProduct {

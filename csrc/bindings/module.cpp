@@ -15,7 +15,7 @@ const Kernels &kernels() { return *chosen; }
 
 }  // namespace hesskern::bindings
 
-PYBIND11_MODULE(_core, module) {
+PYBIND11_MODULE(_core_in_main_interpreter, module) {
     using namespace hesskern;
     namespace py = pybind11;
     const char *requested = std::getenv("HESSKERN_ISA"), *reason = "";
@@ -35,4 +35,15 @@ PYBIND11_MODULE(_core, module) {
     bindings::bind_hessian(module);
     bindings::bind_curvature(module);
     bindings::bind_softmax(module);
+}
+
+// Before pybind11 sees the interpreter: its own first step waits for ever in a subinterpreter of Python 3.11.
+extern "C" PYBIND11_EXPORT PyObject *PyInit__core() {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError,
+                        "hesskern cannot be imported in a subinterpreter, as NumPy cannot; import it in the main "
+                        "interpreter, or start another process.");
+        return nullptr;
+    }
+    return PyInit__core_in_main_interpreter();
 }

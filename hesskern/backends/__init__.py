@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import threading
+import weakref
+from contextvars import ContextVar
 from types import TracebackType
 
+from hesskern import checks
 from hesskern.backends.protocol import Backend
 
 _MODULES = {
@@ -18,7 +22,11 @@ _MODULES = {
 #: Backends whose arrays are tensors on a GPU; all others take NumPy's.
 _ON_DEVICE = ("cuda",)
 _DEFAULT = "cpp"
-_chosen: str | None = None
+#: The choice of the innermost ``with`` block of this thread or task, in a tuple; else that of the process.
+_in_block: ContextVar[tuple[str | None] | None] = ContextVar("hesskern_backend", default=None)
+_of_process: str | None = None
+#: What `use_backend` returned last in each thread, until it is known whether a ``with`` block is entered with it.
+_calls = threading.local()
 
 
 def names() -> tuple[str, ...]:
@@ -34,15 +42,15 @@ def host_names() -> tuple[str, ...]:
 def resolve(name: str | None = None) -> str:
     """Return the name of the backend that a call with this argument uses; ValueError for an unknown one."""
     source = "backend"
-    if name is None and _chosen is not None:
-        name = _chosen
+    if name is None:
+        _settle()
+        block = _in_block.get()
+        name = _of_process if block is None else block[0]
     if name is None and os.environ.get("HESSKERN_BACKEND"):
         name, source = os.environ["HESSKERN_BACKEND"], "HESSKERN_BACKEND"
     if name is None:
         return _DEFAULT
-    if name not in _MODULES:
-        raise ValueError(f"{source} is {name!r}; expected one of {', '.join(map(repr, _MODULES))}.")
-    return name
+    return checks.one_of(name, source, names())
 
 
 def get(name: str | None = None) -> Backend:
@@ -74,8 +82,22 @@ def _load(name: str) -> Backend:
     return backend
 
 
+def _settle() -> None:
+    """Take the last call of `use_backend` in this thread, which goes on without a block, for the process's choice."""
+    call = getattr(_calls, "last", lambda: None)()
+    if call is not None:
+        call._settle()
+
+
 class use_backend:  # noqa: N801 - read and called like a function, and usable in a `with` statement
-    """Use this backend from now on, or inside a ``with`` block only.
+    """Use this backend from now on in the whole process, or inside a ``with`` block in this thread or task only.
+
+    Called as a statement it is the choice of all threads that are in no block. A block's choice holds for the thread or
+    the task of asyncio that entered it, and for tasks created and ``asyncio.to_thread`` called inside; it goes before
+    the choice of the process, and ends with the block. Threads started inside a block, those of a ThreadPoolExecutor
+    among them, begin with the choice of the process (from Python 3.14 on with that of the block where
+    ``sys.flags.thread_inherit_context`` says so); hand them the block's with ``contextvars.copy_context().run``, or
+    pass ``backend=``.
 
     Parameters
     ----------
@@ -85,7 +107,7 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there is no such backend.
     ImportError
         If what it needs, a package or a GPU, is not there; the message says what to install.
@@ -99,18 +121,38 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
     """
 
     def __init__(self, name: str | None) -> None:
-        global _chosen  # noqa: PLW0603 - the one process-wide choice
-        if name is not None:
-            get(name)
-        self._before = _chosen
-        _chosen = name
+        _settle()
+        self._name = None if name is None else get(name).name
+        self._before: list[tuple[str | None] | None] = []
+        self._open = True  # whether a `with` block may still follow
+        _calls.last = weakref.ref(self)
+
+    def _settle(self) -> None:
+        """Choose for the process, unless a block was entered.
+
+        Python says only afterwards whether a call belongs to a ``with`` statement, and other threads must not see a
+        block's choice even for a moment. A call outside of one is known by what comes next in this thread: the object
+        is dropped, or the backend is asked for.
+        """
+        global _of_process  # noqa: PLW0603 - the one process-wide choice
+        if self._open:
+            self._open = False
+            _of_process = self._name
+            if _in_block.get() is not None:
+                _in_block.set((self._name,))  # of the rest of the block as well
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):  # not there where the name was refused
+            self._settle()
 
     def __enter__(self) -> None:
-        """Do nothing: the choice is made already."""
+        """Choose for this thread or task."""
+        self._open = False
+        self._before.append(_in_block.get())
+        _in_block.set((self._name,))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Go back to the choice before."""
-        global _chosen  # noqa: PLW0603
-        _chosen = self._before
+        _in_block.set(self._before.pop())

@@ -156,9 +156,7 @@ class CppBackend:
         triangle: NDArray[np.float64] = _core.triangular_factor(parts)
         return triangle
 
-    def wide_layer(
-        self, below: Sequence[Array], above: Array
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return _core.wide_layer([*below, above], sum(part.shape[1] for part in below))
 
     def product_svd(

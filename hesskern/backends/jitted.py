@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -193,15 +193,22 @@ class JittedProduct:
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
         layout = _layout_of(net)
-        memory, product = _hessian_product.prepared(layout, _flat(net), data.X, _ones(data), data.Y, scale)
-        self._arguments = (memory, layout, len(data.X), product, scale, decay, gauss_newton, functional)
-        self._turn = threading.Lock()  # the jitted code runs without the GIL, in one memory
+        self._point = layout, _flat(net), data.X, _ones(data), data.Y, scale
+        memory, product = _hessian_product.prepared(*self._point)
+        self._arguments = (layout, len(data.X), product, scale, decay, gauss_newton, functional)
+        # Kept from one product to the next. Threads that multiply at the same time prepare their own: no lock, which a
+        # fork would leave locked for ever in the child.
+        self._spare = deque([memory], maxlen=1)
 
     def apply(self, v: Array, out: Array) -> None:
         columns = 1 if v.ndim == 1 else v.shape[1]
         flat, target = (v, out) if v.ndim == 1 else (v.reshape(-1), out.reshape(-1))
-        with self._turn:
-            _hessian_product.hessian_times(*self._arguments, flat, columns, target)
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            memory, _ = _hessian_product.prepared(*self._point)
+        _hessian_product.hessian_times(memory, *self._arguments, flat, columns, target)
+        self._spare.append(memory)
 
 
 class JittedBackend:
@@ -321,9 +328,7 @@ class JittedBackend:
             triangle = decompositions.triangular(np.concatenate([triangle, some]))
         return np.concatenate([triangle, np.zeros((columns - len(triangle), columns))])
 
-    def wide_layer(
-        self, below: Sequence[Array], above: Array
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         product: NDArray[np.float64] = above.T @ np.concatenate(below, axis=1, dtype=np.float64)
         return self.triangular_factor([*below, above]), product
 

@@ -198,9 +198,7 @@ class Backend(Protocol):
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         """Return R (n, n) of the thin QR of these matrices side by side; any strides, rows of zeros if they are few."""
 
-    def wide_layer(
-        self, below: Sequence[Array], above: Array
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return R of the thin QR of ``[*below, above]``, as `triangular_factor` does, and ``above.T [*below]``.
 
         `below` and `above` are the weights into and out of many hidden units, one row each; both in one pass. Not of a

@@ -354,9 +354,7 @@ class ReferenceBackend:
         triangle[: len(found)] = found
         return triangle
 
-    def wide_layer(
-        self, below: Sequence[Array], above: Array
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         product: NDArray[np.float64] = above.T @ np.concatenate(below, axis=1, dtype=np.float64)
         return self.triangular_factor([*below, above]), product
 

@@ -68,7 +68,10 @@ def read(value: object) -> Candidate:
 
 def _shortest(value: object) -> str:
     """Return a float's shortest decimal form in its own precision, whose zero after the point is not a digit given."""
-    text = str(value) if isinstance(value, np.floating) else repr(float(value))  # type: ignore[arg-type]
+    try:
+        text = str(value) if isinstance(value, np.floating) else repr(float(value))  # type: ignore[arg-type]
+    except OverflowError as error:
+        raise ValueError(f"candidate is {checks.shown(value)}; expected a number that float64 can hold.") from error
     return text.removesuffix(".0")
 
 

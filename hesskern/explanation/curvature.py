@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import decompositions, memory
+from hesskern._cached import cached_property
 from hesskern.explanation import rounding
 from hesskern.explanation.candidate import ROWS
 from hesskern.explanation.orders import Tensor, column_order

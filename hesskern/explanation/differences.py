@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._cached import cached_property
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.curvature import chunks
 from hesskern.explanation.formats import grid_of

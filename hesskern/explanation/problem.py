@@ -42,6 +42,8 @@ class Problem:
         others: list[LinearNetwork] = []
         if isinstance(trajectory, LinearNetwork):
             trajectory = [trajectory]
+        if not isinstance(trajectory, Sequence):
+            raise TypeError(f"trajectory is {checks.shown(trajectory)}; expected a list of hesskern.LinearNetwork.")
         for at, other in enumerate(trajectory):
             if not isinstance(other, LinearNetwork):
                 raise TypeError(f"trajectory[{at}] is a {type(other).__name__}; expected a hesskern.LinearNetwork.")

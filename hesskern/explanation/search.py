@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._cached import cached_property
 from hesskern.explanation.causes import Cause, total
 from hesskern.explanation.curvature import PARTS, Curvature, Difference, Model, difference
 from hesskern.explanation.orders import Order, Tensor, orders

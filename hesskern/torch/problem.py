@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor, nn
 
 from hesskern import devices
+from hesskern._cached import cached_property
 from hesskern.condition import Condition
 from hesskern.hessian import Hessian
 from hesskern.loss import SquaredLoss

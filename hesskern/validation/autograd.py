@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from hesskern._cached import cached_property
 from hesskern._posted import TorchUnavailableError, load_torch
 from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._cached import cached_property
 from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
 from hesskern.validation.rounding import Bounds, chain
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 import hesskern.loss
 from hesskern import decompositions
+from hesskern._cached import cached_property
 from hesskern.hessian import Hessian
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.differences import DifferenceWitness

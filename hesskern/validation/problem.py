@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._cached import cached_property
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 

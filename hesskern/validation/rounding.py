@@ -17,12 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import decompositions
+from hesskern._cached import cached_property
 from hesskern.validation.problem import Problem
 
 #: Singular values of larger matrices cost more than the check; their Frobenius norm is a bound as well.

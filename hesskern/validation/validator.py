@@ -87,7 +87,7 @@ def validate(
     chosen = _problems(net, loss, problems)
     directions = arguments.integer(directions, "directions", 1)
     dense_size = arguments.integer(dense_size, "dense_size", 1)
-    seed = arguments.integer(seed, "seed", 0)
+    seed = arguments.seed(seed)
     arguments.boolean(progress, "progress")
     present, rows = _backends(backends)
     version_of_torch = str(torch().__version__)
@@ -146,8 +146,10 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
         known = catalogue.names()
         if names is None:
             return [catalogue.problem(name) for name in known]
-        if isinstance(names, str) or len(names) == 0:
-            raise TypeError(f"problems is {names!r}; expected a list of names: {', '.join(map(repr, known))}.")
+        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0:
+            raise TypeError(
+                f"problems is {arguments.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
+            )
         return [catalogue.problem(arguments.one_of(name, "problems", known)) for name in names]
     if names is not None:
         raise ValueError("problems names built-in networks; expected it without net and loss.")
@@ -162,12 +164,13 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
 def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
     """Return the backends that load, and a row for each that does not; an error if that was asked for by name."""
     if names is not None:
-        if isinstance(names, str) or len(names) == 0:
+        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0:
             raise TypeError(
-                f"backends is {names!r}; expected a list of names: {', '.join(map(repr, registry.host_names()))}."
+                f"backends is {arguments.shown(names)}; expected a list of names: "
+                f"{', '.join(map(repr, registry.host_names()))}."
             )
         for name in names:
-            registry.get(name)
+            registry.get(arguments.one_of(name, "backends", registry.names()))
         return list(dict.fromkeys(names)), []
     present, absent = [], []
     for name in registry.host_names():
