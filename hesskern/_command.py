@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from hesskern import atomic_write
 
 DONE, NOT_WELL, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
@@ -43,26 +46,30 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 
+def reason(error: OSError) -> str:
+    """Return the system's word for what is wrong, or the message without the path that it begins with."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return cause.strerror or re.sub(r"^\w+ is '.*', which (is )?", "", one_line(error))
+
+
 def check_output(path: str, option: str, suffixes: tuple[str, ...]) -> None:
     """Refuse a file that cannot be written, before the work is done rather than after."""
     target = Path(path)
     if target.suffix.lower() not in suffixes:
         raise RefusedError(f"{option} is {path!r}; expected a name that ends in {' or '.join(suffixes)}.")
-    if target.is_dir() or (os.path.lexists(target) and not target.is_file()):
+    if os.path.isdir(target) or (os.path.lexists(target) and not os.path.isfile(target)):
         raise RefusedError(f"{option} is {path!r}, which exists and is not a file.")
     if not target.parent.is_dir():
         raise RefusedError(f"{option} is {path!r}, but there is no folder {str(target.parent)!r}.")
-    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
-        raise RefusedError(f"{option} is {path!r}, which may not be written.")
-
-
-def write_whole(path: str, option: str, write: Callable[[Path], None]) -> None:
-    """Write a file completely or, if that fails, leave the one that was there; a clear error in that case."""
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
     try:
-        write(partial)
-        os.replace(partial, target)
+        atomic_write.check(path, option)
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"{one_line(error)}.") from error
+
+
+def write_output(path: str, option: str, write: Callable[[str], None]) -> None:
+    """Write a file; a clear error where that fails."""
+    try:
+        write(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RefusedError(f"{option}: cannot write {path!r}: {error.strerror or error}.") from error
+        raise RefusedError(f"{option}: cannot write {path!r}: {reason(error)}.") from error

@@ -36,6 +36,7 @@ class Descent:
     """
     def __init__(
         self,
+        *,
         weights: collections.abc.Sequence[typing.Any],
         biases: collections.abc.Sequence[typing.Any],
         X: numpy.ndarray,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from hesskern import datasets
-from hesskern._command import RefusedError, one_line, to_json
+from hesskern import array_files, datasets
+from hesskern._command import RefusedError, one_line, reason, to_json
 from hesskern._matrix_files import SUFFIXES, read_array, read_matrix
 from hesskern._network_files import read_network
 from hesskern.loss import KINDS, SquaredLoss
@@ -131,7 +131,8 @@ def _tensor(path: str) -> object:
 
     try:
         torch = _posted.load_torch()
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with array_files.ordinary(path) as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except _posted.TorchUnavailableError as error:
         raise RefusedError(f"CANDIDATE is {path!r}, which only PyTorch reads. {error}.") from error
     except OSError as error:
@@ -145,7 +146,11 @@ def _tensor(path: str) -> object:
     array = found.detach()
     if array.dtype == torch.bfloat16:  # NumPy has no such numbers; float32 has all of them
         array = array.float()
-    return array.numpy()
+    try:
+        numbers: object = array.resolve_conj().resolve_neg().numpy()
+        return numbers
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, on no device
+        raise RefusedError(f"CANDIDATE: {path!r} holds a tensor that NumPy cannot read: {one_line(error)}.") from error
 
 
 def _problem(arguments: argparse.Namespace) -> tuple[LinearNetwork, SquaredLoss, list[int | str] | None]:
@@ -191,4 +196,4 @@ def _picture(path: str, why: Explanation | None) -> None:
     except (ImportError, ValueError) as error:
         raise RefusedError(f"--plot: {error}") from error
     except OSError as error:
-        raise RefusedError(f"--plot: cannot write {path!r}: {error.strerror or error}.") from error
+        raise RefusedError(f"--plot: cannot write {path!r}: {reason(error)}.") from error

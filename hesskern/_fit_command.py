@@ -5,29 +5,32 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import io
 import os
 import re
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import backends, checks
+from hesskern import atomic_write, backends, checks
 from hesskern._command import (
     DONE,
     INTERRUPTED,
     NOT_WELL,
+    REFUSED,
     RefusedError,
     check_output,
     one_line,
     to_json,
-    write_whole,
+    write_output,
 )
 from hesskern._matrix_files import read_matrix
 from hesskern._network_files import read_network
+from hesskern.checkpoint import CheckpointWarning
 from hesskern.loss import KINDS, SquaredLoss
 from hesskern.network import LinearNetwork
 
@@ -105,18 +108,18 @@ def fit(arguments: argparse.Namespace) -> int:
         net = _network(arguments)
         X, Y = (read_matrix(getattr(arguments, name), name, net.dtype) for name in ("X", "Y"))
         loss = SquaredLoss(X, Y, arguments.kind, arguments.weight_decay)
-        run = _trained(arguments, net, loss)
+        run, saved = _trained(arguments, net, loss)
     except (TypeError, ValueError, ImportError, FileNotFoundError) as error:
         raise RefusedError(f"{_as_option(one_line(error), arguments)}.") from error
-    except OSError as error:  # a checkpoint, in the middle of the run
-        raise RefusedError(f"--checkpoint: cannot write: {error.strerror or error}.") from error
+    except OSError as error:
+        raise RefusedError(f"{_as_option(one_line(error), arguments)}.") from error
 
     try:
         if arguments.out is not None:
-            write_whole(arguments.out, "--out", run.network.save)
+            write_output(arguments.out, "--out", run.network.save)
         if arguments.history is not None:
             as_table = Path(arguments.history).suffix.lower() == ".csv"
-            write_whole(arguments.history, "--history", lambda path: _write_history(path, run.history, as_table))
+            write_output(arguments.history, "--history", lambda path: _write_history(path, run.history, as_table))
     finally:  # what was reached is shown, also where the disk was full
         found = _summary(run, net, loss)
         print(to_json(found) if arguments.json else _text(found), flush=True)
@@ -124,7 +127,7 @@ def fit(arguments: argparse.Namespace) -> int:
         print(f"hesskern fit: diverged after {run.steps} steps; try a smaller --lr.", file=sys.stderr)
     elif run.status == "interrupted":
         print("hesskern: interrupted", file=sys.stderr)
-    return _CODES[run.status]
+    return _CODES[run.status] if saved else REFUSED
 
 
 def _as_option(message: str, arguments: argparse.Namespace) -> str:
@@ -142,12 +145,12 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     if path is not None and os.path.lexists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         # A device or a pipe would be replaced by the checkpoint; the library refuses folders.
         raise RefusedError(f"--checkpoint is {path!r}, which exists and is not a file.")
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for option in ("X", "Y", "net", "resume", *_WRITTEN):
         path = getattr(arguments, option)
         if path is None:
             continue
-        other = taken.setdefault(Path(path).resolve(), option)
+        other = taken.setdefault(os.path.realpath(path), option)
         if option in _WRITTEN and other != option and (other, option) not in _MAY_BE_ONE:
             raise RefusedError(f"--{option} and --{other} are both {path!r}; expected different files.")
 
@@ -169,7 +172,8 @@ def _network(arguments: argparse.Namespace) -> LinearNetwork:
     return read_network(arguments.net)
 
 
-def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLoss) -> Run:
+def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLoss) -> tuple[Run, bool]:
+    """Return the run, and whether the checkpoint that was asked for holds its end."""
     from hesskern.training import fit as train  # noqa: PLC0415 - not needed by the other commands
 
     progress = arguments.progress
@@ -197,10 +201,13 @@ def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLos
             checkpoint_every=arguments.checkpoint_every,
             resume=arguments.resume,
         )
+    saved = True
     for warning in caught:
-        if warning.category is UserWarning:  # of a checkpoint; an overflow is told as divergence
+        if issubclass(warning.category, UserWarning | CheckpointWarning):  # an overflow is told as divergence
             print(f"hesskern: {warning.message}", file=sys.stderr)
-    return run
+        if isinstance(warning.message, CheckpointWarning):
+            saved = saved and not warning.message.last
+    return run, saved
 
 
 def _summary(run: Run, net: LinearNetwork, loss: SquaredLoss) -> dict[str, Any]:
@@ -250,18 +257,22 @@ def _text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _write_history(path: Path, history: dict[str, NDArray[Any]], as_table: bool) -> None:
-    if not as_table:
-        with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **history)
-        return
+def _write_history(path: str, history: dict[str, NDArray[Any]], as_table: bool) -> None:
+    if as_table:
+        atomic_write.write(path, "--history", lambda file: _write_table(file, history))
+    else:
+        atomic_write.write(path, "--history", lambda file: np.savez(file, allow_pickle=False, **history))
+
+
+def _write_table(file: BinaryIO, history: dict[str, NDArray[Any]]) -> None:
     columns: dict[str, NDArray[Any]] = {}
     for name, values in history.items():
         if values.ndim == 1:
             columns[name] = values
         else:
             columns |= {f"{name}.{k}": values[:, k] for k in range(values.shape[1])}
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    text = io.TextIOWrapper(file, newline="", encoding="utf-8")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    text.detach()  # flushed, and left open

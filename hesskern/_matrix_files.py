@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import array_files, memory
 from hesskern._array import Array
 from hesskern._command import RefusedError, one_line
 
@@ -40,46 +42,47 @@ def read_array(path: str, name: str, option: str, others: tuple[str, ...] = ()) 
     if suffix not in SUFFIXES:
         raise RefusedError(f"{option} is {path!r}; expected a name that ends in {', '.join((*SUFFIXES, *others))}.")
     try:
-        if suffix in (".npy", ".npz") and not _is_numpy(path):
-            raise RefusedError(f"{option}: {path!r} is no file that numpy.save or numpy.savez wrote.")
-        found: Any = _read_text(path, suffix) if suffix in (".csv", ".txt") else np.load(path, allow_pickle=False)
-        if not isinstance(found, np.ndarray):
-            with found as archive:
-                found = _choose(archive, path, name, option)
+        if suffix in (".csv", ".txt"):
+            array: NDArray[Any] = _read_text(path, suffix)
+        else:
+            array = _read_numpy(path, name, option)
     except OSError as error:
         raise RefusedError(f"{option}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
-    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise RefusedError(f"{option}: {path!r} holds no matrix of numbers: {one_line(error)}.") from error
-    array: NDArray[Any] = found
     if array.size == 0:
         raise RefusedError(f"{option}: {path!r} holds no numbers (shape {array.shape}).")
     return array
 
 
-def _is_numpy(path: str) -> bool:
-    """Whether a file begins as NumPy's do; of others `numpy.load` says that they might be pickles."""
-    with open(path, "rb") as file:
-        return file.read(6).startswith((b"\x93NUMPY", b"PK"))
-
-
-def _choose(archive: Any, path: str, name: str, option: str) -> NDArray[Any]:
-    """Return the only array of an archive, or the one of this name."""
-    names = list(archive.files)
+def _read_numpy(path: str, name: str, option: str) -> NDArray[Any]:
+    """Return the only array of a file of NumPy's, or the one of this name; its content decides, not its suffix."""
+    with array_files.ordinary(path) as file:
+        start = file.read(6)
+    if start == b"\x93NUMPY":
+        return array_files.read_npy(path)
+    if not start.startswith(b"PK"):
+        raise RefusedError(f"{option}: {path!r} is no file that numpy.save or numpy.savez wrote.")
+    arrays = array_files.read_npz(path)
+    names = list(arrays)
     named = [each for each in (name, name.lower()) if each in names]
     if not named and len(names) != 1:
         raise RefusedError(f"{option}: {path!r} holds {names}; expected one array, or one with the name {name!r}.")
-    chosen: NDArray[Any] = archive[(named or names)[0]]
-    return chosen
+    return arrays[(named or names)[0]]
 
 
 def _read_text(path: str, suffix: str) -> NDArray[np.float64]:
     separator = "," if suffix == ".csv" else None
-    with open(path, encoding="utf-8-sig") as file:
-        cells = file.readline().split(separator)
-    heading = bool(cells) and not any(map(_is_number, cells))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an empty file; it is refused as an empty matrix
-        return np.loadtxt(path, delimiter=separator, skiprows=int(heading), ndmin=2, encoding="utf-8-sig")
+    with array_files.ordinary(path) as file:
+        # A number is at least a digit and a separator, and takes eight bytes.
+        memory.require(4 * os.fstat(file.fileno()).st_size, "what the file holds", "free some, or write a .npy file.")
+        text = io.TextIOWrapper(file, encoding="utf-8-sig")
+        cells = text.readline().split(separator)
+        heading = bool(cells) and not any(map(_is_number, cells))
+        text.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file; it is refused as an empty matrix
+            return np.loadtxt(text, delimiter=separator, skiprows=int(heading), ndmin=2)
 
 
 def _is_number(cell: str) -> bool:

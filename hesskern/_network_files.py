@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-
-from hesskern._command import RefusedError, one_line
+from hesskern._command import RefusedError, one_line, reason
 from hesskern.network import LinearNetwork
 
 
@@ -19,6 +17,7 @@ def read_network(path: str, option: str = "--net") -> LinearNetwork:
     try:
         return LinearNetwork.load(path)
     except OSError as error:
-        raise RefusedError(f"{option}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
-    except (ValueError, TypeError, AttributeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise RefusedError(f"{option}: {path!r} is no network that LinearNetwork.save wrote.") from error
+        raise RefusedError(f"{option}: cannot read {path!r}: {reason(error)}.") from error
+    except ValueError as error:
+        why = one_line(error).removeprefix(f"path is {path!r}, which ")
+        raise RefusedError(f"{option}: {path!r} {why}.") from error

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks, devices
+from hesskern import array_files, atomic_write, checks, devices
 from hesskern._array import Array
 
-_FORMAT = "hesskern training checkpoint 1"
+_FORMAT = "hesskern training checkpoint 2"
 #: Bits depend on it, but going on from it is right all the same.
 _BITS_ONLY = ("isa",)
 
@@ -35,45 +34,53 @@ def digest(arrays: Sequence[Array | None]) -> str:
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """Return the path if a checkpoint can be written there: better to know now than after hours."""
-    found = Path(checks.path(path, "checkpoint"))
-    irregular = os.path.lexists(found) and not found.is_file()  # replacing a device would remove it
-    if irregular or not found.parent.is_dir() or not os.access(found.parent, os.W_OK):
-        what = "is no ordinary file" if irregular else "is in a folder that does not exist or cannot be written to"
-        what = "is a folder" if found.is_dir() else what
-        raise ValueError(f"checkpoint is {os.fspath(path)!r}, which {what}; expected the name of a file to write.")
-    return found
+    try:
+        target = atomic_write.check(path, "checkpoint")
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    atomic_write.remove_leftovers(target)
+    return Path(path)
+
+
+class CheckpointWarning(RuntimeWarning):
+    """A checkpoint could not be written; the run goes on, or is returned, all the same.
+
+    Attributes
+    ----------
+    last : bool
+        Whether it was the one at the end of the run: what the file holds is older.
+    """
+
+    def __init__(self, message: str, *, last: bool) -> None:
+        super().__init__(message)
+        self.last = last
 
 
 def write(path: Path, problem: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write all of it or nothing: a process killed at any moment leaves the checkpoint before, or this one."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        header = json.dumps({"format": _FORMAT, "problem": dict(problem)})
-        np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    if hasattr(os, "O_DIRECTORY"):  # the new name itself has to reach the disk
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    header = np.array(json.dumps({"format": _FORMAT, "problem": dict(problem)}))
+    atomic_write.write(path, "checkpoint", lambda file: np.savez(file, allow_pickle=False, header=header, **arrays))
 
 
 def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a checkpoint of this problem; a clear error for anything else."""
     name = checks.path(path, "resume")
-    if not Path(name).exists():
-        raise FileNotFoundError(f"resume is {name!r}, which does not exist; expected a file written by checkpoint=.")
     try:
-        with open(name, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load would leave it open
-            arrays = {key: file[key] for key in file.files}
-        header = json.loads(str(arrays.pop("header")))
-        if header["format"] != _FORMAT:
-            raise KeyError("format")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"resume is {name!r}, which is no checkpoint of hesskern ({error}).") from error
+        arrays: dict[str, NDArray[Any]] = array_files.read_npz(name)
+        header = _header(arrays)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"resume is {name!r}, which does not exist; expected a file written by checkpoint=."
+        ) from error
+    except OSError as error:
+        raise type(error)(f"resume is {name!r}, which cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise ValueError(f"resume is {name!r}, which is no checkpoint of hesskern: {error}.") from error
+    if header["format"] != _FORMAT:
+        raise ValueError(
+            f"resume is {name!r}, written as {header['format']!r} by another version of hesskern; this version reads "
+            f"{_FORMAT!r}. Go on with the version that wrote it, or start anew."
+        )
     for key, here in problem.items():
         there = header["problem"].get(key)
         if there == here:
@@ -90,3 +97,19 @@ def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, 
             "the same arguments (only max_steps may differ)."
         )
     return arrays
+
+
+def _header(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Take the header out of the arrays and return it."""
+    given = arrays.pop("header", None)
+    if given is None or given.shape != () or given.dtype.kind != "U":
+        raise ValueError("it has no header")
+    try:
+        header = json.loads(str(given))
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its header is damaged") from error
+    right = isinstance(header, dict) and isinstance(header.get("problem"), dict)
+    if not right or not str(header.get("format")).startswith(_FORMAT.rstrip("0123456789")):
+        raise ValueError("its header is that of another kind of file")
+    checked: dict[str, Any] = header
+    return checked

@@ -213,10 +213,17 @@ def float_dtype(value: object, name: str) -> np.dtype[Any]:
 
 
 def path(value: object, name: str) -> str:
-    """Return a file's path as text."""
+    """Return a file's path as text; numbers, which `open` takes for open files, and bytes are refused."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name} is {shown(value)}; expected the path of a file.")
-    return str(os.fspath(value))
+    text = str(os.fspath(value))
+    try:
+        usable = bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        usable = False
+    if not usable:
+        raise ValueError(f"{name} is {text!r}, which cannot be the name of a file; expected the path of a file.")
+    return text
 
 
 def one_of(value: object, name: str, allowed: Sequence[str]) -> str:

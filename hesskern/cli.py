@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hesskern import _core, _explain_command, _fit_command, _validate_command, backends
-from hesskern._command import DONE, INTERRUPTED, NOT_WELL, REFUSED, UNREAD, RefusedError, say, to_json
+from hesskern._command import DONE, INTERRUPTED, NOT_WELL, REFUSED, UNREAD, RefusedError, reason, say, to_json
 
 if TYPE_CHECKING:
     from hesskern.demo import Demo
@@ -146,7 +146,7 @@ def _picture(path: str, result: Demo | None) -> None:
     except (ImportError, ValueError) as error:
         raise RefusedError(f"--plot: {error}") from error
     except OSError as error:
-        raise RefusedError(f"--plot: cannot write {path!r}: {error.strerror or error}.") from error
+        raise RefusedError(f"--plot: cannot write {path!r}: {reason(error)}.") from error
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import run_state
 from hesskern.backends.protocol import Backend, Descent, Job
 from hesskern.batches import Batches
 from hesskern.interruption import Interruption
@@ -85,8 +86,8 @@ class HostCrew:
     def finish(self, ended: Status) -> None:
         """Give each network its status."""
         for member in self._members:
-            if member.status is None and not np.isfinite(member.descent.parameters()).all():
-                member.descent.step_back()  # the last update overflowed, and nobody has taken its loss yet
+            if member.status != "diverged" and not np.isfinite(member.descent.parameters()).all():
+                member.descent.step_back()  # the last update overflowed, and nobody has taken its loss
                 member.status = "diverged"
             member.status = member.status or ended
 
@@ -129,47 +130,28 @@ class HostCrew:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what a checkpoint needs."""
-        arrays: dict[str, NDArray[Any]] = {
-            "status": np.array([member.status or "" for member in self._members]),
-            "seen": np.array([member.seen for member in self._members]),
+        arrays = run_state.stacked([member.descent.save() for member in self._members])
+        arrays["status"] = np.array([member.status or "" for member in self._members])
+        arrays["seen"] = np.array([member.seen for member in self._members])
+        columns = [history(member, self._every) for member in self._members]
+        names = [name for name in columns[0] if name != "step"]
+        return arrays | {
+            f"history.{name}": run_state.padded([each[name] for each in columns], np.nan) for name in names
         }
-        states = [member.descent.save() for member in self._members]
-        for key in states[0]:
-            arrays[f"state.{key}"] = np.concatenate([state[key] for state in states])
-            arrays[f"length.{key}"] = np.array([len(state[key]) for state in states])
-        for name, columns in self._columns().items():
-            filled = [column for column in columns if len(column)]
-            arrays[f"history.{name}"] = np.concatenate(filled) if filled else np.empty(0)
-            arrays[f"length.history.{name}"] = np.array([len(column) for column in columns])
-        return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> int:
         """Go on from what a checkpoint holds."""
-        states: list[dict[str, Any]] = [{} for _ in self._members]
-        for key in [name.removeprefix("state.") for name in arrays if name.startswith("state.")]:
-            for state, piece in zip(states, _pieces(arrays[f"state.{key}"], arrays[f"length.{key}"]), strict=True):
-                state[key] = np.ascontiguousarray(piece)
+        run_state.check(arrays, self.state(), self._every, self._records.entries)
         for k, member in enumerate(self._members):
-            member.descent.restore(states[k])
+            member.descent.restore(run_state.single(arrays, k))
             member.status = str(arrays["status"][k]) or None  # type: ignore[assignment]
             member.seen = int(arrays["seen"][k])
-        for name in self._columns():
-            pieces = _pieces(arrays[f"history.{name}"], arrays[f"length.history.{name}"])
-            for member, piece in zip(self._members, pieces, strict=True):
-                if name in member.quick:
-                    member.quick[name] = [piece]
-                else:
-                    member.between[name] = list(piece)
+            count = len(record_steps(member.seen, self._every))
+            for name in member.quick:
+                member.quick[name] = [arrays[f"history.{name}"][k, :count]]
+            for name in member.between:
+                member.between[name] = list(arrays[f"history.{name}"][k, :count])
         return max((member.descent.steps for member in self._running()), default=0)
-
-    def _columns(self) -> dict[str, list[NDArray[Any]]]:
-        """Return what has been recorded, by name, one array for each network."""
-        each = [history(member, self._every) for member in self._members]
-        return {name: [columns[name] for columns in each] for name in each[0] if name != "step"}
-
-
-def _pieces(joined: NDArray[Any], lengths: NDArray[Any]) -> list[NDArray[Any]]:
-    return np.split(joined, np.cumsum(lengths)[:-1])
 
 
 def _measure(member: Member) -> None:
@@ -212,7 +194,7 @@ def history(member: Member, every: int) -> dict[str, NDArray[Any]]:
         found[name] = np.concatenate([*pieces, np.empty(0)])
     for name, values in member.between.items():
         # At a divergence, and at Ctrl-C, the last weights were looked at before their loss was.
-        found[name] = np.array(values[:count])
+        found[name] = np.array(values[:count]).reshape(count, *member.recorder.entries.get(name, ()))
         if name.startswith("rank") and np.isfinite(found[name]).all():
             found[name] = found[name].astype(np.int64)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import devices
+from hesskern import devices, run_state
 from hesskern.batches import Batches
 from hesskern.interruption import Interruption
 from hesskern.loop import Status, record_steps
@@ -119,7 +119,7 @@ class DeviceCrew:
         """Give each network its status."""
         self._interrupted = ended == "interrupted"
         descents = self._descents
-        descents.step_back((descents.status == 0) & ~descents.parameters.isfinite().all(1))
+        descents.step_back((descents.status != 2) & ~descents.parameters.isfinite().all(1))
 
     def _there(self, array: NDArray[Any]) -> Any:
         like = self._descents.parameters
@@ -174,26 +174,33 @@ class DeviceCrew:
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what a checkpoint needs."""
-        arrays = {f"state.{name}": devices.to_host(tensor) for name, tensor in self._descents.save().items()}
-        for name, pieces in self._quick.items():
-            arrays[f"history.{name}"] = np.concatenate([*pieces, np.empty((len(self), 0))], axis=1)
-        for name, each in self._between.items():
-            arrays[f"history.{name}"] = np.stack(each, axis=1) if each else np.empty((len(self), 0))
-        return arrays
+        """Return what a checkpoint needs; of rounding errors and of searches for eigenvalues nothing is kept here."""
+        descents, count = self._descents, len(self)
+        present = {f"state.{name}": devices.to_host(tensor) for name, tensor in descents.save().items()}
+        nothing, matrix = np.empty((count, 0)), np.empty((count, 0, 0))
+        unused = {"growth": nothing, "growth_rate": nothing, "search": matrix, "search_rest": 0.0, "search_drift": 0.0}
+        unused |= {"growth_step": -1, "search_step": -1, "search_count": 0}
+        arrays = {
+            f"state.{name}": np.broadcast_to(value, (count, *np.shape(value)[1:])) for name, value in unused.items()
+        }
+        arrays |= present
+        arrays["status"] = np.array(run_state.ENDED)[devices.to_host(descents.status)]
+        arrays["seen"] = devices.to_host(descents.seen)
+        return arrays | {f"history.{name}": column for name, column in self.history().items() if name != "step"}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> int:
         """Go on from what a checkpoint holds."""
-        self._descents.restore(
-            {name.removeprefix("state."): self._there(array) for name, array in arrays.items() if name[:6] == "state."}
-        )
+        run_state.check(arrays, self.state(), self._every, self._records.entries)
+        kept = {name: self._there(arrays[f"state.{name}"]) for name in self._descents.save()}
+        kept["seen"] = self._there(arrays["seen"])
+        kept["status"] = self._there(np.array([run_state.ENDED.index(word) for word in arrays["status"]]))
+        self._descents.restore(kept)
         for name in self._quick:
             self._quick[name] = [arrays[f"history.{name}"]]
         for name in self._between:
             self._between[name] = list(np.moveaxis(arrays[f"history.{name}"], 1, 0))
         self._runs = self._any_runs()
-        running = arrays["state.status"] == 0
-        return int(arrays["state.steps"][running].max(initial=0))
+        return int(arrays["state.steps"][arrays["status"] == ""].max(initial=0))
 
     # What is recorded between steps -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Nothing here touches a number of the training itself: its results do not depend 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class Loop:
     ) -> None:
         self._crew, self._pauses, self._every = crew, pauses, record_every
         self._max_steps, self._piece, self._saving = max_steps, min(first_piece, crew.most_steps), saving
-        self._step = 0
+        self._step, self._warned = 0, False
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what a checkpoint holds."""
@@ -106,7 +107,7 @@ class Loop:
                 if bar is not None:
                     bar.close()
             if self._saving is not None:
-                self._save(self._saving)
+                self._save(self._saving, last=True)
         self._crew.finish(ended)
 
     def _pieces(self, bar: Any, interruption: Interruption) -> Status:
@@ -128,7 +129,7 @@ class Loop:
             elif took > _LONGEST:
                 self._piece = max(1, min(self._piece // 2, int(self._piece * _LONGEST / took)))
             if self._saving is not None and self._checkpoint_due(self._saving, saved):
-                self._save(self._saving)
+                self._save(self._saving, last=False)
                 saved = time.perf_counter()
         return "max_steps"
 
@@ -145,8 +146,17 @@ class Loop:
             return self._step % saving.every == 0
         return time.perf_counter() - saved > _CHECKPOINT_SECONDS
 
-    def _save(self, saving: Saving) -> None:
-        checkpoint.write(saving.path, saving.problem, self._crew.state())
+    def _save(self, saving: Saving, *, last: bool) -> None:
+        """Write a checkpoint; where that fails the run is worth more than its checkpoint, and goes on."""
+        try:
+            checkpoint.write(saving.path, saving.problem, self._crew.state())
+        except (OSError, MemoryError) as error:
+            if last or not self._warned:
+                what = "last checkpoint was not written" if last else "checkpoint was not written, the run goes on"
+                why = str(error) or "out of memory"
+                message = f"the {what}: {why} What {str(saving.path)!r} held before is left as it was."
+                warnings.warn(checkpoint.CheckpointWarning(message, last=last), stacklevel=5)
+            self._warned = True
 
 
 def record_steps(seen: int, every: int) -> NDArray[np.int64]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from hesskern import backends, checks, devices
+from hesskern import array_files, atomic_write, backends, checks, devices
 from hesskern._array import Array
 from hesskern.wording import widths_in_words
+
+#: In the files that `LinearNetwork.save` writes: another number for another meaning of what is in them.
+_FILE_FORMAT = "hesskern network 1"
+_LAYER = re.compile(r"(0|[1-9]\d{0,5})\.(weight|bias)")
 
 
 class LinearNetwork:
@@ -318,26 +323,69 @@ class LinearNetwork:
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to an ``.npz`` file: "0.weight", "0.bias", ..., and other `parameter_names` as "names"."""
+        """Write the network to an ``.npz`` file: "format", "0.weight", "0.bias", ..., unusual names as "names".
+
+        The file is replaced as a whole: where it cannot be written, the one that was there is left as it was. Whatever
+        the path's ending, no other is added.
+
+        Raises
+        ------
+        TypeError
+            If `path` is not a path.
+        OSError
+            If the file cannot be written.
+        """
         net = self.cpu()
-        arrays = {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
+        arrays = {"format": np.array(_FILE_FORMAT)}
+        arrays |= {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
         arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(net.biases) if bias is not None}
         if net.parameter_names != usual_names(net.biases):
             arrays["names"] = np.array(net.parameter_names)
-        with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        atomic_write.write(path, "path", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LinearNetwork:
-        """Read a network that `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            depth = sum(name.endswith(".weight") for name in file.files)
-            if depth == 0 or any(f"{layer}.weight" not in file.files for layer in range(depth)):
-                raise ValueError(f"path is {os.fspath(path)!r}, which holds {file.files}; expected '0.weight', ...")
-            weights = [file[f"{layer}.weight"] for layer in range(depth)]
-            biases = [file[f"{layer}.bias"] if f"{layer}.bias" in file.files else None for layer in range(depth)]
-            names = file["names"].tolist() if "names" in file.files else None
-        return cls(weights, biases, names=names)
+        """Read a network that `save` wrote; or a file of the same arrays without "format".
+
+        Raises
+        ------
+        TypeError
+            If `path` is not a path.
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, or holds no network.
+        """
+        name = checks.path(path, "path")
+        try:
+            return cls._from_arrays(array_files.read_npz(name))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise type(error)(f"path is {name!r}, which cannot be read: {error.strerror or error}.") from error
+        except (TypeError, ValueError) as error:
+            reason = str(error).removesuffix(".")
+            raise ValueError(
+                f"path is {name!r}, which is no network that LinearNetwork.save wrote: {reason}."
+            ) from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, Any]) -> LinearNetwork:
+        written = arrays.get("format", np.array(_FILE_FORMAT))
+        if written.shape != () or str(written) != _FILE_FORMAT:
+            raise ValueError(f"its format is {str(written)!r}; this version of hesskern reads {_FILE_FORMAT!r}")
+        layers = sorted({int(name.partition(".")[0]) for name in arrays if _LAYER.fullmatch(name)})
+        depth = len(layers)
+        if depth == 0 or layers != list(range(depth)) or any(f"{layer}.weight" not in arrays for layer in layers):
+            raise ValueError(f"it holds {sorted(arrays)}; expected '0.weight', ... of all layers")
+        names = arrays.get("names")
+        if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+            raise ValueError(f"'names' has shape {names.shape} and dtype {names.dtype}; expected text")
+        return cls(
+            [arrays[f"{layer}.weight"] for layer in layers],
+            [arrays.get(f"{layer}.bias") for layer in layers],
+            names=None if names is None else names.tolist(),
+        )
 
     def __repr__(self) -> str:
         count = sum(bias is not None for bias in self._biases)

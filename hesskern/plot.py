@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import atomic_write
 from hesskern._array import Array
 
 if TYPE_CHECKING:
@@ -59,13 +60,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     if target.suffix.lower().removeprefix(".") not in known:
         had = f"has the suffix {target.suffix!r}" if target.suffix else "has no suffix"
         raise ValueError(f"{os.fspath(path)!r} {had}; expected one of .{', .'.join(known)}.")
-    if os.path.lexists(target) and not target.is_file() and not target.is_dir():
-        raise OSError(f"{os.fspath(path)!r} exists and is not a file; expected a new path or a picture to replace.")
-    existed = target.exists()
-    with target.open("ab"):  # the only sure way to know; nothing is written
-        pass
-    if not existed:
-        target.unlink()
+    atomic_write.check(path, "path")
 
 
 def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
@@ -185,9 +180,9 @@ def save_demo(demo: Demo, path: str | os.PathLike[str]) -> None:
     with matplotlib.rc_context(_STYLE):
         figure = _matplotlib("figure").Figure(figsize=(12, 4.6), dpi=110, layout="constrained", facecolor="white")
         draw_demo(figure, demo)
-        picture = io.BytesIO()  # the file appears whole or not at all
+        picture = io.BytesIO()
         figure.savefig(picture, format=suffix)
-    Path(path).write_bytes(picture.getvalue())
+    atomic_write.write(path, "path", lambda file: file.write(picture.getvalue()))
 
 
 def draw_demo(figure: Any, demo: Demo) -> None:
@@ -244,7 +239,7 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
         draw_explanation(figure, why)
         picture = io.BytesIO()
         figure.savefig(picture, format=suffix)
-    Path(path).write_bytes(picture.getvalue())
+    atomic_write.write(path, "path", lambda file: file.write(picture.getvalue()))
 
 
 def draw_explanation(figure: Any, why: Explanation) -> None:

@@ -64,6 +64,8 @@ class Records:
         self.sharpness_in_loop = sharpness_in_loop and "sharpness" in self.names and net.dtype == np.float64
         quick = {"loss", "batch_loss", "gradient_norm", "2/lr"} | ({"sharpness"} if self.sharpness_in_loop else set())
         self.between = [name for name in self.names if name not in quick]
+        #: The shape of a record that is not one number.
+        self.entries = {"weights": (net.num_parameters,), "balance": (net.depth - 1,)}
 
     def _take(self, name: object, net: LinearNetwork) -> None:
         found = _BLOCK.fullmatch(name) if isinstance(name, str) else None
@@ -99,6 +101,7 @@ class Recorder:
 
     def __init__(self, records: Records, loss: SquaredLoss, net: LinearNetwork, reduced: ReducedNetwork) -> None:
         self._records, self._loss, self._net, self._reduced = records, loss, net, reduced
+        self.entries = records.entries
         self._left_over = reduced.left_over()
 
     def measure(self, flat: Array) -> dict[str, Any]:

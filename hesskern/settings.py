@@ -72,7 +72,12 @@ class Settings:
             saving=None if self.saving_path is None else Saving(self.saving_path, self.checkpoint_every, problem),
         )
         if self.resume is not None:
-            loop.restore(checkpoint.read(self.resume, problem))
+            arrays = checkpoint.read(self.resume, problem)
+            try:
+                loop.restore(arrays)
+            except ValueError as error:
+                name = os.fspath(self.resume)
+                raise ValueError(f"resume is {name!r}, which is no checkpoint of such a run: {error}.") from error
         return loop
 
     def chosen_backend(self, loss: SquaredLoss) -> str | None:
@@ -133,6 +138,7 @@ class Settings:
         """Return what a checkpoint must agree with, by the name of the argument, as JSON holds it."""
         return {
             "number of nets": count,
+            "training (one net, or an ensemble)": "fit_ensemble" if several else "fit",
             "nets" if several else "net": checkpoint.digest(starts),
             "X": checkpoint.digest([loss.X for loss in losses]),
             "Y": checkpoint.digest([loss.Y for loss in losses]),

@@ -60,15 +60,34 @@ class Job {
     std::vector<py::array> kept_;
 };
 
+// A number of a saved state.
+template <class N>
+N number(const py::dict &state, const char *name) {
+    try {
+        return py::cast<N>(py::object(state[name]));
+    } catch (const py::cast_error &) {
+        fail(std::string(name) + " must be a number");
+    }
+}
+
+// The network a descent starts from, and its data.
+struct DescentArrays {
+    const py::sequence &weights, &biases;
+    const py::array &x;
+    const py::object &ones;
+    const py::array &y;
+    const py::object &samples_x, &samples_y;
+};
+
 template <class T>
 class TypedDescent {
   public:
-    TypedDescent(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
-                 const py::array &y, const py::object &samples_x, const py::object &samples_y,
-                 const DescentOptions &options)
-        : view_(weights, biases), data_(x, ones, y, view_.width().front(), view_.width().back()) {
+    TypedDescent(const DescentArrays &arrays, const DescentOptions &options)
+        : view_(arrays.weights, arrays.biases),
+          data_(arrays.x, arrays.ones, arrays.y, view_.width().front(), view_.width().back()) {
         if (options.largest_batch > 0)
-            samples_.emplace(samples_x, py::none(), samples_y, view_.width().front(), view_.width().back());
+            samples_.emplace(arrays.samples_x, py::none(), arrays.samples_y, view_.width().front(),
+                             view_.width().back());
         for (const index layer : options.leak_layers)
             if (layer < 1 || layer >= index(view_.layers().size()))
                 fail("leak_layers holds a number that is no hidden layer");
@@ -78,43 +97,51 @@ class TypedDescent {
     index samples() const { return samples_ ? samples_->data.samples : 0; }
 
     py::dict save() const {
-        const DescentSaved saved = memory->save();
+        const DescentNumbers numbers = memory->numbers();
         const index size = memory->size();
-        py::dict state;
-        state["counters"] = py::array(py::make_tuple(saved.steps, saved.looked_at, saved.leak_step));
-        py::array_t<double> numbers(3 + index(saved.growth.size()) * 2);
-        double *to = numbers.mutable_data();
-        for (const double value : {saved.target, saved.rest, saved.drift}) *to++ = value;
-        to = std::copy(saved.growth.begin(), saved.growth.end(), to);
-        std::copy(saved.rate.begin(), saved.rate.end(), to);
-        state["numbers"] = numbers;
-        py::array_t<T> parameters(size), velocity(memory->has_velocity() ? size : 0);
+        py::array_t<T> parameters(size), previous(size), velocity(memory->has_velocity() ? size : 0);
         memory->read_parameters(parameters.mutable_data());
+        memory->read_previous(previous.mutable_data());
         if (memory->has_velocity()) memory->read_velocity(velocity.mutable_data());
         py::array_t<T> search({memory->search_size(), size});
         memory->read_search(search.mutable_data());
+        py::dict state;
+        state["steps"] = numbers.steps;
+        state["target"] = numbers.target;
         state["parameters"] = parameters;
+        state["previous"] = previous;
         state["velocity"] = velocity;
+        state["growth"] = values(numbers.growth);
+        state["growth_rate"] = values(numbers.growth_rate);
+        state["growth_step"] = numbers.growth_step;
         state["search"] = search;
+        state["search_step"] = numbers.search_step;
+        state["search_rest"] = numbers.search_rest;
+        state["search_drift"] = numbers.search_drift;
         return state;
     }
 
     void restore(const py::dict &state) {
-        const index size = memory->size();
-        const py::array counters = checked<index>(state["counters"], "counters", {3});
-        const index watched = index(memory->options().leak_layers.size());
-        const py::array numbers = checked<double>(state["numbers"], "numbers", {3 + 2 * watched});
+        const index size = memory->size(), watched = index(memory->options().leak_layers.size());
+        const py::array growth = checked<double>(state["growth"], "growth", {watched});
+        const py::array rate = checked<double>(state["growth_rate"], "growth_rate", {watched});
         const py::array parameters = checked<T>(state["parameters"], "parameters", {size});
+        const py::array previous = checked<T>(state["previous"], "previous", {size});
         const py::array velocity = checked<T>(state["velocity"], "velocity", {memory->has_velocity() ? size : 0});
         const py::array search = checked<T>(state["search"], "search", {-1, size});
-        if (search.shape(0) > memory->search_capacity()) fail("search holds too many vectors");
-        const index *integers = read<index>(counters);
-        if (integers[0] < 0) fail("counters holds a negative number of steps");
-        const double *values = read<double>(numbers);
-        DescentSaved saved{integers[0], integers[1], integers[2], values[0], values[1], values[2], {}, {}};
-        saved.growth.assign(values + 3, values + 3 + watched);
-        saved.rate.assign(values + 3 + watched, values + 3 + 2 * watched);
-        memory->restore(saved, read<T>(parameters), read<T>(velocity), read<T>(search), search.shape(0));
+        if (search.shape(0) > memory->search_room()) fail("search holds too many vectors");
+        DescentNumbers numbers{};
+        numbers.steps = number<index>(state, "steps");
+        if (numbers.steps < 0) fail("steps is negative");
+        numbers.target = number<double>(state, "target");
+        numbers.growth.assign(read<double>(growth), read<double>(growth) + watched);
+        numbers.growth_rate.assign(read<double>(rate), read<double>(rate) + watched);
+        numbers.growth_step = number<index>(state, "growth_step");
+        numbers.search_step = number<index>(state, "search_step");
+        numbers.search_rest = number<double>(state, "search_rest");
+        numbers.search_drift = number<double>(state, "search_drift");
+        memory->restore(numbers,
+                        {read<T>(parameters), read<T>(previous), read<T>(velocity), read<T>(search), search.shape(0)});
     }
 
     void parameters(const py::array &out) const {
@@ -125,6 +152,10 @@ class TypedDescent {
     std::optional<DescentMemory<T>> memory;
 
   private:
+    static py::array_t<double> values(const std::vector<double> &from) {
+        return py::array_t<double>(py::ssize_t(from.size()), from.data());
+    }
+
     NetworkView<T> view_;
     DataView<T> data_;
     std::optional<DataView<T>> samples_;
@@ -132,21 +163,15 @@ class TypedDescent {
 
 class Descent {
   public:
-    Descent(const py::sequence &weights, const py::sequence &biases, const py::array &x, const py::object &ones,
-            const py::array &y, const py::object &samples_x, const py::object &samples_y, index largest_batch,
-            double scale, double constant, double rtol, double momentum, bool nesterov, double decay, index every,
-            bool loss_recorded, bool sharpness, std::vector<index> leak_layers, bool packed) {
-        if (every < 1) fail("every must be at least 1");
-        if (largest_batch < 0) fail("largest_batch must not be negative");
-        const DescentOptions options{scale,         constant,      rtol,      {momentum, decay, nesterov},
-                                     every,         loss_recorded, sharpness, leak_layers,
-                                     largest_batch, packed};
-        if (!holds_float32(x)) {
-            f64.emplace(weights, biases, x, ones, y, samples_x, samples_y, options);
+    Descent(const DescentArrays &arrays, const DescentOptions &options) {
+        if (options.every < 1) fail("every must be at least 1");
+        if (options.largest_batch < 0) fail("largest_batch must not be negative");
+        if (!holds_float32(arrays.x)) {
+            f64.emplace(arrays, options);
             return;
         }
-        if (sharpness) fail("sharpness is computed in float64 only");
-        f32.emplace(weights, biases, x, ones, y, samples_x, samples_y, options);
+        if (options.sharpness) fail("sharpness is computed in float64 only");
+        f32.emplace(arrays, options);
     }
 
     template <class Visit>
@@ -257,13 +282,29 @@ std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> 
 
 void bind_descent(py::module_ &module) {
     py::class_<Descent>(module, "Descent", "(Stochastic) gradient descent that `advance` runs some steps at a time.")
-        .def(py::init<const py::sequence &, const py::sequence &, const py::array &, const py::object &,
-                      const py::array &, const py::object &, const py::object &, index, double, double, double, double,
-                      bool, double, index, bool, bool, std::vector<index>, bool>(),
-             py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"), py::arg("samples_X"),
-             py::arg("samples_Y"), py::arg("largest_batch"), py::arg("scale"), py::arg("constant"), py::arg("rtol"),
-             py::arg("momentum"), py::arg("nesterov"), py::arg("decay"), py::arg("every"), py::arg("loss_recorded"),
-             py::arg("sharpness"), py::arg("leak_layers"), py::arg("packed"))
+        .def(py::init([](const py::sequence &weights, const py::sequence &biases, const py::array &x,
+                         const py::object &ones, const py::array &y, const py::object &samples_x,
+                         const py::object &samples_y, index largest_batch, double scale, double constant, double rtol,
+                         double momentum, bool nesterov, double decay, index every, bool loss_recorded, bool sharpness,
+                         const std::vector<index> &leak_layers, bool packed) {
+                 const DescentArrays arrays{weights, biases, x, ones, y, samples_x, samples_y};
+                 return std::make_unique<Descent>(
+                     arrays, DescentOptions{.scale = scale,
+                                            .constant = constant,
+                                            .rtol = rtol,
+                                            .rule = {.momentum = momentum, .decay = decay, .nesterov = nesterov},
+                                            .every = every,
+                                            .loss_recorded = loss_recorded,
+                                            .sharpness = sharpness,
+                                            .leak_layers = leak_layers,
+                                            .largest_batch = largest_batch,
+                                            .packed = packed});
+             }),
+             py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"),
+             py::arg("samples_X"), py::arg("samples_Y"), py::arg("largest_batch"), py::arg("scale"),
+             py::arg("constant"), py::arg("rtol"), py::arg("momentum"), py::arg("nesterov"), py::arg("decay"),
+             py::arg("every"), py::arg("loss_recorded"), py::arg("sharpness"), py::arg("leak_layers"),
+             py::arg("packed"))
         .def(
             "parameters", [](Descent &self, const py::array &out) { self.visit([&](auto &d) { d.parameters(out); }); },
             py::arg("out"), "The current parameters, flat, into out.")

@@ -19,11 +19,21 @@ struct DescentOptions {
     bool packed;                     // whether it may be trained in the lanes of vectors together with others
 };
 
-// Everything that has to be kept for a run to go on where it stopped.
-struct DescentSaved {
-    index steps, looked_at, leak_step;
-    double target, rest, drift;
-    std::vector<double> growth, rate;
+// What has to be kept, besides vectors of parameters, for a run to go on where it stopped: the numbers of `State` in
+// hesskern/backends/protocol.py.
+struct DescentNumbers {
+    index steps;
+    double target;
+    std::vector<double> growth, growth_rate;
+    index growth_step, search_step;
+    double search_rest, search_drift;
+};
+
+// And the vectors, flat; those of `search` one behind the other.
+template <class T>
+struct DescentVectors {
+    const T *parameters, *previous, *velocity, *search;
+    index search_count;
 };
 
 template <class T>
@@ -44,7 +54,7 @@ class DescentMemory {
             problem_.network[side] = layout_.network(layer_[side]);
             problem_.parameters[side] = parameters_[side].get();
         }
-        layout_.pack(view.flat().data(), 1, parameters_[0].get());
+        for (const Buffer<T> &buffer : parameters_) layout_.pack(view.flat().data(), 1, buffer.get());
         gradient_ = make_buffer<T>(count);
         gradient_layer_ = layout_.over(gradient_.get());
         problem_.gradient = gradient_layer_.data();
@@ -100,6 +110,8 @@ class DescentMemory {
     void leave() { running_ = false; }
 
     void read_parameters(T *flat) const { layout_.unpack(parameters_[state_.steps & 1].get(), flat, 1); }
+    // Those before the last update.
+    void read_previous(T *flat) const { layout_.unpack(parameters_[1 - (state_.steps & 1)].get(), flat, 1); }
     void read_velocity(T *flat) const { layout_.unpack(velocity_.get(), flat, 1); }
     void read_search(T *flat) const {
         if (search_size() == 0) return;
@@ -108,38 +120,34 @@ class DescentMemory {
             layout_.unpack(search.vectors + k * layout_.count(), flat + k * layout_.size(), 1);
         layout_.unpack(search.probe + layout_.count(), flat + search.kept * layout_.size(), 1);
     }
-    DescentSaved save() const {
+    DescentNumbers numbers() const {
         const EigenSearch<T> &search = curvature_.search;
-        return {state_.steps,
-                search.looked_at,
-                curvature_.leak.last_step,
-                state_.target,
-                search.rest,
-                search.drift,
-                growth_,
-                rate_};
+        return {state_.steps,     state_.target, growth_,     rate_, curvature_.leak.last_step,
+                search.looked_at, search.rest,   search.drift};
     }
 
-    // Null: left as it is. `search` holds what read_search wrote.
-    void restore(const DescentSaved &saved, const T *parameters, const T *velocity, const T *search, index vectors) {
-        state_ = {saved.steps, saved.target};
-        layout_.pack(parameters, 1, parameters_[state_.steps & 1].get());
-        if (velocity_ && velocity) layout_.pack(velocity, 1, velocity_.get());
-        growth_ = saved.growth;
-        rate_ = saved.rate;
-        curvature_.leak.last_step = saved.leak_step;
+    // `vectors` holds what the functions above read.
+    void restore(const DescentNumbers &numbers, const DescentVectors<T> &vectors) {
+        state_ = {numbers.steps, numbers.target};
+        layout_.pack(vectors.parameters, 1, parameters_[state_.steps & 1].get());
+        layout_.pack(vectors.previous, 1, parameters_[1 - (state_.steps & 1)].get());
+        if (velocity_) layout_.pack(vectors.velocity, 1, velocity_.get());
+        growth_ = numbers.growth;
+        rate_ = numbers.growth_rate;
+        curvature_.leak.last_step = numbers.growth_step;
         curvature_.leak.growth = growth_.data();
         curvature_.leak.rate = rate_.data();
         if (!vectors_) return;
         EigenSearch<T> &found = curvature_.search;
-        found.looked_at = saved.looked_at;
-        found.rest = saved.rest;
-        found.drift = saved.drift;
+        found.looked_at = numbers.search_step;
+        found.rest = numbers.search_rest;
+        found.drift = numbers.search_drift;
         found.probe_made = false;
-        found.kept = std::max(index(0), vectors - 1);
+        found.kept = std::max(index(0), vectors.search_count - 1);
         for (index k = 0; k < found.kept; ++k)
-            layout_.pack(search + k * layout_.size(), 1, found.vectors + k * layout_.count());
-        if (vectors > 0) layout_.pack(search + found.kept * layout_.size(), 1, found.probe + layout_.count());
+            layout_.pack(vectors.search + k * layout_.size(), 1, found.vectors + k * layout_.count());
+        if (vectors.search_count > 0)
+            layout_.pack(vectors.search + found.kept * layout_.size(), 1, found.probe + layout_.count());
     }
     // To the weights before the last update.
     void step_back() { state_.steps -= state_.steps > 0; }
@@ -156,7 +164,7 @@ class DescentMemory {
     }
     // Vectors that are kept from one record to the next, the probe's image among them.
     index search_size() const { return vectors_ && curvature_.search.kept > 0 ? curvature_.search.kept + 1 : 0; }
-    index search_capacity() const { return vectors_ ? curvature_.search.capacity : 0; }
+    index search_room() const { return vectors_ ? curvature_.search.capacity : 0; }
     bool product() const { return layout_.product(); }
     const DescentOptions &options() const { return options_; }
 
@@ -176,7 +184,7 @@ class DescentMemory {
         rate_.resize(watched);
         curvature_.leak = {options_.leak_layers.data(), index(watched), growth_.data(), rate_.data(), -1};
         if (options_.sharpness) {
-            constexpr index capacity = 48;
+            constexpr index capacity = search_capacity;
             vectors_ = make_buffer<T>((2 * capacity + 2) * layout_.count());
             small_ = make_buffer<double>(3 * capacity * capacity + 3 * capacity);
             from_ = layer_[0];

@@ -29,6 +29,9 @@ struct HessianProblem {
     bool gauss_newton, functional;
 };
 
+// Vectors of a search for the largest eigenvalue.
+inline constexpr std::int64_t search_capacity = 48;
+
 // The search for the largest eigenvalue of the Hessian, and what it keeps from one record to the next.
 // See kernels/sharpness.hpp.
 template <class T>

@@ -18,6 +18,8 @@
 
 namespace hesskern::HESSKERN_ISA {
 
+static_assert(search_capacity <= symmetric_eigen_largest);
+
 inline constexpr double sharpness_tolerance = 1e-12;
 inline constexpr index sharpness_kept = 3;
 inline constexpr index sharpness_restart = 8;  // vectors that a full space is cut down to
@@ -243,7 +245,7 @@ class EigenSpace {
     // The first `many` of `size_` vectors := their combinations with the rows of the mix, a few entries at a time.
     void rotate(T *vectors, index many) const {
         constexpr int L = lanes<T>;
-        Vector<T, L> row[64];
+        Vector<T, L> row[search_capacity];
         for (index at = 0; at < count_; at += L) {
             for (index k = 0; k < size_; ++k) row[k] = load<T, L>(vectors + k * count_ + at);
             for (index p = 0; p < many; ++p) {

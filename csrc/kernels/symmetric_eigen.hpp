@@ -7,6 +7,9 @@
 
 namespace hesskern::HESSKERN_ISA {
 
+// The largest m that is allowed below.
+inline constexpr index symmetric_eigen_largest = 64;
+
 // Makes a (m, m) tridiagonal, with `diagonal` and `beside` (m - 1), and v the orthogonal matrix whose rows are the new
 // basis.
 inline void tridiagonalise(index m, double *a, double *v, double *diagonal, double *beside, index stride,
@@ -89,7 +92,7 @@ inline void symmetric_eigen(index m, double *a, double *v, double *values, doubl
     const double down = size > 0 ? 1 / size : 0;  // so that no square overflows
     for (index p = 0; p < m; ++p)
         for (index q = 0; q < m; ++q) a[p * stride + q] *= down;
-    double work[64];
+    double work[symmetric_eigen_largest];
     tridiagonalise(m, a, v, values, beside, stride, work);
     for (index first = 0; first < m; ++first)
         for (int round = 0; round < 60; ++round) {

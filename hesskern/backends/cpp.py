@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from hesskern.backends.protocol import (
     ProductSvd,
     Side,
     Softmax,
+    State,
     Stop,
     Update,
     Watch,
@@ -69,11 +70,11 @@ class CppDescent:
     def step_back(self) -> None:
         self.core.step_back()
 
-    def save(self) -> dict[str, NDArray[Any]]:
-        return self.core.save()
+    def save(self) -> State:
+        return State(**self.core.save())
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.core.restore(dict(state))
+    def restore(self, state: State) -> None:
+        self.core.restore(state._asdict())
 
 
 class CppBackend:
@@ -122,12 +123,26 @@ class CppBackend:
         ensemble: bool,
     ) -> CppDescent:
         core = _core.Descent(
-            net.weights, net.biases, data.X, data.ones, data.Y,
-            None if samples is None else samples.X, None if samples is None else samples.Y, largest_batch,
-            scale, scale * data.constant, rtol,
-            update.momentum, update.nesterov, update.decay,
-            watch.every, watch.loss, watch.sharpness, watch.leak_layers, ensemble,
-        )  # fmt: skip
+            weights=net.weights,
+            biases=net.biases,
+            X=data.X,
+            ones=data.ones,
+            Y=data.Y,
+            samples_X=None if samples is None else samples.X,
+            samples_Y=None if samples is None else samples.Y,
+            largest_batch=largest_batch,
+            scale=scale,
+            constant=scale * data.constant,
+            rtol=rtol,
+            momentum=update.momentum,
+            nesterov=update.nesterov,
+            decay=update.decay,
+            every=watch.every,
+            loss_recorded=watch.loss,
+            sharpness=watch.sharpness,
+            leak_layers=watch.leak_layers,
+            packed=ensemble,
+        )
         return CppDescent(core, _size(net), data.X.dtype)
 
     def advance(self, descents: Sequence[CppDescent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:

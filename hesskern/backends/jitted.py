@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hesskern import decompositions
 from hesskern._array import Array
 from hesskern.backends.product_svd import product_svd
-from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
+from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, State, Stop, Update, Watch
 from hesskern.problem import Data
 
 try:
@@ -132,6 +132,10 @@ class JittedDescent:
     def _theta(self) -> int:
         return self._at.other if self.steps % 2 else self._at.theta
 
+    @property
+    def _before(self) -> int:
+        return self._at.theta if self.steps % 2 else self._at.other
+
     def _unpacked(self, start: int) -> Array:
         flat = np.empty(self._size, self._memory.dtype)
         _layout.unpack(self._layout, self._memory, start, flat, 0, 1)
@@ -146,27 +150,30 @@ class JittedDescent:
     def step_back(self) -> None:
         self._counters[_descent.STEPS] = max(0, self.steps - 1)
 
-    def save(self) -> dict[str, NDArray[Any]]:
+    def save(self) -> State:
         nothing = np.empty((0, self._size), self._memory.dtype)
-        return {
-            "counters": self._counters.copy(),
-            "numbers": np.concatenate([self._target, self._leak.growth, self._leak.growing]),
-            "parameters": self.parameters(),
-            "velocity": self._unpacked(self._at.velocity) if self._shape.momentum else nothing[0:0, 0],
-            "search": self._unpacked(self._at.best)[None] if self._sharpness else nothing,
-        }
+        return State(
+            steps=self.steps,
+            target=float(self._target[0]),
+            parameters=self.parameters(),
+            previous=self._unpacked(self._before),
+            velocity=self._unpacked(self._at.velocity) if self._shape.momentum else nothing[0:0, 0],
+            growth=self._leak.growth.copy(),
+            growth_rate=self._leak.growing.copy(),
+            growth_step=int(self._counters[_descent.LOOKED]),
+            search=self._unpacked(self._at.best)[None] if self._sharpness else nothing,
+        )
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        count = len(self._leak.layers)
-        self._counters[:] = state["counters"]
-        self._target[:] = state["numbers"][:1]
-        self._leak.growth[:] = state["numbers"][1 : 1 + count]
-        self._leak.growing[:] = state["numbers"][1 + count :]
-        self._pack(state["parameters"], self._theta, 1.0)
+    def restore(self, state: State) -> None:
+        self._counters[_descent.STEPS], self._counters[_descent.LOOKED] = state.steps, state.growth_step
+        self._target[0] = state.target
+        self._leak.growth[:], self._leak.growing[:] = state.growth, state.growth_rate
+        self._pack(state.parameters, self._theta, 1.0)
+        self._pack(state.previous, self._before, 1.0)
         if self._shape.momentum:
-            self._pack(state["velocity"], self._at.velocity, 0.0)
-        if self._sharpness:
-            self._pack(state["search"][0], self._at.best, 0.0)
+            self._pack(state.velocity, self._at.velocity, 0.0)
+        if self._sharpness and len(state.search):
+            self._pack(state.search[0], self._at.best, 0.0)
 
     def run(self, job: Job) -> tuple[Stop, int]:
         """Take the steps of a job."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,23 @@ class Job(NamedTuple):
     sharpness: NDArray[np.float64] | None
 
 
+class State(NamedTuple):
+    """Where a descent stands: all that it needs to go on to the same bits, under the same names in every backend."""
+
+    steps: int  # updates taken
+    target: float  # a loss at which it has converged; below 0: none
+    parameters: Array  # (P,)
+    previous: Array  # (P,) before the last update: where it goes back to if the next loss is not finite
+    velocity: Array  # (P,), empty without momentum
+    growth: NDArray[np.float64]  # log of the growth of rounding errors across each layer watched, up to `growth_step`
+    growth_rate: NDArray[np.float64]  # of `growth` in that step
+    growth_step: int  # -1: not looked at yet
+    search: Array  # (k, P) vectors from which the search for the largest eigenvalue goes on
+    search_step: int = -1  # what is known of the other eigenvalues, where a backend keeps that: since which step,
+    search_rest: float = 0.0  # a bound on them,
+    search_drift: float = 0.0  # and how much the Hessian has changed since
+
+
 class Descent(Protocol):
     """(Stochastic) gradient descent that runs some steps at a time; see `Backend.advance`."""
 
@@ -86,10 +103,10 @@ class Descent(Protocol):
     def step_back(self) -> None:
         """Return to the parameters before the last update."""
 
-    def save(self) -> dict[str, NDArray[Any]]:
-        """Return all that is needed to go on from here, as arrays."""
+    def save(self) -> State:
+        """Return where it stands."""
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def restore(self, state: State) -> None:
         """Go on from what `save` returned."""
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import decompositions
 from hesskern._array import Array
-from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
+from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, State, Stop, Update, Watch
 from hesskern.problem import Data
 
 
@@ -59,19 +59,6 @@ class _Network(NamedTuple):
     biases: tuple[Array | None, ...]
 
 
-class _State(NamedTuple):
-    """Where a descent stands, replaced as a whole: an interrupt between two steps leaves a consistent one."""
-
-    theta: Array
-    velocity: Array
-    steps: int
-    before: Array  # the parameters before the last update
-    target: float
-    growth: tuple[float, ...]
-    rate: tuple[float, ...]  # of growth, in the last step looked at
-    looked: int
-
-
 class ReferenceDescent:
     """Gradient descent as one writes it on a blackboard."""
 
@@ -89,8 +76,20 @@ class ReferenceDescent:
         self._shape, self._data, self._samples = net, data, samples
         self._scale, self._rtol, self._update, self._watch = scale, rtol, update, watch
         theta = _flat(list(zip(net.weights, net.biases, strict=True)))
-        nothing = (0.0,) * len(watch.leak_layers)
-        self._state = _State(theta, np.zeros_like(theta), 0, theta, -1.0, nothing, nothing, -1)
+        nothing = np.zeros(len(watch.leak_layers))
+        velocity = np.zeros(theta.shape if update.momentum else 0, theta.dtype)
+        # Replaced as a whole: an interrupt between two steps leaves a consistent one.
+        self._state = State(
+            steps=0,
+            target=-1.0,
+            parameters=theta,
+            previous=theta,
+            velocity=velocity,
+            growth=nothing,
+            growth_rate=nothing,
+            growth_step=-1,
+            search=np.empty((0, len(theta)), theta.dtype),
+        )
 
     @property
     def steps(self) -> int:
@@ -98,37 +97,28 @@ class ReferenceDescent:
 
     @property
     def growth(self) -> list[float]:
-        since = max(0, self._state.steps - self._state.looked) if self._state.looked >= 0 else 0
-        return [total + since * rate for total, rate in zip(self._state.growth, self._state.rate, strict=True)]
+        state = self._state
+        since = max(0, state.steps - state.growth_step) if state.growth_step >= 0 else 0
+        return [float(total + since * rate) for total, rate in zip(state.growth, state.growth_rate, strict=True)]
 
     def parameters(self) -> Array:
-        return self._state.theta.copy()
+        return self._state.parameters.copy()
 
     def step_back(self) -> None:
-        self._state = self._state._replace(theta=self._state.before, steps=max(0, self._state.steps - 1))
+        self._state = self._state._replace(parameters=self._state.previous, steps=max(0, self._state.steps - 1))
 
-    def save(self) -> dict[str, NDArray[Any]]:
-        state = self._state
-        return {
-            "counters": np.array([state.steps, 0, state.looked]),
-            "numbers": np.array([state.target, *state.growth, *state.rate]),
-            "parameters": state.theta,
-            "velocity": state.velocity,
-            "search": np.empty((0, len(state.theta)), state.theta.dtype),
-        }
+    def save(self) -> State:
+        return self._state
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        layers = len(self._watch.leak_layers)
-        theta = np.array(state["parameters"])
-        target, *numbers = (float(value) for value in state["numbers"])
-        steps, _, looked = (int(value) for value in state["counters"])
-        growth, rate = tuple(numbers[:layers]), tuple(numbers[layers:])
-        self._state = _State(theta, np.array(state["velocity"]), steps, theta, target, growth, rate, looked)
+    def restore(self, state: State) -> None:
+        self._state = state
 
     @np.errstate(over="ignore", invalid="ignore")
     def run(self, job: Job) -> tuple[Stop, int]:
         for k in range(len(job.rates)):
-            theta, velocity, steps, _, target, growth, growing, looked = self._state
+            state = self._state
+            theta, velocity, steps, target = state.parameters, state.velocity, state.steps, state.target
+            growth, growing, looked = state.growth, state.growth_rate, state.growth_step
             net = self._network(theta)
             kind = theta.dtype.type
             decay, momentum, rate = kind(self._update.decay), kind(self._update.momentum), kind(job.rates[k])
@@ -166,7 +156,10 @@ class ReferenceDescent:
                 change = change + momentum * velocity if self._update.nesterov else velocity
             if steps == 0:
                 target = self._rtol * loss if self._rtol >= 0 else -1.0
-            self._state = _State(theta - rate * change, velocity, steps + 1, theta, target, growth, growing, looked)
+            self._state = state._replace(
+                steps=steps + 1, target=target, parameters=theta - rate * change, previous=theta, velocity=velocity,
+                growth=growth, growth_rate=growing, growth_step=looked,
+            )  # fmt: skip
             if loss <= target:
                 return "converged", k + 1
         return "running", len(job.rates)
@@ -177,14 +170,14 @@ class ReferenceDescent:
 
     def _largest_eigenvalue(self, net: Layers) -> float:
         product = ReferenceProduct(net, self._data, self._scale, self._update.decay, True, True)
-        identity = np.eye(len(self._state.theta))
+        identity = np.eye(len(self._state.parameters))
         dense = np.empty_like(identity)
         product.apply(identity, dense)
         return float(decompositions.eigvalsh(dense)[-1])
 
     def _look(
         self, net: Layers, data: Data, scale: float, rate: float
-    ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         """Return the growth of rounding errors across the reduced layers, by the trapezoidal rule since the last look.
 
         A unit vector q orthogonal to all weights that touch a hidden layer: what stands along it below and above the
@@ -195,8 +188,9 @@ class ReferenceDescent:
         deltas = [scale * (activations[-1] - data.Y)]
         for weight in net.weights[:0:-1]:
             deltas.insert(0, deltas[0] @ weight)
-        momentum, growth, rates = self._update.momentum, list(self._state.growth), []
-        for at, layer in enumerate(self._watch.leak_layers):
+        state, momentum, rates = self._state, self._update.momentum, []
+        passed = state.steps - state.growth_step if state.growth_step >= 0 else 0
+        for layer in self._watch.leak_layers:
             below = activations[layer - 1]
             if any(bias is not None for bias in net.biases):
                 below = np.column_stack([below, data.column])
@@ -204,9 +198,8 @@ class ReferenceDescent:
             push = 1 + rate * max(0.0, gain - self._update.decay)
             b, c = ((1 + momentum) * push, momentum * push) if self._update.nesterov else (push + momentum, momentum)
             rates.append(max(0.0, float(np.log(0.5 * (b + np.sqrt(max(0.0, b * b - 4 * c)))))))
-            passed = self._state.steps - self._state.looked if self._state.looked >= 0 else 0
-            growth[at] += 0.5 * passed * (self._state.rate[at] + rates[at])
-        return tuple(growth), tuple(rates), self._state.steps
+        growing = np.array(rates)
+        return state.growth + 0.5 * passed * (state.growth_rate + growing), growing, state.steps
 
 
 class ReferenceProduct:

@@ -1,6 +1,6 @@
 """How the functions here are compiled, and where the compiled code is kept.
 
-Numba keeps compiled functions in files next to their source, or in the user's cache folder, or in NUMBA_CACHE_DIR. Four
+Numba keeps compiled functions in files next to their source, or in the user's cache folder, or in NUMBA_CACHE_DIR. Five
 things are done differently here:
 
 - Each signature has a file of its own, named by everything the code depends on. Numba numbers the files, and two
@@ -8,26 +8,30 @@ things are done differently here:
 - That includes the text of all modules of this package: a function holds the code of those it calls.
 - A file that is cut short or changed is compiled again. Numba would stop, or run it.
 - Where nothing can be written the code is compiled anew in each process, with one warning. Numba would stop.
+- Code is neither run from nor kept in a folder that others can write to (`hesskern.trusted`): a file of compiled code
+  is a pickle, which can do anything. The folder that Numba would take next is used, and where NUMBA_CACHE_DIR says to
+  use that one, none. Numba would run it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import pickle
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numba
 from llvmlite import binding
 from numba.core import config, types
-from numba.core.caching import CompileResultCacheImpl, NullCache
+from numba.core.caching import CompileResultCacheImpl, NullCache, UserProvidedCacheLocator, UserWideCacheLocator
 from numba.core.serialize import dumps
 
+from hesskern import array_files, atomic_write, trusted
 from hesskern.numba._vectors import VECTOR_BYTES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,9 +50,36 @@ def _sources() -> bytes:
 def _warn(why: str) -> None:
     warnings.warn(
         f"compiled functions of hesskern.numba cannot be kept ({why}) and are compiled again in each process; set "
-        "NUMBA_CACHE_DIR to a folder that can be written to.",
+        "NUMBA_CACHE_DIR to a folder that can be written to by you and nobody else.",
         stacklevel=2,
     )
+
+
+class _Locator:
+    """One of Numba's ways to find a folder for compiled code, taken if the folder is trusted."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def from_function(self, function: Callable[..., Any], file: str) -> Any:
+        """Return what knows the folder; None to try the next way."""
+        chosen = self._kind is UserProvidedCacheLocator and config.CACHE_DIR
+        if chosen or self._kind is UserWideCacheLocator:  # for this user alone, before Numba makes it as the umask says
+            with contextlib.suppress(OSError):
+                trusted.make(self._kind(function, file).get_cache_path())
+        locator = self._kind.from_function(function, file)
+        why = None if locator is None else trusted.distrust(locator.get_cache_path())
+        if why is None:
+            return locator
+        if chosen:
+            raise RuntimeError(why)
+        return None
+
+
+class _Place(CompileResultCacheImpl):
+    """Where the compiled signatures of one function are kept, and how they are written."""
+
+    _locator_classes: ClassVar = [_Locator(kind) for kind in CompileResultCacheImpl._locator_classes]
 
 
 class _Cache(NullCache):
@@ -58,12 +89,17 @@ class _Cache(NullCache):
         self._function = function
 
     @functools.cached_property
-    def _place(self) -> CompileResultCacheImpl | None:
+    def _place(self) -> _Place | None:
         try:
-            return CompileResultCacheImpl(self._function)
-        except RuntimeError:  # no folder can be written to
-            _warn("no folder for them can be written to")
+            place = _Place(self._function)
+        except RuntimeError as error:
+            # Numba's own error names each function; it has one reason.
+            _warn("no folder for them can be written to" if "cannot cache" in str(error) else str(error))
             return None
+        why = trusted.distrust(place.locator.get_cache_path())  # NUMBA_CACHE_LOCATOR_CLASSES are ways of the user's own
+        if why is not None:
+            _warn(why)
+        return place if why is None else None
 
     @property
     def cache_path(self) -> str | None:
@@ -81,7 +117,10 @@ class _Cache(NullCache):
         if place is None or not _can_be_kept(sig):
             return None
         try:
-            with open(self._path(place, sig, target_context.codegen()), "rb") as file:
+            path = self._path(place, sig, target_context.codegen())
+            with array_files.ordinary(path) as file:
+                if trusted.distrust_file(path, os.fstat(file.fileno())) is not None:
+                    return None  # it is replaced by one of this user's own
                 digest, data = file.read(32), file.read()
             if hashlib.sha256(data).digest() != digest:
                 return None
@@ -95,15 +134,13 @@ class _Cache(NullCache):
         if place is None or not _can_be_kept(sig) or not place.check_cachable(data):
             return
         path = self._path(place, sig, data.codegen)
-        partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
         content = dumps(place.reduce(data))
         try:
-            place.locator.ensure_cache_path()
-            with open(partial, "wb") as file:
-                file.write(hashlib.sha256(content).digest() + content)
-            os.replace(partial, path)  # others see the whole file or none
+            Path(path).unlink(missing_ok=True)  # with its permissions, which the new file would take over
+            atomic_write.write(
+                path, "the cache", lambda file: file.write(hashlib.sha256(content).digest() + content), mode=0o600
+            )
         except OSError as error:
-            Path(partial).unlink(missing_ok=True)
             _warn(error.strerror or str(error))
 
 

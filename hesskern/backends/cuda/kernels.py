@@ -2,18 +2,23 @@
 
 An entry is found by the source, the options (architecture, ``--fmad``) and the version of the compiler, all of which
 cuda-core puts into the key; it also replaces files as a whole, so that processes may compile at the same time. What it
-does not see is a damaged file: hence a checksum in front of the code.
+does not see is a damaged file, hence a checksum in front of the code, and a file that somebody else has put there: code
+comes only from a folder that nobody else can write to (`hesskern.trusted`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import warnings
 from importlib import resources
 from pathlib import Path
 
 from cuda.core import Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache, make_program_cache_key
+
+from hesskern import trusted
 
 #: The kernels of a version and architecture take some 500 KB; what has not been used for longest goes first.
 _MOST_BYTES = 64 << 20
@@ -42,18 +47,34 @@ def options(architecture: str) -> ProgramOptions:
 def cache_folder() -> Path:
     """Return where machine code is kept: ``hesskern`` in the user's cache."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "hesskern"
+    return (Path(root) if root and os.path.isabs(root) else Path.home() / ".cache") / "hesskern"
+
+
+@functools.cache
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"compiled kernels of hesskern cannot be kept ({why}) and are compiled again in each process; set "
+        "XDG_CACHE_HOME to a folder that can be written to by you and nobody else.",
+        stacklevel=2,
+    )
 
 
 def machine_code(program: str, architecture: str) -> bytes:
     """Return the kernels of a program for an architecture ("sm_90"), from the disk where it has them.
 
-    A folder that cannot be read or written costs the time to compile and nothing else.
+    A folder that cannot be read or written costs the time to compile and nothing else; so does one that others can
+    write to, with a warning.
     """
     code, chosen = source(program), options(architecture)
     key = make_program_cache_key(code=code, code_type="c++", options=chosen, target_type="cubin")
     try:
-        cache = FileStreamProgramCache(cache_folder(), max_size_bytes=_MOST_BYTES)
+        folder = cache_folder()
+        trusted.make(folder)
+        why = trusted.distrust_all(folder)
+        if why is not None:
+            _warn(why)
+            return _compile(code, chosen)
+        cache = FileStreamProgramCache(folder, max_size_bytes=_MOST_BYTES)
         found = _checked(cache.get(key))
     except (OSError, RuntimeError):  # no home, no permission
         return _compile(code, chosen)

@@ -176,11 +176,17 @@ class Descents:
         self.status = torch.where(which, STATUS.index("diverged"), self.status)
 
     def save(self) -> dict[str, Tensor]:
-        """Return all that is needed to go on from here."""
-        found = {name: getattr(self, name) for name in ("parameters", "previous", "targets", "status", "steps", "seen")}
-        return found if self.velocity is None else found | {"velocity": self.velocity}
+        """Return where the networks stand, by the names of `hesskern.backends.protocol.State`."""
+        velocity = self.parameters[:, :0] if self.velocity is None else self.velocity
+        return {
+            "steps": self.steps,
+            "target": self.targets,
+            "parameters": self.parameters,
+            "previous": self.previous,
+            "velocity": velocity,
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `save` returned."""
-        for name, tensor in state.items():
-            getattr(self, name).copy_(tensor)
+        """Go on from what `save` returned, with "status" and "seen" beside it."""
+        for name, tensor in (self.save() | {"status": self.status, "seen": self.seen}).items():
+            tensor.copy_(state[name])
