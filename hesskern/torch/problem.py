@@ -122,6 +122,13 @@ class Problem:
     def __init__(
         self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted], *, gauss_newton: bool = False
     ) -> None:
+        for each in wanted:
+            if any(layer.computed and each.name.startswith(layer.computed) for layer in chain.layers):
+                raise ValueError(
+                    f"params holds {each.name!r}, from which a layer's weight is computed (a parametrisation): the "
+                    "derivatives with respect to it are others; expected params without it, or a model after "
+                    "torch.nn.utils.parametrize.remove_parametrizations."
+                )
         self.wanted, self._chain, self._loss, self._gauss_newton = tuple(wanted), chain, loss, gauss_newton
         self.reference = chain.reference
         self.size = sum(each.size for each in wanted)
@@ -329,13 +336,6 @@ def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wante
     else:
         names = {_name(each, known) for each in _listed(params)}
     used = {parameter.name for parameter in chain.parameters}
-    for name in names:
-        if any(layer.computed and name.startswith(layer.computed) for layer in chain.layers):
-            raise ValueError(
-                f"params holds {name!r}, from which a layer's weight is computed (a parametrisation): the derivatives "
-                "with respect to it are others; expected params without it, or a model after "
-                "torch.nn.utils.parametrize.remove_parametrizations."
-            )
     if not names & used:
         raise ValueError(f"params is {sorted(names)}, which forward does not use; expected some of {sorted(used)}.")
     return [Wanted(name, parameter.shape) for name, parameter in known.items() if name in names]
