@@ -132,6 +132,7 @@ class HessianLinearOperator(TensorOperator):
     ) -> Callable[[Sequence[Tensor]], Following]:
         chain, scale = traced(model, loss_func, f"curvlinops.{type(self).__name__}")
         known = dict(model.named_parameters())
+        given: dict[str, Tensor] = {}
         if isinstance(params, dict):
             unknown = [name for name in params if name not in known]
             if unknown:
@@ -140,8 +141,9 @@ class HessianLinearOperator(TensorOperator):
                 if tensor.shape != known[name].shape:
                     shape = tuple(known[name].shape)
                     raise ValueError(f"params[{name!r}] has shape {tuple(tensor.shape)}; expected {shape}.")
-            chain = chain.replaced(params)
-        names = {id(tensor): name for name, tensor in (params if isinstance(params, dict) else known).items()}
+            given = dict(params)
+            chain = chain.replaced(given)
+        names = {id(tensor): name for name, tensor in (given or known).items()}
         samples = Batches(data, chain.reference.device)
         found, number = samples.reduced(chain)
         if again:
@@ -155,8 +157,9 @@ class HessianLinearOperator(TensorOperator):
                         f"params holds a tensor of shape {tuple(tensor.shape)} that is no parameter of the model."
                     )
             wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
-            every = [parameter.tensor for parameter in chain.parameters]
-            return Following(lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), every)
+            return Following(
+                lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), model, list(given.values())
+            )
 
         return make
 
@@ -186,7 +189,7 @@ class HessianLinearOperator(TensorOperator):
                 with keep(f"curvlinops.{type(self).__name__}"):
                     return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON).problem
 
-            return Following(problem, list(params.values()))
+            return Following(problem, tensors=list(params.values()))
 
         return make
 

@@ -6,7 +6,7 @@ made; the parameters are compared with those of the last call, and followed when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,22 +80,34 @@ class Following:
     ----------
     make : callable
         Returns the problem.
+    model : nn.Module, optional
+        Whose parameters and buffers may be changed, or replaced by others, between two calls.
     tensors : sequence of tensors
-        Those that may be changed between two calls.
+        Others that may be changed.
     """
 
-    def __init__(self, make: Callable[[], Problem], tensors: Sequence[Tensor]) -> None:
-        self._make, self._tensors = make, list(tensors)
+    def __init__(
+        self, make: Callable[[], Problem], model: nn.Module | None = None, tensors: Sequence[Tensor] = ()
+    ) -> None:
+        self._make, self._model, self._tensors = make, model, list(tensors)
         self._seen, self._problem = self._values(), make()
 
-    def _values(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self._tensors]
+    def _values(self) -> list[tuple[Mapping[Any, Any], Any, Tensor, Tensor]]:
+        """Return where each tensor is kept, under which name, the tensor itself, and a copy of its numbers."""
+        modules = () if self._model is None else self._model.modules()
+        stores: list[Mapping[Any, Any]] = [dict(enumerate(self._tensors))]
+        stores += [store for module in modules for store in (module._parameters, module._buffers)]
+        return [
+            (store, name, tensor, tensor.detach().clone())
+            for store in stores
+            for name, tensor in store.items()
+            if tensor is not None
+        ]
 
     @property
     def problem(self) -> Problem:
         """The problem, made anew if a parameter is another than at the last call."""
-        same = all(torch.equal(tensor, seen) for tensor, seen in zip(self._tensors, self._seen, strict=True))
-        if not same:
+        if not all(store.get(name) is tensor and torch.equal(tensor, seen) for store, name, tensor, seen in self._seen):
             self._seen, self._problem = self._values(), self._make()
         return self._problem
 

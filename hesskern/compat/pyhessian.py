@@ -92,7 +92,7 @@ class hessian:  # noqa: N801 - its name there
         self.params = list(named.values())
         self._shapes = [parameter.shape for parameter in self.params]
         wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
-        self._following = Following(lambda: Problem(chain, loss, wanted), list(model.parameters()))
+        self._following = Following(lambda: Problem(chain, loss, wanted), model)
 
     def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         """Return ``v.T H v`` and the product ``H v``.

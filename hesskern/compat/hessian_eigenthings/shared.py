@@ -24,7 +24,7 @@ def following(
     data, samples = reduced(read, chain)
     loss = ReducedLoss(data, samples, per_batch(scale, samples, batches.count))
     wanted = [Wanted(name, parameter.shape) for name, parameter in chosen.items()]
-    return Following(lambda: Problem(chain, loss, wanted), list(model.parameters()))
+    return Following(lambda: Problem(chain, loss, wanted), model)
 
 
 def product(problem: Problem, v: Tensor) -> Tensor:
