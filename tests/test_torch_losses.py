@@ -42,7 +42,7 @@ SQUARED = {
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_squared_losses(name, outputs):
     loss_fn, scale = SQUARED[name]
-    found = recognised(loss_fn, outputs, CPU)
+    found = recognised(loss_fn, [outputs], CPU)
     for samples in (1, 7, 1000):
         assert math.isclose(found.of(samples), scale(samples, outputs), rel_tol=1e-15)
 
@@ -73,7 +73,7 @@ def test_other_losses_are_refused(name):
     with pytest.raises(
         ValueError, match=r"loss_fn \(.*(is not a squared loss|as of a squared loss|predictions are the)"
     ):
-        recognised(NOT_SQUARED[name], 3, CPU)
+        recognised(NOT_SQUARED[name], [3], CPU)
 
 
 REFUSED = {
@@ -93,11 +93,11 @@ REFUSED = {
 def test_what_is_no_loss_is_refused(name):
     loss_fn, error, message = REFUSED[name]
     with pytest.raises(error, match=message) as caught:
-        recognised(loss_fn, 3, CPU)
+        recognised(loss_fn, [3], CPU)
     assert str(caught.value).endswith(".")
 
 
 def test_the_random_numbers_of_the_caller_stay():
     state = torch.get_rng_state()
-    recognised(nn.MSELoss(), 2, CPU)
+    recognised(nn.MSELoss(), [2], CPU)
     assert torch.equal(torch.get_rng_state(), state)

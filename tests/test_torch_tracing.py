@@ -12,7 +12,7 @@ import hesskern as hk
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
-from torch.nn.utils import parametrizations, prune  # noqa: E402
+from torch.nn.utils import parametrizations  # noqa: E402
 
 import hesskern.torch  # noqa: E402
 
@@ -220,11 +220,6 @@ def _views():
     return first, second
 
 
-def _old_norm():
-    with pytest.warns(FutureWarning):
-        return nn.Sequential(nn.utils.weight_norm(linear(3, 3)))
-
-
 REFUSED = {
     "activation": (lambda: nn.Sequential(linear(3, 3), nn.ReLU()), r"none is the module '1' \(ReLU\)"),
     "norm": (lambda: nn.Sequential(linear(3, 3), nn.BatchNorm1d(3)), r"none is the module '1' \(BatchNorm1d\)"),
@@ -285,8 +280,6 @@ REFUSED = {
     "two inputs": (lambda: nn.Bilinear(3, 3, 3), r"'' \(Bilinear\)"),
     "branch": (Branches, r"cannot be traced \(TraceError: symbolically traced variables .* control flow"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(3)), r"call the model once"),
-    "old weight norm": (_old_norm, r"'0' \(Linear\): its forward hook WeightNorm may change"),
-    "pruned": (lambda: nn.Sequential(prune.l1_unstructured(linear(3, 3), "weight", 2)), r"prune.remove"),
     "half": (lambda: linear(3, 3).half(), r"weight is torch.float16; expected torch.float64 .* call model.double\(\)"),
     "bfloat16": (lambda: linear(3, 3).bfloat16(), r"weight is torch.bfloat16"),
     "complex": (lambda: linear(3, 3, dtype=torch.complex128), r"weight is torch.complex128"),

@@ -34,7 +34,7 @@ def traced(model: Any, loss: Any, original: str) -> tuple[tracing.Chain, LossSca
     """Return a model as a chain of layers, and which squared loss a function of predictions and targets is."""
     with keep(original):
         chain = tracing.trace(model)
-        return chain, recognised(loss, chain.outputs, chain.reference.device)
+        return chain, recognised(loss, [chain.outputs], chain.reference.device)
 
 
 class Batches:
@@ -115,7 +115,7 @@ class Following:
 def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Return a vector (P,), or the columns of a (P, k) matrix, in the shapes of the parameters."""
     parts = torch.split(vector, [shape.numel() for shape in shapes])
-    return [part.reshape(*shape, *vector.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
+    return [part.reshape([*shape, *vector.shape[1:]]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:

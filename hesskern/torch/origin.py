@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 
 from hesskern.torch.chain import UnsupportedError
 
@@ -35,6 +37,13 @@ class Origin:
     def parameters(self) -> dict[str, Tensor]:
         """Return the parameters by their names, as they are now."""
         return dict(self.module.named_parameters()) | dict(self.replaced)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse a module that no longer has parameters of these names."""
+        known = self.parameters()
+        for name in names:
+            if name not in known:
+                raise gone(name)
 
     def at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return parameters and the weights computed from them, with these tensors in the place of the module's."""
@@ -69,6 +78,14 @@ class Origin:
                 weights, list(leaves.values()), [torch.ones_like(each) for each in weights], allow_unused=True
             )
         return {name for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
+
+
+def gone(name: str) -> ValueError:
+    """Return what to say where a parameter has been taken away, or has another shape."""
+    return ValueError(
+        f"the model has no parameter {name!r} of this shape any more; make this object anew after a change of the "
+        "model's layers."
+    )
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -109,17 +126,16 @@ def effective(layer: nn.Module, attribute: str) -> Any:
     UnsupportedError
         If the layer changes its state to compute it.
     """
-    power = any(type(each).__name__ == "_SpectralNorm" and each.training for each in layer.modules())
+    spectral = [*layer._forward_pre_hooks.values(), *layer.modules()]
+    if any(isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training) for each in spectral):
+        raise UnsupportedError("spectral_norm changes its weight with each call in training mode; call model.eval()")
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == attribute:
             return hook.compute_weight(layer)
-        if isinstance(hook, SpectralNorm) and hook.name == attribute and not layer.training:
+        if isinstance(hook, SpectralNorm) and hook.name == attribute:
             return hook.compute_weight(layer, do_power_iteration=False)
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
             return hook.apply_mask(layer)
-        power = power or isinstance(hook, SpectralNorm)
-    if power:
-        raise UnsupportedError("spectral_norm changes its weight with each call in training mode; call model.eval()")
     return getattr(layer, attribute)
 
 
@@ -148,7 +164,7 @@ def left_alone(module: nn.Module) -> Iterator[None]:
         values += [
             (f"{path}.{name}".lstrip("."), buffer, buffer.detach().clone())
             for name, buffer in each._buffers.items()
-            if buffer is not None
+            if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
         ]
     try:
         yield

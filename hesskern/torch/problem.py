@@ -129,6 +129,8 @@ class Problem:
         self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted], *, gauss_newton: bool = False
     ) -> None:
         chain = chain.current()
+        if chain.origin is not None:
+            chain.origin.require(each.name for each in wanted)
         self.wanted, self._chain, self._loss, self._gauss_newton = tuple(wanted), chain, loss, gauss_newton
         self.reference = chain.reference
         self.size = sum(each.size for each in wanted)
@@ -143,7 +145,7 @@ class Problem:
     def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
         """Return the problem of a model as the user has it."""
         chain = tracing.trace(model)
-        scale = recognised(loss_fn, chain.outputs, chain.reference.device)
+        scale = recognised(loss_fn, [chain.outputs], chain.reference.device)
         wanted = _selected(model, chain, params)
         found, samples = reduced(data, chain)
         return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)

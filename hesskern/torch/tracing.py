@@ -23,7 +23,7 @@ from hesskern.torch.chain import (
     described,
     passed,
 )
-from hesskern.torch.origin import Origin, Place, effective, is_computed, known_hooks, left_alone
+from hesskern.torch.origin import Origin, Place, effective, gone, is_computed, known_hooks, left_alone
 
 _EXPECTED = (
     "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
@@ -83,10 +83,7 @@ class Chain:
         def now(parameter: Parameter) -> Parameter:
             tensor = known.get(parameter.name)
             if tensor is None or tensor.shape != parameter.tensor.shape:
-                raise ValueError(
-                    f"the parameter {parameter.name!r} of shape {tuple(parameter.tensor.shape)} is no longer in the "
-                    "model; make this object anew after a change of the model's layers."
-                )
+                raise gone(parameter.name)
             return replace(parameter, tensor=tensor)
 
         layers = [
@@ -133,12 +130,12 @@ def trace(module: Any) -> Chain:
             "depends on the samples."
         ) from error
     reader = _Reader(root)
-    samples = reader.read(graph)
-    if not samples.layers:
-        raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
-    chain = Chain(samples.layers, samples.flat, Origin(module, reader.computed))
-    check(chain)
     with left_alone(module):
+        samples = reader.read(graph)
+        if not samples.layers:
+            raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
+        chain = Chain(samples.layers, samples.flat, Origin(module, reader.computed))
+        check(chain)
         _verify(chain, module)
     return chain
 

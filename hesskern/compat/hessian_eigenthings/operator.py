@@ -85,7 +85,7 @@ class HessianOperator:
                 raise TypeError(f"loss_fn is a {type(loss_fn).__name__}; expected a function (model, batch).")
             chain = tracing.trace(model)
             reference = chain.reference
-            scale = recognised(_of_predictions(loss_fn, reference.shape[1]), chain.outputs, reference.device)
+            scale = recognised(_of_predictions(loss_fn, reference.shape[1]), [chain.outputs], reference.device)
         chosen = {
             name: each for name, each in trained(model).items() if param_filter is None or param_filter(name, each)
         }
