@@ -123,13 +123,16 @@ class _Rows:
         """Yield the pairs; from the first one on the scale is known."""
         for batch in read:
             shape = batch.output.shape
-            if batch.targets.shape != shape:
+            same = batch.targets.shape == shape
+            if not self._by_rows:
+                self._see(shape, batch)
+                # The function may make one shape of both: it was recognised, and is compared, with these.
+                same = same or batch.targets.numel() == batch.output.numel()
+            if not same:
                 raise ValueError(
                     f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(shape)}, that of the "
                     "predictions, or PyTorch subtracts every target from every prediction."
                 )
-            if not self._by_rows:
-                self._see(shape, batch)
             count = len(batch.logits) if self._by_rows else shape[0]
             self.samples += count
             if not isinstance(self._loss, str):
@@ -144,8 +147,9 @@ class _Rows:
                 f"function ({name_of(self._loss)}) every sample has to have the same shape; or pass nn.MSELoss()."
             )
         if self._shape is None:
-            self._shape = shape[1:]
-            self.scale = recognised(self._loss, shape[1:], batch.output.device)
+            self._shape, aims = shape[1:], batch.targets.shape
+            fits = len(aims) > 0 and aims[0] == shape[0] and aims.numel() == shape.numel()
+            self.scale = recognised(self._loss, shape[1:], batch.output.device, aims[1:] if fits else None)
 
 
 def _softmax(read: Iterable[Batch], loss: nn.CrossEntropyLoss, *, bias: bool) -> SoftmaxHessian:
