@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern import checks
-from hesskern.compat.following import Batches, Following, keep, split, traced
+from hesskern.compat.following import Batches, Following, compared, keep, split, traced
 from hesskern.compat.tensor_lists import TensorOperator
 from hesskern.problem import Data
 from hesskern.torch import closures
@@ -130,7 +130,8 @@ class HessianLinearOperator(TensorOperator):
     def _of_module(
         self, model: nn.Module, loss_func: Any, params: Any, data: Any, count: int | None, again: bool
     ) -> Callable[[Sequence[Tensor]], Following]:
-        chain, scale = traced(model, loss_func, f"curvlinops.{type(self).__name__}")
+        original = f"curvlinops.{type(self).__name__}"
+        chain, scale = traced(model, loss_func, original)
         known = dict(model.named_parameters())
         given: dict[str, Tensor] = {}
         if isinstance(params, dict):
@@ -145,7 +146,7 @@ class HessianLinearOperator(TensorOperator):
             chain = chain.replaced(given)
         names = {id(tensor): name for name, tensor in (given or known).items()}
         samples = Batches(data, chain.reference.device)
-        found, number = samples.reduced(chain)
+        found, number = samples.reduced(chain, compared(loss_func, scale, original))
         if again:
             _compare((found, number), samples.reduced(chain))
         loss = ReducedLoss(found, number, _scaled(loss_func, scale, number if count is None else count))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from hesskern.problem import Data
 from hesskern.torch import tracing
-from hesskern.torch.data import reduced
-from hesskern.torch.losses import LossScale, recognised
+from hesskern.torch.data import Check, reduced
+from hesskern.torch.losses import LossScale, comparing, recognised
 from hesskern.torch.problem import Problem
 
 
@@ -35,6 +35,17 @@ def traced(model: Any, loss: Any, original: str) -> tuple[tracing.Chain, LossSca
     with keep(original):
         chain = tracing.trace(model)
         return chain, recognised(loss, [chain.outputs], chain.reference.device)
+
+
+def compared(loss: Any, scale: LossScale, original: str) -> Check:
+    """Return what compares the loss with what it was recognised as, on the predictions and targets of a batch."""
+    check = comparing(loss, scale)
+
+    def of(predictions: Tensor, targets: Tensor, name: str) -> None:
+        with keep(original):
+            check(predictions, targets, name)
+
+    return of
 
 
 class Batches:
@@ -59,9 +70,9 @@ class Batches:
     def _moved(self, tensor: Any) -> Any:
         return tensor.to(self._device) if isinstance(tensor, Tensor) else tensor
 
-    def reduced(self, chain: tracing.Chain) -> tuple[Data, int]:
-        """Return the exact reduction of the samples, and how many there were."""
-        return reduced(self, chain)
+    def reduced(self, chain: tracing.Chain, check: Check | None = None) -> tuple[Data, int]:
+        """Return the exact reduction of the samples, and how many there were; see `data.reduced`."""
+        return reduced(self, chain, check)
 
 
 def per_batch(scale: LossScale, samples: int, batches: int) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern import checks
-from hesskern.compat.following import Batches, Following, per_batch, split, traced, trained
+from hesskern.compat.following import Batches, Following, compared, per_batch, split, traced, trained
 from hesskern.torch.problem import Problem, ReducedLoss, Wanted
 
 
@@ -86,7 +86,7 @@ class hessian:  # noqa: N801 - its name there
         self.full_dataset = data is None
         source: Any = dataloader if data is None else [data]
         batches = Batches(source, device)
-        found, samples = batches.reduced(chain)
+        found, samples = batches.reduced(chain, compared(criterion, scale, "pyhessian.hessian"))
         loss = ReducedLoss(found, samples, per_batch(scale, samples, batches.count))
         named = trained(model)
         self.params = list(named.values())

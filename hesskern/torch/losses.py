@@ -74,6 +74,11 @@ def name_of(loss_fn: Any) -> str:
     return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
 
 
+def comparing(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None]:
+    """Return `compare` for predictions, targets and the name of a batch."""
+    return lambda predictions, targets, name: compare(loss_fn, predictions, targets, scale.of(len(predictions)), name)
+
+
 def compare(loss_fn: Any, predictions: Tensor, targets: Tensor, scale: float, name: str) -> None:
     """Compare a recognised loss with what it is on a batch, by its first derivative and one along a random direction.
 

@@ -23,7 +23,7 @@ from hesskern.problem import Data
 from hesskern.spectrum import Spectrum
 from hesskern.torch import tracing
 from hesskern.torch.data import reduced
-from hesskern.torch.losses import recognised
+from hesskern.torch.losses import comparing, recognised
 from hesskern.torch.reparametrised import Reparametrisation, ReparametrisedHessian
 
 #: Parameters, after reductions, up to which all eigenvalues are computed to be certain of a few: seconds.
@@ -147,7 +147,7 @@ class Problem:
         chain = tracing.trace(model)
         scale = recognised(loss_fn, [chain.outputs], chain.reference.device)
         wanted = _selected(model, chain, params)
-        found, samples = reduced(data, chain)
+        found, samples = reduced(data, chain, comparing(loss_fn, scale))
         return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)
 
     def _reparametrisation(self) -> Reparametrisation:
