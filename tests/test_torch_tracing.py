@@ -139,7 +139,7 @@ def test_subclasses_and_unused_parameters():
 
     module = Wrapped(lambda m, x: m.a(x), a=Named(3, 2), unused=nn.Linear(2, 2))
     check(module, torch.randn(3, 3), ["a.weight", "a.bias"])
-    with pytest.raises(ValueError, match=r"none is the function torch.relu in the forward of Rectified"):
+    with pytest.raises(ValueError, match=r"does not fit is the function torch.relu in the forward of Rectified"):
         LinearNetwork.from_torch(nn.Sequential(Rectified(3, 2)))
 
 
@@ -221,19 +221,19 @@ def _views():
 
 
 REFUSED = {
-    "activation": (lambda: nn.Sequential(linear(3, 3), nn.ReLU()), r"none is the module '1' \(ReLU\)"),
-    "norm": (lambda: nn.Sequential(linear(3, 3), nn.BatchNorm1d(3)), r"none is the module '1' \(BatchNorm1d\)"),
-    "conv": (lambda: nn.Sequential(nn.Conv1d(1, 1, 1)), r"none is the module '0' \(Conv1d\)"),
+    "activation": (lambda: nn.Sequential(linear(3, 3), nn.ReLU()), r"does not fit is the module '1' \(ReLU\)"),
+    "norm": (lambda: nn.Sequential(linear(3, 3), nn.BatchNorm1d(3)), r"does not fit is the module '1' \(BatchNorm1d\)"),
+    "conv": (lambda: nn.Sequential(nn.Conv1d(1, 1, 1)), r"does not fit is the module '0' \(Conv1d\)"),
     "function": (lambda: Wrapped(lambda m, x: torch.tanh(m.a(x)), a=linear(3, 3)), r"torch.tanh in the forward of Wra"),
     "functional": (lambda: Wrapped(lambda m, x: F.gelu(m.a(x)), a=linear(3, 3)), r"torch.nn.functional.gelu in the"),
     "method": (lambda: Wrapped(lambda m, x: m.a(x).sigmoid(), a=linear(3, 3)), r"the method Tensor.sigmoid in"),
     "attribute": (lambda: Wrapped(lambda m, x: m.a(x).real, a=linear(3, 3)), r"the attribute Tensor.real"),
-    "scaling": (lambda: Wrapped(lambda m, x: 2 * m.a(x), a=linear(3, 3)), r"none is the function operator.mul"),
+    "scaling": (lambda: Wrapped(lambda m, x: 2 * m.a(x), a=linear(3, 3)), r"does not fit is the function operator.mul"),
     "residual": (
         lambda: Wrapped(lambda m, x: x + m.a(x), a=linear(3, 3)),
         r"operator.add .* \(a residual connection\)",
     ),
-    "in place": (lambda: Wrapped(lambda m, x: _forgotten(m.a(x)), a=linear(3, 3)), r"none is the method Tensor.relu_"),
+    "in place": (lambda: Wrapped(lambda m, x: _forgotten(m.a(x)), a=linear(3, 3)), r"does not fit is the method Tensor.relu_"),
     "aliased": (
         lambda: Wrapped(lambda m, x: _aliased(m, m.a(x)), a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(3))),
         r"something else than the chain of linear layers that torch.fx traces",
@@ -262,7 +262,7 @@ REFUSED = {
     ),
     "buffer": (
         lambda: Wrapped(lambda m, x: F.linear(x, m.W), W=nn.Buffer(torch.eye(3))),
-        r"the tensor 'W': it is no parameter; expected nn.Parameter\(..., requires_grad=False\)",
+        r"the tensor 'W': it is a buffer or a constant; expected parameters of the model",
     ),
     "twice": (
         lambda: Wrapped(lambda m, x: m.a(m.a(x)), a=linear(3, 3)),

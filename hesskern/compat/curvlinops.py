@@ -183,12 +183,22 @@ class HessianLinearOperator(TensorOperator):
         def make(chosen: Sequence[Tensor]) -> Following:
             keys = [names[id(tensor)] for tensor in chosen]
 
-            def loss(leaves: list[Tensor]) -> Any:
-                return factor * loss_func(function({**params, **dict(zip(keys, leaves, strict=True))}, X), Y)
+            def of(taken: Sequence[str]) -> Problem | None:
+                def loss(leaves: list[Tensor]) -> Any:
+                    return factor * loss_func(function({**params, **dict(zip(taken, leaves, strict=True))}, X), Y)
+
+                leaves = [params[key] for key in taken]
+                return closures.found(loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys).problem
 
             def problem() -> Problem:
                 with keep(f"curvlinops.{type(self).__name__}"):
-                    return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON).problem
+                    found = of(keys) or of(list(params))  # of a block that is not used there are zeros
+                    if found is None:
+                        raise ValueError(
+                            f"model_func does not depend on {', '.join(keys)}: it uses tensors of its own; pass params "
+                            "on to it, for instance with torch.func.functional_call."
+                        )
+                    return found
 
             return Following(problem, tensors=list(params.values()))
 

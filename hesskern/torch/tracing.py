@@ -284,7 +284,7 @@ class _Reader:
         if node.op == "get_attr":
             target = str(node.target)
             if target not in self._parameters:
-                raise UnsupportedError("it is no parameter; expected nn.Parameter(..., requires_grad=False)")
+                raise UnsupportedError("it is a buffer or a constant; expected parameters of the model")
             return Parameter(_plain(target), self._parameters[target])
         if node.op == "call_module":
             return self._module(str(node.target), *args, **kwargs)
@@ -342,7 +342,7 @@ class _Reader:
 def _refusal(where: str, reason: str) -> str:
     if reason:
         return f"module is refused at {where}: {reason}."
-    return f"module is not a chain of linear layers: the first operation that is none is {where}; {_EXPECTED}."
+    return f"module is not a chain of linear layers: the first operation that does not fit is {where}; {_EXPECTED}."
 
 
 def _plain(target: str) -> str:
