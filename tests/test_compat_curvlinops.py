@@ -266,3 +266,39 @@ def test_refused_products_and_samples():
         HessianLinearOperator(lambda params, X: X @ params["a"], nn.MSELoss(), {"a": model[0].weight.T}, [])
     with pytest.raises(ValueError, match="cannot add"):
         H + HessianLinearOperator(model, nn.MSELoss(), [model[0].bias], UNEVEN)
+
+
+class Spare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.spare = nn.Linear(3, 4), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.a(x)
+
+
+def test_parameters_that_forward_does_not_use_have_zeros():
+    torch.manual_seed(0)
+    model, loss = Spare().double(), nn.MSELoss()
+    X, Y = torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 4, dtype=torch.float64)
+    spare = HessianLinearOperator(model, loss, [model.spare.weight, model.spare.bias], [(X, Y)])
+    assert torch.equal(spare @ torch.eye(16).double(), torch.zeros(16, 16).double())
+    gradient, value = spare.gradient_and_loss()
+    assert [float(each.abs().max()) for each in gradient] == [0.0, 0.0]
+    assert float(value) == pytest.approx(loss(model(X), Y).item(), rel=1e-12)
+    expected = torch.zeros(24, 24, dtype=torch.float64)
+    alone = HessianLinearOperator(model, loss, [model.a.weight], [(X, Y)]) @ torch.eye(12).double()
+    expected[:12, :12] = alone
+    params = {"a.weight": model.a.weight.detach(), "spare.weight": model.spare.weight.detach()}
+
+    def function(params, X):
+        return torch.func.functional_call(model, params, (X,))
+
+    for given, chosen in ((model, list(params.values())), (function, params)):
+        chosen = [model.a.weight, model.spare.weight] if given is model else chosen
+        for sizes in ([2], [1, 1]):
+            found = HessianLinearOperator(given, loss, chosen, [(X, Y)], block_sizes=sizes) @ torch.eye(24).double()
+            assert (found - expected).abs().max() <= 1e-14
+    for blind in (lambda params, X: model(X), lambda params, X: torch.zeros(8, 4).double()):
+        with pytest.raises(ValueError, match=r"model_func does not depend on a.weight, spare.weight: it uses tensors"):
+            HessianLinearOperator(blind, loss, params, [(X, Y)])

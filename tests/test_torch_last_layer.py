@@ -185,8 +185,6 @@ def test_sequences_single_outputs_and_named_layers():
     X, Y = torch.randn(5, 3, 4, dtype=torch.float64), torch.randn(5, 3, 2, dtype=torch.float64)
     expected = autograd(tokens[2], tokens[:2](X).detach(), lambda out: nn.MSELoss()(out, Y))
     agree(last_layer_hessian(tokens, (X, Y), nn.MSELoss(), layer="2").toarray(), expected)
-    with pytest.raises(ValueError, match=r"model returns shape \(5, 3, 2\), and the loss divides by the number"):
-        last_layer_hessian(tokens, (X, Y), lambda a, b: (a - b).square().sum() / len(a))
 
     class Squeezed(nn.Module):
         def __init__(self):
@@ -309,3 +307,147 @@ def test_the_model_is_left_as_it_was(model, X):
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+class Reshaped(nn.Module):
+    """A head on the rows of (N, 4, 6) samples, and what a model makes of its result."""
+
+    def __init__(self, outputs, reshape):
+        super().__init__()
+        self.head, self.reshape = nn.Linear(6, outputs), reshape
+
+    def forward(self, x):
+        return self.reshape(self.head(x))
+
+
+RESHAPES = {
+    "as it is": (3, lambda out: out),
+    "flat samples": (3, lambda out: out.flatten(1)),
+    "flat tokens": (3, lambda out: out.flatten(0, 1)),
+    "all flat": (3, lambda out: out.flatten()),
+    "one output": (1, lambda out: out.squeeze(-1)),
+    "one output, flat": (1, lambda out: out.reshape(-1)),
+    "one output as it is": (1, lambda out: out),
+    "other rows": (3, lambda out: out.view(len(out), 3, 4)),
+    "another dimension": (3, lambda out: out.unsqueeze(1)),
+    "pairs": (3, lambda out: out.reshape(-1, 2)),
+}
+FUNCTIONS = {
+    "sum": lambda a, b: (a - b).square().sum(),
+    "mean": lambda a, b: (a - b).square().mean(),
+    "by samples": lambda a, b: (a - b).square().sum() / len(a),
+    "mean of the first, sum of the others": lambda a, b: (a - b).square().mean(0).sum(),
+    "sum of the first, mean of the others": lambda a, b: (a - b).square().flatten(1).mean(1).sum()
+    if a.ndim > 1
+    else (a - b).square().sum(),
+    "by the second dimension": lambda a, b: (a - b).square().sum() / (a.shape[1] if a.ndim > 1 else 1),
+    "last mean": lambda a, b: (a - b).square().mean(-1).sum(),
+    "last sum": lambda a, b: (a - b).square().sum(-1).mean(),
+    "flattened in the loss": lambda a, b: (a.flatten() - b.flatten()).square().mean(),
+    "norm": lambda a, b: torch.linalg.vector_norm(a - b) ** 2,
+    "MSELoss": nn.MSELoss(),
+    "MSELoss sum": nn.MSELoss(reduction="sum"),
+    "mse_loss": nn.functional.mse_loss,
+}
+
+
+@pytest.mark.parametrize("reshape", RESHAPES)
+def test_losses_in_the_shape_that_the_model_returns(reshape):
+    torch.manual_seed(0)
+    model, X = Reshaped(*RESHAPES[reshape]).double(), torch.randn(10, 4, 6, dtype=torch.float64)
+    Y = torch.randn_like(model(X))
+    batches = [X[:4], X[4:8], X[8:]]
+    sizes = [len(model(each)) for each in batches]
+    loader = list(zip(batches, Y.split(sizes), strict=True))
+    for name, loss in FUNCTIONS.items():
+        expected = autograd(model.head, X, lambda out, loss=loss: loss(model.reshape(out), Y))
+        dependent = name in ("last mean", "last sum") and Y.ndim == 1  # of all numbers: no multiple of len(a) or 1
+        if not dependent:
+            for data in ((X, Y), loader):
+                agree(last_layer_hessian(model, data, loss).toarray(), expected)
+        else:
+            agree(last_layer_hessian(model, (X, Y), loss).toarray(), expected)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, b: (a - b).square().sum() * (1 if len(a) < 5 else 2),
+        lambda a, b: (a - b).square().sum() / min(len(a), 5),
+        lambda a, b: (a - b).square()[:4].sum(),
+        lambda a, b: (a - b).square().mean() if a.requires_grad else (a - b).square().sum(),
+        lambda a, b: (a - b).abs().sum() if len(a) > 4 else (a - b).square().sum(),
+        lambda a, b: (a - b).square().sum() if a.abs().sum() == 0 or len(a) < 5 else (a - b).pow(4).sum(),
+    ],
+)
+def test_losses_that_are_others_on_real_batches_are_refused(loss):
+    torch.manual_seed(0)
+    model, X = Reshaped(3, lambda out: out.flatten(1)).double(), torch.randn(10, 4, 6, dtype=torch.float64)
+    for data in ((X, torch.randn(10, 12).double()), [(X[:3], torch.randn(3, 12).double()), (X, torch.randn(10, 12).double())]):
+        with pytest.raises(ValueError, match=r"loss_fn \(<lambda>\) (is another loss for|has the values of)"):
+            last_layer_hessian(model, data, loss)
+
+
+def test_samples_of_another_shape_in_a_later_batch():
+    torch.manual_seed(0)
+    model = Reshaped(3, lambda out: out.flatten(1)).double()
+    X = [torch.randn(5, 4, 6).double(), torch.randn(5, 2, 6).double()]
+    data = [(each, torch.randn_like(model(each))) for each in X]
+    with pytest.raises(ValueError, match=r"model returns shape \(5, 6\) for batch 1 of data; expected \(n, 12\)"):
+        last_layer_hessian(model, data, lambda a, b: (a - b).square().mean())
+    expected = autograd(  # each number weighs the same
+        model.head,
+        torch.cat([each.reshape(-1, 6) for each in X]),
+        lambda out: nn.functional.mse_loss(out, torch.cat([Y.reshape(-1, 3) for _, Y in data])),
+    )
+    agree(last_layer_hessian(model, data, nn.MSELoss()).toarray(), expected)
+
+
+def test_targets_in_another_shape_than_the_predictions():
+    torch.manual_seed(0)
+    model, X, Y = nn.Sequential(nn.Tanh(), nn.Linear(6, 1)).double(), torch.randn(9, 6).double(), torch.randn(9).double()
+    for loss in (lambda a, b: (a.view(-1) - b).square().mean(), lambda a, b: nn.functional.mse_loss(a[:, 0], b)):
+        expected = autograd(model[1], X.tanh(), lambda out, loss=loss: loss(out, Y))
+        agree(last_layer_hessian(model, (X, Y), loss).toarray(), expected)
+    with pytest.warns(UserWarning, match="target size"), pytest.raises(ValueError, match="loss_fn"):
+        last_layer_hessian(model, (X, Y), nn.functional.mse_loss)  # broadcasts
+
+
+CROSS_ENTROPY_REFUSED = {
+    "labels of rows of the layer": (lambda out: out.flatten(1), torch.zeros(40, dtype=torch.int64)),
+    "labels of samples": (lambda out: out.flatten(1), torch.zeros(10, dtype=torch.int64)),
+    "tokens": (lambda out: out, torch.zeros(10, 4, dtype=torch.int64)),
+    "one row": (lambda out: out.reshape(1, -1), torch.zeros(40, dtype=torch.int64)),
+    "other rows": (lambda out: out.reshape(-1, 2), torch.zeros(60, dtype=torch.int64)),
+    "probabilities of another shape": (lambda out: out.flatten(0, 1), torch.full((10, 4, 3), 1 / 3).double()),
+    "labels as a column": (lambda out: out.flatten(0, 1), torch.zeros(40, 1, dtype=torch.int64)),
+    "negative labels": (lambda out: out.flatten(0, 1), torch.full((40,), -1)),
+    "32-bit labels": (lambda out: out.flatten(0, 1), torch.zeros(40, dtype=torch.int32)),
+    "truth values": (lambda out: out.flatten(0, 1), torch.zeros(40, dtype=torch.bool)),
+}
+
+
+@pytest.mark.parametrize("case", CROSS_ENTROPY_REFUSED)
+def test_cross_entropy_takes_what_pytorch_takes(case):
+    torch.manual_seed(0)
+    reshape, labels = CROSS_ENTROPY_REFUSED[case]
+    model, X = Reshaped(3, reshape).double(), torch.randn(10, 4, 6, dtype=torch.float64)
+    with pytest.raises((TypeError, ValueError)):
+        last_layer_hessian(model, (X, labels), nn.CrossEntropyLoss())
+    model.reshape, labels = lambda out: out.flatten(0, 1), torch.randint(3, (40,))
+    expected = autograd(model.head, X, lambda out: nn.functional.cross_entropy(out.flatten(0, 1), labels))
+    agree(last_layer_hessian(model, (X, labels), nn.CrossEntropyLoss()).toarray(), expected)
+
+
+class Detached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(x).detach()
+
+
+def test_a_result_without_its_derivative_is_refused(X):
+    with pytest.raises(ValueError, match="but not with its derivative with respect to the weight"):
+        last_layer_hessian(Detached().double(), (X[:, 0], torch.randn(N, C).double()), "mean")

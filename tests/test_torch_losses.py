@@ -11,6 +11,14 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
+import hesskern.torch  # noqa: E402
+from hesskern.compat.curvlinops import HessianLinearOperator  # noqa: E402
+from hesskern.compat.hessian_eigenthings import (  # noqa: E402
+    HessianOperator,
+    compute_hessian_eigenthings,
+    supervised_loss,
+)
+from hesskern.compat.pyhessian import hessian as pyhessian  # noqa: E402
 from hesskern.torch.losses import recognised  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -42,7 +50,7 @@ SQUARED = {
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_squared_losses(name, outputs):
     loss_fn, scale = SQUARED[name]
-    found = recognised(loss_fn, outputs, CPU)
+    found = recognised(loss_fn, [outputs], CPU)
     for samples in (1, 7, 1000):
         assert math.isclose(found.of(samples), scale(samples, outputs), rel_tol=1e-15)
 
@@ -73,7 +81,7 @@ def test_other_losses_are_refused(name):
     with pytest.raises(
         ValueError, match=r"loss_fn \(.*(is not a squared loss|as of a squared loss|predictions are the)"
     ):
-        recognised(NOT_SQUARED[name], 3, CPU)
+        recognised(NOT_SQUARED[name], [3], CPU)
 
 
 REFUSED = {
@@ -93,11 +101,40 @@ REFUSED = {
 def test_what_is_no_loss_is_refused(name):
     loss_fn, error, message = REFUSED[name]
     with pytest.raises(error, match=message) as caught:
-        recognised(loss_fn, 3, CPU)
+        recognised(loss_fn, [3], CPU)
     assert str(caught.value).endswith(".")
 
 
 def test_the_random_numbers_of_the_caller_stay():
     state = torch.get_rng_state()
-    recognised(nn.MSELoss(), 2, CPU)
+    recognised(nn.MSELoss(), [2], CPU)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+OTHER_ON_MANY_SAMPLES = {
+    "another factor": lambda a, b: half_sum(a, b) * (1 if len(a) < 5 else 2),
+    "another power": lambda a, b: half_sum(a, b) if len(a) < 5 else (a - b).pow(4).sum(),
+    "some samples": lambda a, b: half_sum(a[:4], b[:4]),
+    "clipped divisor": lambda a, b: half_sum(a, b) / min(len(a), 4),
+    "other entries": lambda a, b: half_sum(a[:6], b[:6]) if len(a) > 6 else half_sum(a, b),
+    "detached": lambda a, b: half_sum(a.detach() if len(a) > 4 else a, b),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ON_MANY_SAMPLES)
+def test_losses_are_compared_with_themselves_on_real_batches(name):
+    torch.manual_seed(0)
+    loss, model = OTHER_ON_MANY_SAMPLES[name], nn.Linear(4, 3).double()
+    data = [(torch.randn(n, 4).double(), torch.randn(n, 3).double()) for n in (3, 9)]
+    doors = {
+        "hessian": lambda: hesskern.torch.hessian(model, loss, data),
+        "hvp": lambda: hesskern.torch.hvp(model, loss, data[1], torch.zeros(15).double()),
+        "curvlinops": lambda: HessianLinearOperator(model, loss, list(model.parameters()), data),
+        "pyhessian": lambda: pyhessian(model, loss, dataloader=data, cuda=False),
+        "old eigenthings": lambda: compute_hessian_eigenthings(model, data, loss, 1, use_gpu=False),
+        "eigenthings": lambda: HessianOperator(model, data, supervised_loss(loss)),
+    }
+    for door, call in doors.items():
+        with pytest.raises(ValueError, match=r"is another loss for |by the model's predictions alone"):
+            call()
+            pytest.fail(door)

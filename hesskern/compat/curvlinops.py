@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern import checks
-from hesskern.compat.following import Batches, Following, keep, split, traced
+from hesskern.compat.following import Batches, Following, compared, keep, split, traced
 from hesskern.compat.tensor_lists import TensorOperator
 from hesskern.problem import Data
 from hesskern.torch import closures
@@ -130,8 +130,10 @@ class HessianLinearOperator(TensorOperator):
     def _of_module(
         self, model: nn.Module, loss_func: Any, params: Any, data: Any, count: int | None, again: bool
     ) -> Callable[[Sequence[Tensor]], Following]:
-        chain, scale = traced(model, loss_func, f"curvlinops.{type(self).__name__}")
+        original = f"curvlinops.{type(self).__name__}"
+        chain, scale = traced(model, loss_func, original)
         known = dict(model.named_parameters())
+        given: dict[str, Tensor] = {}
         if isinstance(params, dict):
             unknown = [name for name in params if name not in known]
             if unknown:
@@ -140,10 +142,11 @@ class HessianLinearOperator(TensorOperator):
                 if tensor.shape != known[name].shape:
                     shape = tuple(known[name].shape)
                     raise ValueError(f"params[{name!r}] has shape {tuple(tensor.shape)}; expected {shape}.")
-            chain = chain.replaced(params)
-        names = {id(tensor): name for name, tensor in (params if isinstance(params, dict) else known).items()}
+            given = dict(params)
+            chain = chain.replaced(given)
+        names = {id(tensor): name for name, tensor in (given or known).items()}
         samples = Batches(data, chain.reference.device)
-        found, number = samples.reduced(chain)
+        found, number = samples.reduced(chain, compared(loss_func, scale, original))
         if again:
             _compare((found, number), samples.reduced(chain))
         loss = ReducedLoss(found, number, _scaled(loss_func, scale, number if count is None else count))
@@ -155,8 +158,9 @@ class HessianLinearOperator(TensorOperator):
                         f"params holds a tensor of shape {tuple(tensor.shape)} that is no parameter of the model."
                     )
             wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
-            every = [parameter.tensor for parameter in chain.parameters]
-            return Following(lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), every)
+            return Following(
+                lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), model, list(given.values())
+            )
 
         return make
 
@@ -179,14 +183,24 @@ class HessianLinearOperator(TensorOperator):
         def make(chosen: Sequence[Tensor]) -> Following:
             keys = [names[id(tensor)] for tensor in chosen]
 
-            def loss(leaves: list[Tensor]) -> Any:
-                return factor * loss_func(function({**params, **dict(zip(keys, leaves, strict=True))}, X), Y)
+            def of(taken: Sequence[str]) -> Problem | None:
+                def loss(leaves: list[Tensor]) -> Any:
+                    return factor * loss_func(function({**params, **dict(zip(taken, leaves, strict=True))}, X), Y)
+
+                leaves = [params[key] for key in taken]
+                return closures.found(loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys).problem
 
             def problem() -> Problem:
                 with keep(f"curvlinops.{type(self).__name__}"):
-                    return closures.found(loss, chosen, keys, gauss_newton=self._GAUSS_NEWTON).problem
+                    found = of(keys) or of(list(params))  # of a block that is not used there are zeros
+                    if found is None:
+                        raise ValueError(
+                            f"model_func does not depend on {', '.join(keys)}: it uses tensors of its own; pass params "
+                            "on to it, for instance with torch.func.functional_call."
+                        )
+                    return found
 
-            return Following(problem, list(params.values()))
+            return Following(problem, tensors=list(params.values()))
 
         return make
 

@@ -6,7 +6,7 @@ made; the parameters are compared with those of the last call, and followed when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from hesskern.problem import Data
 from hesskern.torch import tracing
-from hesskern.torch.data import reduced
-from hesskern.torch.losses import LossScale, recognised
+from hesskern.torch.data import Check, reduced
+from hesskern.torch.losses import LossScale, comparing, recognised
 from hesskern.torch.problem import Problem
 
 
@@ -34,7 +34,18 @@ def traced(model: Any, loss: Any, original: str) -> tuple[tracing.Chain, LossSca
     """Return a model as a chain of layers, and which squared loss a function of predictions and targets is."""
     with keep(original):
         chain = tracing.trace(model)
-        return chain, recognised(loss, chain.outputs, chain.reference.device)
+        return chain, recognised(loss, [chain.outputs], chain.reference.device)
+
+
+def compared(loss: Any, scale: LossScale, original: str) -> Check:
+    """Return what compares the loss with what it was recognised as, on the predictions and targets of a batch."""
+    check = comparing(loss, scale)
+
+    def of(predictions: Tensor, targets: Tensor, name: str) -> None:
+        with keep(original):
+            check(predictions, targets, name)
+
+    return of
 
 
 class Batches:
@@ -59,9 +70,9 @@ class Batches:
     def _moved(self, tensor: Any) -> Any:
         return tensor.to(self._device) if isinstance(tensor, Tensor) else tensor
 
-    def reduced(self, chain: tracing.Chain) -> tuple[Data, int]:
-        """Return the exact reduction of the samples, and how many there were."""
-        return reduced(self, chain)
+    def reduced(self, chain: tracing.Chain, check: Check | None = None) -> tuple[Data, int]:
+        """Return the exact reduction of the samples, and how many there were; see `data.reduced`."""
+        return reduced(self, chain, check)
 
 
 def per_batch(scale: LossScale, samples: int, batches: int) -> float:
@@ -80,22 +91,34 @@ class Following:
     ----------
     make : callable
         Returns the problem.
+    model : nn.Module, optional
+        Whose parameters and buffers may be changed, or replaced by others, between two calls.
     tensors : sequence of tensors
-        Those that may be changed between two calls.
+        Others that may be changed.
     """
 
-    def __init__(self, make: Callable[[], Problem], tensors: Sequence[Tensor]) -> None:
-        self._make, self._tensors = make, list(tensors)
+    def __init__(
+        self, make: Callable[[], Problem], model: nn.Module | None = None, tensors: Sequence[Tensor] = ()
+    ) -> None:
+        self._make, self._model, self._tensors = make, model, list(tensors)
         self._seen, self._problem = self._values(), make()
 
-    def _values(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self._tensors]
+    def _values(self) -> list[tuple[Mapping[Any, Any], Any, Tensor, Tensor]]:
+        """Return where each tensor is kept, under which name, the tensor itself, and a copy of its numbers."""
+        modules = () if self._model is None else self._model.modules()
+        stores: list[Mapping[Any, Any]] = [dict(enumerate(self._tensors))]
+        stores += [store for module in modules for store in (module._parameters, module._buffers)]
+        return [
+            (store, name, tensor, tensor.detach().clone())
+            for store in stores
+            for name, tensor in store.items()
+            if tensor is not None
+        ]
 
     @property
     def problem(self) -> Problem:
         """The problem, made anew if a parameter is another than at the last call."""
-        same = all(torch.equal(tensor, seen) for tensor, seen in zip(self._tensors, self._seen, strict=True))
-        if not same:
+        if not all(store.get(name) is tensor and torch.equal(tensor, seen) for store, name, tensor, seen in self._seen):
             self._seen, self._problem = self._values(), self._make()
         return self._problem
 
@@ -103,7 +126,7 @@ class Following:
 def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Return a vector (P,), or the columns of a (P, k) matrix, in the shapes of the parameters."""
     parts = torch.split(vector, [shape.numel() for shape in shapes])
-    return [part.reshape(*shape, *vector.shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
+    return [part.reshape([*shape, *vector.shape[1:]]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern import checks
-from hesskern.compat.following import Batches, Following, per_batch, split, traced, trained
+from hesskern.compat.following import Batches, Following, compared, per_batch, split, traced, trained
 from hesskern.torch.problem import Problem, ReducedLoss, Wanted
 
 
@@ -86,13 +86,13 @@ class hessian:  # noqa: N801 - its name there
         self.full_dataset = data is None
         source: Any = dataloader if data is None else [data]
         batches = Batches(source, device)
-        found, samples = batches.reduced(chain)
+        found, samples = batches.reduced(chain, compared(criterion, scale, "pyhessian.hessian"))
         loss = ReducedLoss(found, samples, per_batch(scale, samples, batches.count))
         named = trained(model)
         self.params = list(named.values())
         self._shapes = [parameter.shape for parameter in self.params]
         wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
-        self._following = Following(lambda: Problem(chain, loss, wanted), list(model.parameters()))
+        self._following = Following(lambda: Problem(chain, loss, wanted), model)
 
     def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         """Return ``v.T H v`` and the product ``H v``.

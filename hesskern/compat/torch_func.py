@@ -66,7 +66,7 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
             return func(*arguments)
 
         found = closures.found(function, [leaf for _, leaf in paths], names)
-        rows = shaped(found.problem.dense(), found.leaves, "tuple")
+        rows = shaped(found.dense(paths[0][1]), found.leaves, "tuple")
         return pytree.tree_unflatten([pytree.tree_unflatten(list(row), spec) for row in rows], spec)
 
     return of

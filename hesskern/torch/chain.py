@@ -37,15 +37,10 @@ class Parameter:
 
 
 class Layer(NamedTuple):
-    """One linear layer: its parameters and what they are called.
-
-    `computed` is the beginning of the names of the parameters that the weight or the bias is computed from, where it is
-    no parameter itself (``torch.nn.utils.parametrize``).
-    """
+    """One linear layer: its parameters and what they are called."""
 
     weight: Parameter
     bias: Parameter | None = None
-    computed: str | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -88,7 +83,7 @@ def passed(samples: Samples, layer: Layer) -> Samples:
 
 def _refuse_tied(first: Parameter, second: Parameter) -> None:
     one, other = first.tensor, second.tensor
-    if one is other or (one.device == other.device and one.data_ptr() == other.data_ptr() != 0):
+    if first.name == second.name or one is other or (one.device == other.device and one.data_ptr() == other.data_ptr() != 0):
         names = f"the parameter {first.name!r} is used twice"
         if first.name != second.name:
             names = f"the parameters {first.name!r} and {second.name!r} are one (tied weights)"

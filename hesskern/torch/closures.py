@@ -46,13 +46,25 @@ _SYNONYMS = {
 class Found(NamedTuple):
     """The problem that a function is."""
 
-    problem: Problem  # over the leaves one behind the other, each in pieces where it was taken apart
+    problem: Problem | None  # over the leaves one behind the other, each in pieces; None: it depends on none of them
     leaves: Sequence[Wanted]
     unused: Sequence[str]  # leaves that the function does not depend on
 
+    def dense(self, reference: Tensor) -> Tensor:
+        """Return the matrix (P, P), as `reference` is where there is nothing but zeros."""
+        if self.problem is not None:
+            return self.problem.dense()
+        size = sum(leaf.size for leaf in self.leaves)
+        return torch.zeros(size, size, dtype=reference.dtype, device=reference.device)
+
 
 def found(
-    function: Callable[..., Any], leaves: Sequence[Any], names: Sequence[str], *, gauss_newton: bool = False
+    function: Callable[..., Any],
+    leaves: Sequence[Any],
+    names: Sequence[str],
+    *,
+    gauss_newton: bool = False,
+    chosen: Sequence[str] | None = None,
 ) -> Found:
     """Return the problem that a function is, its parameters in this order.
 
@@ -66,6 +78,8 @@ def found(
         What to call them.
     gauss_newton : bool
         The Gauss-Newton part in the place of the Hessian.
+    chosen : sequence of str, optional
+        Take derivatives with respect to these leaves only.
 
     Raises
     ------
@@ -84,6 +98,9 @@ def found(
     with torch.no_grad(), recorder.following():
         value = function(copies)
     symbol = recorder.symbol(value)
+    given = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
+    if symbol is value and isinstance(value, Tensor) and value.numel() == 1 and _constant(function, copies):
+        return Found(None, given, list(names))
     if not isinstance(symbol, Squared) or value.numel() != 1 or recorder.data is None:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
@@ -101,12 +118,26 @@ def found(
     data, samples = reduced((X, Y), chain)
     pieces = {each.name: recorder.pieces[each.name] for each in chain.parameters if each.name in recorder.pieces}
     _verify(function, dict(zip(names, copies, strict=True)), pieces, chain, (X, Y), scale)
-    given = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
-    wanted = [each for leaf in given for each in in_pieces(leaf, pieces, chain.parameters)]
+    wanted = [
+        each
+        for leaf in given
+        if chosen is None or leaf.name in chosen
+        for each in in_pieces(leaf, pieces, chain.parameters)
+    ]
     used = {piece.leaf for piece in pieces.values()}
     unused = [leaf.name for leaf in given if leaf.name not in used]
     problem = Problem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
     return Found(problem, given, unused)
+
+
+def _constant(function: Callable[..., Any], leaves: Sequence[Tensor]) -> bool:
+    """Return whether a function has no derivative with respect to any of its parameters."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        copies = [leaf.clone().requires_grad_() for leaf in leaves]
+        value = function(copies)
+        if not value.requires_grad:
+            return True
+        return all(slope is None for slope in torch.autograd.grad(value, copies, allow_unused=True))
 
 
 def _verify(
@@ -328,7 +359,7 @@ def _refusal(func: Any, reason: str) -> str:
     if reason:
         return f"func is refused at {described(func)}: {reason}."
     return (
-        f"func is no squared loss of a linear network: the first operation that is in the way is {described(func)}; "
+        f"func is not a squared loss of a linear network: the first operation that does not fit is {described(func)}; "
         "expected a chain of linear layers, and a multiple of the squared error of what it gives."
     )
 

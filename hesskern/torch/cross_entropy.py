@@ -79,3 +79,46 @@ def sample_weights(loss: nn.CrossEntropyLoss, logits: Tensor, targets: Tensor, n
     counts = torch.zeros(samples, dtype=torch.float64)
     counts[kept] = (1 - smoothing) * weight[chosen] + smoothing * weight.mean()
     return counts, float(weight[chosen].sum())
+
+
+def compare_entropy(loss: nn.CrossEntropyLoss, output: Tensor, targets: Tensor, weights: Tensor, name: str) -> None:
+    """Compare what was found of a loss with the loss itself on a batch, along a random direction.
+
+    Parameters
+    ----------
+    loss : nn.CrossEntropyLoss
+    output : (n, C) tensor
+        What the model returns.
+    targets : tensor
+    weights : (n,) tensor
+        What each sample counts in the loss of the batch.
+    name : str
+        What to call the batch.
+
+    Raises
+    ------
+    ValueError
+        If PyTorch refuses the batch, or the second derivatives differ.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    direction = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu")
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        leaf = output.detach().clone().requires_grad_()
+        try:
+            value = loss(leaf, targets)
+            (slope,) = torch.autograd.grad(value, leaf, create_graph=True)
+            (product,) = torch.autograd.grad(slope, leaf, direction.to(leaf))
+        except Exception as error:
+            raise ValueError(f"{type(loss).__name__} raises {type(error).__name__} for {name}: {error}") from error
+    if not weights.isfinite().all():  # no sample of this batch counts: a mean over nothing
+        return
+    found = float((product.cpu().double() * direction).sum())
+    p = output.detach().cpu().double().softmax(1)
+    mean = (p * direction).sum(1)
+    terms = weights.cpu() * (p * (direction - mean[:, None]).square()).sum(1)
+    expected, size = float(terms.sum()), float((weights.cpu() * direction.square().sum(1)).sum())
+    if not abs(found - expected) <= torch.finfo(output.dtype).eps ** 0.5 * size:
+        raise ValueError(
+            f"{type(loss).__name__} has another second derivative for {name} than softmax cross-entropy with its class "
+            f"weights and targets: {found:.6g} along a random direction, expected {expected:.6g}."
+        )

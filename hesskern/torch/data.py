@@ -6,7 +6,7 @@ the same, those of a shorter last batch too. (The mean of the batches' means wei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ from hesskern import backends, devices
 from hesskern.problem import Data, of_triangle
 from hesskern.torch.tracing import Chain
 
+#: What is done with the predictions, the targets and the name of a batch.
+Check = Callable[[Tensor, Tensor, str], None]
 #: Rows that are put together before they are reduced, at least.
 _ROWS = 4096
 
 
-def reduced(data: Any, chain: Chain) -> tuple[Data, int]:
+def reduced(data: Any, chain: Chain, check: Check | None = None) -> tuple[Data, int]:
     """Return the exact reduction of samples to at most i + 1 rows, in float64, and how many samples there were.
 
     Parameters
@@ -31,6 +33,8 @@ def reduced(data: Any, chain: Chain) -> tuple[Data, int]:
         never more than one batch and a few thousand rows are in memory. O(N (i + o)²).
     chain : Chain
         The model.
+    check : callable, optional
+        Is given the predictions, the targets and the name of each batch, to compare the loss with itself.
 
     Raises
     ------
@@ -41,7 +45,11 @@ def reduced(data: Any, chain: Chain) -> tuple[Data, int]:
     """
     stack = _Stack(chain)
     for name, batch in batches(data):
-        stack.add(*_checked(batch, name, chain))
+        X, Y = _checked(batch, name, chain)
+        if check is not None and len(X):
+            with torch.no_grad():
+                check(chain.predicted(X), Y, name)
+        stack.add(X, Y)
     return stack.data(), stack.samples
 
 

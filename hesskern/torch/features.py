@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     name: str
     features: Tensor  # (n, d)
     logits: Tensor  # (n, C)
-    shape: torch.Size  # of what the model returns
+    output: Tensor  # what the model returns, where it is
     targets: Tensor
 
 
@@ -89,7 +89,7 @@ class LastLayer:
                 first = False
             features = call.given.reshape(-1, call.given.shape[-1])
             logits = call.found.reshape(-1, call.found.shape[-1])
-            yield Batch(name, features.cpu(), logits.cpu(), output.shape, targets.detach())
+            yield Batch(name, features.cpu(), logits.cpu(), output, targets.detach())
 
     def _run(self, X: Any, run: Callable[[Any], Any] | None = None) -> tuple[_Call, Tensor]:
         """Return what the last layer saw and gave, and what the model returned; `run`: in the place of the model."""
@@ -113,6 +113,7 @@ class LastLayer:
             )
         call = own[0]
         same = isinstance(output, Tensor) and output.numel() == call.found.numel() and output.is_contiguous()
+        same = same and output.dtype == call.found.dtype
         if not same or output.data_ptr() != call.found.data_ptr() or call.found._version != call.version:
             what = "" if isinstance(output, Tensor) else f" a {type(output).__name__},"
             raise ValueError(
@@ -190,6 +191,30 @@ class LastLayer:
                 f"the features of the layer {self.name!r} depend on its own weight or bias, which the model uses in "
                 "another place too; expected a last layer of its own: its Hessian is not that of its features."
             )
+        self._check_gradient(X, call)
+
+    def _check_gradient(self, X: Any, call: _Call) -> None:
+        """Refuse a model whose result does not have the derivative of its last layer, since it detaches something."""
+        layer = call.layer
+        names = {f"{self.name}.{name}".lstrip("."): name for name, _ in layer.named_parameters()}
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            known = dict(layer.named_parameters())
+            leaves = {name: known[own].detach().clone().requires_grad_() for name, own in names.items()}
+            output = torch.func.functional_call(self._model, leaves, (X,))
+            seed = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
+            slopes: Any = [None] * len(leaves)
+            if output.requires_grad:
+                slopes = torch.autograd.grad(output, [*leaves.values()], seed.reshape(output.shape), allow_unused=True)
+        rows = seed.reshape(-1, layer.out_features)
+        expected = {"weight": rows.T @ call.given.reshape(len(rows), -1), "bias": rows.sum(0)}
+        for own, slope in zip(names.values(), slopes, strict=True):
+            size = float((rows.abs().T @ call.given.reshape(len(rows), -1).abs()).max()) + len(rows)
+            tolerance = torch.finfo(seed.dtype).eps ** 0.5 * size
+            if slope is None or (slope - expected[own]).abs().max() > tolerance:
+                raise ValueError(
+                    f"model returns what its layer {self.name!r} gives, but not with its derivative with respect to the "
+                    f"{own}; expected a forward without torch.no_grad and detach behind the layer."
+                )
 
 
 def _watched(model: Callable[[Any], Any], X: Any, modules: list[Any], hook: Callable[..., Any]) -> Any:

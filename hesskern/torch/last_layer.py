@@ -15,10 +15,10 @@ from hesskern.hessian import Hessian
 from hesskern.loss import KINDS
 from hesskern.softmax import SoftmaxHessian
 from hesskern.torch.chain import Layer, Parameter
-from hesskern.torch.cross_entropy import sample_weights, taken
+from hesskern.torch.cross_entropy import compare_entropy, sample_weights, taken
 from hesskern.torch.data import reduced
 from hesskern.torch.features import Batch, LastLayer
-from hesskern.torch.losses import LossScale, recognised
+from hesskern.torch.losses import LossScale, compare, name_of, recognised
 from hesskern.torch.problem import ReducedLoss
 from hesskern.torch.tracing import Chain, network
 
@@ -94,45 +94,75 @@ def _squared(read: Iterable[Batch], loss: Any, layer: nn.Linear, name: str) -> H
     prefix = f"{name}." if name else ""
     bias = None if layer.bias is None else Parameter(f"{prefix}bias", layer.bias.detach().cpu())
     chain = Chain((Layer(Parameter(f"{prefix}weight", layer.weight.detach().cpu()), bias),), flat=False)
-    scale = _scale(loss, layer.out_features)
-    by_rows = isinstance(loss, str | nn.MSELoss) or not scale.per_sample
-    data, samples = reduced(_rows(read, by_rows=by_rows), chain)
-    reduced_loss = ReducedLoss(data, samples, scale.of(samples))
+    rows = _Rows(loss, layer.out_features)
+    data, _ = reduced(rows.of(read), chain)
+    reduced_loss = ReducedLoss(data, rows.samples, rows.scale.of(rows.samples))
     dtype = np.dtype(str(layer.weight.dtype).removeprefix("torch."))
     return reduced_loss.astype(dtype).hessian(network(chain))
 
 
-def _rows(read: Iterable[Batch], *, by_rows: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in read:
-        if batch.targets.shape != batch.shape:
-            raise ValueError(
-                f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(batch.shape)}, that of the "
-                "predictions, or PyTorch subtracts every target from every prediction."
-            )
-        if len(batch.shape) > 2 and not by_rows:
-            raise ValueError(
-                f"model returns shape {tuple(batch.shape)}, and the loss divides by the number of samples, which may "
-                "be that of the first dimension or of all but the last; expected predictions (N, o), or nn.MSELoss."
-            )
-        yield batch.features, batch.targets.cpu().reshape(batch.logits.shape)
+class _Rows:
+    """Rows of features and targets, counted as the loss counts samples.
 
+    Strings and ``nn.MSELoss`` weigh all numbers alike, whatever shape the model gives them: their samples are the rows
+    of the layer. Any other function is recognised in the shape that the model returns, and counts its first dimension.
+    """
 
-def _scale(loss: Any, outputs: int) -> LossScale:
-    if not isinstance(loss, str):
-        return recognised(loss, outputs, torch.device("cpu"))
-    factor = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / outputs}[checks.one_of(loss, "loss", KINDS)]
-    return LossScale(factor, per_sample=loss == "mean")
+    scale: LossScale
+
+    def __init__(self, loss: Any, outputs: int) -> None:
+        self._loss, self._by_rows, self.samples = loss, isinstance(loss, str) or type(loss) is nn.MSELoss, 0
+        self._shape: torch.Size | None = None
+        if isinstance(loss, str):
+            factor = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / outputs}[checks.one_of(loss, "loss", KINDS)]
+            self.scale = LossScale(factor, per_sample=loss == "mean")
+        elif self._by_rows:
+            self.scale = recognised(loss, [outputs], torch.device("cpu"))
+
+    def of(self, read: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the pairs; from the first one on the scale is known."""
+        for batch in read:
+            shape = batch.output.shape
+            same = batch.targets.shape == shape
+            if not self._by_rows:
+                self._see(shape, batch)
+                # The function may make one shape of both: it was recognised, and is compared, with these.
+                same = same or batch.targets.numel() == batch.output.numel()
+            if not same:
+                raise ValueError(
+                    f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(shape)}, that of the "
+                    "predictions, or PyTorch subtracts every target from every prediction."
+                )
+            count = len(batch.logits) if self._by_rows else shape[0]
+            self.samples += count
+            if not isinstance(self._loss, str):
+                compare(self._loss, batch.output, batch.targets, self.scale.of(count), batch.name)
+            yield batch.features, batch.targets.cpu().reshape(batch.logits.shape)
+
+    def _see(self, shape: torch.Size, batch: Batch) -> None:
+        if len(shape) == 0 or (self._shape is not None and shape[1:] != self._shape):
+            before = "one dimension for the samples" if self._shape is None else f"(n, {', '.join(map(str, self._shape))})"
+            raise ValueError(
+                f"model returns shape {tuple(shape)} for {batch.name}; expected {before}: for a loss that is given as a "
+                f"function ({name_of(self._loss)}) every sample has to have the same shape; or pass nn.MSELoss()."
+            )
+        if self._shape is None:
+            self._shape, aims = shape[1:], batch.targets.shape
+            fits = len(aims) > 0 and aims[0] == shape[0] and aims.numel() == shape.numel()
+            self.scale = recognised(self._loss, shape[1:], batch.output.device, aims[1:] if fits else None)
 
 
 def _softmax(read: Iterable[Batch], loss: nn.CrossEntropyLoss, *, bias: bool) -> SoftmaxHessian:
     features, logits, counts, total = [], [], [], 0.0
     for batch in read:
-        if len(batch.shape) != 2:
+        if batch.output.shape != batch.logits.shape:
             raise ValueError(
-                f"model returns shape {tuple(batch.shape)}; expected (N, C) with CrossEntropyLoss, which takes classes "
-                "from the second dimension: make samples of all others, as x.reshape(-1, C) does."
+                f"model returns shape {tuple(batch.output.shape)}; expected (N, {batch.logits.shape[1]}) with "
+                "CrossEntropyLoss, which takes classes from the second dimension: make samples of all others, as "
+                "x.reshape(-1, C) does."
             )
         count, divisor = sample_weights(loss, batch.logits, batch.targets, batch.name)
+        compare_entropy(loss, batch.output, batch.targets, count / (divisor if loss.reduction == "mean" else 1.0), batch.name)
         kept = count > 0
         features.append(batch.features[kept])
         logits.append(batch.logits[kept])

@@ -1,9 +1,9 @@
-"""Which multiple of the squared error somebody's loss function is, found by calling it."""
+"""Which multiple of the squared error somebody's loss function is: found by calling it, and compared on real batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +26,9 @@ class LossScale(NamedTuple):
         return self.factor / samples if self.per_sample else self.factor
 
 
-def recognised(loss_fn: Any, outputs: int, device: torch.device) -> LossScale:
+def recognised(
+    loss_fn: Any, outputs: Sequence[int], device: torch.device, targets: Sequence[int] | None = None
+) -> LossScale:
     """Return which squared loss a function is: `nn.MSELoss`, or anything that gives a multiple of the same numbers.
 
     It is called with a few predictions and targets of few samples, in float64: errors of one entry, of both signs and
@@ -37,10 +39,12 @@ def recognised(loss_fn: Any, outputs: int, device: torch.device) -> LossScale:
     ----------
     loss_fn : callable
         ``loss_fn(predictions, targets)``, a 0-dimensional tensor.
-    outputs : int
-        Columns of predictions and targets.
+    outputs : sequence of int
+        The shape of one sample's predictions.
     device : torch.device
         Where it is called.
+    targets : sequence of int, optional
+        The shape of one sample's targets; default: that of its predictions.
 
     Raises
     ------
@@ -51,8 +55,9 @@ def recognised(loss_fn: Any, outputs: int, device: torch.device) -> LossScale:
     """
     if not callable(loss_fn):
         raise TypeError(f"loss_fn is a {type(loss_fn).__name__}; expected nn.MSELoss() or a function of two tensors.")
-    called = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-    factors = [_factor(loss_fn, called, samples, outputs, device) for samples in _SAMPLES]
+    called = name_of(loss_fn)
+    shape, flat = tuple(outputs), tuple(outputs if targets is None else targets)
+    factors = [_factor(loss_fn, called, (samples, *shape), (samples, *flat), device) for samples in _SAMPLES]
     for per_sample in (False, True):
         scaled = [factor * samples**per_sample for factor, samples in zip(factors, _SAMPLES, strict=True)]
         if all(math.isclose(each, scaled[0], rel_tol=1e-6) for each in scaled):
@@ -64,30 +69,92 @@ def recognised(loss_fn: Any, outputs: int, device: torch.device) -> LossScale:
     )
 
 
-def _factor(loss_fn: Callable[..., Any], called: str, samples: int, outputs: int, device: torch.device) -> float:
+def name_of(loss_fn: Any) -> str:
+    """Return what to call a loss in a message."""
+    return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
+
+
+def comparing(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None]:
+    """Return `compare` for predictions, targets and the name of a batch."""
+    return lambda predictions, targets, name: compare(loss_fn, predictions, targets, scale.of(len(predictions)), name)
+
+
+def compare(loss_fn: Any, predictions: Tensor, targets: Tensor, scale: float, name: str) -> None:
+    """Compare a recognised loss with what it is on a batch, by its first derivative and one along a random direction.
+
+    Parameters
+    ----------
+    loss_fn : callable
+    predictions, targets : tensors
+        Of the same number of numbers.
+    scale : float
+        What half the squared error of the batch is multiplied by.
+    name : str
+        What to call the batch.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    called = name_of(loss_fn)
+    given, aims = predictions.detach(), targets.detach().to(predictions.device)
+    direction = torch.randn(given.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu")
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        leaf, along = given.clone().requires_grad_(), direction.to(given)
+        try:
+            value = loss_fn(leaf, targets)
+        except Exception as error:  # anything that happens in the function of somebody else
+            raise ValueError(f"loss_fn ({called}) raises {type(error).__name__} for {name}: {error}") from error
+        slope, bend = torch.zeros_like(leaf), 0.0
+        if isinstance(value, Tensor) and value.requires_grad:
+            (slope,) = torch.autograd.grad(value, leaf, create_graph=True)
+            if slope.requires_grad:
+                (product,) = torch.autograd.grad(slope, leaf, along, allow_unused=True)
+                bend = 0.0 if product is None else float((product.double() * along).sum())
+    error = given.double() - aims.double().reshape(given.shape)
+    precision = min(
+        (each.dtype for each in (given, value) if each.is_floating_point()), key=lambda dtype: torch.finfo(dtype).bits
+    )
+    tolerance = torch.finfo(precision).eps ** 0.5
+    size = scale * (float(given.abs().max()) + float(aims.abs().max())) if given.numel() else 0.0
+    expected = scale * float(along.double().square().sum())
+    wrong = given.numel() > 0 and not (slope.detach().double() - scale * error).abs().max() <= tolerance * size
+    if wrong or not abs(bend - expected) <= tolerance * expected:
+        raise ValueError(
+            f"loss_fn ({called}) is another loss for {name}, predictions {tuple(given.shape)} and targets "
+            f"{tuple(targets.shape)}, than for made-up predictions of a few samples: its second derivative along a random "
+            f"direction is {bend:.6g}, that of the squared loss it was taken for {expected:.6g}; expected a multiple of "
+            "the squared error that depends on the number of samples (the first dimension) only."
+        )
+
+
+def _factor(
+    loss_fn: Callable[..., Any], called: str, shape: tuple[int, ...], flat: tuple[int, ...], device: torch.device
+) -> float:
     """Return what a loss multiplies the squared error of so many samples by."""
-    zero = torch.zeros(samples, outputs, dtype=torch.float64, device=device)
+    zero, aims = (torch.zeros(size, dtype=torch.float64, device=device) for size in (shape, flat))
     one = zero.clone()
-    one[0, 0] = 1.0
-    found = _value(loss_fn, called, zero, zero)[0]
+    one.reshape(-1)[0] = 1.0
+    found = _value(loss_fn, called, zero, aims)[0]
     if found != 0:
         raise ValueError(
             f"loss_fn ({called}) is {found:.6g} where the predictions are the targets; expected 0: a loss that is a "
-            "multiple of the squared error and nothing else, without a penalty."
+            "multiple of the squared error and nothing else."
         )
-    factor = _value(loss_fn, called, one, zero)[0]
+    factor = _value(loss_fn, called, one, aims)[0]
     if not 0 < factor < math.inf:
         raise ValueError(
             f"loss_fn ({called}) is {factor:.6g} for an error of 1 in one number; expected a number greater than 0, as "
             "of a squared loss."
         )
-    for predictions, targets in _pairs(samples, outputs, device):
-        error = predictions - targets
+    for predictions, targets in _pairs(shape, flat, device):
+        error = predictions - targets.reshape(shape)
         squared = float(error.square().sum())
         value, tolerance = _value(loss_fn, called, predictions, targets)
         if not abs(value - factor * squared) <= tolerance * factor * squared:
             raise ValueError(
-                f"loss_fn ({called}) is not a squared loss: of a {samples} x {outputs} error with a squared norm of "
+                f"loss_fn ({called}) is not a squared loss: of a {' x '.join(map(str, shape))} error with a squared norm of "
                 f"{squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; expected "
                 "nn.MSELoss() or another multiple of the squared error."
             )
@@ -103,7 +170,7 @@ def _check_derivative(loss_fn: Callable[..., Any], called: str, factor: float, g
         slope = None
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value, predictions, allow_unused=True)
-    expected = 2.0 * factor * (given - targets)
+    expected = 2.0 * factor * (given - targets.reshape(given.shape))
     if slope is None or (slope - expected).abs().max() > 1e-3 * expected.abs().max():
         raise ValueError(
             f"loss_fn ({called}) has the values of a squared loss, but not its derivative; expected one that does not "
@@ -111,18 +178,20 @@ def _check_derivative(loss_fn: Callable[..., Any], called: str, factor: float, g
         )
 
 
-def _pairs(samples: int, outputs: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(
+    shape: tuple[int, ...], flat: tuple[int, ...], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     generator = torch.Generator("cpu").manual_seed(0)
 
     def normal() -> Tensor:
-        return torch.randn(samples, outputs, generator=generator, dtype=torch.float64, device="cpu").to(device)
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
 
     for size in _SIZES:
         for error in (normal(), normal().abs(), -normal().abs()):
             targets = size * normal()
-            yield targets + size * error, targets
+            yield targets + size * error, targets.reshape(flat)
     far = 1e3 + normal()  # errors that are small next to the targets: a relative error is no squared loss
-    yield far + normal(), far
+    yield far + normal(), far.reshape(flat)
 
 
 def _value(loss_fn: Callable[..., Any], called: str, predictions: Tensor, targets: Tensor) -> tuple[float, float]:

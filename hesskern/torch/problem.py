@@ -18,12 +18,13 @@ from hesskern.condition import Condition
 from hesskern.hessian import Hessian
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
-from hesskern.operator import Which
+from hesskern.operator import CurvatureOperator, Which
 from hesskern.problem import Data
 from hesskern.spectrum import Spectrum
 from hesskern.torch import tracing
 from hesskern.torch.data import reduced
-from hesskern.torch.losses import recognised
+from hesskern.torch.losses import comparing, recognised
+from hesskern.torch.reparametrised import Reparametrisation, ReparametrisedHessian
 
 #: Parameters, after reductions, up to which all eigenvalues are computed to be certain of a few: seconds.
 _MOST_EXACT = 2000
@@ -110,32 +111,59 @@ class Problem:
     Parameters
     ----------
     chain : Chain
-        The model as a chain of layers.
+        The model as a chain of layers; its parameters are read again.
     loss : ReducedLoss
         In float64.
     wanted : sequence of Wanted
         The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
     gauss_newton : bool
         The Gauss-Newton part in the place of the Hessian.
+
+    Raises
+    ------
+    ValueError
+        If weights are computed from wanted parameters in a way that PyTorch cannot differentiate twice.
     """
 
     def __init__(
         self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted], *, gauss_newton: bool = False
     ) -> None:
+        chain = chain.current()
+        if chain.origin is not None:
+            chain.origin.require(each.name for each in wanted)
         self.wanted, self._chain, self._loss, self._gauss_newton = tuple(wanted), chain, loss, gauss_newton
         self.reference = chain.reference
         self.size = sum(each.size for each in wanted)
         names = {each.name for each in wanted}
         self._used = [parameter for parameter in chain.parameters if parameter.name in names]
+        #: Names of the wanted parameters that weights are computed from.
+        self._sources = names & chain.origin.sources() if chain.origin and chain.origin.computed else set()
+        #: Weights as functions of the parameters that are wanted; None where they are these parameters.
+        self._weights = self._reparametrisation() if self._sources or not self._used else None
 
     @classmethod
     def of(cls, model: nn.Module, loss_fn: Any, data: Any, params: Any) -> Problem:
         """Return the problem of a model as the user has it."""
         chain = tracing.trace(model)
-        scale = recognised(loss_fn, chain.outputs, chain.reference.device)
+        scale = recognised(loss_fn, [chain.outputs], chain.reference.device)
         wanted = _selected(model, chain, params)
-        found, samples = reduced(data, chain)
+        found, samples = reduced(data, chain, comparing(loss_fn, scale))
         return cls(chain, ReducedLoss(found, samples, scale.of(samples)), wanted)
+
+    def _reparametrisation(self) -> Reparametrisation:
+        """Return all weights as functions of the wanted parameters."""
+        self._used = list(self._chain.parameters)
+        origin = self._chain.origin
+        if origin is None:  # parameters that are not used: the weights are constants
+            constants = [each.matrix.detach().double().cpu() for each in self._used]
+            return Reparametrisation(lambda leaves: constants, [torch.zeros(each.shape) for each in self.wanted])
+        known, names = origin.parameters(), [each.name for each in self.wanted]
+
+        def weights(leaves: list[Tensor]) -> list[Tensor]:
+            found = origin.at_double(dict(zip(names, leaves, strict=True)))
+            return [replace(each, tensor=found[each.name]).matrix for each in self._used]
+
+        return Reparametrisation(weights, [known[name].detach().double().cpu() for name in names])
 
     # Results as tensors -----------------------------------------------------------------------------------------------
 
@@ -145,7 +173,12 @@ class Problem:
 
     @cached_property
     def _order(self) -> tuple[Tensor, Tensor] | None:
-        """Where the network's numbers stand in the results, and which numbers of the network they are."""
+        """Where the network's numbers stand in the results, and which numbers of the network they are.
+
+        None: the results are the network's numbers one after the other, or computed in the order of the results.
+        """
+        if self._weights is not None:
+            return None
         sources: dict[str, Tensor] = {}
         at = 0
         for parameter in self._used:
@@ -162,9 +195,24 @@ class Problem:
     # What is asked for ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def operator(self) -> Hessian:
-        """The Hessian over those parameters that the network has, in the network's order, in float64."""
+    def operator(self) -> CurvatureOperator:
+        """The Hessian over those parameters that the network has, in the network's order, in float64.
+
+        Where weights are computed from the parameters, over all parameters in the order of the results, on the CPU.
+        """
+        if self._weights is not None:
+            return self._reparametrised(torch.float64)
         return self._operator(self._loss, torch.float64)
+
+    def _reparametrised(self, precision: torch.dtype) -> ReparametrisedHessian:
+        assert self._weights is not None
+        loss = self._loss.cpu()
+        gradient = None
+        if not self._gauss_newton:
+            _, pieces = self._value_and_pieces(loss)
+            gradient = torch.cat([pieces[each.name].reshape(-1) for each in self._used])
+        inner = self._operator(loss, torch.float64)
+        return ReparametrisedHessian(inner, self._weights, gradient, np.dtype(str(precision).removeprefix("torch.")))
 
     def _network(self, loss: ReducedLoss, dtype: torch.dtype) -> LinearNetwork:
         net = tracing.network(self._chain, dtype)
@@ -174,22 +222,35 @@ class Problem:
         found = loss.hessian(self._network(loss, dtype), [parameter.name for parameter in self._used])
         return found.gauss_newton() if self._gauss_newton else found
 
-    def _on_host(self) -> Hessian:
+    def _on_host(self) -> CurvatureOperator:
         operator: Any = self.operator
-        found: Hessian = operator if self._loss.device == "cpu" else operator.cpu()
+        there = self._loss.device == "cpu" or self._weights is not None
+        found: CurvatureOperator = operator if there else operator.cpu()
         return found
 
     def value_and_gradient(self) -> tuple[Tensor, Tensor]:
         """Return the loss, 0-dimensional, and its gradient (P,)."""
-        value, found = self._loss.value_and_gradient(self._network(self._loss, torch.float64))
+        value, pieces = self._value_and_pieces(self._loss)
+        if self._weights is not None:
+            columns = torch.cat([pieces[each.name].reshape(-1, 1) for each in self._used])
+            return self.tensor(value), self.tensor(self._weights.pulled(columns.cpu())[:, 0])
+        shaped = {
+            each.name: (pieces[each.name].T if each.transposed else pieces[each.name]).reshape(-1)
+            for each in self._used
+        }
+        zeros = torch.zeros(self.size, dtype=torch.float64, device=self.reference.device)
+        parts = [shaped.get(each.name, zeros[: each.size]) for each in self.wanted]
+        return self.tensor(value), self.tensor(torch.cat(parts))
+
+    def _value_and_pieces(self, loss: ReducedLoss) -> tuple[float, dict[str, Tensor]]:
+        """Return the loss, and its gradient with respect to each matrix (out, in) and bias."""
+        value, found = loss.value_and_gradient(self._network(loss, torch.float64))
         pieces: dict[str, Tensor] = {}
         flat = torch.as_tensor(found)
         for parameter in self._chain.parameters:
             piece, flat = flat[: parameter.tensor.numel()], flat[parameter.tensor.numel() :]
-            shaped = piece.reshape(parameter.matrix.shape)
-            pieces[parameter.name] = (shaped.T if parameter.transposed else shaped).reshape(-1)
-        parts = [pieces.get(each.name, flat.new_zeros(each.size)) for each in self.wanted]
-        return self.tensor(value), self.tensor(torch.cat(parts))
+            pieces[parameter.name] = piece.reshape(parameter.matrix.shape)
+        return value, pieces
 
     def dense(self) -> Tensor:
         """Return the matrix (P, P)."""
@@ -217,10 +278,10 @@ class Problem:
 
     def _times(self, columns: Tensor) -> Tensor:
         operator: Any = self.operator
-        if devices.on_device(columns):
+        if devices.on_device(columns) and self._weights is None:
             found: Tensor = operator @ columns
             return found
-        return torch.from_numpy(operator @ columns.contiguous().numpy())
+        return torch.from_numpy(operator @ columns.cpu().contiguous().numpy())
 
     def spectrum(self) -> Spectrum:
         """Return all P eigenvalues with their multiplicities."""
@@ -253,6 +314,8 @@ class Problem:
     @property
     def _is_large(self) -> bool:
         """Whether all eigenvalues would take much longer than a few."""
+        if self._weights is not None:
+            return self.size > _MOST_EXACT
         layers = [layer.weight.matrix.shape for layer in self._chain.layers]
         return _reduced_size([layers[0][1], *(out for out, _ in layers)]) > _MOST_EXACT
 
@@ -272,13 +335,15 @@ class Problem:
     def condition(self) -> Condition:
         """Return the condition number, in the precision of the model's numbers, which decides what counts as zero."""
         dtype = self.reference.dtype
+        if self._weights is not None:
+            return self._reparametrised(dtype).condition()
         single = dtype == torch.float32
         operator = self._operator(self._loss.cpu().astype(np.dtype(np.float32)), dtype) if single else self._on_host()
         return replace(operator.condition(), size=self.size)
 
 
 def _extreme(
-    operator: Hessian, k: int, which: Which, *, certain: bool
+    operator: CurvatureOperator, k: int, which: Which, *, certain: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return a few extreme eigenpairs by Lanczos' method; None where it does not find those of the exact spectrum.
 
@@ -300,7 +365,7 @@ def _extreme(
     return wanted, found[1]
 
 
-def _lanczos(operator: Hessian, k: int, which: Which) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _lanczos(operator: CurvatureOperator, k: int, which: Which) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return k eigenpairs to rounding, ascending; None if the method does not converge."""
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     try:
@@ -329,13 +394,8 @@ def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wante
     else:
         names = {_name(each, known) for each in _listed(params)}
     used = {parameter.name for parameter in chain.parameters}
-    for name in names:
-        if any(layer.computed and name.startswith(layer.computed) for layer in chain.layers):
-            raise ValueError(
-                f"params holds {name!r}, from which a layer's weight is computed (a parametrisation): the derivatives "
-                "with respect to it are others; expected params without it, or a model after "
-                "torch.nn.utils.parametrize.remove_parametrizations."
-            )
+    if chain.origin is not None and chain.origin.computed:
+        used = used.difference(chain.origin.computed) | chain.origin.sources()
     if not names & used:
         raise ValueError(f"params is {sorted(names)}, which forward does not use; expected some of {sorted(used)}.")
     return [Wanted(name, parameter.shape) for name, parameter in known.items() if name in names]

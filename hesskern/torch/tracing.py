@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
 from hesskern import devices
 from hesskern.network import LinearNetwork
@@ -24,6 +23,7 @@ from hesskern.torch.chain import (
     described,
     passed,
 )
+from hesskern.torch.origin import Origin, Place, effective, gone, is_computed, known_hooks, left_alone
 
 _EXPECTED = (
     "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
@@ -33,10 +33,14 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A module as a chain: its layers in the order of their application; `flat`: samples are made rows first."""
+    """A module as a chain: its layers in the order of their application.
+
+    `flat`: samples are made rows first. `origin`: the module, where there is one.
+    """
 
     layers: tuple[Layer, ...]
     flat: bool
+    origin: Origin | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -54,23 +58,44 @@ class Chain:
         return len(self.layers[-1].weight.matrix)
 
     def replaced(self, tensors: Mapping[str, Tensor]) -> Chain:
-        """Return the chain with other tensors in the place of parameters, by their names."""
-
-        def other(parameter: Parameter) -> Parameter:
-            return replace(parameter, tensor=tensors.get(parameter.name, parameter.tensor))
-
-        layers = [
-            layer._replace(weight=other(layer.weight), bias=None if layer.bias is None else other(layer.bias))
-            for layer in self.layers
-        ]
-        found = Chain(tuple(layers), self.flat)
+        """Return the chain with other tensors in the place of the module's parameters, by their names."""
+        assert self.origin is not None
+        found = replace(self, origin=replace(self.origin, replaced=dict(tensors))).current()
         check(found)
         return found
+
+    def current(self) -> Chain:
+        """Return the chain with the numbers that the parameters have now, and the weights computed from them.
+
+        Raises
+        ------
+        ValueError
+            If the module has other parameters than when it was traced.
+        """
+        if self.origin is None:
+            return self
+        try:
+            with torch.no_grad():
+                known = self.origin.at({})
+        except UnsupportedError as error:
+            raise ValueError(f"module is refused: {error}.") from error
+
+        def now(parameter: Parameter) -> Parameter:
+            tensor = known.get(parameter.name)
+            if tensor is None or tensor.shape != parameter.tensor.shape:
+                raise gone(parameter.name)
+            return replace(parameter, tensor=tensor)
+
+        layers = [
+            layer._replace(weight=now(layer.weight), bias=None if layer.bias is None else now(layer.bias))
+            for layer in self.layers
+        ]
+        return replace(self, layers=tuple(layers))
 
     def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the predictions for samples in rows; `moved`: with other parameters in the place of these."""
         known = {each.name: each.tensor for each in self.parameters} | dict(moved or {})
-        for weight, bias, _ in self.layers:
+        for weight, bias in self.layers:
             matrix = replace(weight, tensor=known[weight.name]).matrix
             X = nn.functional.linear(X, matrix, None if bias is None else known[bias.name])
         return X
@@ -104,12 +129,14 @@ def trace(module: Any) -> Chain:
             f"module cannot be traced ({type(error).__name__}: {error}); expected a forward without control flow that "
             "depends on the samples."
         ) from error
-    samples = _Reader(root).read(graph)
-    if not samples.layers:
-        raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
-    chain = Chain(samples.layers, samples.flat)
-    check(chain)
-    _verify(chain, module)
+    reader = _Reader(root)
+    with left_alone(module):
+        samples = reader.read(graph)
+        if not samples.layers:
+            raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
+        chain = Chain(samples.layers, samples.flat, Origin(module, reader.computed))
+        check(chain)
+        _verify(chain, module)
     return chain
 
 
@@ -176,26 +203,24 @@ def _verify(chain: Chain, module: nn.Module) -> None:
 
 def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
     """Refuse a module that has the values of its chain, but not the derivatives."""
+    assert chain.origin is not None
     names = [name for name, _ in module.named_parameters()]
-    own = {each.name: each.tensor for each in chain.parameters}
-    computed = tuple(layer.computed for layer in chain.layers if layer.computed)
     with torch.inference_mode(mode=False), torch.enable_grad():
         X = X.clone()
         theirs = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
-        ours = {name: tensor.detach().clone().requires_grad_() for name, tensor in own.items()}
-        found, predicted = torch.func.functional_call(module, theirs, (X,)), chain.predicted(X, ours)
+        ours = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
+        found = torch.func.functional_call(module, theirs, (X,))
+        predicted = chain.predicted(X, chain.origin.at(ours))
         direction = torch.randn(
             found.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
         )
-        slopes: dict[str, Tensor | None] = dict.fromkeys(names)
-        if found.requires_grad:
-            gradients = torch.autograd.grad(found, list(theirs.values()), direction, allow_unused=True)
-            slopes = dict(zip(names, gradients, strict=True))
-        wanted = dict(zip(ours, torch.autograd.grad(predicted, list(ours.values()), direction), strict=True))
-    for name, slope in slopes.items():
-        if name.startswith(computed) and computed:
-            continue
-        expected = wanted.get(name)
+        slopes = [
+            torch.autograd.grad(value, list(leaves.values()), direction, allow_unused=True)
+            if value.requires_grad
+            else [None] * len(names)
+            for value, leaves in ((found, theirs), (predicted, ours))
+        ]
+    for name, slope, expected in zip(names, *slopes, strict=True):
         off, size = difference(slope, expected)
         if off > torch.finfo(X.dtype).eps ** 0.5 * size:
             raise ValueError(
@@ -228,6 +253,8 @@ class _Reader:
     def __init__(self, root: nn.Module) -> None:
         self._modules = dict(root.named_modules())
         self._parameters = dict(root.named_parameters())
+        #: Weights and biases that are no parameters, and where they are.
+        self.computed: dict[str, Place] = {}
 
     def read(self, graph: fx.Graph) -> Samples:
         # Operations whose result nobody uses are read like others: they may change their argument in place.
@@ -257,7 +284,7 @@ class _Reader:
         if node.op == "get_attr":
             target = str(node.target)
             if target not in self._parameters:
-                raise UnsupportedError("it is no parameter; expected nn.Parameter(..., requires_grad=False)")
+                raise UnsupportedError("it is a buffer or a constant; expected parameters of the model")
             return Parameter(_plain(target), self._parameters[target])
         if node.op == "call_module":
             return self._module(str(node.target), *args, **kwargs)
@@ -269,13 +296,12 @@ class _Reader:
         if any(map(is_lazy, module.parameters())):
             raise UnsupportedError("its shape is not known yet; call the model once")
         hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
-        if hooks:
+        if hooks and not (isinstance(module, nn.Linear) and known_hooks(module)):
             raise UnsupportedError(
-                f"its forward hook {type(hooks[0]).__name__} may change what it computes; remove it (of old weight and "
-                "spectral norms, and of pruning, there are torch.nn.utils.parametrizations and prune.remove)"
+                f"its forward hook {type(hooks[0]).__name__} may change what it computes; remove the hook"
             )
         if isinstance(module, nn.Linear) and isinstance(x, Samples):
-            return passed(x, _layer(module, target))
+            return passed(x, self._layer(module, target))
         if isinstance(module, nn.Identity):
             return x
         if isinstance(module, _DropoutNd):
@@ -283,6 +309,20 @@ class _Reader:
         if isinstance(module, nn.Flatten):
             return apply("flatten", (x, module.start_dim, module.end_dim), {})
         raise UnsupportedError
+
+    def _layer(self, module: nn.Linear, target: str) -> Layer:
+        path = _plain(target)
+        with torch.no_grad():
+            weight, bias = (self._of_layer(module, path, attribute) for attribute in ("weight", "bias"))
+        assert weight is not None
+        return Layer(weight, bias)
+
+    def _of_layer(self, module: nn.Linear, path: str, attribute: str) -> Parameter | None:
+        name = f"{path}.{attribute}" if path else attribute
+        if is_computed(module, attribute):
+            self.computed[name] = Place(path, attribute)
+        tensor = effective(module, attribute)
+        return None if tensor is None else Parameter(name, tensor)
 
     def _named(self, node: fx.Node) -> str:
         if node.op == "call_module":
@@ -302,25 +342,8 @@ class _Reader:
 def _refusal(where: str, reason: str) -> str:
     if reason:
         return f"module is refused at {where}: {reason}."
-    return f"module is not a chain of linear layers: the first operation that is none is {where}; {_EXPECTED}."
+    return f"module is not a chain of linear layers: the first operation that does not fit is {where}; {_EXPECTED}."
 
 
 def _plain(target: str) -> str:
     return target.removeprefix("0").removeprefix(".")
-
-
-def _layer(module: nn.Linear, target: str) -> Layer:
-    prefix = _plain(target)
-    prefix = f"{prefix}." if prefix else ""
-    computed = None
-    if parametrize.is_parametrized(module):
-        computed = f"{prefix}parametrizations."
-        if any(type(each).__name__ == "_SpectralNorm" and each.training for each in module.modules()):
-            raise UnsupportedError(
-                "spectral_norm changes its weight with each call in training mode; call model.eval()"
-            )
-    with torch.no_grad():
-        weight, bias = module.weight, module.bias
-    return Layer(
-        Parameter(f"{prefix}weight", weight), None if bias is None else Parameter(f"{prefix}bias", bias), computed
-    )

@@ -13,7 +13,7 @@ from hesskern import checks
 from hesskern.compat.following import Batches, keep, trained
 from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
 from hesskern.torch import tracing
-from hesskern.torch.losses import LossScale, recognised
+from hesskern.torch.losses import LossScale, comparing, name_of, recognised
 
 
 class HessianOperator:
@@ -85,7 +85,7 @@ class HessianOperator:
                 raise TypeError(f"loss_fn is a {type(loss_fn).__name__}; expected a function (model, batch).")
             chain = tracing.trace(model)
             reference = chain.reference
-            scale = recognised(_of_predictions(loss_fn, reference.shape[1]), chain.outputs, reference.device)
+            scale = recognised(_of_predictions(loss_fn, reference.shape[1]), [chain.outputs], reference.device)
         chosen = {
             name: each for name, each in trained(model).items() if param_filter is None or param_filter(name, each)
         }
@@ -142,25 +142,36 @@ def _of_predictions(loss_fn: Callable[[nn.Module, Any], Tensor], inputs: int) ->
     def criterion(predictions: Tensor, targets: Tensor) -> Tensor:
         return loss_fn(_Told(predictions), (predictions.new_zeros(len(predictions), inputs), targets))
 
-    criterion.__name__ = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    criterion.__name__ = name_of(loss_fn)
+    return criterion
+
+
+def _of_batch(loss_fn: Callable[[nn.Module, Any], Tensor], X: Tensor) -> Criterion:
+    """Return the criterion of the predictions for these samples."""
+
+    def criterion(predictions: Tensor, targets: Tensor) -> Tensor:
+        return loss_fn(_Told(predictions), (X, targets))
+
+    criterion.__name__ = name_of(loss_fn)
     return criterion
 
 
 def _compared(
     batches: Iterable[Any], model: nn.Module, loss_fn: Any, chain: tracing.Chain, scale: LossScale
 ) -> Iterator[Any]:
-    """Yield the batches; compare the loss of the model for the first one with that of its predictions alone."""
+    """Yield the batches; compare the loss of the model with that of its predictions alone."""
     for number, batch in enumerate(batches):
         yield batch  # and see that it is a pair that fits
-        if number == 0:
-            X, Y = batch
-            with torch.no_grad():
-                found = float(loss_fn(model, batch))
-                error = chain.predicted(X.flatten(1)) - Y
-            expected = 0.5 * scale.of(len(X)) * float(error.double().square().sum())
+        X, Y = batch
+        with torch.no_grad():
+            found = float(loss_fn(model, batch))
+            predictions = chain.predicted(X.flatten(1))
+            error = predictions - Y
+        expected = 0.5 * scale.of(len(X)) * float(error.double().square().sum())
+        with keep("hessian_eigenthings.HessianOperator"):
             if not abs(found - expected) <= torch.finfo(X.dtype).eps ** 0.5 * max(abs(found), abs(expected)):
                 raise ValueError(
-                    f"loss_fn is {found:.6g} for the first batch, but {expected:.6g} by the model's predictions alone; "
-                    "expected a loss that depends on the model by its predictions only. For this loss keep "
-                    "hessian_eigenthings.HessianOperator."
+                    f"loss_fn is {found:.6g} for batch {number}, but {expected:.6g} by the model's predictions alone; "
+                    "expected a loss that depends on the model by its predictions only."
                 )
+            comparing(_of_batch(loss_fn, X), scale)(predictions, Y, f"batch {number} of data")

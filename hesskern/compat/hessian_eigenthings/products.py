@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hesskern import checks
-from hesskern.compat.following import Batches, traced, trained
+from hesskern.compat.following import Batches, compared, traced, trained
 from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
 from hesskern.operator import WHICH, Which
 
@@ -140,9 +140,11 @@ class HVPOperator:
             if not torch.cuda.is_available():
                 raise ValueError("use_gpu is True, but torch finds no CUDA device; expected use_gpu=False.")
             model = model.cuda()
-        chain, scale = traced(model, criterion, "hessian_eigenthings.compute_hessian_eigenthings")
+        original = "hessian_eigenthings.compute_hessian_eigenthings"
+        chain, scale = traced(model, criterion, original)
+        check = compared(criterion, scale, original)
         batches = Batches(dataloader, chain.reference.device)
-        self.following = following(model, chain, scale, batches, batches, trained(model))
+        self.following = following(model, chain, scale, batches, batches, trained(model), check)
         self.size = self.following.problem.size
 
     def apply(self, vec: Tensor) -> Tensor:

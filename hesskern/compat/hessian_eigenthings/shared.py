@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hesskern import checks
 from hesskern.compat.following import Batches, Following, per_batch
 from hesskern.torch import tracing
-from hesskern.torch.data import reduced
+from hesskern.torch.data import Check, reduced
 from hesskern.torch.losses import LossScale
 from hesskern.torch.problem import Problem, ReducedLoss, Wanted
 
@@ -18,13 +18,19 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 def following(
-    model: nn.Module, chain: tracing.Chain, scale: LossScale, batches: Batches, read: Iterable[Any], chosen: Any
+    model: nn.Module,
+    chain: tracing.Chain,
+    scale: LossScale,
+    batches: Batches,
+    read: Iterable[Any],
+    chosen: Any,
+    check: Check | None = None,
 ) -> Following:
     """Return the problem of a model and the batches that are read, over the chosen parameters."""
-    data, samples = reduced(read, chain)
+    data, samples = reduced(read, chain, check)
     loss = ReducedLoss(data, samples, per_batch(scale, samples, batches.count))
     wanted = [Wanted(name, parameter.shape) for name, parameter in chosen.items()]
-    return Following(lambda: Problem(chain, loss, wanted), list(model.parameters()))
+    return Following(lambda: Problem(chain, loss, wanted), model)
 
 
 def product(problem: Problem, v: Tensor) -> Tensor:

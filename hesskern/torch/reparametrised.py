@@ -1,0 +1,212 @@
+r"""Curvature with respect to parameters that weights are computed from: weight norm, orthogonal weights, pruning.
+
+With the weights ``w = φ(θ)``, the Jacobian ``J`` of φ and the gradient ``g`` with respect to the weights:
+
+    ``gradient = J.T g``,  ``H_θ = J.T H_w J + Σ_k g_k ∇²φ_k``,
+
+without the second term for the Gauss-Newton matrix. ``H_w`` is exact, from hesskern; φ is differentiated by autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hesskern import memory
+from hesskern._array import Array
+from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
+from hesskern.hessian import Hessian
+from hesskern.operator import CurvatureOperator, dense_target
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Record a graph, whatever mode the caller is in."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        yield
+
+
+class Reparametrisation:
+    """Weights as a function of parameters, at one point.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a list of parameters, returns a list of weights.
+    parameters : sequence of tensors
+        The point, in float64.
+
+    Raises
+    ------
+    ValueError
+        If PyTorch cannot differentiate the function twice, or its second derivative is not that of the first.
+    """
+
+    def __init__(self, function: Callable[[list[Tensor]], list[Tensor]], parameters: Sequence[Tensor]) -> None:
+        self.size = sum(parameter.numel() for parameter in parameters)
+        self._function = function
+        with differentiating():
+            self._parameters = [parameter.clone().requires_grad_() for parameter in parameters]
+            self._weights = torch.cat([weight.reshape(-1) for weight in function(self._parameters)]).double()
+            self._seed = torch.zeros_like(self._weights, requires_grad=True)
+            self._pulled = self._gradient(self._weights, self._seed)  # J.T seed, which is linear in the seed
+        self._check()
+
+    def _check(self) -> None:
+        """Compare second derivatives with differences of first ones: PyTorch's are wrong for a few functions.
+
+        Numbers whose first derivative is zero stay where they are: the weights may jump with them (signs, masks).
+        """
+        generator = torch.Generator("cpu").manual_seed(0)
+        direction = torch.randn(len(self._weights), generator=generator, dtype=torch.float64, device="cpu")
+        step = torch.randn(self.size, 1, generator=generator, dtype=torch.float64, device="cpu")
+        width = 1e-6 * max((float(each.detach().abs().max()) for each in self._parameters if each.numel()), default=0.0)
+        with differentiating():
+            slope = self._gradient(self._weights, direction).detach()
+        step[slope == 0] = 0.0
+        steps = torch.split(width * step[:, 0], [each.numel() for each in self._parameters])
+        slopes = []
+        for sign in (1.0, -1.0):
+            with differentiating():
+                moved = [
+                    (each.detach() + sign * part.reshape(each.shape)).requires_grad_()
+                    for each, part in zip(self._parameters, steps, strict=True)
+                ]
+                weights = torch.cat([weight.reshape(-1) for weight in self._function(moved)]).double()
+                slopes.append(self._gradient(weights, direction, moved).detach())
+        expected = (slopes[0] - slopes[1]) / (2 * width) if width else torch.zeros(self.size, dtype=torch.float64)
+        found = self.curvature(direction)(step)[:, 0]
+        allowed = 1e-5 * (float(expected.abs().max()) + float(slope.abs().max()) / max(1e6 * width, 1e-300))
+        if not (found - expected).abs().max() <= allowed:
+            raise ValueError(
+                "PyTorch's second derivative of what weights are computed with differs from the change of its first "
+                "derivative; expected a function that is smooth here, or params without the parameters that weights are "
+                "computed from."
+            )
+
+    def _gradient(self, value: Tensor, direction: Tensor, parameters: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the derivative of ``value @ direction`` with respect to the parameters, with its graph."""
+        leaves = self._parameters if parameters is None else parameters
+        if not value.requires_grad:
+            return torch.zeros(self.size, dtype=torch.float64)
+        try:
+            found = torch.autograd.grad(
+                value, leaves, direction, create_graph=True, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"PyTorch cannot differentiate twice what weights are computed with ({error}); expected params without "
+                "the parameters that they are computed from."
+            ) from error
+        parts = [
+            torch.zeros_like(parameter) if part is None else part
+            for part, parameter in zip(found, leaves, strict=True)
+        ]
+        return torch.cat([part.reshape(-1) for part in parts]).double()
+
+    def pulled(self, columns: Tensor) -> Tensor:
+        """Return ``J.T columns``."""
+        return _by_columns(lambda u: self._gradient(self._weights, u), columns)
+
+    def pushed(self, columns: Tensor) -> Tensor:
+        """Return ``J columns``."""
+        if not self._pulled.requires_grad:
+            return torch.zeros(len(self._weights), columns.shape[1], dtype=torch.float64)
+
+        def along(v: Tensor) -> Tensor:
+            try:
+                return torch.autograd.grad(self._pulled, self._seed, v, retain_graph=True)[0]
+            except RuntimeError as error:
+                raise ValueError(
+                    f"PyTorch cannot differentiate twice what weights are computed with ({error}); expected params "
+                    "without the parameters that they are computed from."
+                ) from error
+
+        return _by_columns(along, columns)
+
+    def curvature(self, gradient: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the product with ``Σ_k gradient_k ∇²φ_k`` as a function of columns."""
+        with differentiating():
+            slope = self._gradient(self._weights, gradient)
+        return lambda columns: _by_columns(lambda v: self._gradient(slope, v), columns)
+
+
+def _by_columns(product: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
+    with differentiating():
+        return torch.stack([product(column).detach() for column in columns.clone().T], dim=1)
+
+
+class ReparametrisedHessian(CurvatureOperator):
+    """The Hessian with respect to parameters that weights are computed from, in float64.
+
+    Products take a few backward passes through what computes the weights, the dense matrix as many for each parameter.
+
+    Parameters
+    ----------
+    inner : Hessian
+        With respect to the weights.
+    weights : Reparametrisation
+        Weights in the order of `inner`.
+    gradient : (W,) tensor, optional
+        Of the loss with respect to the weights; None: the Gauss-Newton matrix.
+    precision : numpy.dtype
+        Of the model's numbers, which decides what counts as zero.
+    """
+
+    _shift = 0.0
+
+    def __init__(
+        self, inner: Hessian, weights: Reparametrisation, gradient: Tensor | None, precision: np.dtype[Any]
+    ) -> None:
+        super().__init__(np.dtype(np.float64), (weights.size, weights.size))
+        self._inner, self._weights = inner, weights
+        self._bent = None if gradient is None else weights.curvature(gradient)
+        self._epsilon = float(np.finfo(precision).eps)
+
+    def _apply(self, V: Array) -> Array:
+        columns = torch.from_numpy(V.reshape(len(V), -1).astype(np.float64))
+        moved = self._inner @ self._weights.pushed(columns).contiguous().numpy()
+        found = self._weights.pulled(torch.from_numpy(moved))
+        if self._bent is not None:
+            found = found + self._bent(columns)
+        return np.ascontiguousarray(found.numpy().reshape(V.shape), dtype=V.dtype)
+
+    def toarray(self, out: Array | None = None) -> Array:
+        """Return the dense matrix (P, P), symmetric to the bit."""
+        out = dense_target(out, self.shape, self.dtype, "Hessian of parametrised layers")
+        np.copyto(out, 0.5 * (self._dense + self._dense.T))
+        return out
+
+    @cached_property
+    def _dense(self) -> NDArray[np.float64]:
+        size = self.shape[0]
+        memory.require(
+            4 * 8 * size * size,
+            f"the dense {size} x {size} Hessian of parametrised layers",
+            "use products with it, or its largest eigenvalue.",
+        )
+        found: NDArray[np.float64] = self._apply(np.eye(size))
+        return found
+
+    def diagonal(self) -> Array:
+        """Return the diagonal (P,)."""
+        return self._dense.diagonal().copy()
+
+    def trace(self) -> float:
+        """Return the trace."""
+        return float(np.trace(self._dense))
+
+    def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
+        dense = self.toarray()
+        return DenseBasis(*np.linalg.eigh(dense)) if lift else ValuesOnly(np.linalg.eigvalsh(dense))
+
+    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
+        rounding = basis.dense_size * self._epsilon * float(np.abs(basis.groups.values).max(initial=0.0))
+        return rounding, rounding
