@@ -81,7 +81,7 @@ def explain(
     >>> why = hk.explain(theirs, net, loss)
     >>> why.status, [finding.cause for finding in why.findings]
     ('explained', ['X-transposed'])
-    >>> why.findings[0].mend
+    >>> why.findings[0].fix
     'use W1 @ X.T, not W1 @ X (and X.T @ X for X @ X.T): samples are rows, as nn.Linear takes them'
     """
     problem = Problem(net, loss, params, trajectory, lr, batch_size)

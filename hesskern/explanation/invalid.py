@@ -32,11 +32,11 @@ def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanati
     if not len(bad):
         return None
     words = f"{len(bad)} of {array.size} values are NaN or infinite, the first at {tuple(map(int, bad[0]))}"
-    mend = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
+    fix = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
     residual = problem.loss(problem.net)
     small = residual <= 1e-24 * max(1.0, float(np.vdot(problem.loss.Y, problem.loss.Y)))
     if given.kind == "matrix" and (small or len(bad) == array.size):
-        mend = (
+        fix = (
             "use ((prediction - Y) ** 2).sum(): torch.norm(prediction - Y) ** 2 has no second derivative where the "
             "residual is exactly zero, and autograd gives NaN"
         )
@@ -46,7 +46,7 @@ def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanati
     if given.kind == "matrix" and array.shape == (asked.size, asked.size):
         blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
         notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
-    finding = Finding("not-finite", words, mend)
+    finding = Finding("not-finite", words, fix)
     verdict = f"the {given.kind} holds NaN or infinities, so it is nobody's Hessian."
     return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
 
@@ -56,9 +56,9 @@ def _too_large(given: Candidate, corrected: Any) -> Explanation | None:
     if largest <= _SQUARABLE:
         return None
     words = f"values up to {largest:.2g} are too large: their squares overflow float64"
-    mend = "divide by the factor they have in common, which is itself part of the answer"
+    fix = "divide by the factor they have in common, which is itself part of the answer"
     verdict = f"the {given.kind} is too large to be compared."
-    return Explanation("invalid", verdict, (Finding("too-large", words, mend),), _corrected=corrected)
+    return Explanation("invalid", verdict, (Finding("too-large", words, fix),), _corrected=corrected)
 
 
 def _of_no_parameters(given: Candidate, problem: Problem, corrected: Any) -> Explanation | None:

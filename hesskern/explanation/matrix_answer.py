@@ -103,7 +103,7 @@ class MatrixAnswer:
             Finding(
                 cause.key,
                 cause.words,
-                cause.mend,
+                cause.fix,
                 cause.also,
                 overall if len(causes) == 1 else self._without(search, best, cause),
                 after.relative,

@@ -56,7 +56,7 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
         Finding(
             cause.key,
             cause.words,
-            cause.mend,
+            cause.fix,
             cause.also,
             before,
             abs(first.value / value - 1) if value else None,

@@ -85,8 +85,8 @@ class Scales:
         if value < 0 and names:
             first = f"the sign is turned: everything is multiplied by {names[0]}"
             first += "" if names[0][1:].isdigit() else f" = {value:.10g}"
-            mend = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a descent direction"
-            return Cause(f"scale[{names[0]}]", first, mend, tuple(f"the factor {name}" for name in names[1:]))
+            fix = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a descent direction"
+            return Cause(f"scale[{names[0]}]", first, fix, tuple(f"the factor {name}" for name in names[1:]))
         if not kinds and not names:
             return Cause(
                 "scale[constant]",
@@ -101,10 +101,10 @@ class Scales:
             first += f" = {value:.10g}"
         if kinds:
             first += f": it is the Hessian of the loss {kinds[0]!r} ({_KINDS[kinds[0]]}), not {self.kind!r}"
-            mend = f'SquaredLoss(X, Y, kind="{kinds[0]}"), or divide by {value:.10g}'
+            fix = f'SquaredLoss(X, Y, kind="{kinds[0]}"), or divide by {value:.10g}'
         else:
-            mend = f"divide by {value:.10g}; kind={self.kind!r} is {_KINDS[self.kind]}"
-        return Cause(f"scale[{names[0] if names else kinds[0]}]", first, mend, tuple(words[1:] if names else ()))
+            fix = f"divide by {value:.10g}; kind={self.kind!r} is {_KINDS[self.kind]}"
+        return Cause(f"scale[{names[0] if names else kinds[0]}]", first, fix, tuple(words[1:] if names else ()))
 
 
 def _fraction(two: int, powers: dict[str, int]) -> str:

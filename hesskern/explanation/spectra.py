@@ -65,7 +65,7 @@ def spectrum_matches(
     if storage is not None:
         slack = _ROUNDINGS * float(np.linalg.norm(storage.half_unit(given)))
         words = storage.words.replace("the matrix is", "they are").removesuffix(" after everything else")
-        digits = (Cause(storage.key, words, storage.mend),)
+        digits = (Cause(storage.key, words, storage.fix),)
         if slack > 1e-3 * float(np.linalg.norm(given - given.mean())):
             return []  # too few digits to know a spectrum by
     best: list[SpectrumMatch] = []

@@ -51,7 +51,7 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
             "match", f"these are the eigenvalues of {of}.", before=before, after=best.error, _corrected=corrected
         )
     findings = tuple(
-        Finding(cause.key, cause.words, cause.mend, cause.also, before, best.error, *largest) for cause in best.causes
+        Finding(cause.key, cause.words, cause.fix, cause.also, before, best.error, *largest) for cause in best.causes
     )
     return Explanation(
         "explained",

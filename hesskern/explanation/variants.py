@@ -112,7 +112,7 @@ def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> 
             found.append(WeightVariant((cause,), made))
         elif at > 0:
             first = found[at].causes[0]
-            same = Cause(first.key, first.words, first.mend, (*first.also, cause.words), first.cost)
+            same = Cause(first.key, first.words, first.fix, (*first.also, cause.words), first.cost)
             found[at] = WeightVariant((same,), found[at].net)
 
     weights = list(net.weights)
