@@ -13,7 +13,8 @@ from hesskern.explanation import precision, steps
 from hesskern.explanation.answer import Alternative, Explanation, Finding, Matrices, Remainder
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import Cause, keys, sentence
-from hesskern.explanation.curvature import Difference, Model, difference
+from hesskern.explanation.curvature import Curvature, Difference, Model, difference
+from hesskern.explanation.other_matrices import other_matches
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.search import Match, Search
 from hesskern.explanation.selections import shown, symbol
@@ -52,7 +53,7 @@ class MatrixAnswer:
         problem, search = self._problem, self._search()
         if not self._matrix.any():
             return self._unexplained("the matrix is zero.", None)
-        found = search.matches()
+        found = self._other(search) or search.matches()
         if not found and problem.rate is None and not self._skewed:
             for variant in steps.estimated(search, problem.net, problem.loss, problem.decay):
                 stepped = self._search([problem.weights[0], variant])
@@ -69,6 +70,12 @@ class MatrixAnswer:
             "no known cause: nothing that was tried brings the difference down to rounding.", near[0] if near else None
         )
 
+    def _other(self, search: Search) -> list[Match]:
+        """Return matches that are no changed Hessian, unless a changed Hessian explains as much with as little."""
+        others = [] if self._skewed else other_matches(search)
+        simple = search.matches(most=1) if others else []
+        return [] if simple and simple[0].cost <= others[0].cost else others
+
     def _before(self) -> Difference | None:
         if len(self._given.array) != self._truth.size:
             return None
@@ -76,7 +83,7 @@ class MatrixAnswer:
 
     def _explained(self, search: Search, found: list[Match], confidence: str) -> Explanation:
         problem, best = self._problem, found[0]
-        if not best.base.causes:  # its dense matrix is there
+        if type(best.model.curvature) is Curvature and not best.base.causes:  # its dense matrix is there
             self._truth = Model(best.model.curvature, shift=problem.decay)
         causes, after = best.causes, best.found
         if self._triangle:
@@ -130,6 +137,8 @@ class MatrixAnswer:
     def _without(self, search: Search, best: Match, cause: Cause) -> float | None:
         if cause.key.startswith("triangle"):
             return self._symmetry.skew * math.sqrt(2.0) / float(np.linalg.norm(self._matrix))
+        if best.model.diagonal is not None or type(best.model.curvature) is not Curvature:
+            return None
         return search.without(best, cause)
 
     def _matrices(self, model: Model | None) -> Matrices:

@@ -122,6 +122,13 @@ def _fraction(two: int, powers: dict[str, int]) -> str:
 _PRESENT = 1e-9
 
 
+def present(factor: float, T: Values, V: Values, norm: float) -> bool:
+    """Whether a multiple of M, ``T = M V``, is more than rounding beside a multiple of the identity of this norm."""
+    apart = fit(T, np.zeros_like(T), V).residual  # what of T is not a multiple of the identity
+    identity = apart <= 1e-12 * float(np.linalg.norm(T))
+    return identity or abs(factor) * apart > _PRESENT * norm
+
+
 class Affine(NamedTuple):
     """``C = factor * M + shift * I``, with what that means."""
 
@@ -172,14 +179,10 @@ def affine(
     """
     decay = scales.decay
     free, norm = fit(S, T, V), float(np.linalg.norm(S))
-    apart = fit(T, np.zeros_like(T), V).residual  # what of T is not a multiple of the identity
-    identity = apart <= 1e-12 * float(np.linalg.norm(T))
 
     def within(residual: float, factor: float) -> bool:
         """Whether the rest is rounding, and the Hessian more than rounding beside a multiple of the identity."""
-        if not identity and abs(factor) * apart <= _PRESENT * norm:
-            return False
-        return residual <= limit * abs(factor) + 1e-15 * norm
+        return present(factor, T, V, norm) and residual <= limit * abs(factor) + 1e-15 * norm
 
     general = len(V) > 1  # of a single number, any factor is a fit
     if general and not within(free.residual, free.factor or 1.0):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hesskern._array import Array
 from hesskern.explanation.causes import Cause
+from hesskern.explanation.prepared import prepared
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 
@@ -84,6 +85,8 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             )
             cut = samples - rest
             add(cause, ((batches - 1) / batches, X[:cut], Y[:cut]), (1 / batches, X[cut:], Y[cut:]))
+    for other in prepared(loss):
+        add(other.cause, (other.factor, other.X, other.Y))
     return found
 
 
