@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,10 +61,11 @@ class Curvature:
     def rounding(self) -> float:
         """What rounding alone may do, as a Frobenius norm."""
         net = self.weights.net
-        return sum(
+        found = sum(
             abs(factor) * rounding.bound(net.weights, net.biases, loss.X, loss.Y, loss.scale, self._epsilon)
             for factor, loss in self.data.terms
         )
+        return found if math.isfinite(found) else math.nan  # nothing is within NaN: where it overflows nothing is known
 
     @cached_property
     def diagonal(self) -> Values:

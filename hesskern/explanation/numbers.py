@@ -173,7 +173,7 @@ class Numbers:
         if "condition" not in self._wanted or found.rank == 0:
             return
         yield NumberMatch((_ROOT,), "condition", math.sqrt(found.value))
-        yield NumberMatch((_SQUARE,), "condition", found.value**2)
+        yield NumberMatch((_SQUARE,), "condition", found.value * found.value)
         noise = 1.0 / (found.size * self._epsilon)
         if found.rank < found.size and self.value >= noise:
             yield NumberMatch((_noise(found),), "condition", self.value)

@@ -11,7 +11,7 @@ from hesskern.explanation.causes import Cause, listed
 from hesskern.explanation.curvature import Curvature, Model, difference
 from hesskern.explanation.orders import Order, Tensor
 from hesskern.explanation.sample_gradients import OuterProducts, SampleGradients
-from hesskern.explanation.scales import affine, present, rounded
+from hesskern.explanation.scales import affine, least_factor, rounded
 from hesskern.explanation.search import PART_CAUSES, Base, Match, Search
 from hesskern.explanation.selections import symbol
 
@@ -162,7 +162,7 @@ def _added(
     rest = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
     norm = float(np.linalg.norm(S))
     limit = 3.0 * np.sqrt(2.0) * curvature.rounding
-    if rest > limit * abs(factor) + 1e-15 * norm or not present(factor, T, V, norm):
+    if rest > limit * abs(factor) + 1e-15 * norm or not abs(factor) > least_factor(T, V) * norm:
         return None
     added = np.where(np.abs(solution[1:]) > 1e-12 * np.abs(solution[1:]).max(initial=decay), solution[1:], 0.0)
     total = added + decay * factor
