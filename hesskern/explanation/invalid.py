@@ -88,6 +88,8 @@ def _wrong_size(what: str, problem: Problem, corrected: Any, weight: str = "") -
     asked = problem.asked
     net, samples, outputs = problem.net, problem.scales.samples, problem.scales.outputs
     others = {samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)", samples: "N, that of a kernel matrix"}
+    inputs_outputs = net.widths[0] * outputs
+    others.setdefault(inputs_outputs, "inputs times outputs, the size of a matrix of the end-to-end map W_L ... W_1")
     others |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
     sizes = [int(word) for word in what.split() if word.isdigit()]
     notes = [f"{size} is {others[size]}" for size in dict.fromkeys(sizes) if size in others]

@@ -10,6 +10,7 @@ from hesskern.explanation.answer import Alternative, Explanation, Finding, itsel
 from hesskern.explanation.candidate import Candidate, exponent_to
 from hesskern.explanation.causes import keys, sentence
 from hesskern.explanation.formats import storages
+from hesskern.explanation.one_triangle import misread
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.selections import shown
 from hesskern.explanation.spectra import Values, spectrum_matches
@@ -38,6 +39,12 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     before = _apart(values, expected, min(power, 0)) if same else None
     of = f"the Hessian with respect to {shown(problem.asked.tensors)}"
     if not found:
+        for other in misread(problem.truth(), problem.decay, problem.net, problem.loss):
+            if len(other.values) == len(values) and _apart(values, other.values, min(power, 0)) <= 1e-12:
+                words = other.cause.words
+                finding = Finding(other.cause.key, words, other.cause.fix, (), before, 0.0, *largest)
+                verdict = f"these are not the eigenvalues of {of}: {words}."
+                return Explanation("explained", verdict, (finding,), before=before, after=0.0, _corrected=corrected)
         at = int(np.abs(values - expected).argmax()) if same else None
         note = (
             ()
