@@ -53,7 +53,7 @@ def _conditions(demo: Demo) -> str:
         lines.append(f"  {'PyTorch autograd, row by row':<{_NAME - 2}}{'-':>{_NUMBER}}{'-':>7}")
         lines.append(f"    {demo.autograd_missing}")
     row("the formula as posted, w1.dot(x)", demo.as_posted.cond, demo.as_posted.rank, "<- another matrix")
-    row("the formula mended, w1.dot(x.T)", demo.mended.cond, demo.mended.rank)
+    row("the formula fixed, w1.dot(x.T)", demo.mended.cond, demo.mended.rank)
     if demo.autograd is not None:
         lines.append(
             "  At the same weights the dense Hessians of hesskern and autograd differ by "
@@ -108,6 +108,6 @@ def _times(demo: Demo) -> str:
 
 def _verdict(demo: Demo) -> str:
     if demo.ok:
-        who = "hesskern, autograd and the mended formula" if demo.autograd else "hesskern and the mended formula"
+        who = "hesskern, autograd and the fixed formula" if demo.autograd else "hesskern and the fixed formula"
         return f"Verdict: {who} agree."
-    return "Verdict: NOT AS IT SHOULD BE.\n" + "\n".join(f"  {failure}" for failure in demo.failures)
+    return "Verdict: CHECKS FAILED.\n" + "\n".join(f"  {failure}" for failure in demo.failures)

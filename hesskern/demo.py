@@ -138,8 +138,8 @@ class Demo:
             Check("the spectrum's condition number", float(self.values[0] / self.values[-1]), ours, AGREE),
             Check("the number of nonzero eigenvalues", int(self.multiplicities.sum()), rank, 0.0),
             Check("the posted formula's number", self.as_posted.cond, self.expected["cond_as_posted"], AGREE),
-            Check("the mended formula's condition number", self.mended.cond, ours, AGREE),
-            Check("the mended formula's rank", self.mended.rank, rank, 0.0),
+            Check("the fixed formula's condition number", self.mended.cond, ours, AGREE),
+            Check("the fixed formula's rank", self.mended.rank, rank, 0.0),
         ]
         if self.autograd is not None:
             checks += [

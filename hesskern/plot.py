@@ -272,7 +272,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
         undone = "Mended: " + ", ".join(finding.cause for finding in why.findings)
         if not why.findings:
-            undone = "Nothing to mend" if why.status == "match" else "The nearest that was found"
+            undone = "Nothing to fix" if why.status == "match" else "The nearest that was found"
         ax.set_title(textwrap.fill("Your matrix against the Hessian" if when == "before" else undone, 44))
         ax.set_xlabel(f"relative difference {relative:.2g}" + (" (to the bit)" if relative == 0 else ""))
         for start in matrices.starts[1:]:

@@ -128,8 +128,10 @@ class SoftmaxHessian(CurvatureOperator):
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits (N, C)."""
-        shifted = np.exp(self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True))
-        found: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):  # logits of opposite signs near 1e308: minus infinity, so probability zero
+            below = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        odds = np.exp(below)
+        found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
         return found
 
     # Products and the matrix ------------------------------------------------------------------------------------------
@@ -183,8 +185,10 @@ class SoftmaxHessian(CurvatureOperator):
         others[samples, largest] = 0.0  # 1 - p cancels for the largest only
         complement[samples, largest] = others.sum(axis=1)
         variances = self.sample_weights.astype(np.float64)[:, None] * p * complement
-        squares = np.square(self.features, dtype=np.float64)
-        pieces = [(variances.T @ squares).ravel(), variances.sum(axis=0)]
+        # Each column over a power of two: squares beyond 1e154 overflow where their products with variances do not.
+        exponent = np.frexp(np.abs(self.features).max(axis=0))[1]
+        squares = np.square(np.ldexp(self.features.astype(np.float64), -exponent))
+        pieces = [np.ldexp(variances.T @ squares, 2 * exponent).ravel(), variances.sum(axis=0)]
         return np.concatenate(pieces) if self.bias else pieces[0]
 
     def diagonal(self) -> Array:

@@ -66,7 +66,7 @@ def test_disagreement_is_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(demo, "AGREE", 1e-18)  # nothing agrees to that: it stands in for a wrong number
     assert cli.main(["demo"]) == 1
     out, err = capsys.readouterr()
-    assert "NOT AS IT SHOULD BE" in out
+    assert "CHECKS FAILED" in out
     assert "hesskern demo: hesskern's condition number is 174.07394" in err
 
 

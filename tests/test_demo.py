@@ -71,7 +71,7 @@ def test_autograd_agrees(full):
     assert full.autograd.difference < 1e-12
     assert full.ok, full.failures
     text = full.describe()
-    assert "hesskern, autograd and the mended formula agree" in text
+    assert "hesskern, autograd and the fixed formula agree" in text
     assert text.count("174.0739") == 3
 
 
@@ -94,7 +94,7 @@ def test_without_torch_it_says_what_to_install(bare):
     assert bare.ok
     text = bare.describe()
     assert 'pip install "hesskern[torch]"' in text
-    assert "hesskern and the mended formula agree" in text
+    assert "hesskern and the fixed formula agree" in text
     assert text.count("174.0739") == 2
 
 
@@ -136,7 +136,7 @@ def test_disagreement_is_said(bare, change, said):
     wrong = dataclasses.replace(bare, **change)
     assert not wrong.ok
     assert wrong.failures == (said,)
-    assert "NOT AS IT SHOULD BE" in wrong.describe() and said in wrong.describe()
+    assert "CHECKS FAILED" in wrong.describe() and said in wrong.describe()
 
 
 @pytest.mark.parametrize("name", ["condition", "mended", "as_posted"])

@@ -32,7 +32,7 @@ def test_the_posted_matrix(case):
     net, loss, posted = case
     why = hk.explain(posted, net, loss, params=[1])
     assert [finding.cause for finding in why.findings] == ["X-transposed", "vec-column"]
-    assert "use W1 @ X.T" in why.findings[0].mend and "samples are rows" in why.findings[0].mend
+    assert "use W1 @ X.T" in why.findings[0].fix and "samples are rows" in why.findings[0].fix
     assert any("Kronecker" in other for other in why.findings[1].also)
     assert why.before > 0.5 and why.after < 1e-14
     assert hk.explain(why.corrected, net, loss, params=[1]).status == "match"

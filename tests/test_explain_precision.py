@@ -95,7 +95,7 @@ def test_arithmetic_of_a_gpu():
     hidden = times(problem.X, weights[0].T)
     why = hk.explain(np.kron(np.eye(4), times(hidden.T, hidden)), *judged.given(problem), params=[1])
     assert [finding.cause for finding in why.findings] == ["TF32-arithmetic"]
-    assert "allow_tf32 = False" in why.findings[0].mend
+    assert "allow_tf32 = False" in why.findings[0].fix
 
 
 @pytest.mark.parametrize("step", [1e-4, 1e-5, 2.0**-20])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import pickle
 
 import mpmath
@@ -183,3 +185,64 @@ def test_bad_input(change, error, message):
     arguments = {"features": np.ones((3, 2)), "logits": np.zeros((3, 2))} | change
     with pytest.raises(error, match=message):
         hk.SoftmaxHessian(**arguments)
+
+
+@functools.cache
+def exact_classes(logits):
+    """``diag(p) - p p.T`` of one sample in 60 digits, and its largest eigenvalue."""
+    with mpmath.workdps(60):
+        odds = [mpmath.exp(mpmath.mpf(value) - mpmath.mpf(max(logits))) for value in logits]
+        total, count = mpmath.fsum(odds), range(len(odds))
+        rest = [mpmath.fsum(odds[k] for k in count if k != c) for c in count]
+        matrix = mpmath.matrix([[odds[c] * (rest[c] if c == e else -odds[e]) / total**2 for e in count] for c in count])
+        return matrix, float(max(mpmath.eigsy(matrix, eigvals_only=True)))
+
+
+def confident(dtype):
+    """Logits of one sample: every gap, near ties, many classes, and everything shifted."""
+    single = dtype == "float32"
+    for gap in (0.0, 15.0, 20.0, 30.0, 40.0, 80.0) if single else (0.0, 15.0, 30.0, 40.0, 200.0, 700.0):
+        yield [gap, 0.0]
+        yield [0.0, gap, 0.0, 1.0]
+        yield [gap, gap, gap - 1e-3, 0.0]
+    yield [0.0] * 8 + [40.0]
+    for shift in (1e6, -1e6, 1e30, -1e30) + (() if single else (1e300, -1e300)):
+        yield [shift, shift, shift]
+        yield [shift, shift - 32.0]
+    yield [float(np.finfo(dtype).max), -float(np.finfo(dtype).max)]
+
+
+def test_confident_samples_keep_their_digits_in_products_too(backend, dtype):
+    """Entry by entry: a product may be off by rounding of its terms ``|H| |v|``, the others by rounding of an entry."""
+    epsilon, least = float(np.finfo(dtype).eps), 40 * float(np.finfo(dtype).tiny)
+    features, inner = np.array([[2.0, -0.5]], dtype), [2.0, -0.5, 1.0]
+    for logits in confident(dtype):
+        given = np.array([logits], dtype)
+        classes, largest = exact_classes(tuple(given[0].tolist()))
+        order = [(c, k) for c in range(len(logits)) for k in range(2)] + [(c, 2) for c in range(len(logits))]
+        dense = np.array([[float(classes[c, e] * inner[j] * inner[k]) for e, k in order] for c, j in order])
+        # The difference of two logits is rounded once, which moves a probability by that much.
+        unit = epsilon * (32 + 4 * len(logits)) + 2.3e-16 * min(800.0, logits[0] / 2 - logits[-1] / 2)
+        H = hk.SoftmaxHessian(features, given, bias=True)
+        v = np.random.default_rng(0).standard_normal(len(order)).astype(dtype)
+        v[:2] = 0.0
+        np.testing.assert_array_less(np.abs(H.toarray() - dense), unit * np.abs(dense) + least, str(logits))
+        np.testing.assert_array_less(np.abs(H.diagonal() - np.diag(dense)), unit * np.diag(dense) + least)
+        assert H.trace() == pytest.approx(np.trace(dense), rel=unit, abs=1e-306)
+        assert H.spectrum().max == pytest.approx(largest * 5.25, rel=1e-12, abs=1e-306)
+        # Exact sums of the exact terms: of float64 terms of both signs the sum would be as wrong as what is tested.
+        product = [
+            float(mpmath.fsum(classes[c, e] * inner[j] * inner[k] * float(b) for (e, k), b in zip(order, v, strict=True)))
+            for c, j in order
+        ]
+        allowed = unit * (np.abs(dense) @ np.abs(v).astype(float)) + least
+        for found in (H @ v, (H @ np.column_stack([v, v]))[:, 1]):
+            np.testing.assert_array_less(np.abs(found - product), allowed, str(logits))
+
+
+def test_the_diagonal_of_features_whose_squares_overflow(backend):
+    features, logits = np.array([[1e160, 1.0]]), np.array([[100.0, 0.0]])
+    H = hk.SoftmaxHessian(features, logits, sample_weights=np.array([1e-60]))
+    q = math.exp(-100.0) * 1e-60
+    np.testing.assert_allclose(H.diagonal(), [q * 1e160 * 1e160, q, q * 1e160 * 1e160, q], rtol=1e-13)
+    np.testing.assert_allclose(np.diag(H.toarray()), H.diagonal(), rtol=1e-13)

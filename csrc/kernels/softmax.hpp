@@ -5,6 +5,9 @@
 //
 // The matrix is built block row by block row, class c against all classes from c on: the features times the weights
 // s p_c (delta - p_c') side by side make one product with the features. What lies below the diagonal is a copy.
+//
+// Products take the value of the most probable class off first, a shift of all classes that the matrix maps to zero:
+// where its probability is nearly one, a - p^T a would be the difference of two numbers that are nearly equal.
 #pragma once
 
 #include "kernels/gemm.hpp"
@@ -26,6 +29,16 @@ inline T complement(const T *p, index c, index classes) {
     T rest = T(0);
     for (index k = 0; k < classes; ++k) rest += k == c ? T(0) : p[k];
     return rest;
+}
+
+// The class of largest probability.
+template <class T>
+inline index most_probable(const T *p, index classes) {
+    index best = 0;
+    T largest = p[0];
+    for (index c = 1; c < classes; ++c)
+        if (p[c] > largest) largest = p[c], best = c;
+    return best;
 }
 
 // target := factor source.
@@ -114,11 +127,13 @@ inline void softmax_product(const Blas<T> &blas, const SoftmaxProblem<T> &proble
         for (index n = 0; n < rows; ++n) {
             const T *p = problem.p + (start + n) * classes;
             const T scale = problem.scale[start + n];
+            const index best = most_probable(p, classes);
             for (index j = 0; j < vectors; ++j) {
                 T *a = change + n * width + j * classes, mean = T(0);
                 if (v_bias)
                     for (index c = 0; c < classes; ++c) a[c] += v_bias[j * classes + c];
-                for (index c = 0; c < classes; ++c) mean += p[c] * a[c];
+                const T reference = a[best];
+                for (index c = 0; c < classes; ++c) mean += p[c] * (a[c] -= reference);
                 for (index c = 0; c < classes; ++c) a[c] = scale * p[c] * (a[c] - mean);
             }
         }

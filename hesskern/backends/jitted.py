@@ -308,7 +308,10 @@ class JittedBackend:
         order = np.concatenate([order[:, : inner - bias].ravel(), order[:, inner - bias :].ravel()])
         rows = []
         for c in range(classes):
-            factor = (scale * p[:, c])[:, None] * (np.eye(classes, dtype=p.dtype)[c] - p)
+            others = -p
+            others[:, c] = 0
+            others[:, c] = -others.sum(axis=1)  # 1 - p_c, which cancels where p_c is nearly one
+            factor = (scale * p[:, c])[:, None] * others
             rows.append(features.T @ (factor[:, :, None] * features[:, None]).reshape(samples, -1))
         dense = np.concatenate(rows)[np.ix_(order, order)]
         out[...] = np.triu(dense) + np.triu(dense, 1).T
@@ -320,6 +323,8 @@ class JittedBackend:
         change = np.tensordot(features, columns[:weights].reshape(classes, features.shape[1], -1), (1, 1))
         if bias:
             change += columns[weights:]
+        # Shifting all classes alike changes nothing; without it a - p.T a cancels where one probability is nearly one.
+        change -= change[np.arange(len(p)), p.argmax(axis=1)][:, None]
         change -= np.einsum("nc,nck->nk", p, change)[:, None]
         change *= (scale[:, None] * p)[:, :, None]
         found = np.tensordot(change, features, (0, 0)).transpose(0, 2, 1).reshape(weights, -1)

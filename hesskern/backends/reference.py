@@ -331,9 +331,14 @@ class ReferenceBackend:
             features = np.column_stack([features, np.ones_like(scale)])
         dense = np.zeros((probabilities.shape[1] * features.shape[1],) * 2, out.dtype)
         for f, p, s in zip(features, probabilities, scale, strict=True):
-            dense += s * np.kron(np.diag(p) - np.outer(p, p), np.outer(f, f))
+            between = np.outer(p, p)
+            np.fill_diagonal(between, 0)
+            # p_c (1 - p_c) as a sum over the other classes: 1 - p_c cancels where p_c is nearly one.
+            classes = s * (np.diag(between.sum(axis=1)) - between)
+            dense += (np.kron(classes, f[:, None])[:, :, None] * f).reshape(dense.shape)
         order = _bias_last(Side(probabilities.shape[1], features.shape[1] - bias, bias))
-        out[...] = dense[np.ix_(order, order)]
+        dense = dense[np.ix_(order, order)]
+        out[...] = np.triu(dense) + np.triu(dense, 1).T
 
     def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
         dense = np.empty((len(v), len(v)), v.dtype)

@@ -23,8 +23,8 @@ class Finding:
     ----------
     cause : str
         Its name for programs, for instance "X-transposed".
-    words, mend : str
-        What happened, and the line of code that mends it, in terms of the user's arrays.
+    words, fix : str
+        What happened, and the line of code that fixes it, in terms of the user's arrays.
     also : tuple of str
         What else gives the same matrix.
     before, after : float or None
@@ -35,7 +35,7 @@ class Finding:
 
     cause: str
     words: str
-    mend: str
+    fix: str
     also: tuple[str, ...] = ()
     before: float | None = None
     after: float | None = None
@@ -174,7 +174,7 @@ class Explanation:
         lines = _wrapped(f"{_HEADINGS[self.status]}: {self.verdict}")
         for finding in self.findings:
             lines += ["", *_wrapped(f"{finding.words[:1].upper()}{finding.words[1:]}.", "  ")]
-            lines += _wrapped(f"mend: {finding.mend}", "    ")
+            lines += _wrapped(f"fix: {finding.fix}", "    ")
             if finding.before is not None and finding.after is not None:
                 both = f"relative error without it {finding.before:.2g}, with it {finding.after:.2g}"
                 lines.append(

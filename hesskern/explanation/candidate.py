@@ -22,6 +22,10 @@ Kind = Literal["matrix", "spectrum", "number"]
 ROWS = 256
 
 
+#: Quotient of two sizes beyond which squares of the one are lost beside those of the other.
+_FAR = 1e30
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A matrix (P, P), eigenvalues (P,) ascending, or a number with half a unit of its last digit."""
@@ -82,10 +86,18 @@ def _number(text: str) -> Candidate:
     value = float(stripped)
     half_unit = 0.0
     if math.isfinite(value):
-        exponent = Decimal(stripped).as_tuple().exponent
+        exponent = Decimal(stripped).as_tuple().exponent if value else 0
         assert isinstance(exponent, int)
         half_unit = max(0.5 * 10.0**exponent, float(np.spacing(abs(value))))
     return Candidate("number", np.array(value), np.dtype(np.float64), half_unit)
+
+
+def exponent_to(array: Array, size: float) -> int:
+    """Return the power of two that brings entries far from a size to it; 0 where none is needed."""
+    largest = float(np.abs(array).max())
+    if largest == 0.0 or not 0.0 < size < math.inf or 1.0 / _FAR <= largest / size <= _FAR:
+        return 0
+    return math.frexp(size)[1] - math.frexp(largest)[1]
 
 
 def bad_entries(array: Array) -> NDArray[np.intp]:

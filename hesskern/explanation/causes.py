@@ -1,4 +1,4 @@
-"""What can have happened to a Hessian: a cause, in words and with the line that mends it."""
+"""What can have happened to a Hessian: a cause, in words and with the line that fixes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cause:
         A name for programs, for instance "X-transposed".
     words : str
         What happened, as the middle of a sentence: "the data are transposed".
-    mend : str
+    fix : str
         What to write instead, in terms of the user's arrays.
     also : tuple of str
         Other things that give the same matrix, in words.
@@ -26,7 +26,7 @@ class Cause:
 
     key: str
     words: str
-    mend: str
+    fix: str
     also: tuple[str, ...] = ()
     cost: int = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,11 @@ class Curvature:
     def rounding(self) -> float:
         """What rounding alone may do, as a Frobenius norm."""
         net = self.weights.net
-        return sum(
+        found = sum(
             abs(factor) * rounding.bound(net.weights, net.biases, loss.X, loss.Y, loss.scale, self._epsilon)
             for factor, loss in self.data.terms
         )
+        return found if math.isfinite(found) else math.nan  # nothing is within NaN: where it overflows nothing is known
 
     @cached_property
     def diagonal(self) -> Values:
@@ -136,7 +138,7 @@ class Curvature:
             return self._summed(lambda H: H.gauss_newton().toarray() - H.functional().toarray())
         if part == "diagonal":
             return np.diag(self.diagonal)
-        matrix = self._summed(lambda H: H.toarray())
+        matrix = self._whole()
         if part in ("layers", "tensors"):
             kept = np.zeros_like(matrix)
             for at, _ in self._pieces(part):
@@ -147,6 +149,9 @@ class Curvature:
                 order = self._exchanged(at)
                 matrix[at, at] = matrix[at, at][np.ix_(order, order)]
         return matrix
+
+    def _whole(self) -> Values:
+        return self._summed(lambda H: H.toarray())
 
     def eigenvalues(self, part: str) -> Values:
         """Return all eigenvalues of a part, ascending."""
@@ -179,7 +184,7 @@ class Model:
     `inner` is a multiple of the identity in M, which shows where the order is not that of rows and columns alike.
 
     `sides`: "both", or "rows" and "columns" where the order applies to those only. `triangle`: "", "upper" or "lower".
-    `store`: how all entries are rounded in the end.
+    `store`: how all entries are rounded in the end. `diagonal`: what is added to the diagonal besides, (P,).
     """
 
     curvature: Curvature
@@ -191,6 +196,7 @@ class Model:
     triangle: str = ""
     inner: float = 0.0
     store: Callable[[Values], Values] | None = None
+    diagonal: Values | None = None
 
     @property
     def size(self) -> int:
@@ -200,7 +206,9 @@ class Model:
     @property
     def tolerance(self) -> float:
         """What rounding alone may do, as a Frobenius norm."""
-        return abs(self.factor) * self.curvature.rounding + abs(self.shift) * 1e-15 * float(np.sqrt(self.size))
+        added = 0.0 if self.diagonal is None else float(np.linalg.norm(self.diagonal))
+        shifts = abs(self.shift) * float(np.sqrt(self.size)) + added
+        return abs(self.factor) * self.curvature.rounding + 1e-15 * shifts
 
     def rows(self, at: slice) -> Values:
         """Return some rows of the dense matrix."""
@@ -216,6 +224,8 @@ class Model:
         taken = self.factor * taken
         count = np.arange(len(taken))
         taken[count, count + at.start] += self.shift
+        if self.diagonal is not None:
+            taken[count, count + at.start] += self.diagonal[at]
         if self.triangle:
             beyond = np.arange(self.size)[None, :] - (count + at.start)[:, None]
             taken[beyond > 0 if self.triangle == "lower" else beyond < 0] = 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from hesskern import checks
 from hesskern.explanation import candidate as given_as
 from hesskern.explanation.answer import Explanation
@@ -13,6 +15,7 @@ from hesskern.explanation.number_answer import explain_number
 from hesskern.explanation.numbers import QUANTITIES, Quantity
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.spectrum_answer import explain_spectrum
+from hesskern.explanation.vectors import explain_vector, has_shape_of
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 
@@ -81,18 +84,21 @@ def explain(
     >>> why = hk.explain(theirs, net, loss)
     >>> why.status, [finding.cause for finding in why.findings]
     ('explained', ['X-transposed'])
-    >>> why.findings[0].mend
+    >>> why.findings[0].fix
     'use W1 @ X.T, not W1 @ X (and X.T @ X for X @ X.T): samples are rows, as nn.Linear takes them'
     """
-    problem = Problem(net, loss, params, trajectory, lr, batch_size)
-    if quantity is not None:
-        checks.one_of(quantity, "quantity", QUANTITIES)
-    given = given_as.read(candidate)
-    if quantity is not None and given.kind != "number":
-        raise ValueError(f"quantity is {quantity!r}, but the candidate is a {given.kind}; it goes with a number.")
-    if given.kind == "number":
-        return explain_number(given, problem, quantity)
-    refused = invalid(given, problem)
-    if refused is not None:
-        return refused
-    return explain_spectrum(given, problem) if given.kind == "spectrum" else MatrixAnswer(given, problem).explain()
+    with np.errstate(all="ignore"):  # other data and weights may overflow where these do not; then they are not it
+        problem = Problem(net, loss, params, trajectory, lr, batch_size)
+        if quantity is not None:
+            checks.one_of(quantity, "quantity", QUANTITIES)
+        given = given_as.read(candidate)
+        if quantity is not None and given.kind != "number":
+            raise ValueError(f"quantity is {quantity!r}, but the candidate is a {given.kind}; it goes with a number.")
+        if given.kind == "number":
+            return explain_number(given, problem, quantity)
+        refused = invalid(given, problem)
+        if given.kind == "matrix" and (refused or has_shape_of(given, problem)):
+            refused = explain_vector(given, problem) or refused
+        if refused is not None:
+            return refused
+        return explain_spectrum(given, problem) if given.kind == "spectrum" else MatrixAnswer(given, problem).explain()

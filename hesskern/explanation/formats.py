@@ -19,7 +19,7 @@ class Format(NamedTuple):
     name: str
     bits: int  # of the factors of a product
     product_bits: int  # of a product of matrices and of what is stored: TF32 sums and stores in float32
-    mend: str
+    fix: str
 
     def round(self, values: NDArray[np.floating]) -> Values:
         """Return the nearest numbers of this format (of any exponent)."""
@@ -71,7 +71,7 @@ class Storage(NamedTuple):
 
     key: str
     words: str
-    mend: str
+    fix: str
     store: Callable[[Values], Values]
     half_unit: Callable[[Values], Values]
 
@@ -84,7 +84,7 @@ def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
         yield Storage(
             f"{binary.name}-stored",
             f"the matrix is rounded to {binary.name} after everything else",
-            binary.mend,
+            binary.fix,
             partial(rounded, bits=bits),
             partial(_half_bit, bits=bits),
         )

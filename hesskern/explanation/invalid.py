@@ -11,9 +11,10 @@ from hesskern.explanation.answer import Explanation, Finding
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.selections import Selection, shown, symbol
+from hesskern.explanation.vectors import has_shape_of
 
-#: Norms are sums of squares.
-_SQUARABLE = 1e140
+#: Norms are sums of squares, and differences of 1e-16 of them count.
+_SQUARABLE = 1e120
 
 
 def invalid(given: Candidate, problem: Problem) -> Explanation | None:
@@ -21,7 +22,7 @@ def invalid(given: Candidate, problem: Problem) -> Explanation | None:
     corrected = problem.true_matrix if given.kind == "matrix" else problem.true_spectrum
     return (
         _not_finite(given, problem, corrected)
-        or _too_large(given, corrected)
+        or _out_of_range(problem)
         or _of_no_parameters(given, problem, corrected)
     )
 
@@ -32,11 +33,11 @@ def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanati
     if not len(bad):
         return None
     words = f"{len(bad)} of {array.size} values are NaN or infinite, the first at {tuple(map(int, bad[0]))}"
-    mend = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
+    fix = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
     residual = problem.loss(problem.net)
     small = residual <= 1e-24 * max(1.0, float(np.vdot(problem.loss.Y, problem.loss.Y)))
     if given.kind == "matrix" and (small or len(bad) == array.size):
-        mend = (
+        fix = (
             "use ((prediction - Y) ** 2).sum(): torch.norm(prediction - Y) ** 2 has no second derivative where the "
             "residual is exactly zero, and autograd gives NaN"
         )
@@ -46,19 +47,21 @@ def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanati
     if given.kind == "matrix" and array.shape == (asked.size, asked.size):
         blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
         notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
-    finding = Finding("not-finite", words, mend)
-    verdict = f"the {given.kind} holds NaN or infinities, so it is nobody's Hessian."
+    finding = Finding("not-finite", words, fix)
+    verdict = f"the {given.kind} holds NaN or infinities, which no Hessian does."
     return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
 
 
-def _too_large(given: Candidate, corrected: Any) -> Explanation | None:
-    largest = float(np.abs(given.array).max())
-    if largest <= _SQUARABLE:
+def _out_of_range(problem: Problem) -> Explanation | None:
+    """Return that the Hessian itself is too large or too small to be compared with anything."""
+    largest = float(np.abs(problem.truth().diagonal).max())
+    if largest == 0.0 or 1.0 / _SQUARABLE <= largest <= _SQUARABLE:
         return None
-    words = f"values up to {largest:.2g} are too large: their squares overflow float64"
-    mend = "divide by the factor they have in common, which is itself part of the answer"
-    verdict = f"the {given.kind} is too large to be compared."
-    return Explanation("invalid", verdict, (Finding("too-large", words, mend),), _corrected=corrected)
+    size = "large: their squares overflow" if not largest < 1.0 else "small: their squares underflow"
+    words = f"the Hessian of this network and loss has entries of {largest:.2g}, too {size} in float64"
+    fix = "multiply X, Y and the biases by a power of two, which multiplies the Hessian of the weights by its square"
+    verdict = "the Hessian of this network and loss is out of the range in which matrices can be compared."
+    return Explanation("invalid", verdict, (Finding("out-of-range", words, fix),))
 
 
 def _of_no_parameters(given: Candidate, problem: Problem, corrected: Any) -> Explanation | None:
@@ -68,10 +71,11 @@ def _of_no_parameters(given: Candidate, problem: Problem, corrected: Any) -> Exp
             return _wrong_size(f"{len(array)} eigenvalues", problem, corrected)
         return None
     rows_count, columns = array.shape
+    weight = has_shape_of(given, problem)
     if rows_count != columns:
-        return _wrong_size(f"a {rows_count} x {columns} matrix, which is not square,", problem, corrected)
+        return _wrong_size(f"a {rows_count} x {columns} matrix, which is not square,", problem, corrected, weight)
     if not any(selection.size == rows_count for selection in problem.selections):
-        return _wrong_size(f"a {rows_count} x {rows_count} matrix", problem, corrected)
+        return _wrong_size(f"a {rows_count} x {rows_count} matrix", problem, corrected, weight)
     return None
 
 
@@ -79,11 +83,13 @@ def _tensor_at(selection: Selection, index: int) -> str:
     return next(symbol(tensor) for tensor in selection.tensors if index < tensor.stop)
 
 
-def _wrong_size(what: str, problem: Problem, corrected: Any) -> Explanation:
+def _wrong_size(what: str, problem: Problem, corrected: Any, weight: str = "") -> Explanation:
     fitting = [f"{each.size} for {shown(each.tensors)}" for each in problem.selections]
     asked = problem.asked
     net, samples, outputs = problem.net, problem.scales.samples, problem.scales.outputs
     others = {samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)", samples: "N, that of a kernel matrix"}
+    inputs_outputs = net.widths[0] * outputs
+    others.setdefault(inputs_outputs, "inputs times outputs, the size of a matrix of the end-to-end map W_L ... W_1")
     others |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
     sizes = [int(word) for word in what.split() if word.isdigit()]
     notes = [f"{size} is {others[size]}" for size in dict.fromkeys(sizes) if size in others]
@@ -92,6 +98,11 @@ def _wrong_size(what: str, problem: Problem, corrected: Any) -> Explanation:
         f"{what} belongs to no parameters of this network; sizes that would fit: {', '.join(fitting)}",
         f"take the derivatives of {shown(asked.tensors)}: size {asked.size}",
     )
+    if weight:
+        notes.append(
+            f"that is the shape of {weight}; it is neither {weight} itself, nor its gradient, nor the diagonal or the row "
+            "sums of a Hessian"
+        )
     if sizes == [asked.size**2]:
         notes.append(f"that is {asked.size} squared: a flattened Hessian becomes a matrix by reshape({asked.size}, -1)")
     verdict = f"expected size {asked.size} for {shown(asked.tensors)}, not {what.removesuffix(',')}."

@@ -13,8 +13,10 @@ from hesskern.explanation import precision, steps
 from hesskern.explanation.answer import Alternative, Explanation, Finding, Matrices, Remainder
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import Cause, keys, sentence
-from hesskern.explanation.curvature import Difference, Model, difference
+from hesskern.explanation.curvature import Curvature, Difference, Model, difference
+from hesskern.explanation.other_matrices import other_matches
 from hesskern.explanation.problem import Problem
+from hesskern.explanation.scales import damping
 from hesskern.explanation.search import Match, Search
 from hesskern.explanation.selections import shown, symbol
 from hesskern.explanation.variants import WeightVariant
@@ -25,11 +27,14 @@ class MatrixAnswer:
 
     def __init__(self, given: Candidate, problem: Problem) -> None:
         self._given, self._problem = given, problem
-        self._symmetry = given_as.symmetry(given.array)
-        self._matrix, self._triangle = given.array, self._symmetry.triangle
+        truth = float(np.abs(problem.truth().diagonal).max())
+        self._power = given_as.exponent_to(given.array, truth or 1.0)
+        self._array = np.ldexp(given.array, self._power) if self._power else given.array  # of the Hessian's size
+        self._symmetry = given_as.symmetry(self._array)
+        self._matrix, self._triangle = self._array, self._symmetry.triangle
         if self._triangle:
-            mirrored = given.array + given.array.T
-            mirrored[np.diag_indices_from(mirrored)] = given.array.diagonal()
+            mirrored = self._array + self._array.T
+            mirrored[np.diag_indices_from(mirrored)] = self._array.diagonal()
             self._matrix = mirrored
         self._truth = Model(problem.truth(), shift=problem.decay)
         norm = float(np.linalg.norm(self._matrix))
@@ -52,7 +57,7 @@ class MatrixAnswer:
         problem, search = self._problem, self._search()
         if not self._matrix.any():
             return self._unexplained("the matrix is zero.", None)
-        found = search.matches()
+        found = self._other(search) or search.matches()
         if not found and problem.rate is None and not self._skewed:
             for variant in steps.estimated(search, problem.net, problem.loss, problem.decay):
                 stepped = self._search([problem.weights[0], variant])
@@ -69,20 +74,44 @@ class MatrixAnswer:
             "no known cause: nothing that was tried brings the difference down to rounding.", near[0] if near else None
         )
 
+    def _other(self, search: Search) -> list[Match]:
+        """Return matches that are no changed Hessian, unless a changed Hessian explains as much with as little."""
+        others = [] if self._skewed or self._power else other_matches(search)
+        simple = search.matches(most=1) if others else []
+        return [] if simple and simple[0].cost <= others[0].cost else others
+
     def _before(self) -> Difference | None:
         if len(self._given.array) != self._truth.size:
             return None
-        return difference(self._given.array, self._truth, self._problem.asked.tensors)
+        power = min(self._power, 0)  # the larger of both keeps its size, or what is left of it after this
+        if not power:
+            return difference(self._given.array, self._truth, self._problem.asked.tensors)
+        lowered = dataclasses.replace(self._truth, factor=2.0**power, shift=self._truth.shift * 2.0**power)
+        return difference(self._array, lowered, self._problem.asked.tensors)
+
+    def _as_given(self, model: Model) -> Model:
+        """Return the model of the candidate as it was given."""
+        scale = 2.0**-self._power
+        return dataclasses.replace(model, factor=model.factor * scale, shift=model.shift * scale)
+
+    def _causes_as_given(self, causes: tuple[Cause, ...], model: Model) -> tuple[Cause, ...]:
+        """Return the causes with the factor and the shift of the candidate as it was given."""
+        if not self._power:
+            return causes
+        given, scales = self._as_given(model), self._problem.scales
+        kept = tuple(cause for cause in causes if not cause.key.startswith("scale[") and cause.key != "damping")
+        shifts = (damping(given.shift, scales.decay),) if any(cause.key == "damping" for cause in causes) else ()
+        return (*kept, scales.constant(given.factor), *shifts)
 
     def _explained(self, search: Search, found: list[Match], confidence: str) -> Explanation:
         problem, best = self._problem, found[0]
-        if not best.base.causes:  # its dense matrix is there
+        if type(best.model.curvature) is Curvature and not best.base.causes:  # its dense matrix is there
             self._truth = Model(best.model.curvature, shift=problem.decay)
-        causes, after = best.causes, best.found
+        causes, after = self._causes_as_given(best.causes, best.model), best.found
         if self._triangle:
             causes = (*causes, _triangle(self._triangle))
             model = dataclasses.replace(best.model, triangle=self._triangle)
-            after = difference(self._given.array, model, best.model.curvature.tensors)
+            after = difference(self._array, model, best.model.curvature.tensors)
         else:
             model = best.model
         if not causes:
@@ -103,7 +132,7 @@ class MatrixAnswer:
             Finding(
                 cause.key,
                 cause.words,
-                cause.mend,
+                cause.fix,
                 cause.also,
                 overall if len(causes) == 1 else self._without(search, best, cause),
                 after.relative,
@@ -130,6 +159,8 @@ class MatrixAnswer:
     def _without(self, search: Search, best: Match, cause: Cause) -> float | None:
         if cause.key.startswith("triangle"):
             return self._symmetry.skew * math.sqrt(2.0) / float(np.linalg.norm(self._matrix))
+        if best.model.diagonal is not None or type(best.model.curvature) is not Curvature:
+            return None
         return search.without(best, cause)
 
     def _matrices(self, model: Model | None) -> Matrices:
@@ -138,7 +169,7 @@ class MatrixAnswer:
         return Matrices(
             self._given.array,
             self._truth.toarray if fits else None,
-            None if model is None else model.toarray,
+            None if model is None else self._as_given(model).toarray,
             tuple(map(symbol, tensors)),
             tuple(tensor.start for tensor in tensors),
         )
@@ -147,7 +178,7 @@ class MatrixAnswer:
         problem, before = self._problem, self._before()
         notes: list[str] = []
         norm = float(np.linalg.norm(self._matrix))
-        if self._skewed:
+        if self._skewed and norm:
             notes.append(
                 f"the matrix is not symmetric: its skew part is {self._symmetry.skew / norm:.2g} of its norm; a "
                 "Hessian is "

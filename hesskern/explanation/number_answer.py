@@ -56,7 +56,7 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
         Finding(
             cause.key,
             cause.words,
-            cause.mend,
+            cause.fix,
             cause.also,
             before,
             abs(first.value / value - 1) if value else None,
@@ -71,8 +71,10 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
         for match in others
     )
     verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
-    if first.causes[0].key == "noise":
+    if first.causes[0].key.startswith("noise"):
         verdict = f"{value:.3g} means nothing, for {words}; the condition number is {expected:.10g}."
+    if first.causes[0].key.startswith("solver-rounding"):
+        verdict = f"{value:.10g} is {words.removeprefix('it is ')}; that of the Hessian is {expected:.10g}."
     certain = chance <= _CHANCE
     if not certain:
         verdict = f"no certain cause: {value:.10g} would be the {NAMES[kind]} where {words}, or chance."

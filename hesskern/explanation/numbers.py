@@ -14,6 +14,7 @@ from hesskern.condition import Condition
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import Cause, total
 from hesskern.explanation.curvature import Curvature
+from hesskern.explanation.one_triangle import misread
 from hesskern.explanation.scales import Scales
 from hesskern.explanation.search import PART_CAUSES, Base
 from hesskern.explanation.selections import Selection
@@ -40,6 +41,7 @@ class NumberMatch(NamedTuple):
     causes: tuple[Cause, ...]
     quantity: str
     value: float
+    slack: float = 0.0  # how far from it the number may be, beyond its digits
 
 
 class Numbers:
@@ -70,7 +72,8 @@ class Numbers:
 
     def matches(self) -> list[NumberMatch]:
         """Return what gives the number with the fewest causes."""
-        for level in (self._exactly, self._one_cause, self._norms, self._two_causes):
+        levels = (self._exactly, self._solver, self._one_cause, self._norms, self._two_causes, self._one_triangle)
+        for level in levels:
             found = [match for match in level() if self._fits(match)]
             if found:
                 least = min(total(match.causes) for match in found)
@@ -82,14 +85,14 @@ class Numbers:
 
         Digits as if the numbers were log-uniform over their range; ranks as if each size were as likely.
         """
-        if match.causes[0].key == "noise":
+        if match.causes[0].key.startswith("noise"):
             return 0.0
         if match.quantity == "rank":
             size = max(selection.size for selection in self._selections)
             return float(1.0 - (1.0 - 1.0 / size) ** len(set(self._ranks)))
         sizes = np.log([abs(value) for value in self._tried if value and math.isfinite(value)] or [1.0])
         spread = max(float(np.ptp(sizes)), math.log(100.0))
-        width = 3 * self._half_unit + 2 * self._slack(match)
+        width = 3 * self._half_unit + 2 * (self._slack(match) + match.slack)
         single = min(1.0, width / abs(self.value) / spread)
         distinct = len(np.unique(np.round(sizes, 9)))
         return float(-np.expm1(distinct * np.log1p(-min(single, 1 - 1e-16))))
@@ -103,7 +106,7 @@ class Numbers:
             return False
         if math.isinf(self.value):  # the only value it can have is that of a division by zero
             return math.isinf(match.value)
-        slack = self._slack(match) + 1e-9 * self._half_unit
+        slack = self._slack(match) + match.slack + 1e-9 * self._half_unit
         more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
         return -self._half_unit - slack <= more < 2 * self._half_unit + slack
 
@@ -140,6 +143,48 @@ class Numbers:
     def _exactly(self) -> Iterator[NumberMatch]:
         yield from self._direct(self._true(), "full")
 
+    def _solver(self) -> Iterator[NumberMatch]:
+        """Yield the number itself where it is what rounding in a dense eigenvalue solver makes of the right one.
+
+        An eigenvalue moves by up to P units of the largest, and the smallest decides a condition number.
+        """
+        found = self._condition(self._true(), "full")
+        size = abs(self.value)
+        if found.rank == 0 or not size > 0.0:
+            return
+        formats = [("float64", float(np.finfo(np.float64).eps))]
+        if self._few_digits():
+            formats.append(("float32", float(np.finfo(np.float32).eps)))
+        for name, epsilon in formats:
+            unit = found.size * epsilon
+            if "largest" in self._wanted and abs(size - found.largest) <= unit * found.largest:
+                off = abs(self.value - found.largest)
+                yield NumberMatch((_solver(name, "the largest eigenvalue", unit),), "largest", found.largest, off)
+            if "condition" not in self._wanted:
+                continue
+            off = abs(size - found.value)
+            if found.rank == found.size and off <= 0.1 * found.value and abs(1 / size - 1 / found.value) <= unit:
+                cause = _solver(name, "the condition number", unit * found.value)
+                yield NumberMatch((cause,), "condition", found.value, off)
+            elif size >= 1.0 / unit and (found.rank < found.size or found.value >= 1.0 / unit):
+                yield NumberMatch((_noise(found, name),), "condition", self.value)
+
+    def _few_digits(self) -> bool:
+        """Whether the number may have been a float32: it is one, or has as few digits as are shown of one."""
+        with np.errstate(over="ignore", under="ignore"):
+            single = float(np.float32(self.value))
+        return single == self.value or self._half_unit >= 0.5e-9 * abs(self.value)
+
+    def _one_triangle(self) -> Iterator[NumberMatch]:
+        true = self._true()
+        truth = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon)
+        for cause, values in misread(truth, self._scales.decay, true.weights.net, self._loss):
+            sizes = np.abs(values)
+            if "largest" in self._wanted:
+                yield NumberMatch((cause,), "largest", float(sizes.max()))
+            if "condition" in self._wanted and sizes.min() > 1e-10 * sizes.max():
+                yield NumberMatch((cause,), "condition", float(sizes.max() / sizes.min()))
+
     def _one_cause(self) -> Iterator[NumberMatch]:
         true = self._true()
         yield from self._derived(true)
@@ -174,10 +219,7 @@ class Numbers:
         if "condition" not in self._wanted or found.rank == 0:
             return
         yield NumberMatch((_ROOT,), "condition", math.sqrt(found.value))
-        yield NumberMatch((_SQUARE,), "condition", found.value**2)
-        noise = 1.0 / (found.size * self._epsilon)
-        if found.rank < found.size and self.value >= noise:
-            yield NumberMatch((_noise(found),), "condition", self.value)
+        yield NumberMatch((_SQUARE,), "condition", found.value * found.value)
         yield from self._wrong_rank(base, found)
 
     def _scaled(self, largest: float) -> Iterator[NumberMatch]:
@@ -258,11 +300,24 @@ def _loose(rank: int, true: int) -> Cause:
     )
 
 
-def _noise(found: Condition) -> Cause:
+def _noise(found: Condition, name: str) -> Cause:
+    singular = f"singular, of rank {found.rank} of {found.size}" if found.rank < found.size else "nearly singular"
+    right = (
+        f"divide by the smallest nonzero eigenvalue, s[0] / s[{found.rank} - 1] = {found.value:.10g}"
+        if found.rank < found.size
+        else f"take it from factors, not from the matrix: H.condition() has {found.value:.10g}"
+    )
     return Cause(
-        "noise",
-        f"it is a rounding error: the Hessian is singular, of rank {found.rank} of {found.size}, and lambda_max "
-        "was divided "
-        "by an eigenvalue that is zero but for rounding",
-        f"divide by the smallest nonzero eigenvalue, s[0] / s[{found.rank} - 1] = {found.value:.10g}",
+        "noise" if name == "float64" else f"noise[{name}]",
+        f"it is the rounding error of a dense solver in {name}: the Hessian is {singular}, and lambda_max was divided by "
+        "an eigenvalue that is zero but for rounding",
+        right,
+    )
+
+
+def _solver(name: str, what: str, relative: float) -> Cause:
+    return Cause(
+        f"solver-rounding[{name}]",
+        f"it is {what} to the rounding of a dense solver in {name}, which may be off by {min(relative, 1.0):.1g} of it",
+        "take it from factors: H.condition()" if name == "float64" else "keep everything in float64: .double()",
     )

@@ -81,7 +81,7 @@ def orders(found: Sequence[Tensor]) -> list[Order]:
             elif len(kept[key].causes) == 1 == len(causes):
                 first = kept[key].causes[0]
                 words = causes[0].words
-                same = Cause(first.key, first.words, first.mend, (*first.also, words), first.cost)
+                same = Cause(first.key, first.words, first.fix, (*first.also, words), first.cost)
                 kept[key] = Order((same,), index)
     return sorted(kept.values(), key=lambda order: len(order.causes))
 
@@ -125,7 +125,7 @@ def _stackings(found: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | No
                 Cause(
                     "vec-column" if whole else f"vec-column[{','.join(map(str, subset))}]",
                     f"vec stacks the columns of {names}, where nn.Linear's order stacks the rows",
-                    _mend_columns(subset, found),
+                    _fix_columns(subset, found),
                     tuple(also),
                 ),
             )
@@ -133,7 +133,7 @@ def _stackings(found: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | No
     return result
 
 
-def _mend_columns(subset: Sequence[int], found: Sequence[Tensor]) -> str:
+def _fix_columns(subset: Sequence[int], found: Sequence[Tensor]) -> str:
     if len({t.layer for t in found}) == 1:
         return (
             "numpy.kron(B.T @ B, A) with the output factor first (B the weights above the layer, A its input's Gram "

@@ -68,7 +68,7 @@ def _rounded_inputs(search: Search, match: Match) -> Explained | None:
             entries = difference(search.matrix, tried, curvature.tensors)
             if entries.norm <= tried.tolerance:
                 where = {"the data": "data", "the weights": "weights"}.get(which, "inputs")
-                cause = Cause(f"{format_.name}-{where}", f"{which} are rounded to {format_.name}", format_.mend)
+                cause = Cause(f"{format_.name}-{where}", f"{which} are rounded to {format_.name}", format_.fix)
                 others = tuple(other for other in match.causes if not other.key.startswith("scale"))
                 return Explained(
                     Match((*others, *scaled.causes, cause), tried, entries, base, match.order),
@@ -102,7 +102,7 @@ def _stored(search: Search, match: Match) -> Explained | None:
             (np.abs(matrix[at] - rows) <= storage.half_unit(rows) + 64.0 * _EPSILON * np.abs(rows) + slack).all()
             for at, rows in zip(strips, expected, strict=True)
         ):
-            cause = Cause(storage.key, storage.words, storage.mend)
+            cause = Cause(storage.key, storage.words, storage.fix)
             stored = dataclasses.replace(model, store=storage.store)
             entries = difference(matrix, stored, model.curvature.tensors)
             return Explained(
@@ -133,7 +133,7 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
     else:
         return None
     format_, seen = found
-    cause = Cause(f"{format_.name}-arithmetic", f"it was computed in {format_.name}", format_.mend)
+    cause = Cause(f"{format_.name}-arithmetic", f"it was computed in {format_.name}", format_.fix)
     has = f", and all entries have the digits of {digits.name}" if digits is not None else ""
     return Explained(
         Match((*match.causes, cause), model, match.found, match.base, match.order),

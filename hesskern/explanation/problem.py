@@ -65,9 +65,23 @@ class Problem:
         """The parameters asked for."""
         return self.selections[0]
 
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return len(self.loss.X)
+
+    @property
+    def everything(self) -> Selection:
+        """All parameters."""
+        return max(self.selections, key=lambda selection: selection.size)
+
     def truth(self) -> Curvature:
         """Return the Hessian asked for, without weight decay."""
-        return Curvature(self.data[0], self.weights[0], self.asked.tensors, self.epsilon)
+        return self.truth_of(self.asked)
+
+    def truth_of(self, selection: Selection) -> Curvature:
+        """Return the Hessian with respect to some parameters, without weight decay."""
+        return Curvature(self.data[0], self.weights[0], selection.tensors, self.epsilon)
 
     def true_matrix(self) -> NDArray[np.float64]:
         """Return the Hessian asked for."""

@@ -79,21 +79,25 @@ class Scales:
         ratios = {kind: factor / size[self.kind] for kind, factor in size.items() if kind != self.kind}
         return [kind for kind, ratio in ratios.items() if abs(ratio - value) <= rounding * ratio]
 
+    def constant(self, value: float) -> Cause:
+        """Return the cause that is a factor without a name."""
+        return Cause(
+            "scale[constant]",
+            f"everything is multiplied by a constant, {value:.10g}",
+            f"divide by {value:.10g}; look for it in the loss (it is no product of 2, N, o or a batch size)",
+            cost=2,
+        )
+
     def cause(self, value: float, rounding: float, batch: int) -> Cause:
         """Return the cause that is a factor: one with a name, or any other."""
         kinds, names = self.kinds(value, rounding), self.names(value, rounding, batch)
         if value < 0 and names:
             first = f"the sign is turned: everything is multiplied by {names[0]}"
             first += "" if names[0][1:].isdigit() else f" = {value:.10g}"
-            mend = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a descent direction"
-            return Cause(f"scale[{names[0]}]", first, mend, tuple(f"the factor {name}" for name in names[1:]))
+            fix = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a descent direction"
+            return Cause(f"scale[{names[0]}]", first, fix, tuple(f"the factor {name}" for name in names[1:]))
         if not kinds and not names:
-            return Cause(
-                "scale[constant]",
-                f"everything is multiplied by a constant, {value:.10g}",
-                f"divide by {value:.10g}; look for it in the loss (it is no product of 2, N, o or a batch size)",
-                cost=2,
-            )
+            return self.constant(value)
         words = [f"the factor {name}" for name in names]
         words += [f"the Hessian of the loss {kind!r}, {_KINDS[kind]}" for kind in kinds[1:]]
         first = f"everything is multiplied by {names[0] if names else f'{value:.10g}'}"
@@ -101,10 +105,10 @@ class Scales:
             first += f" = {value:.10g}"
         if kinds:
             first += f": it is the Hessian of the loss {kinds[0]!r} ({_KINDS[kinds[0]]}), not {self.kind!r}"
-            mend = f'SquaredLoss(X, Y, kind="{kinds[0]}"), or divide by {value:.10g}'
+            fix = f'SquaredLoss(X, Y, kind="{kinds[0]}"), or divide by {value:.10g}'
         else:
-            mend = f"divide by {value:.10g}; kind={self.kind!r} is {_KINDS[self.kind]}"
-        return Cause(f"scale[{names[0] if names else kinds[0]}]", first, mend, tuple(words[1:] if names else ()))
+            fix = f"divide by {value:.10g}; kind={self.kind!r} is {_KINDS[self.kind]}"
+        return Cause(f"scale[{names[0] if names else kinds[0]}]", first, fix, tuple(words[1:] if names else ()))
 
 
 def _fraction(two: int, powers: dict[str, int]) -> str:
@@ -120,6 +124,12 @@ def _fraction(two: int, powers: dict[str, int]) -> str:
 
 #: A Hessian that is a smaller share of the candidate is not there, however well the identity fits.
 _PRESENT = 1e-9
+
+
+def least_factor(T: Values, V: Values) -> float:
+    """Return which multiple of M, ``T = M V``, is lost beside a multiple of the identity of norm one."""
+    apart = fit(T, np.zeros_like(T), V).residual  # what of T is not a multiple of the identity
+    return _PRESENT / apart if apart > 1e-12 * float(np.linalg.norm(T)) else 0.0
 
 
 class Affine(NamedTuple):
@@ -171,15 +181,11 @@ def affine(
         Relative error of the factor.
     """
     decay = scales.decay
-    free, norm = fit(S, T, V), float(np.linalg.norm(S))
-    apart = fit(T, np.zeros_like(T), V).residual  # what of T is not a multiple of the identity
-    identity = apart <= 1e-12 * float(np.linalg.norm(T))
+    free, norm, least = fit(S, T, V), float(np.linalg.norm(S)), least_factor(T, V)
 
     def within(residual: float, factor: float) -> bool:
         """Whether the rest is rounding, and the Hessian more than rounding beside a multiple of the identity."""
-        if not identity and abs(factor) * apart <= _PRESENT * norm:
-            return False
-        return residual <= limit * abs(factor) + 1e-15 * norm
+        return abs(factor) > least * norm and residual <= limit * abs(factor) + 1e-15 * norm
 
     general = len(V) > 1  # of a single number, any factor is a fit
     if general and not within(free.residual, free.factor or 1.0):
@@ -190,7 +196,7 @@ def affine(
             return Affine((), 1.0, shift)
     found: list[Affine] = []
     if general and within(float(np.linalg.norm(S - T - (alone := _project(S - T, V)) * V)), 1.0):
-        found.append(Affine((_damping(alone, decay),), 1.0, alone))
+        found.append(Affine((damping(alone, decay),), 1.0, alone))
     size = float(np.linalg.norm(T))
     if size > limit:
         for shift, per in dict.fromkeys([(0.0, decay), *((shift, 0.0) for shift in usual)]):
@@ -203,7 +209,7 @@ def affine(
                 found.append(Affine((cause,), factor, shift + factor * per))
         if general and len(V) > 2 and free.factor != 0.0:
             cause = scales.cause(free.factor, rounding, batch)
-            found.append(Affine((cause, _damping(free.shift, decay)), free.factor, free.shift))
+            found.append(Affine((cause, damping(free.shift, decay)), free.factor, free.shift))
     return min(found, key=lambda one: sum(cause.cost for cause in one.causes), default=None)
 
 
@@ -212,7 +218,8 @@ def _project(S: Values, T: Values) -> float:
     return float(np.vdot(S, T)) / square if square else 0.0
 
 
-def _damping(shift: float, decay: float) -> Cause:
+def damping(shift: float, decay: float) -> Cause:
+    """Return the cause that is a multiple of the identity, where another is expected."""
     added = shift - decay
     if decay and abs(shift) <= 1e-9 * decay:
         return Cause(

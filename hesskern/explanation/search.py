@@ -113,7 +113,7 @@ class Search:
             if (best and total(base.causes) > best[0].cost) or (self._skewed and base.causes):
                 break
             curvature = self.curvature(base)
-            if self._skewed or self._diagonal_fits(curvature, curvature.rounding):
+            if self._skewed or self.diagonal_fits(curvature, curvature.rounding):
                 for match in self._of_base(base, curvature, most, best[0].cost if best else None):
                     if not best or match.cost < best[0].cost:
                         best = [match]
@@ -136,7 +136,7 @@ class Search:
         """Return the Hessian of a base."""
         return Curvature(base.data, base.weights, base.selection.tensors, self.epsilon)
 
-    def _diagonal_fits(self, curvature: Curvature, tolerance: float) -> bool:
+    def diagonal_fits(self, curvature: Curvature, tolerance: float) -> bool:
         """Whether some factor and shift bring the sorted diagonals together, or the candidate's is constant."""
         given = self._diagonal
         spread = float(np.linalg.norm(given - given.mean()))
@@ -278,7 +278,7 @@ class Search:
         found: list[Match] = []
         for base in self.bases(1):
             curvature = self.curvature(base)
-            if not self._diagonal_fits(curvature, NEAR * self._norm):
+            if not self.diagonal_fits(curvature, NEAR * self._norm):
                 continue
             for part, of_part in self._parts(curvature):
                 for order in self.orders_of(base.selection.tensors):

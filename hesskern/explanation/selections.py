@@ -47,8 +47,8 @@ def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) 
         which = "the whole Hessian" if key == everything else f"the block of {shown(taken)}"
         word = "whole" if key == everything else f"block[{','.join(key)}]"
         there = f"loss.hessian(net, params={_params(taken, everything, called)})"
-        mend = f"compare with {there}, or take the derivatives of {shown(wanted)}"
-        found[key] = Selection((Cause(word, f"it is {which}, not that of {shown(wanted)}", mend),), taken)
+        fix = f"compare with {there}, or take the derivatives of {shown(wanted)}"
+        found[key] = Selection((Cause(word, f"it is {which}, not that of {shown(wanted)}", fix),), taken)
     return list(found.values())
 
 

@@ -49,6 +49,7 @@ class SpectrumMatch(NamedTuple):
     causes: tuple[Cause, ...]
     values: Values
     error: float  # relative
+    factor: float
 
 
 def spectrum_matches(
@@ -59,13 +60,15 @@ def spectrum_matches(
     scales: Scales,
     epsilon: float,
     storage: Storage | None = None,
+    *,
+    most: int = _MOST,
 ) -> list[SpectrumMatch]:
     """Return the spectra of least cost that are the given one to rounding, or to the digits it is stored with."""
     slack, digits = 0.0, tuple[Cause, ...]()
     if storage is not None:
         slack = _ROUNDINGS * float(np.linalg.norm(storage.half_unit(given)))
         words = storage.words.replace("the matrix is", "they are").removesuffix(" after everything else")
-        digits = (Cause(storage.key, words, storage.mend),)
+        digits = (Cause(storage.key, words, storage.fix),)
         if slack > 1e-3 * float(np.linalg.norm(given - given.mean())):
             return []  # too few digits to know a spectrum by
     best: list[SpectrumMatch] = []
@@ -74,7 +77,7 @@ def spectrum_matches(
         for s in selections
         for d in data
         for w in weights
-        if s.size >= len(given) and len(d.causes) + len(w.causes) + len(s.causes) <= (_MOST if s.size <= _LARGE else 1)
+        if s.size >= len(given) and len(d.causes) + len(w.causes) + len(s.causes) <= (most if s.size <= _LARGE else min(most, 1))
     ]
     for base in sorted(bases, key=lambda base: total(base.causes)):
         if best and total(base.causes) > total(best[0].causes):
@@ -102,7 +105,7 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: f
         size = float(np.linalg.norm(values))
         # Weyl and Hoffman-Wielandt: eigenvalues move no further than the matrix, which an eigenvalue solver moves too.
         tolerance = curvature.rounding + 8 * np.sqrt(len(values)) * epsilon * size + slack
-        if size <= tolerance:
+        if not size > tolerance:
             continue
         for chosen, extra in _readings(values, len(given), tolerance):
             found = affine(
@@ -114,8 +117,8 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: f
                 continue  # some of the eigenvalues are known by themselves only
             if found is not None and (found.factor > 0 or chosen[0] > chosen[-1]):
                 model = np.sort(found.factor * chosen + found.shift)
-                error = float(np.linalg.norm(given - model)) / float(np.linalg.norm(given))
-                yield SpectrumMatch((*causes, *extra, *found.causes), model, error)
+                error = float(np.linalg.norm(given - model)) / (float(np.linalg.norm(given)) or 1.0)
+                yield SpectrumMatch((*causes, *extra, *found.causes), model, error, found.factor)
                 break
 
 

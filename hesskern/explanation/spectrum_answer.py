@@ -7,34 +7,44 @@ from functools import partial
 import numpy as np
 
 from hesskern.explanation.answer import Alternative, Explanation, Finding, itself
-from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.candidate import Candidate, exponent_to
 from hesskern.explanation.causes import keys, sentence
 from hesskern.explanation.formats import storages
+from hesskern.explanation.one_triangle import misread
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.selections import shown
-from hesskern.explanation.spectra import spectrum_matches
+from hesskern.explanation.spectra import Values, spectrum_matches
+from hesskern.explanation.vectors import explain_vector
 
 
 def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     """Search for what eigenvalues are, and say what was found."""
-    known = given.array, problem.data, problem.weights, problem.selections, problem.scales, problem.epsilon
-    found = spectrum_matches(*known)
-    for storage in storages(given.array[None, :], [slice(0, 1)]) if not found else ():
+    expected = problem.true_spectrum()
+    power = exponent_to(given.array, float(np.abs(expected).max()) or 1.0)
+    values = np.sort(given.array)
+    taken = np.ldexp(given.array, power) if power else given.array  # of the size of the Hessian's
+    known = taken, problem.data, problem.weights, problem.selections, problem.scales, problem.epsilon
+    found = spectrum_matches(*known, most=0)
+    vector = None if found else explain_vector(given, problem)
+    if vector is not None:
+        return vector
+    found = found or spectrum_matches(*known)
+    for storage in storages(taken[None, :], [slice(0, 1)]) if not found else ():
         found = spectrum_matches(*known, storage)
         if found:
             break
-    expected = problem.true_spectrum()
-    values = np.sort(given.array)
     corrected = partial(itself, expected)
     largest = float(np.abs(values).max()), float(np.abs(expected).max())
     same = len(expected) == len(values)
-    before = (
-        float(np.linalg.norm(values - expected)) / max(map(float, map(np.linalg.norm, (values, expected))))
-        if same
-        else None
-    )
+    before = _apart(values, expected, min(power, 0)) if same else None
     of = f"the Hessian with respect to {shown(problem.asked.tensors)}"
     if not found:
+        for other in misread(problem.truth(), problem.decay, problem.net, problem.loss):
+            if len(other.values) == len(values) and _apart(values, other.values, min(power, 0)) <= 1e-12:
+                words = other.cause.words
+                finding = Finding(other.cause.key, words, other.cause.fix, (), before, 0.0, *largest)
+                verdict = f"these are not the eigenvalues of {of}: {words}."
+                return Explanation("explained", verdict, (finding,), before=before, after=0.0, _corrected=corrected)
         at = int(np.abs(values - expected).argmax()) if same else None
         note = (
             ()
@@ -46,16 +56,20 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
             before=before, after=before, notes=note, _corrected=corrected,
         )  # fmt: skip
     best = found[0]
-    if not best.causes:
+    causes = best.causes
+    if power:
+        kept = tuple(cause for cause in causes if not cause.key.startswith("scale[") and cause.key != "damping")
+        causes = (*kept, problem.scales.constant(best.factor * 2.0**-power))
+    if not causes:
         return Explanation(
             "match", f"these are the eigenvalues of {of}.", before=before, after=best.error, _corrected=corrected
         )
     findings = tuple(
-        Finding(cause.key, cause.words, cause.mend, cause.also, before, best.error, *largest) for cause in best.causes
+        Finding(cause.key, cause.words, cause.fix, cause.also, before, best.error, *largest) for cause in causes
     )
     return Explanation(
         "explained",
-        f"these are the eigenvalues of {of} where {' and '.join(cause.words for cause in best.causes)}.",
+        f"these are the eigenvalues of {of} where {' and '.join(cause.words for cause in causes)}.",
         findings,
         confidence="all eigenvalues agree to rounding; the order of the parameters leaves no trace in them",
         alternatives=tuple(Alternative(keys(match.causes), sentence(match.causes)) for match in found[1:]),
@@ -63,3 +77,10 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
         after=best.error,
         _corrected=corrected,
     )
+
+
+def _apart(values: Values, expected: Values, power: int) -> float:
+    """Return the relative distance of eigenvalues, both multiplied by a power of two so that squares do not overflow."""
+    one, two = np.ldexp(values, power), np.ldexp(expected, power)
+    size = max(float(np.linalg.norm(one)), float(np.linalg.norm(two)))
+    return float(np.linalg.norm(one - two)) / size if size else 0.0

@@ -127,6 +127,8 @@ def _divisors(ratios: Values) -> list[float]:
     smallest = np.unique(np.abs(ratios))[:_SMALLEST]
     found: set[float] = set()
     for low, high in itertools.combinations(map(float, smallest), 2):
+        if not high / low < np.inf:
+            continue
         fraction = Fraction(high / low).limit_denominator(_DENOMINATOR)
         if fraction.denominator > 1 and abs(float(fraction) * low / high - 1) <= 4 * _EPSILON:
             found |= {times * fraction.denominator / low for times in (1, 2, 3, 4)}

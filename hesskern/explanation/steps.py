@@ -34,11 +34,11 @@ def _cause(rate: float, *, ahead: bool, estimated: bool) -> Cause:
     how = f"lr = {rate:.6g}{' (estimated)' if estimated else ''}"
     if ahead:
         words = f"the weights are those after one more step of gradient descent, {how}"
-        mend = "take the Hessian before optimizer.step(), at the weights you compare with"
+        fix = "take the Hessian before optimizer.step(), at the weights you compare with"
     else:
         words = f"the weights are stale: those before the last step of gradient descent, {how}"
-        mend = "take the Hessian after optimizer.step(), at the weights you compare with"
-    return Cause("step-ahead" if ahead else "stale", words, mend)
+        fix = "take the Hessian after optimizer.step(), at the weights you compare with"
+    return Cause("step-ahead" if ahead else "stale", words, fix)
 
 
 def _after(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hesskern._array import Array
 from hesskern.explanation.causes import Cause
+from hesskern.explanation.prepared import prepared
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
 
@@ -84,6 +85,8 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             )
             cut = samples - rest
             add(cause, ((batches - 1) / batches, X[:cut], Y[:cut]), (1 / batches, X[cut:], Y[cut:]))
+    for other in prepared(loss):
+        add(other.cause, (other.factor, other.X, other.Y))
     return found
 
 
@@ -112,7 +115,7 @@ def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> 
             found.append(WeightVariant((cause,), made))
         elif at > 0:
             first = found[at].causes[0]
-            same = Cause(first.key, first.words, first.mend, (*first.also, cause.words), first.cost)
+            same = Cause(first.key, first.words, first.fix, (*first.also, cause.words), first.cost)
             found[at] = WeightVariant((same,), found[at].net)
 
     weights = list(net.weights)

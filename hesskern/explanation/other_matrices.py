@@ -1,0 +1,221 @@
+"""Matrices that are no Hessian with something changed: outer products of gradients, and diagonals added by group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.explanation.causes import Cause, listed
+from hesskern.explanation.curvature import Curvature, Model, difference
+from hesskern.explanation.orders import Order, Tensor
+from hesskern.explanation.sample_gradients import OuterProducts, SampleGradients
+from hesskern.explanation.scales import affine, least_factor, rounded
+from hesskern.explanation.search import PART_CAUSES, Base, Match, Search
+from hesskern.explanation.selections import symbol
+
+Values = NDArray[np.float64]
+
+#: Parameters from which a factor and a shift that fit are evidence.
+_FEWEST = 3
+
+_OUTER = {
+    "all": Cause(
+        "empirical-fisher",
+        "it is the empirical Fisher matrix, the mean over the samples of g_n @ g_n.T, with g_n the gradient of the loss "
+        "of sample n",
+        "use second derivatives: the two agree only where every residual is as large as the model expects; "
+        "H.gauss_newton() is the Fisher matrix of a Gaussian model",
+    ),
+    "centred": Cause(
+        "gradient-covariance",
+        "it is the covariance matrix of the samples' gradients, the mean of (g_n - g) @ (g_n - g).T",
+        "use second derivatives, loss.hessian(net): the covariance says how noisy minibatch gradients are",
+    ),
+    "sum": Cause(
+        "gradient-outer-product",
+        "it is the outer product g @ g.T of the gradient with itself, of rank one",
+        "differentiate the gradient, do not square it: torch.autograd.functional.hessian, or loss.hessian(net)",
+    ),
+}
+
+
+def other_matches(search: Search) -> list[Match]:
+    """Return the matrices of this kind that are the candidate to rounding, those of least cost."""
+    if len(search.matrix) < _FEWEST:
+        return []
+    found = [*_outer_products(search), *_added_diagonals(search)]
+    least = min((match.cost for match in found), default=0)
+    return [match for match in found if match.cost == least]
+
+
+def _parts(curvature: Curvature) -> Iterator[tuple[str, tuple[Cause, ...]]]:
+    yield "full", ()
+    if len(curvature.layers) > 1:
+        yield "layers", (PART_CAUSES["layers"],)
+    if len(curvature.tensors) > len(curvature.layers):
+        yield "tensors", (PART_CAUSES["tensors"],)
+
+
+# Outer products of gradients ------------------------------------------------------------------------------------------
+
+
+def _outer_products(search: Search) -> Iterator[Match]:
+    scales, data, weights = search.scales, search.data[0], search.weights[0]
+    loss = data.terms[0][1]
+    of_sample = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / scales.outputs}[loss.kind]
+    mean = of_sample**2 / scales.samples
+    for selection in search.selections:
+        gradients = SampleGradients(weights.net, loss, selection.tensors)
+        for kind, factor in (("all", mean), ("centred", mean), ("sum", loss.scale**2)):
+            if kind == "centred" and scales.samples < 3:
+                continue  # of two samples both are multiples of one outer product
+            made = OuterProducts(gradients, kind, factor, data, weights, selection.tensors, search.epsilon)
+            if not search.diagonal_fits(made, made.rounding):
+                continue
+            base = Base(data, weights, selection)
+            for part, of_part in _parts(made):
+                for order in search.orders_of(selection.tensors):
+                    match = _outer(search, made, (_OUTER[kind], *selection.causes, *of_part), part, order, base)
+                    if match is not None:
+                        yield match
+
+
+def _outer(
+    search: Search, made: OuterProducts, causes: tuple[Cause, ...], part: str, order: Order, base: Base
+) -> Match | None:
+    T = search.product(made, part, order.source, "both")
+    size = float(np.linalg.norm(T))
+    limit = 3.0 * np.sqrt(2.0) * made.rounding
+    if size <= limit:
+        return None
+    found = affine(
+        search.products, T, search.vectors, search.scales, part="gauss_newton", batch=base.data.samples,
+        limit=limit, rounding=max(8.0 * made.rounding / size, 1e-14),
+    )  # fmt: skip
+    if found is None:
+        return None
+    model = Model(made, part, order.source, found.factor, found.shift)
+    return _verified(search, model, (*causes, *order.causes, *found.causes), base, order)
+
+
+def _verified(search: Search, model: Model, causes: tuple[Cause, ...], base: Base, order: Order) -> Match | None:
+    entries = difference(search.matrix, model, model.curvature.tensors)
+    return Match(causes, model, entries, base, order) if entries.norm <= model.tolerance else None
+
+
+# Diagonals ------------------------------------------------------------------------------------------------------------
+
+
+def _added_diagonals(search: Search) -> Iterator[Match]:
+    for selection in search.selections:
+        base = Base(search.data[0], search.weights[0], selection)
+        curvature = search.curvature(base)
+        for part in ("full", "gauss_newton"):
+            if part == "gauss_newton" and len(curvature.layers) == 1:
+                continue
+            causes = selection.causes if part == "full" else (*selection.causes, PART_CAUSES[part])
+            for order in search.orders_of(selection.tensors):
+                T = search.product(curvature, part, order.source, "both")
+                for groups in (_by_tensor(selection.tensors), curvature.diagonal[:, None]):
+                    match = _added(search, curvature, T, groups, (*causes, *order.causes), part, order, base)
+                    if match is not None:
+                        yield match
+
+
+def _by_tensor(tensors: Sequence[Tensor]) -> Values:
+    """Return an indicator (P, T) of each weight and bias."""
+    found = np.zeros((tensors[-1].stop, len(tensors)))
+    for column, tensor in enumerate(tensors):
+        found[tensor.start : tensor.stop, column] = 1.0
+    return found
+
+
+def _added(
+    search: Search,
+    curvature: Curvature,
+    T: Values,
+    groups: Values,
+    causes: tuple[Cause, ...],
+    part: str,
+    order: Order,
+    base: Base,
+) -> Match | None:
+    """Return the match with a diagonal made of these columns, in our order, added to a multiple of a part."""
+    S, V = search.products, search.vectors
+    one = groups.shape[1] == 1
+    decay = search.scales.decay if part == "full" else 0.0
+    if (groups.shape[1] < 2 and not one) or (one and float(np.ptp(groups)) == 0.0):
+        return None
+    moved = groups if order.source is None else groups[order.source]
+    shifts = [(column[:, None] * V).ravel() for column in moved.T]
+    columns = np.column_stack([T.ravel() + (decay * V).ravel(), *shifts])
+    lengths = np.linalg.norm(columns, axis=0)
+    if not lengths.all():
+        return None
+    solution = np.linalg.lstsq(columns / lengths, S.ravel(), rcond=None)[0] / lengths
+    factor = float(solution[0])
+    if abs(factor - 1.0) <= 1e-9:
+        factor = 1.0
+        solution[1:] = np.linalg.lstsq(columns[:, 1:] / lengths[1:], S.ravel() - columns[:, 0], rcond=None)[0] / lengths[1:]
+    rest = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
+    norm = float(np.linalg.norm(S))
+    limit = 3.0 * np.sqrt(2.0) * curvature.rounding
+    if rest > limit * abs(factor) + 1e-15 * norm or not abs(factor) > least_factor(T, V) * norm:
+        return None
+    added = np.where(np.abs(solution[1:]) > 1e-12 * np.abs(solution[1:]).max(initial=decay), solution[1:], 0.0)
+    total = added + decay * factor
+    if one:
+        cause: Cause | None = _marquardt(float(added[0]))
+    else:
+        cause = _by_group(added, np.where(np.abs(total) > 1e-9 * decay, total, 0.0), decay, base.selection.tensors)
+    if cause is None:
+        return None
+    scale = () if factor == 1.0 else (search.scales.cause(factor, max(limit / lengths[0], 1e-14), base.data.samples),)
+    model = Model(curvature, part, order.source, factor, factor * decay, diagonal=moved @ added)
+    return _verified(search, model, (*causes, *scale, cause), base, order)
+
+
+def _marquardt(value: float) -> Cause | None:
+    if value == 0.0:
+        return None
+    shown = rounded(value, abs(value))
+    return Cause(
+        "damping-of-the-diagonal",
+        f"{shown} times its own diagonal is added (Levenberg-Marquardt damping)",
+        f"subtract {shown} * numpy.diag(H.diagonal())",
+    )
+
+
+def _by_group(added: Values, total: Values, decay: float, tensors: Sequence[Tensor]) -> Cause | None:
+    """Return the cause that is an own multiple of the identity for each weight and bias; `total` has weight decay."""
+    if np.ptp(added) <= 1e-9 * float(np.abs(added).max()):
+        return None  # the same everywhere is damping
+    size = float(np.abs(total).max())
+    shown = [rounded(float(value), size) for value in total]
+    weights = {text for text, tensor in zip(shown, tensors, strict=True) if tensor.name == "weight"}
+    biases = {text for text, tensor in zip(shown, tensors, strict=True) if tensor.name == "bias"}
+    each = listed([f"{text} for {symbol(tensor)}" for text, tensor in zip(shown, tensors, strict=True)])
+    besides = f" (weight_decay={decay:g} acts on every parameter)" if decay else ""
+    subtract = "subtract it: numpy.diag(numpy.repeat([{}], [{}]))".format(
+        ", ".join(rounded(float(value), size) for value in added), ", ".join(str(t.stop - t.start) for t in tensors)
+    )
+    if len(weights) == len(biases) == 1 and "0" in weights | biases:
+        which, other = ("weights", "biases") if biases == {"0"} else ("biases", "weights")
+        value = (weights | biases) - {"0"}
+        return Cause(
+            f"decay-of-{which}-only",
+            f"weight decay acts on the {which} only, {value.pop()} times the identity there and nothing on the {other}"
+            f"{besides}",
+            f"{subtract}; SquaredLoss(weight_decay=...) acts on weights and biases alike",
+        )
+    by_layer = all(
+        len({text for text, tensor in zip(shown, tensors, strict=True) if tensor.layer == layer}) == 1
+        for layer in {tensor.layer for tensor in tensors}
+    )
+    return Cause(
+        "damping-by-layer" if by_layer else "damping-by-parameter",
+        f"each {'layer' if by_layer else 'weight and bias'} has damping or weight decay of its own: {each}{besides}",
+        subtract,
+    )

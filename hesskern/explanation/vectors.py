@@ -1,0 +1,156 @@
+"""Vectors with an entry for each parameter, given in place of a matrix or of eigenvalues: known by their entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern.explanation.answer import Explanation, Finding
+from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.causes import Cause
+from hesskern.explanation.orders import orders
+from hesskern.explanation.problem import Problem
+from hesskern.explanation.selections import Selection, shown, symbol
+from hesskern.loss import SquaredLoss
+
+Values = NDArray[np.float64]
+
+#: Rounding errors of an entry, in units of the largest, that programs with another order of operations may have.
+_UNITS = 256.0
+
+_EIGENVALUES = "numpy.linalg.eigvalsh(H) has the eigenvalues; compare a matrix (P, P)"
+
+
+class _Vector(NamedTuple):
+    """One entry for each parameter of the whole network, and what may be off by rounding."""
+
+    key: str
+    words: str  # "the diagonal of"
+    fix: str
+    values: Values
+    rounding: float
+
+
+class _Shape(NamedTuple):
+    """A candidate as a vector of some parameters, and how it was arranged."""
+
+    values: Values
+    selection: Selection
+    arranged: str
+
+
+def explain_vector(given: Candidate, problem: Problem) -> Explanation | None:
+    """Return what a vector, or an array in the shape of a weight, is; None if it is none of those that are known."""
+    if given.kind == "number" or given.array.size < 2 or not np.isfinite(given.array).all():
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        for shape in _shapes(given.array, problem):
+            for vector in _vectors(problem, shape.selection):
+                answer = _compared(given, problem, shape, vector)
+                if answer is not None:
+                    return answer
+    return None
+
+
+def has_shape_of(given: Candidate, problem: Problem) -> str:
+    """Return the weight (or its transpose) whose shape an array has, as a symbol; empty if there is none."""
+    shapes: dict[tuple[int, ...], str] = {}
+    for tensor in problem.everything.tensors:
+        if len(tensor.shape) == 2:
+            shapes.setdefault(tensor.shape, symbol(tensor))
+            shapes.setdefault(tensor.shape[::-1], f"{symbol(tensor)}.T")
+    return shapes.get(given.array.shape, "")
+
+
+def _shapes(array: Values, problem: Problem) -> Iterator[_Shape]:
+    if array.ndim == 1 or 1 in array.shape:
+        for selection in problem.selections:
+            if selection.size == array.size:
+                yield _Shape(array.ravel(), selection, "")
+    if array.ndim == 1:
+        return
+    for selection in problem.selections:
+        if len(selection.tensors) == 1 and len(selection.tensors[0].shape) == 2:
+            weight = symbol(selection.tensors[0])
+            if array.shape == selection.tensors[0].shape:
+                yield _Shape(array.ravel(), selection, f", in the shape of {weight}")
+            if array.T.shape == selection.tensors[0].shape and array.size > 1:
+                yield _Shape(array.T.ravel(), selection, f", in the shape of {weight}.T")
+
+
+def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
+    """Yield the vectors that are known of some parameters."""
+    net, decay = problem.net, problem.decay
+    own = problem.truth_of(selection)
+    ones = np.ones((own.size, 1))
+    of = f"the Hessian with respect to {shown(selection.tensors)}"
+    yield _Vector("diagonal", f"the diagonal of {of}", "compare with H.diagonal(): " + _EIGENVALUES,
+                  own.diagonal + decay, own.rounding)  # fmt: skip
+    sums = "differentiate one entry of the gradient at a time: autograd.grad of a sum of gradients adds the rows up"
+    yield _Vector("row-sums", f"the sums of the rows of {of}", sums, own.product("full", ones)[:, 0] + decay,
+                  own.rounding * float(np.sqrt(own.size)))  # fmt: skip
+    everything = problem.everything
+    positions = np.concatenate([
+        np.arange(whole.start, whole.stop)
+        for tensor in selection.tensors
+        for whole in everything.tensors
+        if whole.full_name == tensor.full_name
+    ])  # fmt: skip
+    theta = net.flatten()
+    full = SquaredLoss(problem.loss.X, problem.loss.Y, problem.loss.kind, decay, backend=problem.loss.backend)
+    gradient = full.gradient(net)
+    noise = own.rounding * float(np.linalg.norm(theta))  # the gradient is made of terms as large as H theta
+    where = shown(selection.tensors)
+    yield _Vector("gradient", f"the gradient with respect to {where}", "differentiate it once more: loss.hessian(net)",
+                  gradient[positions], noise)  # fmt: skip
+    if decay:
+        yield _Vector("gradient", f"the gradient with respect to {where}, without weight decay",
+                      "differentiate it once more: loss.hessian(net)", (gradient - decay * theta)[positions],
+                      noise)  # fmt: skip
+        yield _Vector("diagonal", f"the diagonal of {of}, without weight decay", _EIGENVALUES, own.diagonal,
+                      own.rounding)  # fmt: skip
+    yield _Vector("parameters", f"the parameters {where} themselves",
+                  "take the second derivatives with respect to them: loss.hessian(net)", theta[positions], 0.0)  # fmt: skip
+    if len(everything.tensors) > len(selection.tensors):
+        whole_sums = problem.truth_of(everything).product("full", np.ones((everything.size, 1)))[:, 0] + decay
+        yield _Vector("row-sums", f"the sums of the rows of the whole Hessian, those of {where}", sums,
+                      whole_sums[positions], own.rounding * float(np.sqrt(everything.size)))  # fmt: skip
+
+
+def _compared(given: Candidate, problem: Problem, shape: _Shape, vector: _Vector) -> Explanation | None:
+    array, size = shape.values, float(np.linalg.norm(vector.values))
+    unit = float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else problem.epsilon
+    unit = max(unit, problem.epsilon)
+    if not 0.0 < size < np.inf or size <= 100.0 * vector.rounding:
+        return None
+    for order in orders(shape.selection.tensors):
+        expected = vector.values if order.source is None else vector.values[order.source]
+        factor = float(np.vdot(expected / size, array)) / size
+        if not np.isfinite(factor) or factor == 0.0:
+            continue
+        slack = abs(factor) * (vector.rounding + _UNITS * unit * size)
+        if abs(factor - 1.0) <= slack / size or (len(array) < 3 and not problem.scales.names(factor, 1e-9, 1)):
+            factor = 1.0
+        if float(np.linalg.norm(array - factor * expected)) <= slack:
+            scale = () if factor == 1.0 else (problem.scales.cause(factor, max(slack / size, 1e-14), problem.samples),)
+            return _answer(given, problem, shape, vector, (*order.causes, *scale))
+    return None
+
+
+def _answer(
+    given: Candidate, problem: Problem, shape: _Shape, vector: _Vector, others: tuple[Cause, ...]
+) -> Explanation:
+    findings = [Finding(vector.key, f"it is {vector.words}{shape.arranged}", vector.fix)]
+    findings += [Finding(cause.key, cause.words, cause.fix, cause.also) for cause in others]
+    more = "".join(f"; {cause.words}" for cause in others)
+    what = "this is not a Hessian" if given.kind == "matrix" else "these are not eigenvalues"
+    return Explanation(
+        "explained",
+        f"{what}, but {vector.words}{shape.arranged}{more}.",
+        tuple(findings),
+        confidence=f"certain: all {given.array.size} entries agree to rounding",
+        _corrected=problem.true_matrix if given.kind == "matrix" else problem.true_spectrum,
+    )
