@@ -42,7 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.monotonic()
     try:
         tallies = driver.campaign(
-            wanted, seed * 10**9, seconds=seconds, workers=options.workers, report=screen.wrong, progress=screen.progress
+            wanted,
+            seed * 10**9,
+            seconds=seconds,
+            workers=options.workers,
+            report=screen.wrong,
+            progress=screen.progress,
         )
     except KeyboardInterrupt:
         tallies = screen.latest
@@ -92,7 +97,9 @@ class _Screen:
         kind = f"{name} {sentence.split(':')[0].split('/')[0]}"
         self._kinds[kind] += 1
         if self._kinds[kind] <= _SHOWN:
-            print(f'WRONG {name}:{seed} {sentence}\n  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True)
+            print(
+                f'WRONG {name}:{seed} {sentence}\n  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True
+            )
         elif self._kinds[kind] == _SHOWN + 1:
             print(f"  more of this kind ({kind}) is counted, not shown", flush=True)
 

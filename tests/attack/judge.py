@@ -57,9 +57,10 @@ class Judge:
         if not condition:
             self.fail(sentence)
 
-    def ratio(self, value: float, what: str = "") -> None:
-        """Judge a normalised residual."""
-        value = float(value)
+    def ratio(self, off: float, allowed: float = 1.0, what: str = "") -> None:
+        """Judge a normalised residual: what something is off by, in units of what it may be off by."""
+        off, allowed = float(off), float(allowed)
+        value = off / allowed if allowed > 0 else (0.0 if off == 0 else np.inf)
         if not value <= LIMIT:
             self.fail(f"{what + ': ' if what else ''}normalised residual {value:.3g}")
         elif value > self.worst.get(self._now, 0.0):
@@ -79,7 +80,7 @@ class Judge:
         off = abs(found.astype(np.longdouble) - truth) / allowed
         worst = off.max()
         if np.isfinite(found).all() and worst <= LIMIT:
-            self.ratio(worst, what)
+            self.ratio(worst, 1.0, what)
             return
         index = np.unravel_index(int(np.argmax(np.where(np.isnan(off), np.inf, off))), off.shape)
         self.fail(
