@@ -94,7 +94,8 @@ class _Screen:
 
     def wrong(self, name: str, seed: int, sentence: str) -> None:
         """Print a failure with the line that repeats it."""
-        kind = f"{name} {sentence.split(':')[0].split('/')[0]}"
+        method, *_ = sentence.split(":", 1)
+        kind = f"{name} {method}"
         self._kinds[kind] += 1
         if self._kinds[kind] <= _SHOWN:
             print(
@@ -120,7 +121,7 @@ def _summary(tallies: dict[str, Tally], seconds: float) -> None:
         print(f"{name:12} {tally.cases:9} {tally.wrong:7} {each:8.2f}  {worst[1]:.2g} {worst[0]}")
     counts = ", ".join(f"{tally.cases} {groups.GROUPS[name].what}" for name, tally in tallies.items())
     wrong = sum(tally.wrong for tally in tallies.values())
-    print(f"{counts} in {seconds:.0f} s: {'nothing' if not wrong else wrong} wrong")
+    print(f"{counts} in {seconds:.0f} s: {wrong or 'nothing'} wrong")
 
 
 def _as_json(tallies: dict[str, Tally], seed: int, seconds: float) -> dict[str, Any]:

@@ -170,26 +170,21 @@ def campaign(
             for number, worker in enumerate(running):
                 if worker.task is None:
                     continue
-                name = worker.task[0]
+                name, first, count = worker.task
                 tally = _received(worker)
-                if tally is not None:
-                    tallies[name].merge(tally)
-                    for seed, sentence in tally.sentences:
-                        report(name, seed, sentence)
-                    worker.task = None
-                elif not worker.process.is_alive() or worker.hangs():
-                    seed, sentence = _post_mortem(worker)
-                    dead = Judge()
-                    dead.wrong.append(sentence)
-                    tallies[name].add(seed, dead)
-                    report(name, seed, sentence)
-                    _, first, count = worker.task
-                    if seed + 1 < first + count:
-                        again.append((name, seed + 1, first + count - seed - 1))
-                    if seed > first:  # those before it were right, or are reported now
-                        again.append((name, first, seed - first))
+                if tally is None and worker.process.is_alive() and not worker.hangs():
+                    continue
+                if tally is None:
+                    tally, seed = _post_mortem(worker)
+                    # The piece is repeated without this seed: nothing of it was reported yet.
+                    pieces = (name, first, seed - first), (name, seed + 1, first + count - seed - 1)
+                    again += [piece for piece in pieces if piece[2] > 0]
                     worker.stop()
                     running[number] = _Worker()
+                worker.task = None
+                tallies[name].merge(tally)
+                for seed, sentence in tally.sentences:
+                    report(name, seed, sentence)
             progress(tallies)
     finally:
         for worker in running:
@@ -204,16 +199,18 @@ def _received(worker: _Worker) -> Tally | None:
         return None
 
 
-def _post_mortem(worker: _Worker) -> tuple[int, str]:
-    seed = int(worker.place[1])
+def _post_mortem(worker: _Worker) -> tuple[Tally, int]:
+    """Return what to count for the case that a worker died or hangs in, and its seed."""
+    judge, tally, seed = Judge(), Tally(), int(worker.place[1])
     if worker.process.is_alive():
-        return seed, f"hangs: more than {CLOCK_LIMIT} s, little of it computing"
-    worker.process.join()
-    code = worker.process.exitcode
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return seed, f"takes more than {CPU_LIMIT} s" if name == "SIGXCPU" else f"crashes: {name}"
-    return seed, f"the process ended with code {code}"
+        judge.wrong.append(f"hangs: more than {CLOCK_LIMIT} s, little of it computing")
+    else:
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        judge.wrong.append(f"hangs: more than {CPU_LIMIT} s of computing" if name == "SIGXCPU" else f"crashes: {name}")
+    tally.add(seed, judge)
+    return tally, seed
 
 
 def _tasks(

@@ -80,7 +80,8 @@ def _judge(found: hk.Condition, values: list[Any], decay: float, problem: Proble
     eps = float(np.finfo(problem.X.dtype).eps)
     judge.true(
         off <= 10 * found.uncertainty + 8 * eps,
-        f"value {found.value:.17g} instead of {mpmath.nstr(value, 17)}, off by {off:.2g} with uncertainty {found.uncertainty:.2g}",
+        f"value {found.value:.17g} instead of {mpmath.nstr(value, 17)}, "
+        f"off by {off:.2g} with uncertainty {found.uncertainty:.2g}",
     )
 
 
@@ -126,7 +127,7 @@ def _block(problem: Problem, layer: int) -> list[Any]:
 
 
 def _whole(problem: Problem, part: str) -> list[Any]:
-    """Eigenvalues of the exact dense matrix: the loss is a polynomial, differentiated by its own Taylor coefficients."""
+    """Eigenvalues of the exact dense matrix, entry by entry from the definition."""
     with mpmath.workdps(_DIGITS):
         hessian = _dense(problem, part)
         values = list(mpmath.eigsy(hessian, eigvals_only=True))

@@ -51,8 +51,8 @@ class Problem:
     def __str__(self) -> str:
         biases = "".join("-" if bias is None else "b" for bias in self.biases)
         return (
-            f"{self.family}, widths {'-'.join(map(str, self.widths))}, biases {biases}, N = {len(self.X)}, {self.kind}, "
-            f"weight_decay {self.weight_decay:g}, {self.X.dtype}, params {self.params}"
+            f"{self.family}, widths {'-'.join(map(str, self.widths))}, biases {biases}, N = {len(self.X)}, "
+            f"{self.kind}, weight_decay {self.weight_decay:g}, {self.X.dtype}, params {self.params}"
         )
 
 

@@ -22,6 +22,7 @@ class Group:
         In `attack`, with the function `run`.
     per_minute : int
         Seeds of a run of one minute with a fixed seed; in a run against the clock the proportions are the same.
+        0: only where it is asked for by name.
     what : str
         What one case is, in the plural.
     needs : str
@@ -48,6 +49,7 @@ GROUPS = {
     "malformed": Group("malformed_calls", 60, "malformed calls"),
     "damage": Group("damaged_files", 60, "damaged files"),
     "grading": Group("graded_blocks", 200, "graded blocks"),
+    "broken": Group("broken", 0, "cases that break"),
     "unbalanced": Group("unbalanced_units", 200, "networks with unbalanced hidden units"),
 }
 
@@ -57,7 +59,9 @@ def available() -> dict[str, Group]:
     return {
         name: group
         for name, group in GROUPS.items()
-        if importlib.util.find_spec(f"attack.{group.module}") and importlib.util.find_spec(group.needs)
+        if group.per_minute
+        and importlib.util.find_spec(f"attack.{group.module}")
+        and importlib.util.find_spec(group.needs)
     }
 
 

@@ -332,7 +332,7 @@ def condition(case: Case, judge: Judge) -> None:
         value = largest / smallest
         allowed = 10 * found.uncertainty + 30 * error + 1e-14
         judge.true(
-            abs(found.value / value - 1) <= allowed or not np.isfinite(found.value) and found.note,
+            abs(found.value / value - 1) <= allowed or (not np.isfinite(found.value) and found.note),
             f"value {found.value:.17g} instead of {value:.17g} (allowed {allowed:.2g}): {found}",
         )
     judge.true(case.operator.rank() == found.rank, "rank() and condition().rank differ")

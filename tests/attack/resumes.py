@@ -1,4 +1,4 @@
-"""The group "resume": a run that is stopped at any step, saved and resumed is the run that was not stopped, to the bit."""
+"""The group "resume": a run that is stopped at any step, saved and resumed is the run that was not stopped."""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ the others, ``diag(p c) - p p.T`` has no cancellation, so entries, products and 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import numpy as np
 
 import hesskern as hk
@@ -43,7 +46,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     v = rng.standard_normal(count).astype(dtype)
     hessian = hk.SoftmaxHessian(F, logits, bias=bias, sample_weights=weights, backend=backend)
 
-    def check(name: str):  # noqa: ANN202 - a context manager
+    def check(name: str) -> AbstractContextManager[None]:
         return judge.check(f"softmax {name}/{backend}")
 
     with check("toarray"):
@@ -88,7 +91,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     return judge
 
 
-def _truth(F: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, bias: bool):  # noqa: ANN202
+def _truth(F: np.ndarray, logits: np.ndarray, weights: np.ndarray | None, bias: bool) -> tuple[Any, Any, Any]:
     """Return the dense matrix, the magnitudes of its entries, and that of its products with |v|."""
     dtype = F.dtype
     F, logits = F.astype(LONG), logits.astype(LONG)

@@ -43,29 +43,32 @@ def _shared(rng: np.random.Generator, backend: str, judge: Judge) -> None:
     """Everything of one operator, loss and network at once: the same bits as one after the other."""
     problem = _small(rng)
     net, loss = problem.network(), problem.loss(backend)
-    hessian = loss.hessian(net, problem.params)
-    v = rng.standard_normal(hessian.shape[0]).astype(problem.X.dtype)
-    V = rng.standard_normal((hessian.shape[0], 5)).astype(problem.X.dtype)
-    calls: list[Callable[[], Any]] = [
-        lambda: hessian @ v, lambda: hessian @ V, hessian.toarray, hessian.diagonal, hessian.eigvalsh,
-        lambda: loss.gradient(net), lambda: loss(net), lambda: hessian.condition().value,
-        lambda: hk.fit(net, loss, lr=1e-3, max_steps=5).network.flatten(), lambda: net.forward(problem.X),
-    ]  # fmt: skip
-    fresh_net, fresh_loss = problem.network(), problem.loss(backend)
-    alone = fresh_loss.hessian(fresh_net, problem.params)
-    wanted = [
-        alone @ v, alone @ V, alone.toarray(), alone.diagonal(), alone.eigvalsh(), fresh_loss.gradient(fresh_net),
-        fresh_loss(fresh_net), alone.condition().value, hk.fit(fresh_net, fresh_loss, lr=1e-3, max_steps=5).network.flatten(),
-        fresh_net.forward(problem.X),
-    ]  # fmt: skip
-    orders = [rng.permutation(len(calls)) for _ in range(4)]
+    size = len(generator.positions(problem, problem.params))
+    v = rng.standard_normal(size).astype(problem.X.dtype)
+    V = rng.standard_normal((size, 5)).astype(problem.X.dtype)
+
+    def calls(net: hk.LinearNetwork, loss: hk.SquaredLoss) -> list[Callable[[], Any]]:
+        hessian = loss.hessian(net, problem.params)
+
+        def trained() -> np.ndarray:
+            return hk.fit(net, loss, lr=1e-3, max_steps=5).network.flatten()
+
+        return [
+            lambda: hessian @ v, lambda: hessian @ V, hessian.toarray, hessian.diagonal, hessian.eigvalsh,
+            lambda: loss.gradient(net), lambda: loss(net), lambda: hessian.condition().value,
+            trained, lambda: net.forward(problem.X),
+        ]  # fmt: skip
+
+    wanted = [call() for call in calls(problem.network(), problem.loss(backend))]
+    together = calls(net, loss)
+    orders = [rng.permutation(len(together)) for _ in range(4)]
     barrier, wrong = threading.Barrier(len(orders)), []
 
     def work(order: np.ndarray) -> None:
         try:
             barrier.wait()
             for which in order:
-                if not np.array_equal(np.asarray(calls[which]()), np.asarray(wanted[which]), equal_nan=True):
+                if not np.array_equal(np.asarray(together[which]()), np.asarray(wanted[which]), equal_nan=True):
                     wrong.append(f"call {which} differs from that of one thread")
         except Exception as error:
             wrong.append(f"{type(error).__name__}: {error}")
