@@ -30,7 +30,7 @@ RUN := $(BIN)/python -m
 test test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
 test test-isa sanitize: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test bench peers bench-cuda install tools lint format types stubs explain-suite test-isa sanitize check-symbols dist check-dist lock clean
+.PHONY: demo test bench peers bench-cuda install tools lint format types stubs explain-suite attack test-isa sanitize check-symbols dist check-dist lock clean
 
 demo: install
 	$(BIN)/hesskern demo $(DEMO_ARGS)
@@ -104,6 +104,15 @@ stubs: install tools
 # The corruption suite of hesskern.explain at full length: about half an hour on one core.
 explain-suite: install
 	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/test_explain_suite.py -s
+
+# Random problems, malformed calls, kills and threads against everything that is public: new ones each time, for so many
+# seconds; with ATTACK_SEED=1 the same ones each time. ATTACK_ARGS="--case problem:12345" repeats one.
+ATTACK_SECONDS ?= 60
+ATTACK_SEED ?=
+ATTACK_ARGS ?=
+attack: install
+	PYTHONPATH=tests OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) attack --seconds $(ATTACK_SECONDS) \
+	$(if $(ATTACK_SEED),--seed $(ATTACK_SEED)) $(ATTACK_ARGS)
 
 # Every instruction set of this processor but the widest, which `make test` has run.
 test-isa: install
