@@ -1,4 +1,4 @@
-# make demo, make test: from a fresh clone with Python >= 3.11, pip, make and a C++ compiler.
+# make demo, make test: from a fresh clone with Python >= 3.11, pip, make and a C++ compiler. make test-all: all tests.
 # Everything is installed in .venv, in the versions of constraints.txt. Also for the make 3.81 of macOS.
 
 PYTHON ?= python3
@@ -27,16 +27,21 @@ unexport PYTHONPATH
 # As python -P, for the processes that tests start too: the checkout, which has no compiled extension, must not shadow it.
 export PYTHONSAFEPATH := 1
 RUN := $(BIN)/python -m
-test test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
-test test-isa sanitize: export OMP_NUM_THREADS := 1
+test test-all test-isa sanitize: export OPENBLAS_NUM_THREADS := 1
+test test-all test-isa sanitize: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test bench peers bench-cuda install tools lint format types stubs explain-suite attack test-isa sanitize check-symbols dist check-dist lock clean
+.PHONY: demo test test-all bench peers bench-cuda install tools lint format types stubs explain-suite attack test-isa sanitize \
+	check-symbols dist check-dist lock clean
 
 demo: install
 	$(BIN)/hesskern demo $(DEMO_ARGS)
 
+# Every behaviour has a test here; those marked `long` repeat it at length or time whole programs.
 test: install
-	$(RUN) pytest $(PYTEST_ARGS)
+	$(RUN) pytest -m "not long" $(PYTEST_ARGS)
+
+test-all: test
+	$(RUN) pytest -m long $(PYTEST_ARGS)
 
 install: $(VENV)/installed
 tools: $(VENV)/tools

@@ -34,6 +34,7 @@ def dry(tmp_path_factory):
     return folder, runs.load(str(folder / "run.json")), done.stderr
 
 
+@pytest.mark.long
 def test_a_dry_run_checks_and_times_every_contestant(dry):
     _, run, _ = dry
     assert [task["name"] for task in run["tasks"]] == [module.NAME for module in TASKS]
@@ -55,6 +56,7 @@ def test_a_dry_run_checks_and_times_every_contestant(dry):
     } <= seen  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_dry_run_says_that_it_is_one(dry):
     folder, run, _ = dry
     assert run["machine"]["gpu"] is None or not torch.cuda.is_available()
@@ -66,6 +68,7 @@ def test_a_dry_run_says_that_it_is_one(dry):
     assert (folder / "run.md").read_text().count("### cuda_") == len(TASKS)
 
 
+@pytest.mark.long
 def test_a_dry_run_draws_its_pictures(dry):
     pytest.importorskip("matplotlib")
     folder, *_ = dry

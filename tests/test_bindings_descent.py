@@ -62,24 +62,24 @@ def test_fields_of_a_job(field, how):
 
 
 @pytest.mark.parametrize(
-    ("order", "ends"),
+    ("order", "ends", "named"),
     [
-        ([0, 1, 2, 5], [2, 4]),  # sample 5 of five
-        ([0, 1, 2, -1], [2, 4]),
-        ([0, 1, 2, 2**62], [2, 4]),
-        ([0, 1, 2], [2, 4]),  # too few
-        ([0, 1, 2, 3], [2, 2]),  # an empty batch
-        ([0, 1, 2, 3], [0, 4]),
-        ([0, 1, 2, 3], [3, 1]),
-        ([0, 1, 2, 3], [-1, 2]),
-        ([0, 1, 2, 3, 4, 0], [4, 6]),  # larger than the largest
-        ([0, 1, 2, 3], [2, 2**62]),
+        ([0, 1, 2, 5], [2, 4], "order"),  # sample 5 of five
+        ([0, 1, 2, -1], [2, 4], "order"),
+        ([0, 1, 2, 2**62], [2, 4], "order"),
+        ([0, 1, 2], [2, 4], "ends"),  # too few
+        ([0, 1, 2, 3], [2, 2], "ends"),  # an empty batch
+        ([0, 1, 2, 3], [0, 4], "ends"),
+        ([0, 1, 2, 3], [3, 1], "ends"),
+        ([0, 1, 2, 3], [-1, 2], "ends"),
+        ([0, 1, 2, 3, 4, 0], [4, 6], "ends"),  # larger than the largest
+        ([0, 1, 2, 3], [2, 2**62], "ends"),
     ],
 )
-def test_batches_that_are_none(order, ends):
+def test_batches_that_are_none(order, ends, named):
     one, some = descent(**BATCHES), batches()
     some[2:4] = np.array(order), np.array(ends)
-    with pytest.raises(ValueError, match=r"order|ends"):
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
         _core.advance([one], [some], 1)
     assert untouched(one)
 

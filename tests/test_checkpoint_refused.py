@@ -92,14 +92,14 @@ def test_another_network_is_named(tmp_path):
     for net in (problem.network().unflatten(theta), wider.network(), plain.network()):
         with pytest.raises(ValueError, match=r"\bnet\b"):
             hk.fit(net, problem.loss(), resume=path, **BASE)
-    with pytest.raises(ValueError, match=r"\b(net|dtype|X)\b"):
+    with pytest.raises(ValueError, match=r"\bnet\b"):
         hk.fit(problem.network("float32"), problem.loss("float32"), resume=path, **BASE)
 
 
 def test_another_backend_is_named(tmp_path):
     path = written(tmp_path, backend="cpp")
     problem = given()
-    with pytest.raises(ValueError, match=r"\bbackend\b.*('cpp'|'numpy')"):
+    with pytest.raises(ValueError, match=r"\bbackend\b.*'cpp'"):
         hk.fit(problem.network(), problem.loss(), resume=path, backend="numpy", **BASE)
 
 

@@ -322,8 +322,8 @@ def test_large_matrices_take_seconds():
     H = loss.hessian(net).toarray()
     H *= 2.0
     H[np.diag_indices_from(H)] += 0.25
-    began = time.perf_counter()
+    began = time.process_time()  # not the clock: the machine may be busy
     why = hk.explain(H, net, loss)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert [finding.cause for finding in why.findings] == ["scale[2]", "damping"]
     assert took < 5.0

@@ -1,4 +1,7 @@
-"""Ctrl-C: the run stops within a second, keeps what was reached, and can be gone on with."""
+"""Ctrl-C: the run stops within a second, keeps what was reached, and can be resumed.
+
+The second is one of the child's own processor time, not of the clock: on a busy machine the child may have to wait.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 from children import BY, child, train
 from test_checkpoint import same
@@ -16,21 +20,40 @@ from test_checkpoint import same
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
 
 
+#: What a script prints when it has stopped: the processor time that it has used, of all its threads.
+STOPPED = """
+import time
+print("stopped", time.process_time(), flush=True)
+"""
+
+
+def used(process):
+    """Return the processor time that a child has used."""
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system
+
+
 def interrupt(process, after):
-    """Interrupt a script that prints "running" and "stopped"; return its last line and how long it took to stop."""
+    """Interrupt a script once it has computed for `after` seconds of processor time; return its last line and the
+    processor time that it went on for.
+    """
     assert process.stdout.readline() == "running\n", process.stderr.read()
-    time.sleep(after)
-    began = time.perf_counter()
+    enough = used(process) + after
+    while used(process) < enough:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    before = used(process)
     os.kill(process.pid, signal.SIGINT)
-    assert process.stdout.readline() == "stopped\n", process.stderr.read()
-    took = time.perf_counter() - began
+    word, _, at = process.stdout.readline().partition(" ")
+    assert word == "stopped", process.stderr.read()
     answer = process.stdout.readline()
-    assert process.wait(60) == 0, process.stderr.read()
+    assert process.wait(600) == 0, process.stderr.read()
     assert process.stderr.read() == ""
-    return json.loads(answer), took
+    return json.loads(answer), float(at) - before
 
 
-FIT = """
+FIT = (
+    """
 import json
 import numpy as np, hesskern as hk
 widths, samples, options = map(json.loads, sys.argv[1:])
@@ -41,7 +64,9 @@ options |= dict(lr=1e-3, record_every=3, reduce="none")
 hk.fit(net, loss, max_steps=1, **options)  # BLAS is loaded
 print("running", flush=True)
 run = hk.fit(net, loss, max_steps=10**9, **options)
-print("stopped", flush=True)
+"""
+    + STOPPED
+    + """
 same = history = True
 if run.steps:
     again = hk.fit(net, loss, max_steps=run.steps, **options)
@@ -49,6 +74,7 @@ if run.steps:
     history = all(np.array_equal(run.history[name], again.history[name]) for name in again.history)
 print(json.dumps([run.status, run.steps, {name: len(values) for name, values in run.history.items()}, same, history]))
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -64,16 +90,17 @@ print(json.dumps([run.status, run.steps, {name: len(values) for name, values in 
 )
 def test_it_stops_within_a_second_and_keeps_what_was_reached(widths, samples, options, moved):
     with child(FIT, widths, samples, options) as process:
-        (status, steps, lengths, same_network, same_history), took = interrupt(process, 0.4)
+        (status, steps, lengths, same_network, same_history), went_on = interrupt(process, 0.4)
     assert status == "interrupted"
     assert set(lengths.values()) == {-(-steps // 3)}
     assert same_network  # whole updates, none half done
     assert same_history
-    assert took < 1.0
+    assert went_on < 1.0
     assert steps > 0 or not moved
 
 
-ENSEMBLE = """
+ENSEMBLE = (
+    """
 import json
 import numpy as np, hesskern as hk
 backend, batch_size, threads = map(json.loads, sys.argv[1:])
@@ -85,7 +112,9 @@ options = dict(record_every=1000, backend=backend, batch_size=batch_size)
 hk.fit_ensemble(nets, loss, max_steps=2, lr=lr, threads=threads, **options)
 print("running", flush=True)
 runs = hk.fit_ensemble(nets, loss, max_steps=10**9, lr=lr, threads=threads, **options)
-print("stopped", flush=True)
+"""
+    + STOPPED
+    + """
 same = []
 for b, net in enumerate(nets):
     if runs.status[b] == "interrupted" and runs.steps[b]:
@@ -95,6 +124,7 @@ for b, net in enumerate(nets):
         same.append(bool((again.history["loss"][0] == runs.history["loss"][b, :count]).all()))
 print(json.dumps([runs.status.tolist(), runs.steps.tolist(), same]))
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -102,15 +132,16 @@ print(json.dumps([runs.status.tolist(), runs.steps.tolist(), same]))
 )
 def test_ensembles(backend_name, batch_size, threads):
     with child(ENSEMBLE, backend_name, batch_size, threads) as process:
-        (status, steps, same_bits), took = interrupt(process, 0.3)
+        (status, steps, same_bits), went_on = interrupt(process, 0.3)
     assert status == ["interrupted", "interrupted", "diverged", "interrupted", "interrupted", "interrupted"]
     assert min(steps[:2] + steps[3:]) > 0
     assert len(same_bits) == 10
     assert all(same_bits)
-    assert took < 1.0
+    assert went_on < 1.0 * (threads or 1)
 
 
-SAVED = """
+SAVED = (
+    """
 import json
 import numpy as np
 from children import train
@@ -118,9 +149,12 @@ name, path, every, options = map(json.loads, sys.argv[1:])
 train(name, max_steps=2, **options)
 print("running", flush=True)
 run = train(name, max_steps=10**9, checkpoint=path, checkpoint_every=every, **options)
-print("stopped", flush=True)
+"""
+    + STOPPED
+    + """
 print(json.dumps([np.array(run.status).tolist(), np.array(run.steps).tolist()]))
 """
+)
 
 
 @pytest.mark.parametrize(

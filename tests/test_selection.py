@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import problems
 import pytest
-from witness import relative
+from witness import dense, positions, relative
 
 import hesskern as hk
 from hesskern.hessian import Hessian
@@ -17,7 +17,7 @@ def three():
     """Layers with, without and with a bias; where they stand is in PLACES."""
     problem = problems.normal([4, 5, 6, 3], 9, bias=True, kind="sum", weight_decay=0.5)
     problem.biases[1] = None
-    return problem.loss(), problem.network()
+    return problem
 
 
 PLACES = {
@@ -46,23 +46,21 @@ CHOICES = [
 
 @pytest.mark.parametrize(("params", "names"), CHOICES)
 def test_a_selection_is_a_part_of_the_full_matrix(backend, three, params, names):
-    loss, net = three
-    full, functional = loss.hessian(net).toarray(), loss.hessian(net).functional().toarray()
+    truth = dense(three)
     where = np.concatenate([PLACES[name] for name in names])
-    expected, curved = full[np.ix_(where, where)], functional[np.ix_(where, where)]
-    plain = expected - curved - 0.5 * np.eye(len(where))
-    H = loss.hessian(net, params)
+    expected, plain, curved = (truth[part][np.ix_(where, where)] for part in ("full", "gauss_newton", "functional"))
+    H = three.loss().hessian(three.network(), params)
     V = np.random.default_rng(0).standard_normal((len(where), 2))
-    for operator, dense in ((H, expected), (H.gauss_newton(), plain), (H.functional(), curved)):
+    for operator, matrix in ((H, expected), (H.gauss_newton(), plain), (H.functional(), curved)):
         assert isinstance(operator, Hessian)
-        assert operator.shape == dense.shape
-        np.testing.assert_allclose(operator.toarray(), dense, rtol=0, atol=1e-12 * np.abs(expected).max())
-        np.testing.assert_allclose(operator @ V, dense @ V, rtol=0, atol=1e-12 * np.abs(expected).sum())
-        np.testing.assert_allclose(operator @ V[:, 0], dense @ V[:, 0], rtol=0, atol=1e-12 * np.abs(expected).sum())
-        np.testing.assert_allclose(operator.diagonal(), np.diag(dense), rtol=0, atol=1e-12 * np.abs(expected).max())
-        assert operator.trace() == pytest.approx(np.trace(dense), rel=1e-12, abs=1e-10)
-        values = np.linalg.eigvalsh(dense)
-        np.testing.assert_allclose(operator.eigvalsh(), values, rtol=0, atol=1e-12 * np.abs(values).max())
+        assert operator.shape == matrix.shape
+        np.testing.assert_allclose(operator.toarray(), matrix, rtol=0, atol=1e-12 * np.abs(expected).max())
+        np.testing.assert_allclose(operator @ V, matrix @ V, rtol=0, atol=1e-12 * np.abs(expected).sum())
+        np.testing.assert_allclose(operator @ V[:, 0], matrix @ V[:, 0], rtol=0, atol=1e-12 * np.abs(expected).sum())
+        np.testing.assert_allclose(operator.diagonal(), np.diag(matrix), rtol=0, atol=1e-12 * np.abs(expected).max())
+        assert operator.trace() == pytest.approx(np.trace(matrix), rel=1e-12, abs=1e-10)
+        values = np.linalg.eigvalsh(matrix)
+        np.testing.assert_allclose(operator.eigvalsh(), values, rtol=0, atol=1e-12 * np.abs(expected).sum())
     one_layer = len({name.split(".")[0] for name in names}) == 1
     assert isinstance(H, KroneckerHessian) == one_layer
     assert isinstance(H.gauss_newton(), KroneckerHessian) == one_layer
@@ -72,31 +70,29 @@ def test_selections_of_wide_networks(backend):
     """Half of what the width reduction rotates may be left out."""
     problem = problems.normal([3, 17, 2, 11, 2], 7, bias=True)
     loss, net = problem.loss(), problem.network()
-    full = loss.hessian(net).toarray()
-    names = net.parameter_names
-    sizes = [net.weights[k // 2].size if k % 2 == 0 else len(net.biases[k // 2]) for k in range(8)]
-    starts = np.cumsum([0, *sizes])
+    full = dense(problem)["full"]
+    names = [f"{layer}.{kind}" for layer in range(4) for kind in ("weight", "bias")]
     rng = np.random.default_rng(0)
     chosen = [list(rng.choice(8, size=count, replace=False)) for count in (2, 2, 3, 3, 4, 5, 6, 7)]
     chosen += [[1, 2], [0, 2], [1, 3], [1, 5], [4, 6], [2, 6]]
     for numbers in chosen:
         H = loss.hessian(net, [names[k] for k in numbers])
-        where = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in sorted(numbers)])
-        dense = full[np.ix_(where, where)]
-        relative(H.toarray(), dense)
-        relative(H.eigvalsh(), np.linalg.eigvalsh(dense), 1e-12)
+        where = positions(problem, [names[k] for k in sorted(numbers)])
+        matrix = full[np.ix_(where, where)]
+        relative(H.toarray(), matrix)
+        relative(H.eigvalsh(), np.linalg.eigvalsh(matrix), 1e-12)
         values, vectors = H.eigh()
-        relative(vectors @ np.diag(values) @ vectors.T, dense, 1e-12)
-        b = rng.standard_normal(len(dense))
+        relative(vectors @ np.diag(values) @ vectors.T, matrix, 1e-12)
+        b = rng.standard_normal(len(matrix))
         shift = 1.5 * np.abs(values).max()
-        relative(H.solve(b, damping=shift), np.linalg.solve(dense + shift * np.eye(len(b)), b), 1e-12)
+        relative(H.solve(b, damping=shift), np.linalg.solve(matrix + shift * np.eye(len(b)), b), 1e-12)
 
 
 def test_everything_but_one_number(backend):
     problem = problems.normal([4, 5, 1], 9, bias=True)
     loss, net = problem.loss(), problem.network()
     H = loss.hessian(net, ["0.weight", "0.bias", "1.weight"])
-    full = loss.hessian(net).toarray()
+    full = dense(problem)["full"]
     assert H.shape == (30, 30)
     relative(H.toarray(), full[:30, :30])
     relative(H @ np.eye(30), full[:30, :30])
@@ -118,9 +114,8 @@ def test_everything_but_one_number(backend):
     ],
 )
 def test_bad_selections_are_named(three, params, error, message):
-    loss, net = three
     with pytest.raises(error, match=message):
-        loss.hessian(net, params)
+        three.loss().hessian(three.network(), params)
 
 
 def test_what_is_not_selected_is_constant(backend):

@@ -8,103 +8,103 @@ import oracle
 import problems
 import pytest
 from looped import each
-from witness import relative
+from witness import dense, relative
 
 import hesskern as hk
 
 
 def operators(problem):
+    """Return operators, each with its dense matrix as the oracle has it."""
     H = problem.loss().hessian(problem.network())
-    last = len(problem.weights) - 1
-    return [H, H.gauss_newton(), H.functional(), H.block(0, 0), H.block(last, last)]
+    truth = dense(problem)
+    slices = oracle.layer_slices(problem.weights, problem.biases)
+    pairs = [(H, truth["full"]), (H.gauss_newton(), truth["gauss_newton"]), (H.functional(), truth["functional"])]
+    for layer in (0, len(slices) - 1):
+        pairs.append((H.block(layer, layer), truth["full"][slices[layer], slices[layer]]))
+    return pairs
 
 
-def size_of(dense):
-    return float(np.abs(np.linalg.eigvalsh(dense)).max())
+def size_of(matrix):
+    return float(np.abs(np.linalg.eigvalsh(matrix)).max())
 
 
 @each("seed", problems.GENERAL)
 def test_damped_systems(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
-    for operator in operators(problem):
-        dense = operator.toarray()
-        damping = 2 * size_of(dense) + 0.5
-        shifted = dense + damping * np.eye(len(dense))
-        B = rng.standard_normal((len(dense), 3))
+    for operator, matrix in operators(problem):
+        damping = 2 * size_of(matrix) + 0.5
+        shifted = matrix + damping * np.eye(len(matrix))
+        B = rng.standard_normal((len(matrix), 3))
         relative(operator.solve(B, damping=damping), np.linalg.solve(shifted, B))
         x = operator.solve(B[:, 0], damping=damping)
-        assert x.shape == (len(dense),)
+        assert x.shape == (len(matrix),)
         relative(x, np.linalg.solve(shifted, B[:, 0]))
         assert operator.logdet(damping=damping) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-12, abs=1e-12)
 
 
 @each("seed", problems.GENERAL)
 def test_small_damping_is_accurate_to_the_condition_number(backend, seed):
-    problem = problems.general(seed)
-    H = problem.loss().hessian(problem.network())
-    for operator in (H.gauss_newton(), H.block(0, 0)):
-        dense = operator.toarray()
-        damping = 1e-4 * size_of(dense)
-        b = np.random.default_rng(seed).standard_normal(len(dense))
+    _, gauss_newton, _, first, _ = operators(problems.general(seed))
+    for operator, matrix in (gauss_newton, first):
+        damping = 1e-4 * size_of(matrix)
+        b = np.random.default_rng(seed).standard_normal(len(matrix))
         x = operator.solve(b, damping=damping)
-        residual = dense @ x + damping * x - b
-        assert np.abs(residual).max() <= 1e-14 * size_of(dense) * np.abs(x).max() * len(b)
-        shifted = dense + damping * np.eye(len(b))
+        residual = matrix @ x + damping * x - b
+        assert np.abs(residual).max() <= 1e-14 * size_of(matrix) * np.abs(x).max() * len(b)
+        shifted = matrix + damping * np.eye(len(b))
         assert operator.logdet(damping) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-9, abs=1e-9)
 
 
 @each("seed", problems.GENERAL)
 def test_undamped_systems_are_solved_or_refused(backend, seed):
     problem = problems.general(seed)
-    for operator in operators(problem):
-        dense = operator.toarray()
-        values = np.abs(np.linalg.eigvalsh(dense))
+    for operator, matrix in operators(problem):
+        size = len(matrix)
+        values = np.abs(np.linalg.eigvalsh(matrix))
         rank = int(np.sum(values > 1e-11 * values.max()))
-        b = np.random.default_rng(seed).standard_normal(len(dense))
-        if rank == len(dense):
+        b = np.random.default_rng(seed).standard_normal(size)
+        if rank == size:
             x = operator.solve(b)
-            relative(x, np.linalg.solve(dense, b), 1e-14 * len(b) * values.max() / values.min())
-            assert np.abs(dense @ x - b).max() <= 1e-14 * len(b) * values.max() * np.abs(x).max()
+            relative(x, np.linalg.solve(matrix, b), 1e-14 * size * values.max() / values.min())
+            assert np.abs(matrix @ x - b).max() <= 1e-14 * size * values.max() * np.abs(x).max()
         else:
-            with pytest.raises(np.linalg.LinAlgError, match=rf"singular: rank {rank} of {len(dense)} .*damping.*rcond"):
+            with pytest.raises(np.linalg.LinAlgError, match=rf"singular: rank {rank} of {size} .*damping.*rcond"):
                 operator.solve(b)
-            with pytest.raises(np.linalg.LinAlgError, match=rf"singular: rank {rank} of {len(dense)} "):
+            with pytest.raises(np.linalg.LinAlgError, match=rf"singular: rank {rank} of {size} "):
                 operator.logdet()
 
 
 @each("seed", problems.GENERAL)
 def test_least_norm_solutions(backend, seed):
     problem = problems.general(seed)
-    for operator in operators(problem):
-        dense = operator.toarray()
-        values = np.abs(np.linalg.eigvalsh(dense))
-        B = np.random.default_rng(seed).standard_normal((len(dense), 2))
+    for operator, matrix in operators(problem):
+        values = np.abs(np.linalg.eigvalsh(matrix))
+        B = np.random.default_rng(seed).standard_normal((len(matrix), 2))
         for rcond in (1e-10, 0.05):
             cut = rcond * values.max()
             if np.any(np.abs(values - cut) < 1e-6 * cut):  # either side is right
                 continue
-            expected = np.linalg.pinv(dense, rcond=rcond, hermitian=True) @ B
+            expected = np.linalg.pinv(matrix, rcond=rcond, hermitian=True) @ B
             kept = values[values > cut].min(initial=values.max())
             spread = values.max() / kept if kept else 1.0
-            relative(operator.solve(B, rcond=rcond), expected, 1e-13 * len(dense) * spread)
-        relative(operator.solve(B[:, 0], rcond=0.05), np.linalg.lstsq(dense, B[:, 0], rcond=0.05)[0], 1e-10)
+            relative(operator.solve(B, rcond=rcond), expected, 1e-13 * len(matrix) * spread)
+        relative(operator.solve(B[:, 0], rcond=0.05), np.linalg.lstsq(matrix, B[:, 0], rcond=0.05)[0], 1e-10)
 
 
 def test_rcond_zero_never_gives_entries_of_1e15(backend):
     problem = problems.normal([5, 4, 3], 3)  # few samples: half of everything is flat
-    for operator in operators(problem):
+    for operator, matrix in operators(problem):
         b = np.ones(operator.shape[0])
         x = operator.solve(b, rcond=0.0)
-        dense = operator.toarray()
-        relative(x, np.linalg.pinv(dense, rcond=1e-12, hermitian=True) @ b, 1e-9)
+        relative(x, np.linalg.pinv(matrix, rcond=1e-12, hermitian=True) @ b, 1e-9)
         assert np.abs(x).max() < 1e6
 
 
 def test_damping_and_rcond_together(backend):
     problem = problems.normal([4, 6, 3], 9, bias=True, weight_decay=0.25)
     H = problem.loss().hessian(problem.network())
-    shifted = H.toarray() + 0.75 * np.eye(H.shape[0])
+    shifted = dense(problem)["full"] + 0.75 * np.eye(H.shape[0])
     b = np.random.default_rng(0).standard_normal(len(shifted))
     relative(H.solve(b, 0.75, rcond=0.1), np.linalg.pinv(shifted, rcond=0.1, hermitian=True) @ b, 1e-11)
 
@@ -125,14 +125,15 @@ def test_systems_too_large_to_be_dense(backend, widths, bias):
 def test_determinants_of_indefinite_matrices_are_refused(backend):
     problem = problems.normal([4, 6, 3], 9, weight_decay=0.25)
     H = problem.loss().hessian(problem.network())
-    values = np.linalg.eigvalsh(H.toarray())
+    matrix = dense(problem)["full"]
+    values = np.linalg.eigvalsh(matrix)
     negative = int(np.sum(values < 0))
     assert 0 < negative < len(values)
     with pytest.raises(np.linalg.LinAlgError, match=rf"{negative} of its 42 eigenvalues are negative, the lowest -.*damping > ") as e:
         H.logdet()
     enough = float(str(e.value).split("damping > ")[1].split(",")[0])
     assert enough == pytest.approx(-values[0], rel=1e-5)
-    shifted = H.toarray() + 1.001 * enough * np.eye(len(values))
+    shifted = matrix + 1.001 * enough * np.eye(len(values))
     assert H.logdet(1.001 * enough) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-9)
 
 
@@ -193,10 +194,11 @@ def test_bad_right_hand_sides_are_named():
 def test_the_type_of_b_is_kept(backend, dtype):
     problem = problems.normal([4, 2, 3], 9)
     H = problem.loss(dtype).hessian(problem.network(dtype))
-    damping = 2 * size_of(H.toarray())
+    matrix = dense(problem)["full"]
+    damping = 2 * size_of(matrix)
     for given in ("float32", "float64"):
         B = np.asfortranarray(np.random.default_rng(0).standard_normal((14, 4)).astype(given))[:, ::2]
         found = H.solve(B, damping=damping)
         assert found.dtype == np.dtype(given)
-        expected = np.linalg.solve(H.toarray().astype(float) + damping * np.eye(14), B.astype(float))
+        expected = np.linalg.solve(matrix + damping * np.eye(14), B.astype(float))
         relative(found, expected, 1e-12 if dtype == given == "float64" else 1e-5)

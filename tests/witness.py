@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import oracle
@@ -60,6 +62,33 @@ def autograd(problem: problems.Problem) -> tuple[np.ndarray, np.ndarray]:
 def of_general(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return what autograd says about ``problems.general(seed)``; several backends ask for it."""
     return autograd(problems.general(seed))
+
+
+def dense(problem: problems.Problem) -> dict[str, np.ndarray]:
+    """Return the full Hessian, its Gauss-Newton part and its functional part by the oracle's differentiation.
+
+    Without a residual only the Gauss-Newton part is left: it is the Hessian for targets that equal the predictions.
+    """
+    theta = oracle.flatten(problem.weights, problem.biases)
+    full = oracle.hessian(theta, problem)
+    reached = oracle.forward(problem.weights, problem.biases, problem.X)
+    plain = oracle.hessian(theta, dataclasses.replace(problem, Y=reached, weight_decay=0.0))
+    functional = full - plain
+    for layer in oracle.layer_slices(problem.weights, problem.biases):
+        functional[layer, layer] = 0.0  # predictions are linear in the parameters of one layer
+    return {"full": full, "gauss_newton": plain, "functional": functional}
+
+
+def positions(problem: problems.Problem, names: Sequence[str]) -> np.ndarray:
+    """Return where the parameters of these names are in the flat vector."""
+    where, at = {}, 0
+    for layer, (weight, bias) in enumerate(zip(problem.weights, problem.biases, strict=True)):
+        where[f"{layer}.weight"] = np.arange(at, at + weight.size)
+        at += weight.size
+        if bias is not None:
+            where[f"{layer}.bias"] = np.arange(at, at + bias.size)
+            at += bias.size
+    return np.concatenate([where[name] for name in names])
 
 
 @functools.cache
