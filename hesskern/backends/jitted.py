@@ -193,7 +193,7 @@ class JittedProduct:
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
         layout = _layout_of(net)
-        memory, product = _hessian_product.prepared(layout, _flat(net), data.X, _ones(data), data.Y, scale)
+        memory, product = _hessian_product.prepared(layout, _flat(net), data.X, _ones(data), data.Y, scale, 0, 0)
         self._arguments = (memory, layout, len(data.X), product, scale, decay, gauss_newton, functional)
         self._turn = threading.Lock()  # the jitted code runs without the GIL, in one memory
 
