@@ -124,14 +124,18 @@ def orthogonal_columns(made: Matrix, tau: Matrix) -> Matrix:
     """Return the thin Q with these reflectors."""
     from scipy.linalg import lapack  # noqa: PLC0415
 
-    found, _, info = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
-    _succeeded("dorgqr", info)
-    return found
+    built: tuple[Matrix, Any, int] = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
+    _succeeded("dorgqr", built[2])
+    return built[0]
 
 
 def triangular(tall: Matrix) -> Matrix:
     """Return R of the thin QR decomposition."""
-    found: Matrix = _called(np.linalg.qr, 2.0 * tall.size * min(tall.shape), tall, mode="r")
+    return _called(_r, 2.0 * tall.size * min(tall.shape), tall)
+
+
+def _r(tall: Matrix) -> Matrix:
+    found: Matrix = np.linalg.qr(tall, mode="r")
     return found
 
 
