@@ -108,9 +108,10 @@ def rotated(made: Given, tau: Given, vectors: Given, *, back: bool) -> Matrix:
 
     trans, given = "N" if back else "T", np.asfortranarray(vectors)
     size = int(lapack.dormqr("L", trans, made, tau, given, -1)[1][0])
-    found, _, info = _called(_multiplied, 4.0 * made.size * vectors.shape[1], given, made, tau, trans=trans, size=size)
-    _succeeded("dormqr", info)
-    return found
+    operations = 4.0 * made.size * vectors.shape[1]
+    built: tuple[Matrix, Any, int] = _called(_multiplied, operations, given, made, tau, trans=trans, size=size)
+    _succeeded("dormqr", built[2])
+    return built[0]
 
 
 def _multiplied(given: Given, made: Given, tau: Given, *, trans: str, size: int) -> tuple[Matrix, Any, int]:
