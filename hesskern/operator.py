@@ -138,11 +138,6 @@ class CurvatureOperator(MatrixOperator):
             raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
         checks.one_of(which, "which", WHICH)
         basis = self._eigenbasis(lift=True)
-        memory.require(
-            6 * 8 * size,
-            f"the sorted list of all {size} eigenvalues",
-            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
-        )
         values = basis.values + self._shift
         order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
         chosen = order[:count] if which in ("SA", "SM") else order[size - count :]
