@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.interruption import RATE, interruptibly
 
-Matrix = NDArray[np.floating[Any]]
-Result = TypeVar("Result")
+Given = NDArray[np.floating[Any]]
+Matrix = NDArray[np.float64]
 
 
-def finite(*matrices: Matrix) -> None:
+def finite(*matrices: Given) -> None:
     """Refuse matrices that hold NaN or infinities.
 
     Raises
@@ -38,24 +38,24 @@ def finite(*matrices: Matrix) -> None:
             )
 
 
-def _called(function: Callable[..., Result], operations: float, *matrices: Matrix, **options: Any) -> Result:
+def _called(function: Callable[..., Any], operations: float, *matrices: Given, **options: Any) -> Any:
     finite(*matrices)
     return interruptibly(function, *matrices, seconds=operations / RATE, **options)
 
 
-def eigh(matrix: Matrix) -> tuple[Matrix, Matrix]:
+def eigh(matrix: Given) -> tuple[Matrix, Matrix]:
     """Return eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
     found = _called(np.linalg.eigh, 9.0 * len(matrix) ** 3, matrix)
     return found.eigenvalues, found.eigenvectors
 
 
-def eigvalsh(matrix: Matrix) -> Matrix:
+def eigvalsh(matrix: Given) -> Matrix:
     """Return the eigenvalues of a symmetric matrix, ascending."""
     values: Matrix = _called(np.linalg.eigvalsh, 4.0 / 3.0 * len(matrix) ** 3, matrix)
     return values
 
 
-def svd(matrix: Matrix, *, full_matrices: bool = True) -> tuple[Matrix, Matrix, Matrix]:
+def svd(matrix: Given, *, full_matrices: bool = True) -> tuple[Matrix, Matrix, Matrix]:
     """Return U, the singular values, descending, and V.T."""
     large, small = max(matrix.shape), min(matrix.shape, default=0)
     columns = large if full_matrices else small
@@ -63,36 +63,36 @@ def svd(matrix: Matrix, *, full_matrices: bool = True) -> tuple[Matrix, Matrix, 
     return found.U, found.S, found.Vh
 
 
-def svdvals(matrix: Matrix) -> Matrix:
+def svdvals(matrix: Given) -> Matrix:
     """Return the singular values, descending."""
     large, small = max(matrix.shape), min(matrix.shape, default=0)
     values: Matrix = _called(np.linalg.svd, 4.0 * large * small**2, matrix, compute_uv=False)
     return values
 
 
-def norm(matrix: Matrix) -> float:
+def norm(matrix: Given) -> float:
     """Return the largest singular value."""
     return float(svdvals(matrix)[0]) if matrix.size else 0.0
 
 
-def solve(matrix: Matrix, right: Matrix) -> Matrix:
+def solve(matrix: Given, right: Given) -> Matrix:
     """Return the solution of ``matrix x = right``."""
     found: Matrix = _called(np.linalg.solve, 2.0 / 3.0 * len(matrix) ** 3, matrix, right)
     return found
 
 
-def condition_number(matrix: Matrix) -> float:
+def condition_number(matrix: Given) -> float:
     """Return ``numpy.linalg.cond`` of a matrix."""
     return float(_called(np.linalg.cond, 4.0 * len(matrix) ** 3, matrix))
 
 
-def pseudo_inverse(matrix: Matrix, rcond: float) -> Matrix:
+def pseudo_inverse(matrix: Given, rcond: float) -> Matrix:
     """Return the pseudo-inverse of a symmetric matrix."""
     found: Matrix = _called(np.linalg.pinv, 12.0 * len(matrix) ** 3, matrix, rcond=rcond, hermitian=True)
     return found
 
 
-def reflectors(tall: Matrix) -> tuple[Matrix, Matrix]:
+def reflectors(tall: Given) -> tuple[Matrix, Matrix]:
     """Return the QR decomposition of a tall float64 matrix as LAPACK's reflectors; it may be destroyed."""
     from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
 
@@ -102,37 +102,42 @@ def reflectors(tall: Matrix) -> tuple[Matrix, Matrix]:
     return made, tau
 
 
-def rotated(made: Matrix, tau: Matrix, vectors: Matrix, *, back: bool) -> Matrix:
+def rotated(made: Given, tau: Given, vectors: Given, *, back: bool) -> Matrix:
     """Return ``Q.T vectors``, or (`back`) ``Q vectors``, of the full orthogonal Q with these reflectors."""
     from scipy.linalg import lapack  # noqa: PLC0415
 
     trans, given = "N" if back else "T", np.asfortranarray(vectors)
     size = int(lapack.dormqr("L", trans, made, tau, given, -1)[1][0])
-    found, _, info = _called(_multiplied, 4.0 * made.size * vectors.shape[1], given, made, tau, trans=trans, size=size)
-    _succeeded("dormqr", info)
-    return found
+    operations = 4.0 * made.size * vectors.shape[1]
+    built: tuple[Matrix, Any, int] = _called(_multiplied, operations, given, made, tau, trans=trans, size=size)
+    _succeeded("dormqr", built[2])
+    return built[0]
 
 
-def _multiplied(given: Matrix, made: Matrix, tau: Matrix, *, trans: str, size: int) -> tuple[Matrix, Any, int]:
+def _multiplied(given: Given, made: Given, tau: Given, *, trans: str, size: int) -> tuple[Matrix, Any, int]:
     from scipy.linalg import lapack  # noqa: PLC0415
 
     found: tuple[Matrix, Any, int] = lapack.dormqr("L", trans, made, tau, given, size)
     return found
 
 
-def orthogonal_columns(made: Matrix, tau: Matrix) -> Matrix:
+def orthogonal_columns(made: Given, tau: Given) -> Matrix:
     """Return the thin Q with these reflectors."""
     from scipy.linalg import lapack  # noqa: PLC0415
 
-    found, _, info = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
-    _succeeded("dorgqr", info)
-    return found
+    built: tuple[Matrix, Any, int] = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
+    _succeeded("dorgqr", built[2])
+    return built[0]
 
 
-def triangular(tall: Matrix) -> Matrix:
+def triangular(tall: Given) -> Matrix:
     """Return R of the thin QR decomposition."""
-    found: Matrix = _called(np.linalg.qr, 2.0 * tall.size * min(tall.shape), tall, mode="r")
+    found: Matrix = _called(_r, 2.0 * tall.size * min(tall.shape), tall)
     return found
+
+
+def _r(tall: Given) -> Any:
+    return np.linalg.qr(tall, mode="r")
 
 
 def _succeeded(routine: str, info: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks, decompositions, devices, memory, rounding
+from hesskern import checks, decompositions, devices, memory
 from hesskern._array import Array
 from hesskern._cached import cached_property
 from hesskern.assembly import grid, inner_indices
@@ -24,7 +24,7 @@ from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.powers import Scaled, too_large
 from hesskern.problem import Data
-from hesskern.rounding import moved_by_rounding, moves, undetermined
+from hesskern.rounding import Bounds, moved_by_rounding, moves, undetermined
 from hesskern.scaled_product import hessian_product
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
@@ -285,12 +285,10 @@ class Hessian(CurvatureOperator):
             tolerance = unit**2 * largest + getattr(basis, "backward_error", 0.0)
         else:
             layers = [part.layer for part in self.parts]
-            noise = rounding.residual_error(self._factors, _EPSILON, 0.0)
-            error += rounding.functional_size(self._factors, layers, noise)
+            error += self._bounds.functional_part(layers, self._bounds.residual_error(_EPSILON, 0.0))
             tolerance = error
             if self._residual_is_noise:
-                size = rounding.residual_size(self._factors)
-                tolerance = max(tolerance, rounding.functional_size(self._factors, layers, size))
+                tolerance = max(tolerance, self._bounds.functional_part(layers, self._bounds.residual))
         return tolerance, error
 
     def _zero_below(self, basis: Eigenbasis) -> float:
@@ -301,12 +299,14 @@ class Hessian(CurvatureOperator):
         return max(tolerance, undetermined(*self._spectra, tolerance, clear))
 
     @cached_property
+    def _bounds(self) -> Bounds:
+        return Bounds(self._factors)
+
+    @cached_property
     def _residual_is_noise(self) -> bool:
         """Whether rounding weights and data to the network's dtype could have made the whole residual."""
-        if not self._factors.residual.matrix.any():
-            return False  # exactly zero: nothing to be said about it
         half = 0.5 * float(np.finfo(self.dtype).eps)
-        return rounding.residual_size(self._factors) <= rounding.residual_error(self._factors, _EPSILON, half)
+        return self._bounds.residual <= self._bounds.residual_error(_EPSILON, half)
 
     @cached_property
     def _spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -35,7 +35,7 @@ def available(root: Path = Path("/")) -> int:
     root : path
         Below which ``proc`` and ``sys`` are.
     """
-    return max(0, min([psutil.virtual_memory().available, *_left_in_groups(root)]))
+    return max(0, min([int(psutil.virtual_memory().available), *_left_in_groups(root)]))
 
 
 def _left_in_groups(root: Path) -> list[int]:

@@ -139,11 +139,6 @@ class CurvatureOperator(MatrixOperator):
         checks.one_of(which, "which", WHICH)
         checks.boolean(dense, "dense")
         basis = self._eigenbasis(lift=True)
-        memory.require(
-            6 * 8 * size,
-            f"the sorted list of all {size} eigenvalues",
-            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
-        )
         values = basis.values + self._shift
         order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
         chosen = order[:count] if which in ("SA", "SM") else order[size - count :]
@@ -236,8 +231,8 @@ class CurvatureOperator(MatrixOperator):
         tolerance, _ = self._tolerances(basis)
         keep = _nonzero(groups.values, shift, tolerance)
         if not keep.all():
-            exact, all_kept = (np.repeat(each, groups.multiplicities) for each in (groups.values, keep))
-            raise np.linalg.LinAlgError(self._singular(exact, all_kept, tolerance, damping))
+            each, kept = np.repeat(groups.values, groups.multiplicities), np.repeat(keep, groups.multiplicities)
+            raise np.linalg.LinAlgError(self._singular(each, kept, tolerance, damping))
         shifted = groups.shifted(shift)
         negative = int(shifted.multiplicities[shifted.values < 0].sum())
         if negative:
@@ -332,7 +327,7 @@ def _pieces(size: int, count: int) -> list[slice]:
 
 def _moved_bytes(size: int, count: int) -> int:
     """Return about how much memory the largest of these pieces takes on its way: up to eight arrays of its size."""
-    return 8 * 8 * size * max(piece.stop - piece.start for piece in _pieces(size, count))
+    return 8 * 8 * size * int(max((piece.stop - piece.start for piece in _pieces(size, count)), default=0))
 
 
 def _changed(change: Callable[[Matrix], Matrix], columns: Matrix, basis: Eigenbasis) -> Matrix:

@@ -129,9 +129,8 @@ def in_dtype(left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Any, An
     largest = span(left.matrix).largest + left.exponent + span(right.matrix).largest + right.exponent
     if largest > limits.maxexp - 1:
         raise too_large(dtype)
-    return tuple(  # type: ignore[return-value]
-        devices.converted(matrix, dtype) for matrix in shared(left, right, float(limits.minexp), limits.maxexp - 2.0)
-    )
+    one, two = shared(left, right, float(limits.minexp), limits.maxexp - 2.0)
+    return devices.converted(one, dtype), devices.converted(two, dtype)
 
 
 def too_large(dtype: np.dtype[Any]) -> OverflowError:

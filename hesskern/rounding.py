@@ -38,43 +38,47 @@ _UNIT = 0.5 * float(np.finfo(np.float32).eps)
 _SAFETY = 4.0
 
 
-def residual_error(factors: Factors, computation: float, inputs: float) -> float:
-    """Return a bound on the norm of the error of the residual.
+class Bounds:
+    """Bounds on rounding errors, from the norms of a network's factors."""
 
-    Parameters
-    ----------
-    factors : Factors
-    computation : float
-        Relative error of an operation.
-    inputs : float
-        Relative error of each weight and each number of the data.
-    """
-    error = _SAFETY * computation + inputs
-    terms = [math.log2(error) + _log(Scaled(factors.Y))]
-    for layer, (weight, bias) in enumerate(zip(factors.weights, factors.biases, strict=True)):
-        reach = _log(factors.above[layer])
-        units = _SAFETY * computation * math.sqrt(weight.shape[1]) + inputs
-        terms.append(math.log2(units) + _log(factors.inputs[layer]) + _log(Scaled(weight), exact=False) + reach)
-        if bias is not None:
-            terms.append(math.log2(error) + _log(Scaled(factors.column)) + _log(Scaled(bias)) + reach)
-    return sum(map(_power, terms))
+    def __init__(self, factors: Factors) -> None:
+        self._factors = factors
+        self._above = [_log(top) for top in factors.above]
+        self._inputs = [_log(below) for below in factors.inputs]
+        #: Norm of the residual.
+        self.residual = _power(_log(factors.residual))
 
+    def residual_error(self, computation: float, inputs: float) -> float:
+        """Return a bound on the norm of the error of the residual.
 
-def residual_size(factors: Factors) -> float:
-    """Return the norm of the residual."""
-    return _power(_log(factors.residual))
+        Parameters
+        ----------
+        computation : float
+            Relative error of an operation.
+        inputs : float
+            Relative error of each weight and each number of the data.
+        """
+        factors, error = self._factors, _SAFETY * computation + inputs
+        terms = [math.log2(error) + _log(Scaled(factors.Y))]
+        column = _log(Scaled(factors.column))
+        for weight, bias, below, above in zip(factors.weights, factors.biases, self._inputs, self._above, strict=True):
+            units = _SAFETY * computation * math.sqrt(weight.shape[1]) + inputs
+            terms.append(math.log2(units) + below + _log(Scaled(weight), exact=False) + above)
+            if bias is not None:
+                terms.append(math.log2(error) + column + _log(Scaled(bias)) + above)
+        return sum(map(_power, terms))
 
-
-def functional_size(factors: Factors, layers: Sequence[int], residual: float) -> float:
-    """Return a bound on the norm of the functional part between these layers for a residual of this norm."""
-    if residual == 0:
-        return 0.0
-    pairs = np.zeros((len(layers), len(layers)))
-    for at, lower in enumerate(layers):
-        for row, upper in enumerate(layers[at + 1 :], at + 1):
-            reach = _log(factors.between(lower, upper)) + _log(factors.above[upper]) + _log(factors.inputs[lower])
-            pairs[row, at] = pairs[at, row] = _power(reach + math.log2(factors.scale * residual))
-    return float(np.abs(pairs).sum(axis=1).max()) if not np.isfinite(pairs).all() else decompositions.norm(pairs)
+    def functional_part(self, layers: Sequence[int], residual: float) -> float:
+        """Return a bound on the norm of the functional part between these layers for a residual of this norm."""
+        if residual == 0:
+            return 0.0
+        size = math.log2(self._factors.scale * residual)
+        pairs = np.zeros((len(layers), len(layers)))
+        for at, lower in enumerate(layers):
+            for row, upper in enumerate(layers[at + 1 :], at + 1):
+                reach = _log(self._factors.between(lower, upper)) + self._above[upper] + self._inputs[lower]
+                pairs[row, at] = pairs[at, row] = _power(reach + size)
+        return decompositions.norm(pairs) if np.isfinite(pairs).all() else math.inf
 
 
 def moved_by_rounding(

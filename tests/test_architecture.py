@@ -96,6 +96,7 @@ def test_the_reader_sees_imports():
 @pytest.mark.parametrize("path", BACKENDS, ids=names(BACKENDS))
 def test_a_backend_imports_neither_another_nor_the_api(path):
     allowed = {"hesskern._core", "hesskern._array", "hesskern.problem", "hesskern.backends.protocol"}
+    allowed |= {"hesskern.decompositions"}
     if path.stem == "jitted":
         allowed |= {"hesskern.backends.product_svd", *(module for module in ours(path) if "hesskern.numba." in module)}
     assert ours(path) <= allowed
@@ -145,7 +146,10 @@ def test_the_lower_layers_do_not_import_the_higher_ones():
         "trusted": set(),
         "atomic_write": {"hesskern.checks"},
         "array_files": {"hesskern.memory"},
-        "problem": {"hesskern._array", "hesskern.devices"},
+        "interruption": set(),
+        "decompositions": {"hesskern.interruption"},
+        "powers": {"hesskern.devices"},
+        "problem": {"hesskern._array", "hesskern.devices", "hesskern.interruption", "hesskern.powers"},
         "backends/protocol": {"hesskern._array", "hesskern.problem"},
     }
     for name, allowed in lower.items():
@@ -153,6 +157,22 @@ def test_the_lower_layers_do_not_import_the_higher_ones():
     api = {"hesskern.training", "hesskern.datasets", "hesskern.cli", "hesskern.demo"}
     for name in ("network", "loss", "condition"):
         assert not ours(PACKAGE / f"{name}.py") & api, name
+
+
+#: What does not iterate, so that an infinity does no harm.
+DIRECT = {"norm", "LinAlgError"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_lapack_is_called_in_one_place(path):
+    """Where matrices are checked for NaN and infinities, and Ctrl-C works."""
+    if path.stem in ("decompositions", "product_svd") or path in TORCH:
+        pytest.skip("it is that place, or checks itself")
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    lapack = [ast.unparse(call) for call in calls if re.search(r"(^|\.)(np\.linalg|lapack)\.", ast.unparse(call))]
+    assert {call.split(".")[-1] for call in lapack} <= DIRECT
+    # The norm of order two of a matrix is a singular value.
+    assert not re.search(r"linalg\.norm\(.*, 2\)", path.read_text())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))

@@ -129,7 +129,8 @@ def test_determinants_of_indefinite_matrices_are_refused(backend):
     values = np.linalg.eigvalsh(matrix)
     negative = int(np.sum(values < 0))
     assert 0 < negative < len(values)
-    with pytest.raises(np.linalg.LinAlgError, match=rf"{negative} of its 42 eigenvalues are negative, the lowest -.*damping > ") as e:
+    expected = rf"{negative} of its 42 eigenvalues are negative, the lowest -.*damping > "
+    with pytest.raises(np.linalg.LinAlgError, match=expected) as e:
         H.logdet()
     enough = float(str(e.value).split("damping > ")[1].split(",")[0])
     assert enough == pytest.approx(-values[0], rel=1e-5)

@@ -200,7 +200,7 @@ class JittedProduct:
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
         layout = _layout_of(net)
-        self._point = layout, _flat(net), data.X, _ones(data), data.Y, scale
+        self._point = layout, _flat(net), data.X, _ones(data), data.Y, scale, 0, 0
         memory, product = _hessian_product.prepared(*self._point)
         self._arguments = (layout, len(data.X), product, scale, decay, gauss_newton, functional)
         # Kept from one product to the next. Threads that multiply at the same time prepare their own: no lock, which a

@@ -14,6 +14,7 @@ from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout, pack,
 from hesskern.numba._memory import Places, make_memory, places, rows_of_product
 from hesskern.numba._pass import activation, backward, delta, forward, product_is_cheaper, subtract
 from hesskern.numba._products import multiply, multiply_turned
+from hesskern.numba._scaling import scale_samples
 
 
 @jit
@@ -91,12 +92,18 @@ def hessian_times(memory: Array, layout: Layout, samples: int, product: bool, sc
 
 
 @jit
-def prepared(layout: Layout, flat: Array, X: Array, ones: Array, Y: Array, scale: float) -> tuple[Array, bool]:
-    """Return a memory for products with the Hessian at these parameters (P,), and whether it is of the product form."""
+def prepared(layout: Layout, flat: Array, X: Array, ones: Array, Y: Array, scale: float, of_x: int,
+             of_y: int) -> tuple[Array, bool]:  # fmt: skip
+    """Return a memory for products with the Hessian at these parameters (P,), and whether it is of the product form.
+
+    X and Y are divided by the powers `of_x` and `of_y` of two.
+    """
     product = product_is_cheaper(layout, len(X), True)
     memory = make_memory(layout, X, len(X), product, True, False, False, 0, 0)
     at = places(memory, layout, len(X), product, True, False, False, 0, 0)
     pack(layout, flat, 0, 1, memory, at.theta, 1.0)
     pack_samples(layout, X, ones, Y, memory, at.x, at.y)
+    if of_x != 0 or of_y != 0:
+        scale_samples(layout, memory, at.x, at.y, len(X), of_x, of_y)
     prepare(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale)
     return memory, product

@@ -27,6 +27,7 @@ from hesskern.numba._hessian_product import hessian_times, prepared
 from hesskern.numba._layout import Layout, number_of_parameters
 from hesskern.numba._parameters import check_targets, flatten, layout_of
 from hesskern.numba._pass import predictions
+from hesskern.numba._scaling import multiplied, multiply_entries, scaled
 
 HALF_SUM, SUM, MEAN = range(3)
 
@@ -148,7 +149,9 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
     array([ 9.,  9., 10.])
     """
     layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
-    memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
+    parameters = flatten(weights, biases)
+    of_x, of_y, powers = scaled(layout, parameters, X)
+    memory, product = prepared(layout, parameters, X, np.empty(0, X.dtype), Y, scale, of_x, of_y)
     size = number_of_parameters(layout)
     if v.itemsize != X.itemsize:
         raise ValueError("v has another dtype: expected that of the weights and data")
@@ -156,9 +159,35 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
         raise ValueError("v has the wrong length: expected one row for each parameter")
     flat = np.ascontiguousarray(v).reshape(-1)
     out = np.empty(len(flat), X.dtype)
-    hessian_times(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, flat,
+    if len(powers) == 0:
+        hessian_times(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, flat,
+                      len(flat) // size, out)  # fmt: skip
+        return out.reshape(v.shape)
+    hessian_times(memory, layout, len(X), product, scale, 0.0, gauss_newton, functional, multiplied(powers, flat),
                   len(flat) // size, out)  # fmt: skip
+    out = multiplied(powers, out)
+    for k in range(len(out)):
+        out[k] += X.dtype.type(weight_decay) * flat[k]
     return out.reshape(v.shape)
+
+
+@jit
+def _dense(layout: Layout, flat: Array, X: Array, Y: Array, scale: float, weight_decay: float, gauss_newton: bool,
+           functional: bool, first: int, last: int, left: int, right: int) -> Array:  # fmt: skip
+    """Return the block of the rows of the layers from `first` to before `last`, columns from `left` to `right`."""
+    of_x, of_y, powers = scaled(layout, flat, X)
+    memory, product = prepared(layout, flat, X, np.empty(0, X.dtype), Y, scale, of_x, of_y)
+    if len(powers) == 0:
+        return dense(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, first, last, left,
+                     right)  # fmt: skip
+    out = dense(memory, layout, len(X), product, scale, 0.0, gauss_newton, functional, first, last, left, right)
+    # Where the rows and columns begin among all parameters: behind those of the layers before.
+    top, start = number_of_parameters(layout[:first]), number_of_parameters(layout[:left])
+    multiply_entries(out, powers[top : top + len(out)], powers[start : start + out.shape[1]])
+    if weight_decay != 0 and first == left and last == right:
+        for k in range(len(out)):
+            out[k, k] += X.dtype.type(weight_decay)
+    return out
 
 
 @jit
@@ -185,9 +214,8 @@ def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biase
     if not (0 <= row < len(weights) and 0 <= column < len(weights)):
         raise ValueError("row or column is no layer: expected numbers from 0 to the number of layers - 1")
     layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
-    memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
-    return dense(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, row + 1, row + 2,
-                 column + 1, column + 2)  # fmt: skip
+    return _dense(layout, flatten(weights, biases), X, Y, scale, weight_decay, gauss_newton, functional, row + 1,
+                  row + 2, column + 1, column + 2)  # fmt: skip
 
 
 @jit
@@ -206,6 +234,5 @@ def full_hessian(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int
            [10., 10.,  9.]])
     """
     layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
-    memory, product = prepared(layout, flatten(weights, biases), X, np.empty(0, X.dtype), Y, scale)
-    return dense(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, 1, len(layout), 1,
-                 len(layout))  # fmt: skip
+    return _dense(layout, flatten(weights, biases), X, Y, scale, weight_decay, gauss_newton, functional, 1,
+                  len(layout), 1, len(layout))  # fmt: skip

@@ -82,6 +82,10 @@ class ReducedLoss(SquaredLoss):
         """Return the reduced samples; they were reduced for networks with, or for those without biases."""
         return self._data
 
+    def reduction(self, *, bias: bool) -> Data:
+        """Return the reduced samples."""
+        return self._data
+
     def _value(self, net: LinearNetwork, squared: float) -> float:
         # What no weights can reach was left out with the rows.
         return super()._value(net, squared) + self._scale * self._data.constant

@@ -1,0 +1,99 @@
+"""LAPACK is given finite matrices only, and Ctrl-C leaves long calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from children import child
+
+from hesskern import decompositions
+from hesskern.interruption import interruptibly
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "call",
+    [
+        decompositions.eigh, decompositions.eigvalsh, decompositions.svd, decompositions.svdvals, decompositions.norm,
+        decompositions.condition_number, decompositions.reflectors, decompositions.triangular,
+        lambda matrix: decompositions.solve(matrix, np.ones(3)),
+        lambda matrix: decompositions.solve(np.eye(3), matrix[0]),
+        lambda matrix: decompositions.pseudo_inverse(matrix, 1e-10),
+    ],
+)  # fmt: skip
+def test_nan_and_infinities_are_refused(call, bad):
+    matrix = np.eye(3)
+    matrix[0, 1] = bad
+    with pytest.raises(np.linalg.LinAlgError, match=r"a matrix of shape .* holds 1 values that are NaN or infinite"):
+        call(matrix)
+
+
+def test_finite_numbers_whose_sum_overflows_are_taken():
+    decompositions.finite(np.full((2, 2), 1.7e308))
+
+
+def test_decompositions_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    A, tall = rng.standard_normal((6, 6)), rng.standard_normal((9, 4))
+    A = A + A.T
+    values, vectors = decompositions.eigh(A)
+    np.testing.assert_allclose(vectors * values @ vectors.T, A, atol=1e-13)
+    np.testing.assert_allclose(decompositions.eigvalsh(A), values, atol=1e-13)
+    U, sigma, Vh = decompositions.svd(tall, full_matrices=False)
+    np.testing.assert_allclose(U * sigma @ Vh, tall, atol=1e-13)
+    np.testing.assert_allclose(np.square(decompositions.svdvals(tall)).sum(), np.square(tall).sum())
+    made, tau = decompositions.reflectors(tall.copy())
+    Q = decompositions.orthogonal_columns(made, tau)
+    np.testing.assert_allclose(Q @ np.triu(made[:4]), tall, atol=1e-13)
+    np.testing.assert_allclose(decompositions.rotated(made, tau, tall, back=False)[:4], np.triu(made[:4]), atol=1e-13)
+
+
+def test_long_calls_give_what_they_give_and_raise_what_they_raise():
+    assert interruptibly(divmod, 7, 2, seconds=1e3) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        interruptibly(divmod, 7, 0, seconds=1e3)
+
+
+LONG = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import numpy as np, hesskern as hk
+from hesskern import decompositions
+what = sys.argv[1]
+rng = np.random.default_rng(0)
+if what == "eigh":
+    A = rng.standard_normal((4000, 4000))
+    call = lambda: decompositions.eigh(A)
+else:
+    f = np.float32
+    net = hk.LinearNetwork.random([600, 600, 600], seed=0)
+    H = hk.SquaredLoss(rng.standard_normal((600, 600)), rng.standard_normal((600, 600))).hessian(net)
+    V = rng.standard_normal((H.shape[0], 60))
+    H @ V[:, :1]
+    call = lambda: [H @ V for _ in range(1000)]
+print("running", flush=True)
+try:
+    call()
+    print("ended", flush=True)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
+@pytest.mark.parametrize("what", ["eigh", "products"])
+def test_ctrl_c_leaves_compiled_code(what):
+    """The calls take minutes; whoever waits for their end does not answer within the time given, whatever the load."""
+    with child(LONG, what) as process:
+        assert process.stdout.readline() == "running\n", process.stderr.read()
+        time.sleep(1.0)
+        began = time.perf_counter()
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "stopped\n", process.stderr.read()
+        assert time.perf_counter() - began < 20.0
+        assert process.wait(60) == 0
