@@ -13,6 +13,10 @@ from hesskern.problem import Data
 
 Stop = Literal["running", "converged", "diverged"]
 
+#: How many times larger than ``|W_{l+1}| |W_l|``, which bounds the rounding errors of the network as it is, the product
+#: of the norms, which bounds those of the reduced one, may be. Gaussian weights have about 2.
+UNBALANCED = 30.0
+
 
 class Layers(Protocol):
     """A network as backends see it."""
@@ -198,13 +202,19 @@ class Backend(Protocol):
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         """Return R (n, n) of the thin QR of these matrices side by side; any strides, rows of zeros if they are few."""
 
-    def wide_layer(
-        self, below: Sequence[Array], above: Array
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return R of the thin QR of ``[*below, above]``, as `triangular_factor` does, and ``above.T [*below]``.
 
         `below` and `above` are the weights into and out of many hidden units, one row each; both in one pass. Not of a
         backend on a GPU.
+        """
+
+    def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
+        """Return whether a rotation of the hidden units, the columns, loses digits of the product of both sides.
+
+        The last `outputs` rows are weights out of the units, those before weights into them. Digits are lost where the
+        product of two rows' norms is more than `UNBALANCED` times the sum of the terms of their product; of one that no
+        unit contributes to, times that sum of others of its row or its column. Not of a backend on a GPU.
         """
 
     def product_svd(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hesskern.backends.cuda.layers import Layers, shapes
-from hesskern.reduction import UNBALANCED
+from hesskern.backends.protocol import UNBALANCED
 
 
 class _Stage(NamedTuple):
@@ -108,7 +108,7 @@ def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
-    """Return which networks would lose digits, (networks,) bool; the same as in `hesskern.reduction`."""
+    """Return which networks would lose digits, (networks,) bool; see `Backend.mixes_units`."""
     sizes, norms = stage.before.abs(), stage.after.norm(dim=1)
     inputs = sizes.shape[2] - outputs
     terms = sizes[:, :, inputs:].mT @ sizes[:, :, :inputs]
