@@ -79,8 +79,8 @@ class WidthReduction:
     def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Matrix]:
         """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
 
-        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. That may be more than the
-        product where units differ by orders of magnitude: weights into them large where those out of them are small.
+        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. That may be more than
+        the product where units differ by orders of magnitude: weights into them large where those out are small.
 
         Parameters
         ----------
