@@ -365,7 +365,7 @@ class ReferenceBackend:
         return triangle
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        product: NDArray[np.float64] = above.T @ np.concatenate(below, axis=1, dtype=np.float64)
+        product = above.T.astype(np.float64) @ np.concatenate(below, axis=1, dtype=np.float64)
         return self.triangular_factor([*below, above]), product
 
     def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:

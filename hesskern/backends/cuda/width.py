@@ -114,7 +114,8 @@ def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
     terms = sizes[:, :, inputs:].mT @ sizes[:, :, :inputs]
     bounds = norms[:, inputs:, None] * norms[:, None, :inputs]
     around = torch.minimum(terms.amax(2, keepdim=True), terms.amax(1, keepdim=True))
-    return ~(bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
+    balanced: Tensor = (bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
+    return ~balanced
 
 
 def _reducible(layers: Layers) -> list[int]:
