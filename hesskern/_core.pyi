@@ -20,6 +20,7 @@ __all__: list[str] = [
     "forward",
     "isa",
     "load_blas",
+    "mixes_units",
     "product_svd",
     "softmax_dense",
     "softmax_product",
@@ -155,6 +156,15 @@ def forward(
 def load_blas(capi: dict[str, typing.Any]) -> None:
     """
     Use the BLAS of `scipy.linalg.cython_blas.__pyx_capi__`; ImportError where it does not fit.
+    """
+
+def mixes_units(
+    stack: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    outputs: typing.SupportsInt | typing.SupportsIndex,
+    limit: typing.SupportsFloat | typing.SupportsIndex,
+) -> bool:
+    """
+    Whether a rotation of the hidden units, the columns, would lose digits of the product of both sides.
     """
 
 def product_svd(

@@ -97,7 +97,8 @@ def fit_ensemble(
 
     Small networks (full batch, float64) are trained several at a time, one in each lane of the processor's vectors,
     which adds in another order than `fit` does: results agree to rounding. What becomes of one network does not depend
-    on the others, not even in the last bit.
+    on the others, not even in the last bit; only whether widths are reduced is decided for all together (see
+    `Reduction`).
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ def _loop(
     backend = backends.get_for(settings.chosen_backend(loss), loss.device, "the networks and samples are")
     schedule = Schedule(settings.lr, settings.max_steps, len(nets) if several else None)
     records = Records(settings.record, net, minibatches=settings.batch_size is not None)
-    reduced = reduced_networks(nets, reduce=settings.reduce == "auto")
+    reduced = reduced_networks(nets, backend, reduce=settings.reduce == "auto")
     watch = Watch(
         every=settings.record_every,
         loss="loss" in records.names,

@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 
 from hesskern import decompositions
 from hesskern._array import Array
+from hesskern.backends.protocol import Backend
 from hesskern.factors import Matrix
 from hesskern.network import LinearNetwork
 from hesskern.width import PlainLayers, reducible
 
-#: How many times larger than ``|W_{l+1}| |W_l|``, which bounds the rounding errors of the network as it is, the product
-#: of the norms, which bounds those of the reduced one, may be. Gaussian weights have about 2.
-UNBALANCED = 30.0
 #: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
 _SUSPICIOUS = 1e-8
 
@@ -107,8 +105,8 @@ class ReducedNetwork:
             self.stages.append(_reduce(layers, layer))
             layers = _replaced(layers, layer, self.stages[-1].after)
         self.layers = layers
-        #: Whether hidden units are too different in size for this.
-        self.unbalanced = any(_unbalanced(stage, len(given.weights[stage.layer + 1])) for stage in self.stages)
+        #: Whether hidden units are too different in size for this; see `reduced_networks`.
+        self.unbalanced = False
 
     def as_given(self) -> None:
         """Train the network as it is after all."""
@@ -152,9 +150,13 @@ class ReducedNetwork:
         return self._net._with(np.concatenate(pieces))
 
 
-def reduced_networks(nets: Sequence[LinearNetwork], *, reduce: bool) -> list[ReducedNetwork]:
+def reduced_networks(nets: Sequence[LinearNetwork], backend: Backend, *, reduce: bool) -> list[ReducedNetwork]:
     """Return what is trained in the place of these networks, all of one width: as given if one is unbalanced."""
     reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
+    for each in reduced:
+        each.unbalanced = any(
+            backend.mixes_units(stage.before, len(nets[0].weights[stage.layer + 1])) for stage in each.stages
+        )
     if any(each.unbalanced for each in reduced):
         for each in reduced:
             each.as_given()
@@ -205,21 +207,6 @@ def _reduce(layers: PlainLayers, layer: int) -> Stage:
     if pivots.min() < _SUSPICIOUS * pivots.max():
         basis, triangle = _without_rounding(basis, triangle, len(basis))
     return Stage(layer, basis.T, stack, triangle)
-
-
-def _unbalanced(stage: Stage, outputs: int) -> bool:
-    """Return whether the reduced weights' product would have more rounding errors than that of the weights given."""
-    inputs = len(stage.before) - outputs
-    sizes = np.abs(stage.before)
-    with np.errstate(over="ignore", invalid="ignore"):
-        terms = sizes[inputs:] @ sizes[:inputs].T
-        norms = np.sqrt(np.einsum("ij,ij->i", stage.after, stage.after))
-        bounds = np.outer(norms[inputs:], norms[:inputs])
-        if (bounds <= UNBALANCED * terms).all():
-            return False
-        # An entry that no unit contributes to is as uncertain as the others of its row or its column.
-        around = np.minimum(terms.max(axis=1, keepdims=True), terms.max(axis=0))
-        return not bool((bounds <= UNBALANCED * np.where(terms > 0, terms, around)).all())
 
 
 def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matrix, Matrix]:

@@ -69,7 +69,7 @@ class WidthReduction:
         self.left_over = self.units - self.kept
 
     @cached_property
-    def _below(self) -> list[Matrix]:
+    def _below(self) -> list[Array]:
         """Weights and bias of the layer, one row for each unit."""
         return [self._lower] if self._bias is None else [self._lower, self._bias[:, None]]
 
@@ -80,8 +80,8 @@ class WidthReduction:
     def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Scaled]:
         """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
 
-        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. Where units differ by
-        orders of magnitude, weights into them large where those out of them are small, that may be more than the product.
+        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. That may be more than
+        the product where units differ by orders of magnitude: weights into them large where those out are small.
 
         Parameters
         ----------
@@ -90,7 +90,8 @@ class WidthReduction:
             Take the QR whose Q is remembered for `rotate`.
         """
         if lift:
-            R, across = self._qr.R, self._upper @ np.concatenate(self._below, axis=1)
+            R = self._qr.R
+            across = np.asarray(self._upper @ np.concatenate(self._below, axis=1), dtype=np.float64)
         else:
             R, across = _wide_layer(self._below, self._upper.T, backend)
         weights, biases = list(self.net.weights), list(self.net.biases)
@@ -139,7 +140,7 @@ _TINY = 1e-280
 _SQUARES = (1e-140, 1e140)
 
 
-def _wide_layer(below: list[Matrix], above: Matrix, backend: Backend) -> tuple[Matrix, Matrix]:
+def _wide_layer(below: list[Array], above: Array, backend: Backend) -> tuple[Matrix, Matrix]:
     """Return what `Backend.wide_layer` does, also where squares of the weights overflow or vanish.
 
     A column's rounding errors are as large as the column: multiplying columns by powers of two changes nothing else.

@@ -9,6 +9,8 @@ from attack.unbalanced import EPS, dense, draw, residuals
 from witness import relative
 
 import hesskern as hk
+from hesskern.backends import get
+from hesskern.width import PlainLayers, WidthReduction
 
 #: LAPACK calls a normalised residual below this right.
 BOUND = 30
@@ -57,9 +59,6 @@ def test_a_layer_that_no_parameter_touches_is_left_alone(backend, e, bias):
 @pytest.mark.parametrize("e", [0, 170])
 def test_weights_whose_squares_overflow(backend, e):
     """The triangular factor of such weights is that of the same weights in other units."""
-    from hesskern.backends import get  # noqa: PLC0415
-    from hesskern.width import PlainLayers, WidthReduction  # noqa: PLC0415
-
     rng = np.random.default_rng(0)
     lower, upper, b = rng.standard_normal((12, 3)), rng.standard_normal((2, 12)), rng.standard_normal(12)
     units = 10.0**e

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hesskern import _core
 from hesskern._array import Array
 from hesskern.backends.protocol import (
+    UNBALANCED,
     Block,
     HessianProduct,
     Job,
@@ -173,6 +174,9 @@ class CppBackend:
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return _core.wide_layer([*below, above], sum(part.shape[1] for part in below))
+
+    def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
+        return _core.mixes_units(stack, outputs, UNBALANCED)
 
     def product_svd(
         self,

@@ -13,6 +13,10 @@ from hesskern.problem import Data
 
 Stop = Literal["running", "converged", "diverged"]
 
+#: How many times larger than ``|W_{l+1}| |W_l|``, which bounds the rounding errors of the network as it is, the product
+#: of the norms, which bounds those of the reduced one, may be. Gaussian weights have about 2.
+UNBALANCED = 30.0
+
 
 class Layers(Protocol):
     """A network as backends see it."""
@@ -220,6 +224,14 @@ class Backend(Protocol):
 
         `below` and `above` are the weights into and out of many hidden units, one row each; both in one pass. Not of a
         backend on a GPU.
+        """
+
+    def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
+        """Return whether a rotation of the hidden units, the columns, loses digits of the product of both sides.
+
+        The last `outputs` rows are weights out of the units, those before weights into them. Digits are lost where the
+        product of two rows' norms is more than `UNBALANCED` times the sum of the terms of their product; of one that no
+        unit contributes to, times that sum of others of its row or its column. Not of a backend on a GPU.
         """
 
     def product_svd(

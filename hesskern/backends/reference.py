@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 
 from hesskern import decompositions
 from hesskern._array import Array
-from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, State, Stop, Update, Watch
+from hesskern.backends.protocol import (
+    UNBALANCED,
+    Block,
+    Job,
+    Layers,
+    ProductSvd,
+    Side,
+    Softmax,
+    State,
+    Stop,
+    Update,
+    Watch,
+)
 from hesskern.problem import Data
 
 
@@ -353,8 +365,16 @@ class ReferenceBackend:
         return triangle
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        product: NDArray[np.float64] = above.T @ np.concatenate(below, axis=1, dtype=np.float64)
+        product = above.T.astype(np.float64) @ np.concatenate(below, axis=1, dtype=np.float64)
         return self.triangular_factor([*below, above]), product
+
+    def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
+        below, above = np.abs(stack[:-outputs]), np.abs(stack[-outputs:])
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not balanced
+            terms = above @ below.T
+            around = np.minimum(terms.max(axis=1, keepdims=True), terms.max(axis=0))
+            bounds = np.outer(np.sqrt((above * above).sum(axis=1)), np.sqrt((below * below).sum(axis=1)))
+            return not bool((bounds <= UNBALANCED * np.where(terms > 0, terms, around)).all())
 
     def product_svd(
         self,

@@ -141,9 +141,7 @@ def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _ordered(block: np.ndarray, problem: Problem, m: int, l: int) -> np.ndarray:  # noqa: E741
     """Weights row after row, the bias behind them."""
     n, k = problem.weights[m].shape[1], problem.weights[l].shape[1]
-    left = np.concatenate(
-        [block[:, :n].reshape(-1, *block.shape[2:]), block[:, n:].reshape(-1, *block.shape[2:])]
-    )
+    left = np.concatenate([block[:, :n].reshape(-1, *block.shape[2:]), block[:, n:].reshape(-1, *block.shape[2:])])
     parts = [left[:, :, :k].reshape(len(left), -1), left[:, :, k:].reshape(len(left), -1)]
     return np.concatenate(parts, axis=1)
 

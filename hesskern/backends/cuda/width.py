@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hesskern.backends.cuda.layers import Layers, shapes
-from hesskern.reduction import UNBALANCED
+from hesskern.backends.protocol import UNBALANCED
 
 
 class _Stage(NamedTuple):
@@ -108,13 +108,14 @@ def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
-    """Return which networks would lose digits, (networks,) bool; the same as in `hesskern.reduction`."""
+    """Return which networks would lose digits, (networks,) bool; see `Backend.mixes_units`."""
     sizes, norms = stage.before.abs(), stage.after.norm(dim=1)
     inputs = sizes.shape[2] - outputs
     terms = sizes[:, :, inputs:].mT @ sizes[:, :, :inputs]
     bounds = norms[:, inputs:, None] * norms[:, None, :inputs]
     around = torch.minimum(terms.amax(2, keepdim=True), terms.amax(1, keepdim=True))
-    return ~(bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
+    balanced: Tensor = (bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
+    return ~balanced
 
 
 def _reducible(layers: Layers) -> list[int]:
