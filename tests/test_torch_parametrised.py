@@ -213,7 +213,9 @@ def test_gradient_gauss_newton_and_parts(kind, data):
     rows = torch.cat([torch.arange(len(whole))[places[name]] for name in names[::2]])
     part = ht.hessian(model, MSE, data, params=names[::2])
     assert (part - whole[rows[:, None], rows]).abs().max() <= 1e-7 * whole.abs().max()
-    blocks = HessianLinearOperator(model, MSE, params, loader, block_sizes=[1] * len(params)) @ torch.eye(len(J.T)).double()
+    blocks = (
+        HessianLinearOperator(model, MSE, params, loader, block_sizes=[1] * len(params)) @ torch.eye(len(J.T)).double()
+    )
     for own in places.values():
         assert (blocks[own, own] - whole[own, own]).abs().max() <= 1e-7 * whole.abs().max()
 
@@ -303,7 +305,7 @@ def test_a_state_that_changes_is_refused_and_given_back(data):
     parametrize.register_parametrization(model[1], "weight", Counting())
     model.double()
     before = float(model[1].parametrizations.weight[0].calls)
-    with pytest.raises(ValueError, match="changes its buffer '1.parametrizations.weight.0.calls'"):
+    with pytest.raises(ValueError, match=r"changes its buffer '1\.parametrizations\.weight\.0\.calls'"):
         ht.hessian(model, MSE, data)
     assert float(model[1].parametrizations.weight[0].calls) == before
 

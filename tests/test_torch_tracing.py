@@ -233,7 +233,10 @@ REFUSED = {
         lambda: Wrapped(lambda m, x: x + m.a(x), a=linear(3, 3)),
         r"operator.add .* \(a residual connection\)",
     ),
-    "in place": (lambda: Wrapped(lambda m, x: _forgotten(m.a(x)), a=linear(3, 3)), r"does not fit is the method Tensor.relu_"),
+    "in place": (
+        lambda: Wrapped(lambda m, x: _forgotten(m.a(x)), a=linear(3, 3)),
+        r"does not fit is the method Tensor.relu_",
+    ),
     "aliased": (
         lambda: Wrapped(lambda m, x: _aliased(m, m.a(x)), a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(3))),
         r"something else than the chain of linear layers that torch.fx traces",

@@ -1,4 +1,4 @@
-"""The module that a chain of layers was read from: its parameters as they are now, and weights it computes from them."""
+"""The module that a chain of layers was read from: its parameters as they are, and weights it computes from them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Origin:
             return known
         given = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
         with _DifferentiableWeightNorm():
-            weights = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
+            weights: dict[str, Tensor] = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
         return known | weights
 
     def at_double(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +127,10 @@ def effective(layer: nn.Module, attribute: str) -> Any:
         If the layer changes its state to compute it.
     """
     spectral = [*layer._forward_pre_hooks.values(), *layer.modules()]
-    if any(isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training) for each in spectral):
+    if any(
+        isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training)
+        for each in spectral
+    ):
         raise UnsupportedError("spectral_norm changes its weight with each call in training mode; call model.eval()")
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == attribute:
@@ -135,7 +138,7 @@ def effective(layer: nn.Module, attribute: str) -> Any:
         if isinstance(hook, SpectralNorm) and hook.name == attribute:
             return hook.compute_weight(layer, do_power_iteration=False)
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
-            return hook.apply_mask(layer)
+            return hook.apply_mask(layer)  # type: ignore[no-untyped-call] # PyTorch's
     return getattr(layer, attribute)
 
 
@@ -180,7 +183,7 @@ def left_alone(module: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
     if changed:
         raise ValueError(
-            f"module changes its buffer {min(changed)!r} whenever it is called; expected one that keeps its state: call "
+            f"module changes its buffer {min(changed)!r} at every call; expected one that keeps its state: call "
             "model.eval()."
         )
 
