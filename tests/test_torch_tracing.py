@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import numpy as np
@@ -304,3 +305,18 @@ def test_refused(case):
     with pytest.raises((ValueError, TypeError), match=message) as caught:
         LinearNetwork.from_torch(make())
     assert str(caught.value).endswith(".")
+
+
+def test_data_parallel_is_the_module_in_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(linear(4, 3), linear(3, 2))
+    data = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    wrapped = nn.DataParallel(model)
+    found = hesskern.torch.hessian(wrapped, nn.MSELoss(), data, form="dict")
+    expected = hesskern.torch.hessian(model, nn.MSELoss(), data, form="dict")
+    assert list(found) == [name for name, _ in wrapped.named_parameters()]
+    for row, column in itertools.product(expected, expected):
+        assert torch.equal(found[f"module.{row}"][f"module.{column}"], expected[row][column])
+    wrapped.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(ValueError, match="forward hook"):
+        hesskern.torch.hessian(wrapped, nn.MSELoss(), data)

@@ -126,8 +126,8 @@ def compare(loss_fn: Any, predictions: Tensor, targets: Tensor, scale: float, na
         raise ValueError(
             f"loss_fn ({called}) is another loss for {name}, predictions {tuple(given.shape)} and targets "
             f"{tuple(targets.shape)}, than for made-up predictions of a few samples: its second derivative along a "
-            f"random direction is {bend:.6g}, that of the squared loss it was taken for {expected:.6g}; expected a multiple "
-            "of the squared error that depends on the number of samples (the first dimension) only."
+            f"random direction is {bend:.6g}, that of the squared loss it was taken for {expected:.6g}; expected a "
+            "multiple of the squared error that depends on the number of samples (the first dimension) only."
         )
 
 
@@ -156,9 +156,9 @@ def _factor(
         value, tolerance = _value(loss_fn, called, predictions, targets)
         if not abs(value - factor * squared) <= tolerance * factor * squared:
             raise ValueError(
-                f"loss_fn ({called}) is not a squared loss: of a {' x '.join(map(str, shape))} error with a squared norm "
-                f"of {squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; expected "
-                "nn.MSELoss() or another multiple of the squared error."
+                f"loss_fn ({called}) is not a squared loss: of a {' x '.join(map(str, shape))} error with a squared "
+                f"norm of {squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; "
+                "expected nn.MSELoss() or another multiple of the squared error."
             )
     _check_derivative(loss_fn, called, factor, predictions, targets)
     return factor
