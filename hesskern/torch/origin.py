@@ -51,7 +51,7 @@ class Origin:
         if not self.computed:
             return known
         given = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
-        with _DifferentiableWeightNorm():
+        with restored(self.module), _DifferentiableWeightNorm():
             weights: dict[str, Tensor] = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
         return known | weights
 
@@ -154,29 +154,43 @@ def is_computed(layer: nn.Module, attribute: str) -> bool:
 
 
 @contextmanager
-def left_alone(module: nn.Module) -> Iterator[None]:
-    """Give a module its state back, and refuse it if it changes its buffers whenever it is called.
+def restored(module: nn.Module) -> Iterator[None]:
+    """Give a module the tensors back that it had.
 
-    Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph.
+    Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph. And
+    `torch.func.functional_call` leaves its own tensors in a module that can be reached on two paths.
     """
-    kept: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []
-    values: list[tuple[str, Tensor, Tensor]] = []
-    for path, each in module.named_modules():
-        tensors = {name: value for name, value in vars(each).items() if isinstance(value, Tensor)}
-        kept.append((each, tensors, dict(each._buffers)))
-        values += [
-            (f"{path}.{name}".lstrip("."), buffer, buffer.detach().clone())
-            for name, buffer in each._buffers.items()
-            if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
-        ]
+    kept = [
+        (stored, {name: value for name, value in stored.items() if isinstance(value, Tensor)})
+        for each in module.modules()
+        for stored in (vars(each), each._parameters, each._buffers)
+    ]
     try:
         yield
     finally:
-        changed = {name for name, buffer, before in values if not _same(buffer, before)}
-        for each, tensors, buffers in kept:
-            changed |= {name for name, buffer in buffers.items() if each._buffers.get(name) is not buffer}
-            vars(each).update(tensors)
-            each._buffers.update(buffers)
+        for stored, tensors in kept:
+            stored.update(tensors)
+
+
+@contextmanager
+def left_alone(module: nn.Module) -> Iterator[None]:
+    """Give a module its state back, and refuse it if it changes its buffers whenever it is called."""
+    places = [
+        (f"{path}.{name}".lstrip("."), each._buffers, name, buffer, buffer.detach().clone())
+        for path, each in module.named_modules()
+        for name, buffer in each._buffers.items()
+        if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
+    ]
+    values = [(path, buffer, before) for path, _, _, buffer, before in places]
+    changed: set[str] = set()
+    try:
+        with restored(module):
+            try:
+                yield
+            finally:
+                changed = {path for path, stored, name, buffer, _ in places if stored.get(name) is not buffer}
+    finally:
+        changed |= {name for name, buffer, before in values if not _same(buffer, before)}
         with torch.no_grad():
             for name, buffer, before in values:
                 if name in changed:

@@ -77,7 +77,7 @@ class Reparametrisation:
         step[:, 0] *= unit * (slope != 0)
         width = 1e-6
         steps = torch.split(width * step[:, 0], [each.numel() for each in self._parameters])
-        slopes = []
+        slopes, values = [], []
         for sign in (1.0, -1.0):
             with differentiating():
                 moved = [
@@ -86,6 +86,14 @@ class Reparametrisation:
                 ]
                 weights = torch.cat([weight.reshape(-1) for weight in self._function(moved)]).double()
                 slopes.append(self._gradient(weights, direction, moved).detach())
+            values.append(weights.detach())
+        moved_by, pushed = (values[0] - values[1]) / (2 * width), self.pushed(step)[:, 0]
+        if not (moved_by - pushed).abs().max() <= 1e-5 * (pushed.abs().max() + self._weights.detach().abs().max()):
+            raise ValueError(
+                "PyTorch's derivative of what weights are computed with differs from their change; expected a function "
+                "that is smooth here and detaches nothing, or params without the parameters that weights are computed "
+                "from."
+            )
         expected = unit * (slopes[0] - slopes[1]) / (2 * width)
         found = unit * self.curvature(direction)(step)[:, 0]
         allowed = 1e-5 * (float(expected.abs().max()) + float((unit * slope).abs().max()))
