@@ -160,7 +160,7 @@ def restored(module: nn.Module) -> Iterator[None]:
     Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph. And
     `torch.func.functional_call` leaves its own tensors in a module that can be reached on two paths.
     """
-    kept = [
+    kept: list[tuple[Any, dict[str, Tensor]]] = [
         (stored, {name: value for name, value in stored.items() if isinstance(value, Tensor)})
         for each in module.modules()
         for stored in (vars(each), each._parameters, each._buffers)
