@@ -163,14 +163,15 @@ REFUSED = {
     "decay": (lambda W: F.mse_loss(X @ W.T, Y) + W.square().sum(), r"the method Tensor.square"),
     "slices": (lambda W: (X @ W[:, :].T - Y).square().sum(), r"Tensor.__getitem__"),
     "residual": (lambda W: (X @ W.T + (X @ W.T) - Y).square().sum(), r"residual connection"),
-    "scaling": (lambda W: (2 * (X @ W.T) - Y).square().sum(), r"Tensor.*mul"),
+    "hidden scaling": (lambda W: ((2 * (X @ W.T)) @ W2[:, :2].T - Y).square().sum(), r"Tensor.*matmul"),
+    "scaling by rows": (lambda W: (X @ W.T * X[:, :1] - Y).square().sum(), r"it weighs numbers differently"),
     "weights": (lambda W: ((X @ W.T - Y).square() * torch.arange(1.0, 3.0)).sum(), r"it weighs numbers differently"),
     "by name": (lambda W: torch.sum(input=(X @ W.T - Y) ** 2), r"does not fit is the function torch.sum"),
     "another weight": (lambda W: (X @ (W + torch.tensor(1.0)).T - Y).square().sum(), r"the method Tensor.*add"),
     "twice a bias": (lambda W: torch.add(Y[:2, :1].expand(2, 3), W, alpha=2).sum(), r"the function torch.add;"),
     "a number added": (lambda W: (X @ W.T + 1 - Y).square().sum(), r"neither a bias nor the targets"),
     "NaN": (lambda W: (X @ W.T - Y / 0 * 0).square().sum(), r"Y of data holds NaN or infinite numbers"),
-    "columns": (lambda W: (W @ X.T - Y.T).square().sum(), r"Tensor.*matmul"),
+    "columns": (lambda W: (W @ X.T - Y.T).square().sum(), r"Tensor.*matmul: the weight .* stands on the left"),
     "broadcast": (lambda W: (X @ W.T - Y.sum(0)).square().sum(), r"every prediction with every target"),
     "moving targets": (lambda W: F.mse_loss(X @ W.T, X @ W.T), r"depends on the parameters"),
     "a number": (lambda W: F.mse_loss(X @ W.T, Y).item(), r"Tensor.item"),
@@ -233,3 +234,29 @@ def test_a_function_that_ignores_its_parameters():
         same(found, tuple(tuple(row) for row in expected), 0)
         with pytest.raises(ValueError, match=r"strict is True, but func does not depend on inputs.*functional_call"):
             autograd_functional.hessian(function, args, strict=True)
+
+
+VECTOR = torch.randn(3, dtype=torch.float64)
+MORE = {
+    "one output": lambda w, b1, W2, b2: (X @ w - Y[:, 0]).square().mean(),
+    "one output, as a method": lambda w, b1, W2, b2: F.mse_loss(X.mv(w), Y[:, 1]),
+    "one output, as a function": lambda w, b1, W2, b2: (torch.mv(X, w) - Y[:, 1]).pow(2).sum(),
+    "one output of a layer": lambda w, b1, W2, b2: (X @ SIDE @ W2.T @ b2 - Y[:, 0]).square().sum(),
+    "no targets": lambda w, b1, W2, b2: (X @ SIDE @ W2.T).pow(2).sum(),
+    "no targets, a norm": lambda w, b1, W2, b2: torch.linalg.norm(X @ SIDE @ W2.T + b2) ** 2,
+    "no targets, a product": lambda w, b1, W2, b2: product(X @ SIDE @ W2.T + b2),
+    "scaled": lambda w, b1, W2, b2: F.mse_loss((X @ SIDE @ W2.T + b2) / 3**0.5, Y),
+    "scaled, subtracted from": lambda w, b1, W2, b2: (Y - 2 * (X @ SIDE @ W2.T) * -0.5).square().sum(),
+    "two constants": lambda w, b1, W2, b2: (Y - X @ SIDE @ W2.T + Y.flip(0)).square().sum(),
+    "three constants": lambda w, b1, W2, b2: (Y.sin() - (-(Y - 2 * (X @ SIDE @ W2.T)) / 5 + Y.flip(0))).square().sum(),
+    "rsub": lambda w, b1, W2, b2: torch.rsub(X @ SIDE @ W2.T * 3, Y).square().sum(),
+    "mse_loss of a difference": lambda w, b1, W2, b2: F.mse_loss(Y, 0.3 * (X @ SIDE @ W2.T) - Y.cos()),
+    "reshaped between": lambda w, b1, W2, b2: ((2 * (X @ SIDE @ W2.T) - Y).reshape(-1) - Y.reshape(-1)).square().sum(),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_ways_to_write_a_squared_loss(name):
+    function, args = MORE[name], (VECTOR, b1, W2, b2)
+    found, expected = autograd_functional.hessian(function, args), torch.autograd.functional.hessian(function, args)
+    same(found, tuple(tuple(row) for row in expected))

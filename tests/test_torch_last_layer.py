@@ -337,9 +337,9 @@ FUNCTIONS = {
     "mean": lambda a, b: (a - b).square().mean(),
     "by samples": lambda a, b: (a - b).square().sum() / len(a),
     "mean of the first, sum of the others": lambda a, b: (a - b).square().mean(0).sum(),
-    "sum of the first, mean of the others": lambda a, b: (a - b).square().flatten(1).mean(1).sum()
-    if a.ndim > 1
-    else (a - b).square().sum(),
+    "sum of the first, mean of the others": lambda a, b: (
+        (a - b).square().flatten(1).mean(1).sum() if a.ndim > 1 else (a - b).square().sum()
+    ),
     "by the second dimension": lambda a, b: (a - b).square().sum() / (a.shape[1] if a.ndim > 1 else 1),
     "last mean": lambda a, b: (a - b).square().mean(-1).sum(),
     "last sum": lambda a, b: (a - b).square().sum(-1).mean(),
@@ -383,7 +383,10 @@ def test_losses_in_the_shape_that_the_model_returns(reshape):
 def test_losses_that_are_others_on_real_batches_are_refused(loss):
     torch.manual_seed(0)
     model, X = Reshaped(3, lambda out: out.flatten(1)).double(), torch.randn(10, 4, 6, dtype=torch.float64)
-    for data in ((X, torch.randn(10, 12).double()), [(X[:3], torch.randn(3, 12).double()), (X, torch.randn(10, 12).double())]):
+    for data in (
+        (X, torch.randn(10, 12).double()),
+        [(X[:3], torch.randn(3, 12).double()), (X, torch.randn(10, 12).double())],
+    ):
         with pytest.raises(ValueError, match=r"loss_fn \(<lambda>\) (is another loss for|has the values of)"):
             last_layer_hessian(model, data, loss)
 
@@ -405,7 +408,11 @@ def test_samples_of_another_shape_in_a_later_batch():
 
 def test_targets_in_another_shape_than_the_predictions():
     torch.manual_seed(0)
-    model, X, Y = nn.Sequential(nn.Tanh(), nn.Linear(6, 1)).double(), torch.randn(9, 6).double(), torch.randn(9).double()
+    model, X, Y = (
+        nn.Sequential(nn.Tanh(), nn.Linear(6, 1)).double(),
+        torch.randn(9, 6).double(),
+        torch.randn(9).double(),
+    )
     for loss in (lambda a, b: (a.view(-1) - b).square().mean(), lambda a, b: nn.functional.mse_loss(a[:, 0], b)):
         expected = autograd(model[1], X.tanh(), lambda out, loss=loss: loss(out, Y))
         agree(last_layer_hessian(model, (X, Y), loss).toarray(), expected)

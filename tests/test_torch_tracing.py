@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import numpy as np
@@ -233,7 +234,10 @@ REFUSED = {
         lambda: Wrapped(lambda m, x: x + m.a(x), a=linear(3, 3)),
         r"operator.add .* \(a residual connection\)",
     ),
-    "in place": (lambda: Wrapped(lambda m, x: _forgotten(m.a(x)), a=linear(3, 3)), r"does not fit is the method Tensor.relu_"),
+    "in place": (
+        lambda: Wrapped(lambda m, x: _forgotten(m.a(x)), a=linear(3, 3)),
+        r"does not fit is the method Tensor.relu_",
+    ),
     "aliased": (
         lambda: Wrapped(lambda m, x: _aliased(m, m.a(x)), a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(3))),
         r"something else than the chain of linear layers that torch.fx traces",
@@ -301,3 +305,18 @@ def test_refused(case):
     with pytest.raises((ValueError, TypeError), match=message) as caught:
         LinearNetwork.from_torch(make())
     assert str(caught.value).endswith(".")
+
+
+def test_data_parallel_is_the_module_in_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(linear(4, 3), linear(3, 2))
+    data = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    wrapped = nn.DataParallel(model)
+    found = hesskern.torch.hessian(wrapped, nn.MSELoss(), data, form="dict")
+    expected = hesskern.torch.hessian(model, nn.MSELoss(), data, form="dict")
+    assert list(found) == [name for name, _ in wrapped.named_parameters()]
+    for row, column in itertools.product(expected, expected):
+        assert torch.equal(found[f"module.{row}"][f"module.{column}"], expected[row][column])
+    wrapped.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(ValueError, match=r"operator\.mul in the forward of DataParallel"):
+        hesskern.torch.hessian(wrapped, nn.MSELoss(), data)

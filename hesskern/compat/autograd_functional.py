@@ -69,8 +69,8 @@ def hessian(
     found = closures.found(lambda parts: func(*parts), leaves, names)
     if checks.boolean(strict, "strict") and found.unused:
         raise ValueError(
-            f"strict is True, but func does not depend on {', '.join(found.unused)}: it may use tensors of its own, as a "
-            "module uses its parameters; pass inputs on to it, for instance with torch.func.functional_call."
+            f"strict is True, but func does not depend on {', '.join(found.unused)}: it may use tensors of its own, as "
+            "a module uses its parameters; pass inputs on to it, for instance with torch.func.functional_call."
         )
     rows = shaped(found.dense(leaves[0]), found.leaves, "tuple")
     return rows[0][0] if single else rows

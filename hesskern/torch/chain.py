@@ -83,7 +83,11 @@ def passed(samples: Samples, layer: Layer) -> Samples:
 
 def _refuse_tied(first: Parameter, second: Parameter) -> None:
     one, other = first.tensor, second.tensor
-    if first.name == second.name or one is other or (one.device == other.device and one.data_ptr() == other.data_ptr() != 0):
+    if (
+        first.name == second.name
+        or one is other
+        or (one.device == other.device and one.data_ptr() == other.data_ptr() != 0)
+    ):
         names = f"the parameter {first.name!r} is used twice"
         if first.name != second.name:
             names = f"the parameters {first.name!r} and {second.name!r} are one (tied weights)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ _OF_SAMPLES = {"linear": "input", "matmul": "input", "mm": "input", "addmm": "ma
 #: Names for the same operation.
 _SYNONYMS = {
     "T": "t", "mT": "t", "radd": "add", "rmul": "mul", "truediv": "div", "true_divide": "div", "subtract": "sub",
-    "multiply": "mul", "divide": "div",
+    "multiply": "mul", "divide": "div", "mv": "matmul",
 }  # fmt: skip
 
 
@@ -268,8 +269,16 @@ class _Recorder(TorchFunctionMode):
     def _followed(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Any:
         symbols = [self.symbol(each) for each in args]
         if name in _ARGUMENTS:
+            if name in ("matmul", "mm", "mv") and isinstance(symbols[0], Parameter):
+                raise UnsupportedError(
+                    f"the weight {symbols[0].name!r} stands on the left (samples in columns, or a product of weights); "
+                    "expected samples in rows, X @ W.T"
+                )
             samples, named = _OF_SAMPLES[name], {**dict(zip(_ARGUMENTS[name], args, strict=False)), **kwargs}
             taken = {key: (self._taken if key == samples else self._parameter)(each) for key, each in named.items()}
+            weight = taken.get("other")
+            if isinstance(weight, Parameter) and weight.tensor.ndim == 1:  # one output, which has no dimension
+                taken["other"] = replace(weight, tensor=weight.tensor[:, None])
             return apply(name, (), taken)
         if name == "add" and len(args) == 2 and all(isinstance(each, Parameter | Tensor) for each in symbols):
             return self._shifted(args[0], args[1], kwargs)
@@ -278,8 +287,12 @@ class _Recorder(TorchFunctionMode):
         first = args[0]
         if name in _SHAPES and isinstance(symbols[0], Samples | Residual | Squared) and out.numel() == first.numel():
             return symbols[0]
-        if name in ("add", "sub", "rsub", "mse_loss") and any(isinstance(each, Samples) for each in symbols):
+        compared = name in ("add", "sub", "rsub", "mse_loss") and len(args) > 1
+        if compared and any(isinstance(each, Samples | Residual) for each in symbols[:2]):
             return self._compared(name, args, symbols, kwargs, out)
+        if name in RULES and isinstance(symbols[0], Samples):  # without targets, or scaled
+            zeros = _residual(symbols[0], first)
+            symbols = [zeros if each is symbols[0] else each for each in symbols]
         rule = RULES.get(name)
         if rule is not None and not isinstance(symbols[0], Parameter):
             try:
@@ -326,21 +339,25 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         if len(args) < 2 or not all(isinstance(each, Tensor) for each in args[:2]):
             raise UnsupportedError("what it adds is neither a bias nor the targets")
-        one, other = (symbols[0], args[1]) if isinstance(symbols[0], Samples) else (symbols[1], args[0])
+        first = isinstance(symbols[0], Samples | Residual)
+        one, other = (symbols[0], args[1]) if first else (symbols[1], args[0])
         given = self.symbol(other)
-        if name == "add" and (not isinstance(given, Tensor) or other.ndim < out.ndim):
+        if name == "add" and isinstance(one, Samples) and (not isinstance(given, Tensor) or other.ndim < out.ndim):
             return apply("add", [one, self._parameter(other)], kwargs)
         if not isinstance(given, Tensor):
             raise UnsupportedError("what the predictions are compared with depends on the parameters")
         if args[0].shape != args[1].shape:
             shapes = f"{tuple(args[0].shape)} and {tuple(args[1].shape)}"
             raise UnsupportedError(f"it compares every prediction with every target, in the shapes {shapes}")
-        residual = Residual(one, -other if name == "add" else other)
+        before = _residual(one, other)
         if name == "mse_loss":
-            return self._mean_squared(residual, *args[2:], **kwargs)
+            return self._mean_squared(_less(before, other), *args[2:], **kwargs)
         if kwargs:
             raise UnsupportedError
-        return residual
+        if name == "add":
+            return _less(before, -other)
+        difference = _less(before, other)  # where the constant is what is subtracted; else its negative
+        return difference if first == (name == "sub") else replace(difference, factor=-difference.factor)
 
     @staticmethod
     def _mean_squared(
@@ -349,6 +366,16 @@ class _Recorder(TorchFunctionMode):
         if not size_average is reduce is weight is None:
             raise UnsupportedError
         return Squared(residual, 1.0 / residual.targets.numel() if reduction == "mean" else 1.0)
+
+
+def _residual(value: Samples | Residual, like: Tensor) -> Residual:
+    """Return predictions as a residual of zeros."""
+    return value if isinstance(value, Residual) else Residual(value, torch.zeros_like(like))
+
+
+def _less(residual: Residual, constant: Tensor) -> Residual:
+    """Return a residual minus a constant: ``f (P - T) - C = f (P - (T + C / f))``."""
+    return replace(residual, targets=residual.targets.reshape(constant.shape) + constant / residual.factor)
 
 
 class _RefusedError(Exception):

@@ -212,8 +212,8 @@ class LastLayer:
             tolerance = torch.finfo(seed.dtype).eps ** 0.5 * size
             if slope is None or (slope - expected[own]).abs().max() > tolerance:
                 raise ValueError(
-                    f"model returns what its layer {self.name!r} gives, but not with its derivative with respect to the "
-                    f"{own}; expected a forward without torch.no_grad and detach behind the layer."
+                    f"model returns what its layer {self.name!r} gives, but not with its derivative with respect to "
+                    f"the {own}; expected a forward without torch.no_grad and detach behind the layer."
                 )
 
 

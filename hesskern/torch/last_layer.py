@@ -141,9 +141,11 @@ class _Rows:
 
     def _see(self, shape: torch.Size, batch: Batch) -> None:
         if len(shape) == 0 or (self._shape is not None and shape[1:] != self._shape):
-            before = "one dimension for the samples" if self._shape is None else f"(n, {', '.join(map(str, self._shape))})"
+            before = (
+                "one dimension for the samples" if self._shape is None else f"(n, {', '.join(map(str, self._shape))})"
+            )
             raise ValueError(
-                f"model returns shape {tuple(shape)} for {batch.name}; expected {before}: for a loss that is given as a "
+                f"model returns shape {tuple(shape)} for {batch.name}; expected {before}: for a loss given as a "
                 f"function ({name_of(self._loss)}) every sample has to have the same shape; or pass nn.MSELoss()."
             )
         if self._shape is None:
@@ -162,7 +164,9 @@ def _softmax(read: Iterable[Batch], loss: nn.CrossEntropyLoss, *, bias: bool) ->
                 "x.reshape(-1, C) does."
             )
         count, divisor = sample_weights(loss, batch.logits, batch.targets, batch.name)
-        compare_entropy(loss, batch.output, batch.targets, count / (divisor if loss.reduction == "mean" else 1.0), batch.name)
+        compare_entropy(
+            loss, batch.output, batch.targets, count / (divisor if loss.reduction == "mean" else 1.0), batch.name
+        )
         kept = count > 0
         features.append(batch.features[kept])
         logits.append(batch.logits[kept])

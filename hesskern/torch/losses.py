@@ -1,4 +1,4 @@
-"""Which multiple of the squared error somebody's loss function is: found by calling it, and compared on real batches."""
+"""Which multiple of the squared error somebody's loss function is: found by calling it, compared on real batches."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def compare(loss_fn: Any, predictions: Tensor, targets: Tensor, scale: float, na
     """
     called = name_of(loss_fn)
     given, aims = predictions.detach(), targets.detach().to(predictions.device)
-    direction = torch.randn(given.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu")
+    direction = torch.randn(
+        given.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu"
+    )
     with torch.inference_mode(mode=False), torch.enable_grad():
         leaf, along = given.clone().requires_grad_(), direction.to(given)
         try:
@@ -112,20 +114,20 @@ def compare(loss_fn: Any, predictions: Tensor, targets: Tensor, scale: float, na
             if slope.requires_grad:
                 (product,) = torch.autograd.grad(slope, leaf, along, allow_unused=True)
                 bend = 0.0 if product is None else float((product.double() * along).sum())
-    error = given.double() - aims.double().reshape(given.shape)
+    off = given.double() - aims.double().reshape(given.shape)
     precision = min(
         (each.dtype for each in (given, value) if each.is_floating_point()), key=lambda dtype: torch.finfo(dtype).bits
     )
     tolerance = torch.finfo(precision).eps ** 0.5
     size = scale * (float(given.abs().max()) + float(aims.abs().max())) if given.numel() else 0.0
     expected = scale * float(along.double().square().sum())
-    wrong = given.numel() > 0 and not (slope.detach().double() - scale * error).abs().max() <= tolerance * size
+    wrong = given.numel() > 0 and not (slope.detach().double() - scale * off).abs().max() <= tolerance * size
     if wrong or not abs(bend - expected) <= tolerance * expected:
         raise ValueError(
             f"loss_fn ({called}) is another loss for {name}, predictions {tuple(given.shape)} and targets "
-            f"{tuple(targets.shape)}, than for made-up predictions of a few samples: its second derivative along a random "
-            f"direction is {bend:.6g}, that of the squared loss it was taken for {expected:.6g}; expected a multiple of "
-            "the squared error that depends on the number of samples (the first dimension) only."
+            f"{tuple(targets.shape)}, than for made-up predictions of a few samples: its second derivative along a "
+            f"random direction is {bend:.6g}, that of the squared loss it was taken for {expected:.6g}; expected a "
+            "multiple of the squared error that depends on the number of samples (the first dimension) only."
         )
 
 
@@ -154,9 +156,9 @@ def _factor(
         value, tolerance = _value(loss_fn, called, predictions, targets)
         if not abs(value - factor * squared) <= tolerance * factor * squared:
             raise ValueError(
-                f"loss_fn ({called}) is not a squared loss: of a {' x '.join(map(str, shape))} error with a squared norm of "
-                f"{squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; expected "
-                "nn.MSELoss() or another multiple of the squared error."
+                f"loss_fn ({called}) is not a squared loss: of a {' x '.join(map(str, shape))} error with a squared "
+                f"norm of {squared:.6g} it is {value:.6g}, but of one with a squared norm of 1 it is {factor:.6g}; "
+                "expected nn.MSELoss() or another multiple of the squared error."
             )
     _check_derivative(loss_fn, called, factor, predictions, targets)
     return factor
@@ -178,9 +180,7 @@ def _check_derivative(loss_fn: Callable[..., Any], called: str, factor: float, g
         )
 
 
-def _pairs(
-    shape: tuple[int, ...], flat: tuple[int, ...], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(shape: tuple[int, ...], flat: tuple[int, ...], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     generator = torch.Generator("cpu").manual_seed(0)
 
     def normal() -> Tensor:

@@ -1,4 +1,4 @@
-"""The module that a chain of layers was read from: its parameters as they are now, and weights it computes from them."""
+"""The module that a chain of layers was read from: its parameters as they are, and weights it computes from them."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Origin:
         if not self.computed:
             return known
         given = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
-        with _DifferentiableWeightNorm():
-            weights = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
+        with restored(self.module), _DifferentiableWeightNorm():
+            weights: dict[str, Tensor] = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
         return known | weights
 
     def at_double(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +127,10 @@ def effective(layer: nn.Module, attribute: str) -> Any:
         If the layer changes its state to compute it.
     """
     spectral = [*layer._forward_pre_hooks.values(), *layer.modules()]
-    if any(isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training) for each in spectral):
+    if any(
+        isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training)
+        for each in spectral
+    ):
         raise UnsupportedError("spectral_norm changes its weight with each call in training mode; call model.eval()")
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == attribute:
@@ -135,7 +138,7 @@ def effective(layer: nn.Module, attribute: str) -> Any:
         if isinstance(hook, SpectralNorm) and hook.name == attribute:
             return hook.compute_weight(layer, do_power_iteration=False)
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
-            return hook.apply_mask(layer)
+            return hook.apply_mask(layer)  # type: ignore[no-untyped-call] # PyTorch's
     return getattr(layer, attribute)
 
 
@@ -151,36 +154,50 @@ def is_computed(layer: nn.Module, attribute: str) -> bool:
 
 
 @contextmanager
-def left_alone(module: nn.Module) -> Iterator[None]:
-    """Give a module its state back, and refuse it if it changes its buffers whenever it is called.
+def restored(module: nn.Module) -> Iterator[None]:
+    """Give a module the tensors back that it had.
 
-    Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph.
+    Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph. And
+    `torch.func.functional_call` leaves its own tensors in a module that can be reached on two paths.
     """
-    kept: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []
-    values: list[tuple[str, Tensor, Tensor]] = []
-    for path, each in module.named_modules():
-        tensors = {name: value for name, value in vars(each).items() if isinstance(value, Tensor)}
-        kept.append((each, tensors, dict(each._buffers)))
-        values += [
-            (f"{path}.{name}".lstrip("."), buffer, buffer.detach().clone())
-            for name, buffer in each._buffers.items()
-            if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
-        ]
+    kept: list[tuple[Any, dict[str, Tensor]]] = [
+        (stored, {name: value for name, value in stored.items() if isinstance(value, Tensor)})
+        for each in module.modules()
+        for stored in (vars(each), each._parameters, each._buffers)
+    ]
     try:
         yield
     finally:
-        changed = {name for name, buffer, before in values if not _same(buffer, before)}
-        for each, tensors, buffers in kept:
-            changed |= {name for name, buffer in buffers.items() if each._buffers.get(name) is not buffer}
-            vars(each).update(tensors)
-            each._buffers.update(buffers)
+        for stored, tensors in kept:
+            stored.update(tensors)
+
+
+@contextmanager
+def left_alone(module: nn.Module) -> Iterator[None]:
+    """Give a module its state back, and refuse it if it changes its buffers whenever it is called."""
+    places = [
+        (f"{path}.{name}".lstrip("."), each._buffers, name, buffer, buffer.detach().clone())
+        for path, each in module.named_modules()
+        for name, buffer in each._buffers.items()
+        if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
+    ]
+    values = [(path, buffer, before) for path, _, _, buffer, before in places]
+    changed: set[str] = set()
+    try:
+        with restored(module):
+            try:
+                yield
+            finally:
+                changed = {path for path, stored, name, buffer, _ in places if stored.get(name) is not buffer}
+    finally:
+        changed |= {name for name, buffer, before in values if not _same(buffer, before)}
         with torch.no_grad():
             for name, buffer, before in values:
                 if name in changed:
                     buffer.copy_(before)
     if changed:
         raise ValueError(
-            f"module changes its buffer {min(changed)!r} whenever it is called; expected one that keeps its state: call "
+            f"module changes its buffer {min(changed)!r} at every call; expected one that keeps its state: call "
             "model.eval()."
         )
 

@@ -369,7 +369,9 @@ def _extreme(
     return wanted, found[1]
 
 
-def _lanczos(operator: CurvatureOperator, k: int, which: Which) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _lanczos(
+    operator: CurvatureOperator, k: int, which: Which
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return k eigenpairs to rounding, ascending; None if the method does not converge."""
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     try:

@@ -67,12 +67,17 @@ class Reparametrisation:
         generator = torch.Generator("cpu").manual_seed(0)
         direction = torch.randn(len(self._weights), generator=generator, dtype=torch.float64, device="cpu")
         step = torch.randn(self.size, 1, generator=generator, dtype=torch.float64, device="cpu")
-        width = 1e-6 * max((float(each.detach().abs().max()) for each in self._parameters if each.numel()), default=0.0)
+        largest = [each.detach().abs().max() for each in self._parameters if each.numel()]
+        sizes = [each.numel() for each in self._parameters if each.numel()]
+        unit = (
+            torch.stack(largest).double().repeat_interleave(torch.tensor(sizes))
+        )  # each parameter in units of its own
         with differentiating():
             slope = self._gradient(self._weights, direction).detach()
-        step[slope == 0] = 0.0
+        step[:, 0] *= unit * (slope != 0)
+        width = 1e-6
         steps = torch.split(width * step[:, 0], [each.numel() for each in self._parameters])
-        slopes = []
+        slopes, values = [], []
         for sign in (1.0, -1.0):
             with differentiating():
                 moved = [
@@ -81,14 +86,22 @@ class Reparametrisation:
                 ]
                 weights = torch.cat([weight.reshape(-1) for weight in self._function(moved)]).double()
                 slopes.append(self._gradient(weights, direction, moved).detach())
-        expected = (slopes[0] - slopes[1]) / (2 * width) if width else torch.zeros(self.size, dtype=torch.float64)
-        found = self.curvature(direction)(step)[:, 0]
-        allowed = 1e-5 * (float(expected.abs().max()) + float(slope.abs().max()) / max(1e6 * width, 1e-300))
+            values.append(weights.detach())
+        moved_by, pushed = (values[0] - values[1]) / (2 * width), self.pushed(step)[:, 0]
+        if not (moved_by - pushed).abs().max() <= 1e-5 * (pushed.abs().max() + self._weights.detach().abs().max()):
+            raise ValueError(
+                "PyTorch's derivative of what weights are computed with differs from their change; expected a function "
+                "that is smooth here and detaches nothing, or params without the parameters that weights are computed "
+                "from."
+            )
+        expected = unit * (slopes[0] - slopes[1]) / (2 * width)
+        found = unit * self.curvature(direction)(step)[:, 0]
+        allowed = 1e-5 * (float(expected.abs().max()) + float((unit * slope).abs().max()))
         if not (found - expected).abs().max() <= allowed:
             raise ValueError(
                 "PyTorch's second derivative of what weights are computed with differs from the change of its first "
-                "derivative; expected a function that is smooth here, or params without the parameters that weights are "
-                "computed from."
+                "derivative; expected a function that is smooth here, or params without the parameters that weights "
+                "are computed from."
             )
 
     def _gradient(self, value: Tensor, direction: Tensor, parameters: Sequence[Tensor] | None = None) -> Tensor:
@@ -106,8 +119,7 @@ class Reparametrisation:
                 "the parameters that they are computed from."
             ) from error
         parts = [
-            torch.zeros_like(parameter) if part is None else part
-            for part, parameter in zip(found, leaves, strict=True)
+            torch.zeros_like(parameter) if part is None else part for part, parameter in zip(found, leaves, strict=True)
         ]
         return torch.cat([part.reshape(-1) for part in parts]).double()
 
@@ -192,8 +204,7 @@ class ReparametrisedHessian(CurvatureOperator):
             f"the dense {size} x {size} Hessian of parametrised layers",
             "use products with it, or its largest eigenvalue.",
         )
-        found: NDArray[np.float64] = self._apply(np.eye(size))
-        return found
+        return self._apply(np.eye(size)).astype(np.float64, copy=False)
 
     def diagonal(self) -> Array:
         """Return the diagonal (P,)."""
@@ -204,8 +215,12 @@ class ReparametrisedHessian(CurvatureOperator):
         return float(np.trace(self._dense))
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
-        dense = self.toarray()
-        return DenseBasis(*np.linalg.eigh(dense)) if lift else ValuesOnly(np.linalg.eigvalsh(dense))
+        dense = self.toarray().astype(np.float64, copy=False)
+        return (
+            DenseBasis(*np.linalg.eigh(dense))
+            if lift
+            else ValuesOnly(np.linalg.eigvalsh(dense).astype(np.float64, copy=False))
+        )
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
         rounding = basis.dense_size * self._epsilon * float(np.abs(basis.groups.values).max(initial=0.0))

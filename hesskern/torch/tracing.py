@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -209,7 +209,8 @@ def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
         X = X.clone()
         theirs = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
         ours = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
-        found = torch.func.functional_call(module, theirs, (X,))
+        # Inside an nn.Sequential, since functional_call does not take nn.DataParallel itself.
+        found = torch.func.functional_call(nn.Sequential(module), {f"0.{name}": p for name, p in theirs.items()}, (X,))
         predicted = chain.predicted(X, chain.origin.at(ours))
         direction = torch.randn(
             found.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
@@ -244,7 +245,17 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, nn.Sequential):
             return False
+        if isinstance(m, nn.DataParallel):
+            return False
         return type(m).__module__.startswith("torch.nn") or type(m).forward is nn.Linear.forward
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Go through ``nn.DataParallel`` to the module that it runs on parts of each batch."""
+        if isinstance(m, nn.DataParallel) and not m._forward_hooks and not m._forward_pre_hooks:
+            return m.module(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 class _Reader:
