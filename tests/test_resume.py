@@ -93,7 +93,10 @@ def test_interrupted_at_any_step(backend, tmp_path, step):
     path = tmp_path / "state.npz"
     first = hk.fit(net, loss, lr=interrupted, checkpoint=path, **options)
     assert first.status == "interrupted" and first.steps <= step
-    same(hk.fit(net, loss, lr=lambda _: 1.5e-4, resume=path, **options), hk.fit(net, loss, lr=lambda _: 1.5e-4, **options))
+    same(
+        hk.fit(net, loss, lr=lambda _: 1.5e-4, resume=path, **options),
+        hk.fit(net, loss, lr=lambda _: 1.5e-4, **options),
+    )
 
 
 def test_a_checkpoint_of_an_older_format_is_refused_in_a_sentence(tmp_path):

@@ -210,7 +210,18 @@ class Doors:
         if door == "explain":
             command = ["explain", str(path)]
         else:
-            command = ["fit", "--lr", "1e-3", "--max-steps", "6", "--json", "--momentum", "0.5", "--record", "loss,weights"]
+            command = [
+                "fit",
+                "--lr",
+                "1e-3",
+                "--max-steps",
+                "6",
+                "--json",
+                "--momentum",
+                "0.5",
+                "--record",
+                "loss,weights",
+            ]
             option = door.split()[0].removeprefix("--")
             if option == "resume":
                 command += ["--resume", str(path)]
