@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_a_bomb_is_refused_for_the_memory_it_would_take(doors, monkeypatch):
     np.savez_compressed(path, X=np.zeros(50 << 17))
     assert path.stat().st_size < 100_000
     assert array_files.read_npz(str(path))["X"].nbytes == 50 << 20
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1 << 20})())
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=1 << 20))
     with pytest.raises(MemoryError, match=r"takes 50\.0 MiB, but only 1\.0 MiB of memory is free"):
         array_files.read_npz(str(path))
 

@@ -14,9 +14,11 @@ import pickle
 import struct
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -118,6 +120,22 @@ def _directory(offset: int, value: bytes) -> Damage:
     return damage
 
 
+def _instead(replacement: bytes) -> Damage:
+    """Return the damage that leaves nothing of the file."""
+    return lambda content: replacement
+
+
+def _twice(content: bytes) -> bytes:
+    """Return an archive with every name twice; the second time with other numbers."""
+    changed = {name: part[:-1] + bytes([part[-1] ^ 1]) for name, part in members(content).items()}
+    file = io.BytesIO(archive(members(content)))
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "a") as opened:
+        warnings.simplefilter("ignore")  # zipfile says that the names are taken
+        for name, part in changed.items():
+            opened.writestr(name, part)
+    return file.getvalue()
+
+
 #: Of a whole ``.npz`` file.
 FIXED: dict[str, Damage] = {
     **{f"a member with {name}": _member(content) for name, content in ARRAYS.items()},
@@ -133,23 +151,9 @@ FIXED: dict[str, Damage] = {
     ),
     "no members": lambda _: archive({}),
     "members that are no arrays": lambda _: archive({"readme.txt": b"hello"}),
-    "each member twice": lambda content: _twice(content),
-    **{f"no archive but {name}": (lambda part: lambda _: part)(content) for name, content in ARRAYS.items()},
+    "each member twice": _twice,
+    **{f"no archive but {name}": _instead(content) for name, content in ARRAYS.items()},
 }
-
-
-def _twice(content: bytes) -> bytes:
-    """Return an archive with every name twice; the second time with other numbers."""
-    changed = {name: part[:-1] + bytes([part[-1] ^ 1]) for name, part in members(content).items()}
-    file = io.BytesIO(archive(members(content)))
-    with contextlib.suppress(UserWarning), zipfile.ZipFile(file, "a") as opened:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for name, part in changed.items():
-                opened.writestr(name, part)
-    return file.getvalue()
 
 
 def random_damage(content: bytes, rng: np.random.Generator) -> bytes:
@@ -191,7 +195,7 @@ class Doors:
         hk.fit(self.net, self.loss, max_steps=4, checkpoint=folder / "state.npz", **self.options)
 
     #: The doors by name, and the good file that each reads; numbers in a file without checksums may be others.
-    FILES = {
+    FILES: ClassVar = {
         "load": "net.npz", "resume": "state.npz", "--net": "net.npz", "--resume": "state.npz", "--X": "X.npz",
         "--X compressed": "compressed.npz", "--X npy": "X.npy", "--X csv": "X.csv", "explain": "H.npy",
     }  # fmt: skip
@@ -222,7 +226,7 @@ class Doors:
                 "--record",
                 "loss,weights",
             ]
-            option = door.split()[0].removeprefix("--")
+            option = door.partition(" ")[0].removeprefix("--")
             if option == "resume":
                 command += ["--resume", str(path)]
             else:
