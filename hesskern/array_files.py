@@ -132,7 +132,7 @@ def _array(file: BinaryIO, size: int, name: str) -> NDArray[np.generic]:
         raise _DamagedError(f"{name} says that it has shape {shape}, {needed} bytes, but {left} follow")
     memory.require(needed, name, "free some, or write less into one file.")
     array = np.empty(math.prod(shape), dtype)
-    view = memoryview(array.view(np.uint8))
+    view = memoryview(array.view(np.uint8).data)
     at = 0
     while at < needed:
         count = file.readinto(view[at : at + _PIECE])  # type: ignore[attr-defined]

@@ -113,8 +113,10 @@ def remove_leftovers(target: Path) -> None:
     Whoever writes holds a lock on his temporary file, which ends with him; where there are no such locks, nothing is
     removed.
     """
-    stem = target.name[:_KEPT]
-    for name in os.listdir(target.parent):
+    stem, names = target.name[:_KEPT], []
+    with contextlib.suppress(OSError):  # a folder may be written to and not be listed
+        names = os.listdir(target.parent)
+    for name in names:
         if name.startswith(stem) and _ENDING.fullmatch(name[len(stem) :]):
             with contextlib.suppress(OSError):
                 descriptor = os.open(target.parent / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))

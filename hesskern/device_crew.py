@@ -177,11 +177,12 @@ class DeviceCrew:
         """Return what a checkpoint needs; of rounding errors and of searches for eigenvalues nothing is kept here."""
         descents, count = self._descents, len(self)
         present = {f"state.{name}": devices.to_host(tensor) for name, tensor in descents.save().items()}
-        nothing, matrix = np.empty((count, 0)), np.empty((count, 0, 0))
-        unused = {"growth": nothing, "growth_rate": nothing, "search": matrix, "search_rest": 0.0, "search_drift": 0.0}
-        unused |= {"growth_step": -1, "search_step": -1, "search_count": 0}
-        arrays = {
-            f"state.{name}": np.broadcast_to(value, (count, *np.shape(value)[1:])) for name, value in unused.items()
+        arrays: dict[str, NDArray[Any]] = {
+            **{f"state.{name}": np.empty((count, 0)) for name in ("growth", "growth_rate")},
+            **{f"state.{name}": np.full(count, -1) for name in ("growth_step", "search_step")},
+            **{f"state.{name}": np.zeros(count) for name in ("search_rest", "search_drift")},
+            "state.search": np.empty((count, 0, 0)),
+            "state.search_count": np.zeros(count, dtype=np.int64),
         }
         arrays |= present
         arrays["status"] = np.array(run_state.ENDED)[devices.to_host(descents.status)]

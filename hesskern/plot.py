@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import atomic_write
+from hesskern import atomic_write, checks
 from hesskern._array import Array
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     OSError
         If there cannot be such a file.
     """
-    target = Path(path)
+    target = Path(checks.path(path, "path"))
     known = formats()
     if target.suffix.lower().removeprefix(".") not in known:
         had = f"has the suffix {target.suffix!r}" if target.suffix else "has no suffix"
@@ -175,7 +175,7 @@ def save_demo(demo: Demo, path: str | os.PathLike[str]) -> None:
     ImportError, ValueError, OSError
         As `check_path`.
     """
-    suffix = Path(path).suffix.lower().removeprefix(".")
+    suffix = Path(checks.path(path, "path")).suffix.lower().removeprefix(".")
     matplotlib = _matplotlib()
     with matplotlib.rc_context(_STYLE):
         figure = _matplotlib("figure").Figure(figsize=(12, 4.6), dpi=110, layout="constrained", facecolor="white")
@@ -232,7 +232,7 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
     ImportError, OSError
         As `check_path`.
     """
-    suffix = Path(path).suffix.lower().removeprefix(".")
+    suffix = Path(checks.path(path, "path")).suffix.lower().removeprefix(".")
     matplotlib = _matplotlib()
     with matplotlib.rc_context(_STYLE):
         figure = _matplotlib("figure").Figure(figsize=(11, 4.4), dpi=110, layout="constrained", facecolor="white")

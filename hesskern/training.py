@@ -124,7 +124,8 @@ def fit(
     progress : bool
         Show a progress bar (needs tqdm, ``pip install "hesskern[progress]"``).
     checkpoint : path, optional
-        File for the state of the run, replaced as a whole each time: a run that was killed goes on with `resume`.
+        File for the state of the run, replaced as a whole each time: a run that was killed goes on with `resume`. Where
+        it cannot be written the run goes on, with a RuntimeWarning.
     checkpoint_every : int, optional
         Steps between checkpoints; default: about a minute. One is always written at the end, and on Ctrl-C.
     resume : path, optional

@@ -398,3 +398,23 @@ def test_results_are_shown_although_they_cannot_be_written(folder, capsys, monke
     assert code == 2
     assert "stopped after 5 steps" in out
     assert err == "hesskern: --out: cannot write 'out.npz': No space left on device.\n"
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_results_are_there_although_the_checkpoint_is_not(folder, capsys, monkeypatch, last):
+    """Exit code 2 if the file does not hold the end of the run, as for any other file that was asked for."""
+    from hesskern import checkpoint
+
+    write, calls = checkpoint.write, []
+
+    def full(path, problem, arrays):
+        calls.append(1)
+        if (len(calls) == 3) == last:
+            raise OSError(28, "No space left on device")
+        write(path, problem, arrays)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    code, out, err = run(capsys, max_steps=8, checkpoint="state.npz", checkpoint_every=4, out="out.npz")
+    assert code == (2 if last else 0)
+    assert "stopped after 8 steps" in out and (folder / "out.npz").exists()
+    assert err.startswith("hesskern: the ") and err.count("\n") == 1 and "No space left on device" in err

@@ -409,6 +409,28 @@ def test_unbalanced_units_are_not_mixed(bias):
     assert both(nets[0], loss, lr=1e-4, max_steps=4).reduction.unbalanced == 0
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": 0.6, "nesterov": True, "batch_size": 3}], ids=["plain", "batches"]
+)
+def test_stopped_after_any_step_and_gone_on_with(tmp_path, execution, options):
+    """One network converges, others diverge at different steps, in the last update among them, one goes on."""
+    nets, loss = ensemble(5)
+    moved_nets, lost = there(nets, loss)
+    given = dict(lr=[0.01, 3.0, 1e-6, 1e9, 1e308], rtol=0.8, record=("loss", "distance"), record_every=2) | options
+    whole = hk.fit_ensemble(moved_nets, lost, max_steps=12, **given)
+    assert set(whole.status) >= {"diverged", "max_steps"}
+    path = tmp_path / "run.npz"
+    for stop in (1, 2, 3, 4, 11, 12):
+        hk.fit_ensemble(moved_nets, lost, max_steps=stop, checkpoint=path, **given)
+        again = hk.fit_ensemble(moved_nets, lost, max_steps=12, resume=path, **given)
+        np.testing.assert_array_equal(again.status, whole.status)
+        np.testing.assert_array_equal(again.steps, whole.steps)
+        for name, column in whole.history.items():
+            np.testing.assert_array_equal(again.history[name], column)
+        for found, wanted in zip(again.weights, whole.weights, strict=True):
+            np.testing.assert_array_equal(host(found), host(wanted))
+
+
 def test_interrupted():
     nets, loss = ensemble(2)
 

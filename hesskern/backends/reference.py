@@ -111,7 +111,8 @@ class ReferenceDescent:
     def growth(self) -> list[float]:
         state = self._state
         since = max(0, state.steps - state.growth_step) if state.growth_step >= 0 else 0
-        return [float(total + since * rate) for total, rate in zip(state.growth, state.growth_rate, strict=True)]
+        totals, rates = state.growth.tolist(), state.growth_rate.tolist()
+        return [total + since * rate for total, rate in zip(totals, rates, strict=True)]
 
     def parameters(self) -> Array:
         return self._state.parameters.copy()
