@@ -59,7 +59,7 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     causes = best.causes
     if power:
         kept = tuple(cause for cause in causes if not cause.key.startswith("scale[") and cause.key != "damping")
-        causes = (*kept, problem.scales.constant(best.factor * 2.0**-power))
+        causes = (*kept, problem.scales.constant(float(np.ldexp(best.factor, -power))))
     if not causes:
         return Explanation(
             "match", f"these are the eigenvalues of {of}.", before=before, after=best.error, _corrected=corrected
