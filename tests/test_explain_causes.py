@@ -1,4 +1,4 @@
-"""`hesskern.explain`: what is no changed Hessian at all, each made here by plain NumPy or PyTorch, and what is not it."""
+"""`hesskern.explain`: what is no changed Hessian at all, made here by plain NumPy or PyTorch, and what is not it."""
 
 from __future__ import annotations
 
@@ -200,7 +200,9 @@ def test_eigvalsh_of_what_is_not_symmetric(outputs):
 
 
 def test_numbers_of_every_size_are_answered():
-    net, loss = problem(hidden=1)
+    rng = np.random.default_rng(0)
+    net = hk.LinearNetwork.random([2, 2, 1], seed=1)
+    loss = hk.SquaredLoss(rng.standard_normal((2, 2)), rng.standard_normal((2, 1)))
     H = hessian(net, loss)
     for value in (0.0, 5e-324, 1e-310, 1e308, -1e308, np.inf, np.nan):
         with np.errstate(all="ignore"):
@@ -221,7 +223,7 @@ def test_random_corruptions_of_a_small_network():
     net = hk.LinearNetwork.random([2, 2, 1], seed=1)
     loss = hk.SquaredLoss(rng.standard_normal((4, 2)), rng.standard_normal((4, 1)))
     H = hessian(net, loss)
-    for _ in range(150):
+    for _ in range(60):
         matrix = H.copy()
         count = rng.integers(1, 5)
         matrix.ravel()[rng.integers(0, matrix.size, count)] = 10.0 ** rng.uniform(-320, 308, count)

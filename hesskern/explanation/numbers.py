@@ -308,8 +308,8 @@ def _noise(found: Condition, name: str) -> Cause:
     )
     return Cause(
         "noise" if name == "float64" else f"noise[{name}]",
-        f"it is the rounding error of a dense solver in {name}: the Hessian is {singular}, and lambda_max was divided by "
-        "an eigenvalue that is zero but for rounding",
+        f"it is the rounding error of a dense solver in {name}: the Hessian is {singular}, and lambda_max was divided "
+        "by an eigenvalue that is zero but for rounding",
         right,
     )
 

@@ -23,8 +23,8 @@ _FEWEST = 3
 _OUTER = {
     "all": Cause(
         "empirical-fisher",
-        "it is the empirical Fisher matrix, the mean over the samples of g_n @ g_n.T, with g_n the gradient of the loss "
-        "of sample n",
+        "it is the empirical Fisher matrix, the mean over the samples of g_n @ g_n.T, with g_n the gradient of the "
+        "loss of sample n",
         "use second derivatives: the two agree only where every residual is as large as the model expects; "
         "H.gauss_newton() is the Fisher matrix of a Gaussian model",
     ),
@@ -158,7 +158,9 @@ def _added(
     factor = float(solution[0])
     if abs(factor - 1.0) <= 1e-9:
         factor = 1.0
-        solution[1:] = np.linalg.lstsq(columns[:, 1:] / lengths[1:], S.ravel() - columns[:, 0], rcond=None)[0] / lengths[1:]
+        solution[1:] = (
+            np.linalg.lstsq(columns[:, 1:] / lengths[1:], S.ravel() - columns[:, 0], rcond=None)[0] / lengths[1:]
+        )
     rest = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
     norm = float(np.linalg.norm(S))
     limit = 3.0 * np.sqrt(2.0) * curvature.rounding

@@ -80,7 +80,7 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
 
 
 def _apart(values: Values, expected: Values, power: int) -> float:
-    """Return the relative distance of eigenvalues, both multiplied by a power of two so that squares do not overflow."""
+    """Return the relative distance of eigenvalues, both times a power of two so that squares do not overflow."""
     one, two = np.ldexp(values, power), np.ldexp(expected, power)
     size = max(float(np.linalg.norm(one)), float(np.linalg.norm(two)))
     return float(np.linalg.norm(one - two)) / size if size else 0.0

@@ -11,7 +11,17 @@ import numpy as np
 
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix
-from hesskern.validation.report import AGREES, DIFFERS, HESSKERN_WRONG, OVERFLOWED, RAISED, UNCHECKED, UNDECIDED, Row, decide
+from hesskern.validation.report import (
+    AGREES,
+    DIFFERS,
+    HESSKERN_WRONG,
+    OVERFLOWED,
+    RAISED,
+    UNCHECKED,
+    UNDECIDED,
+    Row,
+    decide,
+)
 from hesskern.validation.rounding import Bounds, Part
 
 #: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
@@ -140,8 +150,10 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
         if overflow := _overflow(evidence):
             return Row(**about, verdict=OVERFLOWED, note=overflow)
         return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
-    if not math.isfinite(found.error) and found.verdict in (HESSKERN_WRONG, DIFFERS) and (
-        overflow := _overflow(evidence)
+    if (
+        not math.isfinite(found.error)
+        and found.verdict in (HESSKERN_WRONG, DIFFERS)
+        and (overflow := _overflow(evidence))
     ):
         return Row(**about, verdict=OVERFLOWED, note=overflow)
     third, third_tolerance = found.third_pair or (math.nan, math.nan)
