@@ -72,7 +72,7 @@ def _outer_products(search: Search) -> Iterator[Match]:
             if kind == "centred" and scales.samples < 3:
                 continue  # of two samples both are multiples of one outer product
             made = OuterProducts(gradients, kind, factor, data, weights, selection.tensors, search.epsilon)
-            if not search.diagonal_fits(made, made.rounding):
+            if not search.diagonal_fits(made):
                 continue
             base = Base(data, weights, selection)
             for part, of_part in _parts(made):

@@ -123,8 +123,8 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
 
 def _compared(given: Candidate, problem: Problem, shape: _Shape, vector: _Vector) -> Explanation | None:
     array, size = shape.values, float(np.linalg.norm(vector.values))
-    unit = float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else problem.epsilon
-    unit = max(unit, problem.epsilon)
+    stored = float(np.finfo(np.dtype(given.dtype.str)).eps) if given.dtype.kind == "f" else 0.0
+    unit = max(stored, problem.epsilon)
     if not 0.0 < size < np.inf or size <= 100.0 * vector.rounding:
         return None
     for order in orders(shape.selection.tensors):
