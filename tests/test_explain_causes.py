@@ -129,6 +129,10 @@ def test_diagonals_added_by_group(decay):
     assert causes(why([decay + 0.1] * 4)) == ["damping"]
     matrix = bare + decay * np.eye(31)
     assert causes(hk.explain(matrix + 0.3 * np.diag(np.diag(bare)), net, loss)) == ["damping-of-the-diagonal"]
+    # Nothing is on the diagonal but rounding, where everything else takes three names.
+    order = corruptions.order_index(plain(net, loss), net.parameter_names, ["vec-column"])
+    gauss_newton = 2.0 * corruptions.parts(plain(net, loss), net.parameter_names)[0][np.ix_(order, order)]
+    assert set(causes(hk.explain(gauss_newton, net, loss))) == {"gauss-newton", "vec-column", "scale[2]"}
     one = matrix.copy()
     one[7, 7] += 0.1  # of one entry, no group has it
     assert hk.explain(one, net, loss).status == "unexplained"

@@ -166,7 +166,11 @@ def _added(
     limit = 3.0 * np.sqrt(2.0) * curvature.rounding
     if rest > limit * abs(factor) + 1e-15 * norm or not abs(factor) > least_factor(T, V) * norm:
         return None
-    added = np.where(np.abs(solution[1:]) > 1e-12 * np.abs(solution[1:]).max(initial=decay), solution[1:], 0.0)
+    noise = 10.0 * abs(factor) * curvature.rounding
+    if not float(np.linalg.norm(moved @ solution[1:])) > noise:
+        return None  # what is on the diagonal is rounding
+    least = max(noise / float(np.sqrt(len(moved))), 1e-12 * float(np.abs(solution[1:]).max()))
+    added = np.where(np.abs(solution[1:]) > least, solution[1:], 0.0)
     total = added + decay * factor
     if one:
         cause: Cause | None = _marquardt(float(added[0]))
