@@ -222,15 +222,16 @@ def test_numbers_of_every_size_are_answered():
         assert hk.explain(text, net, loss).status == "unexplained"
 
 
-def test_random_corruptions_of_a_small_network():
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=pytest.mark.long)])
+def test_random_corruptions_of_a_small_network(count):
+    rng = np.random.default_rng(count)
     net = hk.LinearNetwork.random([2, 2, 1], seed=1)
     loss = hk.SquaredLoss(rng.standard_normal((4, 2)), rng.standard_normal((4, 1)))
     H = hessian(net, loss)
-    for _ in range(60):
+    for _ in range(count):
         matrix = H.copy()
-        count = rng.integers(1, 5)
-        matrix.ravel()[rng.integers(0, matrix.size, count)] = 10.0 ** rng.uniform(-320, 308, count)
+        some = rng.integers(0, matrix.size, rng.integers(1, 5))
+        matrix.ravel()[some] = 10.0 ** rng.uniform(-320, 308, len(some))
         why = hk.explain(matrix, net, loss)
         assert why.status in ("unexplained", "invalid"), (matrix, str(why))
 
