@@ -35,8 +35,9 @@ def test_each_alone_is_named(seed):
     problem = corruptions.random_problem(seed)
     found = [judged.judge(problem, names) for names in judged.singles(problem)]
     assert set(found) <= {"named", "same matrix", "unchanged"}, [one for one in found if ":" in one]
-    # The others are names of the same matrix, rebuilt from them: 1/2 is 1/o with two outputs.
-    assert found.count("named") >= 0.75 * (len(found) - found.count("unchanged"))
+    # The others are names of the same matrix, rebuilt from them: 1/2 is 1/o with two outputs. The figures that
+    # docs/explain.md has of all networks are held by tests/test_explain_suite.py.
+    assert found.count("named") >= 0.9 * (len(found) - found.count("unchanged"))
 
 
 @pytest.mark.parametrize("seed", PROBLEMS)

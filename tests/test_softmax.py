@@ -232,7 +232,9 @@ def test_confident_samples_keep_their_digits_in_products_too(backend, dtype):
         assert H.spectrum().max == pytest.approx(largest * 5.25, rel=1e-12, abs=1e-306)
         # Exact sums of the exact terms: of float64 terms of both signs the sum would be as wrong as what is tested.
         product = [
-            float(mpmath.fsum(classes[c, e] * inner[j] * inner[k] * float(b) for (e, k), b in zip(order, v, strict=True)))
+            float(
+                mpmath.fsum(classes[c, e] * inner[j] * inner[k] * float(b) for (e, k), b in zip(order, v, strict=True))
+            )
             for c, j in order
         ]
         allowed = unit * (np.abs(dense) @ np.abs(v).astype(float)) + least

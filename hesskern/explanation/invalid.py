@@ -21,9 +21,7 @@ def invalid(given: Candidate, problem: Problem) -> Explanation | None:
     """Return why nothing can be compared, or None."""
     corrected = problem.true_matrix if given.kind == "matrix" else problem.true_spectrum
     return (
-        _not_finite(given, problem, corrected)
-        or _out_of_range(problem)
-        or _of_no_parameters(given, problem, corrected)
+        _not_finite(given, problem, corrected) or _out_of_range(problem) or _of_no_parameters(given, problem, corrected)
     )
 
 
@@ -100,8 +98,8 @@ def _wrong_size(what: str, problem: Problem, corrected: Any, weight: str = "") -
     )
     if weight:
         notes.append(
-            f"that is the shape of {weight}; it is neither {weight} itself, nor its gradient, nor the diagonal or the row "
-            "sums of a Hessian"
+            f"that is the shape of {weight}; it is neither {weight} itself, nor its gradient, nor the diagonal or the "
+            "row sums of a Hessian"
         )
     if sizes == [asked.size**2]:
         notes.append(f"that is {asked.size} squared: a flattened Hessian becomes a matrix by reshape({asked.size}, -1)")

@@ -91,8 +91,8 @@ class MatrixAnswer:
 
     def _as_given(self, model: Model) -> Model:
         """Return the model of the candidate as it was given."""
-        scale = 2.0**-self._power
-        return dataclasses.replace(model, factor=model.factor * scale, shift=model.shift * scale)
+        factor, shift = (float(np.ldexp(value, -self._power)) for value in (model.factor, model.shift))
+        return dataclasses.replace(model, factor=factor, shift=shift)
 
     def _causes_as_given(self, causes: tuple[Cause, ...], model: Model) -> tuple[Cause, ...]:
         """Return the causes with the factor and the shift of the candidate as it was given."""

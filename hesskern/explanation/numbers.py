@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -67,13 +68,19 @@ class Numbers:
 
     def truth(self) -> dict[str, float]:
         """Return the true numbers."""
-        found = self._condition(Base(self._data[0], self._weights[0], self._selections[0]), "full")
+        found = self._truth
         return {"condition": found.value, "rank": float(found.rank), "largest": found.largest}
+
+    @cached_property
+    def _truth(self) -> Condition:
+        return self._condition(self._true(), "full")
 
     def matches(self) -> list[NumberMatch]:
         """Return what gives the number with the fewest causes."""
-        levels = (self._exactly, self._solver, self._one_cause, self._norms, self._two_causes, self._one_triangle)
-        for level in levels:
+        for level in (
+            self._exactly, self._solver, self._one_cause, self._prepared, self._norms, self._two_causes,
+            self._one_triangle,
+        ):  # fmt: skip
             found = [match for match in level() if self._fits(match)]
             if found:
                 least = min(total(match.causes) for match in found)
@@ -126,11 +133,9 @@ class Numbers:
         return (H if part == "full" else H.gauss_newton()).condition()
 
     def _direct(self, base: Base, part: str) -> Iterator[NumberMatch]:
-        if (
-            len(base.data.terms) > 1
-        ):  # averages of batches differ from the truth by a few per cent; a number cannot tell
+        if len(base.data.terms) > 1:  # averages of batches differ from the truth by a few per cent
             return
-        found = self._condition(base, part)
+        found = self._truth if base.causes == () and part == "full" else self._condition(base, part)
         causes = (*base.causes, *((PART_CAUSES[part],) if part != "full" else ()))
         values = {"condition": found.value, "rank": float(found.rank), "largest": found.largest}
         for quantity in self._wanted:
@@ -148,8 +153,7 @@ class Numbers:
 
         An eigenvalue moves by up to P units of the largest, and the smallest decides a condition number.
         """
-        found = self._condition(self._true(), "full")
-        size = abs(self.value)
+        found, size = self._truth, abs(self.value)
         if found.rank == 0 or not size > 0.0:
             return
         formats = [("float64", float(np.finfo(np.float64).eps))]
@@ -189,13 +193,19 @@ class Numbers:
         true = self._true()
         yield from self._derived(true)
         for data in self._data[1:]:
-            yield from self._direct(true._replace(data=data), "full")
+            if not data.prepared:
+                yield from self._direct(true._replace(data=data), "full")
         for weights in self._weights[1:]:
             yield from self._direct(true._replace(weights=weights), "full")
         for selection in self._selections[1:]:
             yield from self._direct(true._replace(selection=selection), "full")
         if len({tensor.layer for tensor in true.selection.tensors}) > 1:
             yield from self._direct(true, "gauss_newton")
+
+    def _prepared(self) -> Iterator[NumberMatch]:
+        for data in self._data[1:]:
+            if data.prepared:
+                yield from self._direct(self._true()._replace(data=data), "full")
 
     def _two_causes(self) -> Iterator[NumberMatch]:
         true = self._true()
@@ -213,7 +223,7 @@ class Numbers:
                 yield from self._direct(Base(true.data, weights, selection), "full")
 
     def _derived(self, base: Base) -> Iterator[NumberMatch]:
-        found = self._condition(base, "full")
+        found = self._truth
         if "largest" in self._wanted:
             yield from self._scaled(found.largest)
         if "condition" not in self._wanted or found.rank == 0:
@@ -309,8 +319,8 @@ def _noise(found: Condition, name: str) -> Cause:
     )
     return Cause(
         "noise" if name == "float64" else f"noise[{name}]",
-        f"it is the rounding error of a dense solver in {name}: the Hessian is {singular}, and lambda_max was divided by "
-        "an eigenvalue that is zero but for rounding",
+        f"it is the rounding error of a dense solver in {name}: the Hessian is {singular}, and lambda_max was divided "
+        "by an eigenvalue that is zero but for rounding",
         right,
     )
 

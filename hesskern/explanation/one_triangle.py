@@ -57,7 +57,10 @@ def _both(words: str, key: str, matrix: Values) -> Iterator[Misread]:
             f"eigvalsh was given {words} which is not symmetric, and reads its {triangle} triangle only",
             _FIX,
         )
-        yield Misread(cause, np.linalg.eigvalsh(matrix, UPLO="L" if triangle == "lower" else "U"))
+        values: Values = np.linalg.eigvalsh(matrix, UPLO="L" if triangle == "lower" else "U").astype(
+            np.float64, copy=False
+        )
+        yield Misread(cause, values)
 
 
 def _end_to_end(net: LinearNetwork, loss: SquaredLoss) -> Iterator[tuple[str, Values]]:

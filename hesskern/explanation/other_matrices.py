@@ -23,8 +23,8 @@ _FEWEST = 3
 _OUTER = {
     "all": Cause(
         "empirical-fisher",
-        "it is the empirical Fisher matrix, the mean over the samples of g_n @ g_n.T, with g_n the gradient of the loss "
-        "of sample n",
+        "it is the empirical Fisher matrix, the mean over the samples of g_n @ g_n.T, with g_n the gradient of the "
+        "loss of sample n",
         "use second derivatives: the two agree only where every residual is as large as the model expects; "
         "H.gauss_newton() is the Fisher matrix of a Gaussian model",
     ),
@@ -72,7 +72,7 @@ def _outer_products(search: Search) -> Iterator[Match]:
             if kind == "centred" and scales.samples < 3:
                 continue  # of two samples both are multiples of one outer product
             made = OuterProducts(gradients, kind, factor, data, weights, selection.tensors, search.epsilon)
-            if not search.diagonal_fits(made, made.rounding):
+            if not search.diagonal_fits(made):
                 continue
             base = Base(data, weights, selection)
             for part, of_part in _parts(made):
@@ -158,13 +158,19 @@ def _added(
     factor = float(solution[0])
     if abs(factor - 1.0) <= 1e-9:
         factor = 1.0
-        solution[1:] = np.linalg.lstsq(columns[:, 1:] / lengths[1:], S.ravel() - columns[:, 0], rcond=None)[0] / lengths[1:]
+        solution[1:] = (
+            np.linalg.lstsq(columns[:, 1:] / lengths[1:], S.ravel() - columns[:, 0], rcond=None)[0] / lengths[1:]
+        )
     rest = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
     norm = float(np.linalg.norm(S))
     limit = 3.0 * np.sqrt(2.0) * curvature.rounding
     if rest > limit * abs(factor) + 1e-15 * norm or not abs(factor) > least_factor(T, V) * norm:
         return None
-    added = np.where(np.abs(solution[1:]) > 1e-12 * np.abs(solution[1:]).max(initial=decay), solution[1:], 0.0)
+    noise = 10.0 * abs(factor) * curvature.rounding
+    if not float(np.linalg.norm(moved @ solution[1:])) > noise:
+        return None  # what is on the diagonal is rounding
+    least = max(noise / float(np.sqrt(len(moved))), 1e-12 * float(np.abs(solution[1:]).max()))
+    added = np.where(np.abs(solution[1:]) > least, solution[1:], 0.0)
     total = added + decay * factor
     if one:
         cause: Cause | None = _marquardt(float(added[0]))

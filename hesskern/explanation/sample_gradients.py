@@ -130,8 +130,10 @@ class OuterProducts(Curvature):
         """Return the product of a part with (P, k) vectors, without a matrix."""
         if part == "full":
             return self._over(lambda rows: rows.T @ (rows @ V))
-        pieces = [at for at, _ in self._pieces(part)]
-        return np.concatenate([self._over(lambda rows, at=at: rows[:, at].T @ (rows[:, at] @ V[at])) for at in pieces])
+        return np.concatenate([self._block_product(at, V) for at, _ in self._pieces(part)])
+
+    def _block_product(self, at: slice, V: Values) -> Values:
+        return self._over(lambda rows: rows[:, at].T @ (rows[:, at] @ V[at]))
 
     def _whole(self) -> Values:
         return self._over(lambda rows: rows.T @ rows)

@@ -51,6 +51,11 @@ class Base(NamedTuple):
         """What is other about it."""
         return (*self.data.causes, *self.weights.causes, *self.selection.causes)
 
+    @property
+    def effort(self) -> int:
+        """When its turn comes: by its cost, prepared data with other weights after everything that is likelier."""
+        return total(self.causes) + (self.data.prepared and len(self.weights.causes) > 0)
+
 
 class Match(NamedTuple):
     """A model that is the candidate, or close to it."""
@@ -106,14 +111,20 @@ class Search:
     def _norm(self) -> float:
         return float(np.linalg.norm(self.products) / np.sqrt(_VECTORS))
 
+    @cached_property
+    def _diagonal_size(self) -> tuple[float, float]:
+        """Norm of the candidate's diagonal, and of its distance from a constant one."""
+        given = self._diagonal
+        return float(np.linalg.norm(given)), float(np.linalg.norm(given - given.mean()))
+
     def matches(self, *, most: int = MOST) -> list[Match]:
         """Return the models of least cost that are the candidate to rounding."""
         best: list[Match] = []
         for base in self.bases(most):
-            if (best and total(base.causes) > best[0].cost) or (self._skewed and base.causes):
+            if (best and base.effort > best[0].cost) or (self._skewed and base.causes):
                 break
             curvature = self.curvature(base)
-            if self._skewed or self.diagonal_fits(curvature, curvature.rounding):
+            if self._skewed or self.diagonal_fits(curvature):
                 for match in self._of_base(base, curvature, most, best[0].cost if best else None):
                     if not best or match.cost < best[0].cost:
                         best = [match]
@@ -130,21 +141,27 @@ class Search:
             for weights in self.weights
             if len(data.causes) + len(weights.causes) + len(selection.causes) <= most
         ]
-        yield from sorted(every, key=lambda base: total(base.causes))
+        yield from sorted(every, key=lambda base: base.effort)
 
     def curvature(self, base: Base) -> Curvature:
         """Return the Hessian of a base."""
         return Curvature(base.data, base.weights, base.selection.tensors, self.epsilon)
 
-    def diagonal_fits(self, curvature: Curvature, tolerance: float) -> bool:
-        """Whether some factor and shift bring the sorted diagonals together, or the candidate's is constant."""
-        given = self._diagonal
-        spread = float(np.linalg.norm(given - given.mean()))
+    def diagonal_fits(self, curvature: Curvature, tolerance: float | None = None) -> bool:
+        """Whether some factor and shift bring the sorted diagonals together, or the candidate's is constant.
+
+        `tolerance`: Frobenius norm; default: rounding, which is never as much as 5 % of anything that is evidence.
+        """
+        given, (size, spread) = self._diagonal, self._diagonal_size
         other = np.sort(curvature.diagonal)
         ones = np.ones_like(given)
         for turned in (other, other[::-1]):  # a factor below zero turns the order around
             found = fit(given, turned, ones)
-            limit = tolerance * max(abs(found.factor), 1e-300) + 1e-14 * float(np.linalg.norm(given))
+            if tolerance is None:
+                if min(found.residual, spread) > 0.05 * size:
+                    continue
+                tolerance = curvature.rounding
+            limit = tolerance * max(abs(found.factor), 1e-300) + 1e-14 * size
             if found.residual <= limit or spread <= max(tolerance, limit):
                 return True
         return False

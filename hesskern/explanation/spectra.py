@@ -77,7 +77,8 @@ def spectrum_matches(
         for s in selections
         for d in data
         for w in weights
-        if s.size >= len(given) and len(d.causes) + len(w.causes) + len(s.causes) <= (most if s.size <= _LARGE else min(most, 1))
+        if s.size >= len(given)
+        and len(d.causes) + len(w.causes) + len(s.causes) <= (most if s.size <= _LARGE else min(most, 1))
     ]
     for base in sorted(bases, key=lambda base: total(base.causes)):
         if best and total(base.causes) > total(best[0].causes):

@@ -25,9 +25,9 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     taken = np.ldexp(given.array, power) if power else given.array  # of the size of the Hessian's
     known = taken, problem.data, problem.weights, problem.selections, problem.scales, problem.epsilon
     found = spectrum_matches(*known, most=0)
-    vector = None if found else explain_vector(given, problem)
-    if vector is not None:
-        return vector
+    answer = None if found else explain_vector(given, problem) or _misread(values, expected, power, problem)
+    if answer is not None:
+        return answer
     found = found or spectrum_matches(*known)
     for storage in storages(taken[None, :], [slice(0, 1)]) if not found else ():
         found = spectrum_matches(*known, storage)
@@ -39,12 +39,6 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     before = _apart(values, expected, min(power, 0)) if same else None
     of = f"the Hessian with respect to {shown(problem.asked.tensors)}"
     if not found:
-        for other in misread(problem.truth(), problem.decay, problem.net, problem.loss):
-            if len(other.values) == len(values) and _apart(values, other.values, min(power, 0)) <= 1e-12:
-                words = other.cause.words
-                finding = Finding(other.cause.key, words, other.cause.fix, (), before, 0.0, *largest)
-                verdict = f"these are not the eigenvalues of {of}: {words}."
-                return Explanation("explained", verdict, (finding,), before=before, after=0.0, _corrected=corrected)
         at = int(np.abs(values - expected).argmax()) if same else None
         note = (
             ()
@@ -59,7 +53,7 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     causes = best.causes
     if power:
         kept = tuple(cause for cause in causes if not cause.key.startswith("scale[") and cause.key != "damping")
-        causes = (*kept, problem.scales.constant(best.factor * 2.0**-power))
+        causes = (*kept, problem.scales.constant(float(np.ldexp(best.factor, -power))))
     if not causes:
         return Explanation(
             "match", f"these are the eigenvalues of {of}.", before=before, after=best.error, _corrected=corrected
@@ -79,8 +73,27 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     )
 
 
+def _misread(values: Values, expected: Values, power: int, problem: Problem) -> Explanation | None:
+    """Return what a solver for symmetric matrices made of one that is not, if it is that."""
+    for cause, made in misread(problem.truth(), problem.decay, problem.net, problem.loss):
+        if len(made) != len(values) or _apart(values, made, min(power, 0)) > 1e-12:
+            continue
+        before = _apart(values, expected, min(power, 0)) if len(expected) == len(values) else None
+        finding = Finding(cause.key, cause.words, cause.fix, (), before, 0.0)
+        verdict = f"these are not the eigenvalues of the Hessian with respect to {shown(problem.asked.tensors)}: "
+        return Explanation(
+            "explained",
+            f"{verdict}{cause.words}.",
+            (finding,),
+            before=before,
+            after=0.0,
+            _corrected=problem.true_spectrum,
+        )
+    return None
+
+
 def _apart(values: Values, expected: Values, power: int) -> float:
-    """Return the relative distance of eigenvalues, both multiplied by a power of two so that squares do not overflow."""
+    """Return the relative distance of eigenvalues, both times a power of two so that squares do not overflow."""
     one, two = np.ldexp(values, power), np.ldexp(expected, power)
     size = max(float(np.linalg.norm(one)), float(np.linalg.norm(two)))
     return float(np.linalg.norm(one - two)) / size if size else 0.0

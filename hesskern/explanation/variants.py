@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hesskern._array import Array
 from hesskern.explanation.causes import Cause
@@ -23,6 +23,7 @@ class DataVariant:
     causes: tuple[Cause, ...]
     terms: tuple[tuple[float, SquaredLoss], ...]
     samples: int
+    prepared: bool = False  # centred, standardised and the like
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             add(cause, ((batches - 1) / batches, X[:cut], Y[:cut]), (1 / batches, X[cut:], Y[cut:]))
     for other in prepared(loss):
         add(other.cause, (other.factor, other.X, other.Y))
+        found[-1] = replace(found[-1], prepared=True)
     return found
 
 

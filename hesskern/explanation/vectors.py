@@ -113,7 +113,8 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
         yield _Vector("diagonal", f"the diagonal of {of}, without weight decay", _EIGENVALUES, own.diagonal,
                       own.rounding)  # fmt: skip
     yield _Vector("parameters", f"the parameters {where} themselves",
-                  "take the second derivatives with respect to them: loss.hessian(net)", theta[positions], 0.0)  # fmt: skip
+                  "take the second derivatives with respect to them: loss.hessian(net)", theta[positions],
+                  0.0)  # fmt: skip
     if len(everything.tensors) > len(selection.tensors):
         whole_sums = problem.truth_of(everything).product("full", np.ones((everything.size, 1)))[:, 0] + decay
         yield _Vector("row-sums", f"the sums of the rows of the whole Hessian, those of {where}", sums,
@@ -122,8 +123,8 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
 
 def _compared(given: Candidate, problem: Problem, shape: _Shape, vector: _Vector) -> Explanation | None:
     array, size = shape.values, float(np.linalg.norm(vector.values))
-    unit = float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else problem.epsilon
-    unit = max(unit, problem.epsilon)
+    stored = float(np.finfo(np.dtype(given.dtype.str)).eps) if given.dtype.kind == "f" else 0.0
+    unit = max(stored, problem.epsilon)
     if not 0.0 < size < np.inf or size <= 100.0 * vector.rounding:
         return None
     for order in orders(shape.selection.tensors):

@@ -11,7 +11,17 @@ import numpy as np
 
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix
-from hesskern.validation.report import AGREES, DIFFERS, HESSKERN_WRONG, RAISED, UNCHECKED, UNDECIDED, Row, decide
+from hesskern.validation.report import (
+    AGREES,
+    DIFFERS,
+    HESSKERN_WRONG,
+    OVERFLOWED,
+    RAISED,
+    UNCHECKED,
+    UNDECIDED,
+    Row,
+    decide,
+)
 from hesskern.validation.rounding import Bounds, Part
 
 #: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
@@ -137,7 +147,15 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
     except (NotImplementedError, MemoryError) as error:
         return Row(**about, verdict=UNCHECKED, note=_one_line(error))
     except Exception as error:  # whatever a broken backend raises belongs in the report
+        if overflow := _overflow(evidence):
+            return Row(**about, verdict=OVERFLOWED, note=overflow)
         return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
+    if (
+        not math.isfinite(found.error)
+        and found.verdict in (HESSKERN_WRONG, DIFFERS)
+        and (overflow := _overflow(evidence))
+    ):
+        return Row(**about, verdict=OVERFLOWED, note=overflow)
     third, third_tolerance = found.third_pair or (math.nan, math.nan)
     witnesses, witnesses_tolerance = found.witnesses or (math.nan, math.nan)
     return Row(
@@ -151,6 +169,21 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
         witnesses_tolerance=witnesses_tolerance,
         verdict=found.verdict or DIFFERS,
         note=found.note,
+    )
+
+
+def _overflow(evidence: Evidence) -> str:
+    """Return that the numbers of a computation do not fit into the network's dtype; empty if they do."""
+    dtype = evidence.problem.net.dtype
+    largest = float(np.finfo(dtype).max)
+    with np.errstate(all="ignore"):
+        reach = evidence.reach
+    if reach <= largest:
+        return ""
+    return (
+        f"the {dtype} computation overflowed: it goes through numbers as large as {reach:.1g}, and {dtype} ends at "
+        f"{largest:.2g}; this says nothing about hesskern. Scale the data or the weights"
+        + (", or use float64." if dtype == np.float32 else ".")
     )
 
 

@@ -111,6 +111,14 @@ class Evidence:
             return bounds.difference(mode, row, column)
         return bounds.whole(mode) if row is None or column is None else getattr(bounds, mode)(row, column)
 
+    @cached_property
+    def reach(self) -> float:
+        """Return the size of the largest numbers that the computation goes through; infinite beyond float64."""
+        bounds = self.ours
+        loss = 0.5 * bounds.scale * bounds.residual.size**2
+        found = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size
+        return max(found) if np.isfinite(found).all() else np.inf
+
     # Derived quantities -----------------------------------------------------------------------------------------------
 
     def kept(self, key: Any, make: Callable[[], T]) -> T:

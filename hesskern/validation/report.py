@@ -11,6 +11,7 @@ AGREES = "agrees"
 UNDECIDED = "undecided"
 ABSENT = "absent"
 UNCHECKED = "not checked"
+OVERFLOWED = "overflowed"
 HESSKERN_WRONG = "HESSKERN IS WRONG"
 AUTOGRAD_WRONG = "AUTOGRAD IS WRONG"
 DIFFERS = "DIFFERS"
@@ -63,7 +64,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing disagrees; what could not be decided, or is not installed, is no disagreement."""
+        """Whether nothing disagrees; what was not decided, overflowed or is not installed, is not one."""
         return self.verdict not in _FAILURES
 
     @property
@@ -228,6 +229,8 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
         yield ""
         yield from _table(_by_group(shown), backends)
     yield ""
+    for note in dict.fromkeys(row.note for row in shown if row.verdict == OVERFLOWED):
+        yield f"{note[:1].upper()}{note[1:]}"
     for row in report.failures:
         yield from _failure(row)
     yield _verdict(report)
@@ -275,7 +278,7 @@ def _verdicts(rows: Sequence[Row]) -> str:
     if len(counts) > 1:
         return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     alike = len({(row.problem, row.quantity) for row in rows}) == 1
-    notes = {row.note for row in rows if row.note and row.ok and alike}
+    notes = {row.note for row in rows if row.note and row.ok and alike and row.verdict != OVERFLOWED}
     return "; ".join([*counts, *sorted(notes)[:1]])
 
 
@@ -298,13 +301,16 @@ def _verdict(report: ValidationReport) -> str:
     compared = sum(row.compared for row in report.rows)
     undecided = sum(row.verdict == UNDECIDED for row in report.rows)
     unchecked = sum(row.verdict == UNCHECKED for row in report.rows)
-    rest = "".join(f", {count} {word}" for count, word in ((undecided, UNDECIDED), (unchecked, UNCHECKED)) if count)
+    overflowed = sum(row.verdict == OVERFLOWED for row in report.rows)
+    others = (undecided, UNDECIDED), (unchecked, UNCHECKED), (overflowed, OVERFLOWED)
+    rest = "".join(f", {count} {word}" for count, word in others if count)
     said = f"{compared} comparisons in {report.seconds:.1f} s{rest}"
     if report.interrupted:
         return f"Interrupted: {said}; {len(report.failures)} disagree so far."
     if report.failures:
         return f"Verdict: {len(report.failures)} of {said}, DISAGREE."
-    return f"Verdict: everything agrees ({said})." if compared else "Verdict: nothing was compared."
+    what = "what did not overflow" if overflowed else "everything"
+    return f"Verdict: {what} agrees ({said})." if compared else "Verdict: nothing was compared."
 
 
 def _number(value: float) -> str:
