@@ -15,8 +15,8 @@ from typing import Any
 from attack import driver, groups
 from attack.driver import Tally
 
-#: Failures of one kind that are printed one by one.
-_SHOWN = 5
+#: Failures of one kind, and of one group, that are printed one by one.
+_SHOWN, _SHOWN_OF_GROUP = 5, 30
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,12 +97,15 @@ class _Screen:
         method, *_ = sentence.split(":", 1)
         kind = f"{name} {method}"
         self._kinds[kind] += 1
+        self._kinds[name] += 1
+        if self._kinds[name] > _SHOWN_OF_GROUP:
+            return
         if self._kinds[kind] <= _SHOWN:
             print(
                 f'WRONG {name}:{seed} {sentence}\n  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True
             )
-        elif self._kinds[kind] == _SHOWN + 1:
-            print(f"  more of this kind ({kind}) is counted, not shown", flush=True)
+        if _SHOWN in (self._kinds[kind], self._kinds[name] - _SHOWN_OF_GROUP + _SHOWN):
+            print("  more of this kind is counted, not shown (--json FILE holds everything)", flush=True)
 
     def progress(self, tallies: dict[str, Tally]) -> None:
         """Print counts every ten seconds."""

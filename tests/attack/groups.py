@@ -26,7 +26,7 @@ class Group:
     what : str
         What one case is, in the plural.
     needs : str
-        A package without which the group is left out.
+        A package or module without which the group is left out.
     """
 
     module: str
@@ -46,11 +46,12 @@ GROUPS = {
     "jitted": Group("jitted", 300, "calls of hesskern.numba", "numba"),
     "torch": Group("torch_models", 200, "PyTorch models", "torch"),
     "autograd": Group("witnesses", 4, "runs of explain and validate", "torch"),
-    "malformed": Group("malformed_calls", 60, "malformed calls"),
-    "damage": Group("damaged_files", 60, "damaged files"),
-    "grading": Group("graded_blocks", 200, "graded blocks"),
+    "cuda": Group("on_device", 40, "problems on the CUDA backend's host twin", "torch"),
+    "malformed": Group("malformed_calls", 20, "malformed calls", "attack.malformed"),
+    "damage": Group("damaged_files", 20, "damaged files", "attack.damage"),
+    "grading": Group("graded_blocks", 150, "graded blocks", "attack.gradings"),
     "broken": Group("broken", 0, "cases that break"),
-    "unbalanced": Group("unbalanced_units", 200, "networks with unbalanced hidden units"),
+    "unbalanced": Group("unbalanced_units", 150, "networks with unbalanced hidden units", "attack.unbalanced"),
 }
 
 
