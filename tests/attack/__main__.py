@@ -15,7 +15,7 @@ from typing import Any
 from attack import driver, groups
 from attack.driver import Tally
 
-#: Failures of one kind, and of one group, that are printed one by one.
+#: Failures of one method, and of one group, that are printed; all are counted, and in the file of --json.
 _SHOWN, _SHOWN_OF_GROUP = 5, 30
 
 
@@ -95,17 +95,12 @@ class _Screen:
     def wrong(self, name: str, seed: int, sentence: str) -> None:
         """Print a failure with the line that repeats it."""
         method, *_ = sentence.split(":", 1)
-        kind = f"{name} {method}"
-        self._kinds[kind] += 1
-        self._kinds[name] += 1
-        if self._kinds[name] > _SHOWN_OF_GROUP:
-            return
-        if self._kinds[kind] <= _SHOWN:
-            print(
-                f'WRONG {name}:{seed} {sentence}\n  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True
-            )
-        if _SHOWN in (self._kinds[kind], self._kinds[name] - _SHOWN_OF_GROUP + _SHOWN):
-            print("  more of this kind is counted, not shown (--json FILE holds everything)", flush=True)
+        for counted, most in ((f"{name} {method}", _SHOWN), (name, _SHOWN_OF_GROUP)):
+            self._kinds[counted] += 1
+            if self._kinds[counted] > most:
+                return
+        print(f"WRONG {name}:{seed} {sentence}")
+        print(f'  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True)
 
     def progress(self, tallies: dict[str, Tally]) -> None:
         """Print counts every ten seconds."""
