@@ -350,6 +350,14 @@ def _interpolates(case: Case) -> bool:
     return bool(residual <= 10 * case.unit * size)
 
 
+def _noise_decides(case: Case, damping: float) -> bool:
+    """Whether the matrix is regular by the functional part of an interpolating minimum only, which is noise."""
+    if case.mode != "full" or not _interpolates(case):
+        return False
+    values = np.linalg.eigvalsh((_gauss_newton(case) / case.lift).astype(np.float64))
+    return bool(abs(values + float(LONG(damping) / case.lift)).min() <= 1e3 * case.doubt)
+
+
 def _gauss_newton(case: Case) -> np.ndarray:
     inside = np.ix_(case.chosen, case.chosen)
     return case.truth.gauss_newton[inside] + case.truth.decay * np.eye(case.dimension, dtype=LONG)
@@ -395,7 +403,7 @@ def logdet(case: Case, judge: Judge) -> None:
     try:
         found = case.operator.logdet(damping)
     except (np.linalg.LinAlgError, ValueError) as error:
-        singular = smallest <= 1e3 * case.doubt
+        singular = smallest <= 1e3 * case.doubt or _noise_decides(case, damping)
         negative = shifted.min() < 1e3 * case.doubt
         judge.true(singular or negative, f"refused ({error}), though positive definite")
         return
