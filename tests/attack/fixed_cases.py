@@ -18,7 +18,7 @@ FIXED: dict[str, tuple[str, ...]] = {
     ),
     "the condition number of a scaled block divided by zero": ("problem:5591", "problem:2000017364"),
     "a direction of the inputs and the constant one was lost in a block's condition number": (
-        "problem:7331", "problem:2000003349", "problem:2000021310", "exact:34",
+        "problem:7331", "problem:2000003349", "problem:2000021310",
     ),
     "samples of a float32 network were rounded to float32 after their reduction": (
         "problem:20020", "problem:20031", "problem:20088", "problem:20120", "problem:20131",
