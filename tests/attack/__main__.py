@@ -15,8 +15,8 @@ from typing import Any
 from attack import driver, groups
 from attack.driver import Tally
 
-#: Failures of one kind that are printed one by one.
-_SHOWN = 5
+#: Failures of one method, and of one group, that are printed; all are counted, and in the file of --json.
+_SHOWN, _SHOWN_OF_GROUP = 5, 30
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,14 +95,12 @@ class _Screen:
     def wrong(self, name: str, seed: int, sentence: str) -> None:
         """Print a failure with the line that repeats it."""
         method, *_ = sentence.split(":", 1)
-        kind = f"{name} {method}"
-        self._kinds[kind] += 1
-        if self._kinds[kind] <= _SHOWN:
-            print(
-                f'WRONG {name}:{seed} {sentence}\n  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True
-            )
-        elif self._kinds[kind] == _SHOWN + 1:
-            print(f"  more of this kind ({kind}) is counted, not shown", flush=True)
+        for counted, most in ((f"{name} {method}", _SHOWN), (name, _SHOWN_OF_GROUP)):
+            self._kinds[counted] += 1
+            if self._kinds[counted] > most:
+                return
+        print(f"WRONG {name}:{seed} {sentence}")
+        print(f'  again: make attack ATTACK_ARGS="--case {name}:{seed}"', flush=True)
 
     def progress(self, tallies: dict[str, Tally]) -> None:
         """Print counts every ten seconds."""

@@ -5,4 +5,26 @@ kind (``make attack`` on the revision before the repair finds them), or writes t
 """
 
 #: What was wrong, and the cases.
-FIXED: dict[str, tuple[str, ...]] = {}
+FIXED: dict[str, tuple[str, ...]] = {
+    "a product with the Hessian overflowed in between": ("problem:969", "problem:11248", "problem:2000012764"),
+    "regular systems were refused, since the bound on rounding multiplied norms over all layers": (
+        "problem:604", "problem:1549", "problem:4329", "problem:5952", "problem:20025", "problem:20183",
+        "problem:21467", "problem:21904", "problem:2000021762",
+    ),
+    "regular systems of biases alone were refused": ("problem:1994",),
+    "clear eigenvalues of a graded or scaled network counted as zero": (
+        "problem:2767", "problem:20721", "problem:31345", "problem:2000000908", "problem:2000003935",
+        "problem:2000016878",
+    ),
+    "the condition number of a scaled block divided by zero": ("problem:5591", "problem:2000017364"),
+    "a direction of the inputs and the constant one was lost in a block's condition number": (
+        "problem:7331", "problem:2000003349", "problem:2000021310",
+    ),
+    "samples of a float32 network were rounded to float32 after their reduction": (
+        "problem:20020", "problem:20031", "problem:20088", "problem:20120", "problem:20131",
+    ),
+    "a resumed run that had diverged returned another network": ("resume:0", "resume:7", "resume:12"),
+    "products for confidently classified samples cancelled": ("softmax:4", "softmax:5", "softmax:1000000001"),
+    "the backend of one thread was seen in others": ("thread:0", "thread:5"),
+    "a child that was forked while another thread computed waited for ever": ("thread:2",),
+}  # fmt: skip

@@ -26,7 +26,7 @@ class Group:
     what : str
         What one case is, in the plural.
     needs : str
-        A package without which the group is left out.
+        A package or module without which the group is left out.
     """
 
     module: str
@@ -36,21 +36,22 @@ class Group:
 
 
 GROUPS = {
-    "problem": Group("problems", 10000, "random problems"),
+    "problem": Group("problems", 8000, "random problems"),
     "fit": Group("training", 1200, "training runs"),
     "resume": Group("resumes", 300, "resumed runs"),
     "kill": Group("kills", 16, "killed or interrupted runs"),
-    "thread": Group("threads", 40, "uses from several threads"),
+    "thread": Group("threads", 20, "uses from several threads"),
     "softmax": Group("softmax_problems", 800, "softmax last layers"),
     "exact": Group("exact_conditions", 150, "condition numbers in high precision"),
     "jitted": Group("jitted", 300, "calls of hesskern.numba", "numba"),
     "torch": Group("torch_models", 200, "PyTorch models", "torch"),
-    "autograd": Group("witnesses", 4, "runs of explain and validate", "torch"),
-    "malformed": Group("malformed_calls", 60, "malformed calls"),
-    "damage": Group("damaged_files", 60, "damaged files"),
-    "grading": Group("graded_blocks", 200, "graded blocks"),
+    "autograd": Group("witnesses", 2, "runs of explain and validate", "torch"),
+    "cuda": Group("on_device", 40, "problems on the CUDA backend's host twin", "torch"),
+    "malformed": Group("malformed_calls", 20, "malformed calls", "attack.malformed"),
+    "damage": Group("damaged_files", 20, "damaged files", "attack.damage"),
+    "grading": Group("graded_blocks", 150, "graded blocks", "attack.gradings"),
     "broken": Group("broken", 0, "cases that break"),
-    "unbalanced": Group("unbalanced_units", 200, "networks with unbalanced hidden units"),
+    "unbalanced": Group("unbalanced_units", 150, "networks with unbalanced hidden units", "attack.unbalanced"),
 }
 
 
