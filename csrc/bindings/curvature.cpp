@@ -126,19 +126,22 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
                             rotated,
                             tolerance};
     py::array_t<double> values(count);
+    py::array_t<index> exponents(count);
     double *target = values.mutable_data();
+    index *target_exponents = exponents.mutable_data();
     FactorSpectrum spectrum{};
     {
         py::gil_scoped_release release;
         const Buffer<double> scratch = make_buffer<double>(kernels().product_svd_scratch(chain));
-        kernels().product_svd(chain, target, &spectrum, scratch.get());
+        kernels().product_svd(chain, target, target_exponents, &spectrum, scratch.get());
     }
     if (!spectrum.converged) {
         py::set_error(py::module_::import("numpy.linalg").attr("LinAlgError"),
                       "the Jacobi iteration for the singular values did not converge");
         throw py::error_already_set();
     }
-    return py::make_tuple(values, spectrum.rank, spectrum.kept, spectrum.dropped, spectrum.amplification);
+    return py::make_tuple(values, exponents, spectrum.rank, spectrum.kept, spectrum.dropped, spectrum.amplification,
+                          spectrum.lost);
 }
 
 // Copies rows [start, start + count) of a matrix of any strides into the columns of `chunk` from `at` on.
@@ -217,9 +220,11 @@ void bind_curvature(py::module_ &module) {
         "Dense blocks U[r,p] V[s,q] + B[s,p] W[r,q] into out; sides are (outer, inner, bias), blocks (U, V, B, W).");
     module.def("triangular_factor", &triangular_factor, py::arg("parts"),
                "R (n, n) of the QR decomposition of the parts side by side, read a few rows at a time.");
-    module.def("product_svd", &product_svd, py::arg("first"), py::arg("weights"), py::arg("tolerance"),
-               py::arg("rotated") = false,
-               "Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).");
+    module.def(
+        "product_svd", &product_svd, py::arg("first"), py::arg("weights"), py::arg("tolerance"),
+        py::arg("rotated") = false,
+        "Singular values of first @ W_1.T @ W_2.T ..., descending, as values and exponents of two, with (rank, kept, "
+        "dropped, amplification, lost).");
 }
 
 }  // namespace hesskern::bindings

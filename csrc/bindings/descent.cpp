@@ -107,7 +107,7 @@ class TypedDescent {
         const py::array parameters = checked<T>(state["parameters"], "parameters", {size});
         const py::array velocity = checked<T>(state["velocity"], "velocity", {memory->has_velocity() ? size : 0});
         const py::array search = checked<T>(state["search"], "search", {-1, size});
-        if (search.shape(0) > memory->search_capacity()) fail("search holds too many vectors");
+        if (search.shape(0) > memory->most_vectors()) fail("search holds too many vectors");
         const index *integers = read<index>(counters);
         if (integers[0] < 0) fail("counters holds a negative number of steps");
         const double *values = read<double>(numbers);

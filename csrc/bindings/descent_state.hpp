@@ -156,7 +156,7 @@ class DescentMemory {
     }
     // Vectors that are kept from one record to the next, the probe's image among them.
     index search_size() const { return vectors_ && curvature_.search.kept > 0 ? curvature_.search.kept + 1 : 0; }
-    index search_capacity() const { return vectors_ ? curvature_.search.capacity : 0; }
+    index most_vectors() const { return vectors_ ? search_capacity : 0; }
     bool product() const { return layout_.product(); }
     const DescentOptions &options() const { return options_; }
 
@@ -176,15 +176,15 @@ class DescentMemory {
         rate_.resize(watched);
         curvature_.leak = {options_.leak_layers.data(), index(watched), growth_.data(), rate_.data(), -1};
         if (options_.sharpness) {
-            constexpr index capacity = 48;
+            constexpr index capacity = search_capacity;
             vectors_ = make_buffer<T>((2 * capacity + 2) * layout_.count());
             small_ = make_buffer<double>(3 * capacity * capacity + 3 * capacity);
             from_ = layer_[0];
             to_ = layer_[0];
             T *const images = vectors_.get() + capacity * layout_.count();
             T *const probe = images + capacity * layout_.count();
-            curvature_.search = {vectors_.get(), images, capacity, 0, small_.get(), from_.data(), to_.data(), probe,
-                                 false,          -1,     0,        0};
+            curvature_.search = {
+                vectors_.get(), images, 0, small_.get(), from_.data(), to_.data(), probe, false, -1, 0, 0};
         }
         problem_.curvature = &curvature_;
     }

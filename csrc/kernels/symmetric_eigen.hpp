@@ -7,6 +7,8 @@
 
 namespace hesskern::HESSKERN_ISA {
 
+inline constexpr index symmetric_eigen_most = 48;  // rows
+
 // Makes a (m, m) tridiagonal, with `diagonal` and `beside` (m - 1), and v the orthogonal matrix whose rows are the new
 // basis.
 inline void tridiagonalise(index m, double *a, double *v, double *diagonal, double *beside, index stride,
@@ -75,9 +77,9 @@ inline void ql_step(index m, index first, index last, double *diagonal, double *
     beside[first] = g;
 }
 
-// Eigenvalues of a (m, m), falling, and its eigenvectors, the rows of v. Off-diagonal entries below `tolerance`,
-// relative to the largest, are neglected; each moves an eigenvalue by at most its own size. a and `beside` (m) are
-// destroyed.
+// Eigenvalues of a (m, m), m <= symmetric_eigen_most, falling, and its eigenvectors, the rows of v. Off-diagonal
+// entries below `tolerance`, relative to the largest, are neglected; each moves an eigenvalue by at most its own size.
+// a and `beside` (m) are destroyed.
 inline void symmetric_eigen(index m, double *a, double *v, double *values, double *beside, index stride,
                             double tolerance) {
     double size = 0;
@@ -89,7 +91,7 @@ inline void symmetric_eigen(index m, double *a, double *v, double *values, doubl
     const double down = size > 0 ? 1 / size : 0;  // so that no square overflows
     for (index p = 0; p < m; ++p)
         for (index q = 0; q < m; ++q) a[p * stride + q] *= down;
-    double work[64];
+    double work[symmetric_eigen_most];
     tridiagonalise(m, a, v, values, beside, stride, work);
     for (index first = 0; first < m; ++first)
         for (int round = 0; round < 60; ++round) {

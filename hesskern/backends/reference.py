@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._array import Array
+from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import Block, Job, Layers, ProductSvd, Side, Softmax, Stop, Update, Watch
 from hesskern.problem import Data
 
@@ -361,17 +362,7 @@ class ReferenceBackend:
         *,
         rotated: bool = False,
     ) -> ProductSvd:
-        del rotated  # one tolerance for the whole product
-        product: Array = first
-        for weight in weights:
-            product = product @ weight.T
-        values = np.linalg.svd(product, compute_uv=False).astype(np.float64)
-        # The product was rounded before its singular values were taken: below rounding of its terms nothing is known.
-        size = float(np.prod([np.linalg.norm(factor, 2) for factor in (first, *weights)]))
-        rank = int(np.sum(values > tolerance * size))
-        smallest = float(values[rank - 1]) if rank else size
-        dropped = float(values[rank]) / size if rank < len(values) and size else 0.0
-        return ProductSvd(values, rank, smallest / size if size else 1.0, dropped, size / smallest if size else 1.0)
+        return product_svd(first, weights, tolerance, rotated=rotated)
 
 
 BACKEND = ReferenceBackend()
