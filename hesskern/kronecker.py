@@ -111,6 +111,9 @@ class KroneckerHessian(Hessian):
         rank = into.rank * out_of.rank
         dropped = max(into.dropped, out_of.dropped)
         gap = min(into.kept, out_of.kept) / dropped if dropped else np.inf
+        for found in (into, out_of):
+            if found.rank < len(found.values) and found.lost:  # what was left out may be as large as its errors
+                gap = min(gap, 1.0 / (4.0 * tolerance * found.lost))
         if rank == 0 and not shift:
             return replace(undefined(size, tolerance), gap=gap)
         largest = smallest = _Number(shift)
