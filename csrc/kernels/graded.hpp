@@ -112,31 +112,47 @@ inline void swap_columns(double *a, double *b, index n) {
     for (index k = 0; k < n; ++k) swap(a[k], b[k]);
 }
 
-// Brings the entries of every row and column to one at most; noise counts as little as it is.
+inline double size_of(double entry, double error, double tolerance) {
+    return larger(magnitude(entry), tolerance * error);
+}
+
+// Brings the entries of every row and column to one at most; noise counts as little as it is. `most` holds 2 * rows.
 inline void balance(const Graded &m, index stride, index rows, index columns, double tolerance, double *most) {
+    double *const factor = most + rows;
     for (index i = 0; i < rows; ++i) most[i] = 0;
     for (index j = 0; j < columns; ++j) {
-        const double *entry = m.entry + j * stride, *error = m.error + j * stride;
-        for (index i = 0; i < rows; ++i) most[i] = larger(most[i], larger(magnitude(entry[i]), tolerance * error[i]));
+        const double *const entry = m.entry + j * stride, *const error = m.error + j * stride;
+        for (index i = 0; i < rows; ++i) most[i] = larger(most[i], size_of(entry[i], error[i], tolerance));
     }
+    bool near = true;  // products of powers of two stay in range
     for (index i = 0; i < rows; ++i) {
         const index by = most[i] > 0 ? exponent_of(most[i]) : 0;
+        near = near && by < 300 && by > -300;
         m.row[i] += by;
         most[i] = double(by);
+        factor[i] = two_to(-by);
     }
     for (index j = 0; j < columns; ++j) {
-        double *entry = m.entry + j * stride, *error = m.error + j * stride;
-        index top = no_exponent;
-        for (index i = 0; i < rows; ++i) {
-            const double size = larger(magnitude(entry[i]), tolerance * error[i]);
-            if (size > 0) top = larger(top, exponent_of(size) - index(most[i]));
+        double *const entry = m.entry + j * stride, *const error = m.error + j * stride;
+        double top = 0;
+        for (index i = 0; i < rows; ++i) top = larger(top, factor[i] * size_of(entry[i], error[i], tolerance));
+        if (near && (top == 0 || top > 0x1p-600)) {
+            const index by = top > 0 ? exponent_of(top) : 0;
+            const double down = two_to(-by);
+            m.column[j] += by;
+            for (index i = 0; i < rows; ++i) entry[i] *= factor[i] * down, error[i] *= factor[i] * down;
+            continue;
         }
-        if (top == no_exponent) top = 0;
-        m.column[j] += top;
+        index by = no_exponent;
         for (index i = 0; i < rows; ++i) {
-            const index by = -index(most[i]) - top;
-            entry[i] = scaled(entry[i], by);
-            error[i] = scaled(error[i], by);
+            const double size = size_of(entry[i], error[i], tolerance);
+            if (size > 0) by = larger(by, exponent_of(size) - index(most[i]));
+        }
+        if (by == no_exponent) by = 0;
+        m.column[j] += by;
+        for (index i = 0; i < rows; ++i) {
+            entry[i] = scaled(entry[i], -index(most[i]) - by);
+            error[i] = scaled(error[i], -index(most[i]) - by);
         }
     }
 }

@@ -53,24 +53,35 @@ inline void take_errors(double *error, const double *entry, double arriving, con
         error[i] = larger(larger(error[i], arriving * magnitude(source[i])), magnitude(entry[i]));
 }
 
+// The column of the largest norm, rows measured in the unit 2^base.
+inline Size largest_column(const GradedQr &qr, index stride, index k, index base, index *column) {
+    for (index i = k; i < qr.m; ++i) qr.weight[i] = two_to(2 * (qr.r.row[i] - base));
+    Size most(0);
+    for (index j = k; j < qr.n; ++j) {
+        const Size size(squares(qr.weight + k, qr.r.entry + j * stride + k, qr.m - k), 2 * qr.r.column[j]);
+        if (most < size) most = size, *column = j;
+    }
+    return most;
+}
+
 // The column of the largest norm, and its largest row; false where nothing is left.
 inline bool choose_pivot(const GradedQr &qr, index stride, index k, index *column, index *row) {
     const Graded &r = qr.r;
     index base = no_exponent;
-    for (index j = k; j < qr.n; ++j)
-        for (index i = k; i < qr.m; ++i)
-            if (r.entry[j * stride + i] != 0 && r.row[i] > base) base = r.row[i];
-    if (base == no_exponent) return false;
-    for (index i = k; i < qr.m; ++i) qr.weight[i] = two_to(2 * (r.row[i] - base));
-    Size most(0);
-    for (index j = k; j < qr.n; ++j) {
-        const Size size(squares(qr.weight + k, r.entry + j * stride + k, qr.m - k), 2 * r.column[j]);
-        if (most < size) most = size, *column = j;
+    for (index i = k; i < qr.m; ++i) base = larger(base, r.row[i]);
+    if (largest_column(qr, stride, k, base, column).mantissa == 0) {  // rows of zeros may have hidden the others
+        base = no_exponent;
+        for (index j = k; j < qr.n; ++j)
+            for (index i = k; i < qr.m; ++i)
+                if (r.entry[j * stride + i] != 0 && r.row[i] > base) base = r.row[i];
+        if (base == no_exponent) return false;
+        largest_column(qr, stride, k, base, column);
     }
-    Size top(0);
+    const double *const entry = r.entry + *column * stride;
+    double most = 0;
     for (index i = k; i < qr.m; ++i) {
-        const Size size(magnitude(r.entry[*column * stride + i]), r.row[i]);
-        if (top < size) top = size, *row = i;
+        const double square = qr.weight[i] * entry[i] * entry[i];
+        if (most < square) most = square, *row = i;
     }
     return true;
 }

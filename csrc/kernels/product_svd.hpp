@@ -59,8 +59,9 @@ inline ProductSvdMemory product_svd_memory(const FactorChain &chain, Take &&take
     m.qr.inverse = take(whole);
     m.qr.order = take_index(largest);
     m.qr.pivot = take_index(largest);
-    double **vectors[] = {&m.qr.beta, &m.qr.weight, &m.qr.weighted, &m.work, &m.work_error};
+    double **vectors[] = {&m.qr.beta, &m.qr.weight, &m.qr.weighted, &m.work_error};
     for (double **vector : vectors) *vector = take(largest);
+    m.work = take(2 * largest);
     m.unit = take_index(largest);
     m.new_unit = take_index(largest);
     return m;
@@ -82,26 +83,26 @@ inline void read_graded(const Graded &target, index stride, const double *source
 }
 
 inline void read_first(const ProductSvdMemory &memory, const FactorChain &chain) {
-    read_graded(memory.c, memory.stride, chain.first, chain.rows, chain.columns, chain.row_step, chain.column_step,
-                chain.tolerance, memory.work);
-    if (!chain.rotated) return;
-    // Small rows may be nothing but the rounding errors of the rotation: errors go with columns.
-    for (index j = 0; j < chain.columns; ++j) {
-        double *const error = memory.c.error + j * memory.stride;
-        Size norm(0);
-        for (index i = 0; i < chain.rows; ++i) {
-            const Size size(error[i], memory.c.row[i]);
-            if (norm < size) norm = size;
-        }
-        double total = 0;
-        for (index i = 0; i < chain.rows; ++i) {
-            const double part = Size(error[i], memory.c.row[i]).over(norm);
-            total += part * part;
-        }
-        for (index i = 0; i < chain.rows; ++i)
-            error[i] = norm.mantissa * square_root(total) * two_to(norm.exponent - memory.c.row[i]);
+    const Graded &c = memory.c;
+    if (!chain.rotated) {
+        read_graded(c, memory.stride, chain.first, chain.rows, chain.columns, chain.row_step, chain.column_step,
+                    chain.tolerance, memory.work);
+        return;
     }
-    balance(memory.c, memory.stride, chain.rows, chain.columns, chain.tolerance, memory.work);
+    // Small rows may be nothing but the rounding errors of the rotation: these go with the columns.
+    for (index i = 0; i < chain.rows; ++i) c.row[i] = 0;
+    for (index j = 0; j < chain.columns; ++j) {
+        double *const entry = c.entry + j * memory.stride, *const error = c.error + j * memory.stride;
+        double most = 0;
+        for (index i = 0; i < chain.rows; ++i) {
+            entry[i] = chain.first[i * chain.row_step + j * chain.column_step];
+            most = larger(most, magnitude(entry[i]));
+        }
+        c.column[j] = most > 0 ? exponent_of(most) : 0;
+        for (index i = 0; i < chain.rows; ++i) entry[i] = scaled(entry[i], -c.column[j]);
+        const double norm = square_root(dot(entry, entry, chain.rows));
+        for (index i = 0; i < chain.rows; ++i) error[i] = norm;
+    }
 }
 
 inline void read_weight(const ProductSvdMemory &memory, const FactorChain &chain, index k, const Graded &target) {

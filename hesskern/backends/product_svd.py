@@ -181,11 +181,7 @@ def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
 def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False) -> ProductSvd:
     """Return the singular values of the product and its rank; see `Backend.product_svd`."""
     decisions = _Decisions(tolerance)
-    errors = np.abs(first)
-    if rotated:  # small rows may be nothing but the rounding errors of the rotation
-        unit = _power(_exponents(errors.max(axis=0)))
-        errors = np.broadcast_to(np.linalg.norm(first / unit, axis=0) * unit, first.shape)
-    C = data = _unscaled(first, errors).balanced(tolerance)
+    C = data = _rotated(first) if rotated else _unscaled(first, np.abs(first)).balanced(tolerance)
     chain = [_unscaled(weight, np.abs(weight)).balanced(tolerance) for weight in weights]
     qr = Y = None
     for k, given in enumerate(chain):
@@ -218,6 +214,16 @@ def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, r
 
 def _unscaled(entries: Matrix, errors: Matrix) -> _Scaled:
     return _Scaled(entries, errors, np.zeros(len(entries), np.int64), np.zeros(entries.shape[1], np.int64))
+
+
+def _rotated(first: Matrix) -> _Scaled:
+    """Return a triangular factor, whose small rows may be nothing but rounding errors: these go with its columns."""
+    columns = _exponents(np.abs(first)).max(axis=0)
+    columns[columns == _NOTHING] = 0
+    half = columns // 2
+    entries = np.ldexp(np.ldexp(first, -half), half - columns)
+    errors = np.tile(np.linalg.norm(entries, axis=0), (len(first), 1))
+    return _Scaled(entries, errors, np.zeros(len(first), np.int64), columns)
 
 
 def _times_transposed(C: _Scaled, qr: _Qr, E: Matrix, decisions: _Decisions) -> _Scaled:
