@@ -184,7 +184,9 @@ class _Number:
         if not (self._mantissa and other._mantissa):
             return self if self._mantissa else other
         large, small = (self, other) if self._exponent >= other._exponent else (other, self)
-        return _Number(large._mantissa + math.ldexp(small._mantissa, small._exponent - large._exponent), large._exponent)
+        return _Number(
+            large._mantissa + math.ldexp(small._mantissa, small._exponent - large._exponent), large._exponent
+        )
 
     def __truediv__(self, other: _Number) -> _Number:
         return _Number(self._mantissa / other._mantissa, self._exponent - other._exponent)

@@ -211,8 +211,8 @@ inline index possible_rank(const ProductSvdMemory &memory, const Graded &given, 
     Decisions decisions{tolerance};
     take_over(qr.r, given, stride, rows, columns);
     factor(qr, stride, rows, columns, decisions);
-    for (index j = qr.rank; j < columns; ++j)
-        for (index i = qr.rank; i < rows; ++i) {
+    for (index j = 0; j < columns; ++j)
+        for (index i = j < qr.rank ? qr.rank : 0; i < rows; ++i) {
             const double entry = given.entry[qr.pivot[j] * stride + qr.order[i]];
             if (entry != 0 && magnitude(entry) <= tolerance * qr.r.error[j * stride + i]) return qr.count;
         }

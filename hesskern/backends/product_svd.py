@@ -150,8 +150,9 @@ def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
     """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
     qr = _qr(matrix, _Decisions(tolerance))
     r, count = qr.rank, qr.v.shape[1]
-    given = np.abs(matrix.entries)[qr.order][:, qr.pivot][r:, r:]
-    return count if ((given > 0) & (given <= tolerance * qr.R.errors[r:, r:])).any() else r
+    given = np.abs(matrix.entries)[qr.order][:, qr.pivot]
+    hidden = (given > 0) & (given <= tolerance * qr.R.errors)
+    return count if hidden[r:].any() or hidden[:, r:].any() else r
 
 
 def _rotated_errors(errors: Matrix, left: Matrix, right: Matrix) -> Matrix:
