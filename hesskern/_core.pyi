@@ -174,7 +174,7 @@ def product_svd(
     rotated: bool = False,
 ) -> tuple[typing.Any, ...]:
     """
-    Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).
+    Singular values of first @ W_1.T @ W_2.T ..., descending, as values and exponents of two, with (rank, kept, dropped, amplification, lost).
     """
 
 def softmax_dense(

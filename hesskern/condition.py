@@ -21,18 +21,20 @@ class Condition:
     Attributes
     ----------
     value : float
-        ``largest / smallest``; NaN for the zero matrix.
+        ``largest / smallest``; NaN for the zero matrix; infinite where it is beyond the largest float64, 1.8e308.
     largest, smallest : float
-        Largest and smallest nonzero absolute eigenvalue.
+        Largest and smallest nonzero absolute eigenvalue; infinite and 0 where beyond what float64 holds, though their
+        ratio may be an ordinary number.
     rank, size : int
         How many eigenvalues are not zero, and how many there are.
     tolerance : float
-        What counted as zero, relative to the largest. For the block of one layer, a singular value of an equilibrated
-        factor: ``max(m, n) * eps`` of the (m, n) factor and its dtype (equilibrated: rows and columns scaled to one, so
-        that units of measurement decide nothing). Otherwise an absolute eigenvalue.
+        What counted as zero, relative to the largest. For the block of one layer, an entry of a triangular factor
+        relative to the magnitudes it was summed from, so that units of measurement decide nothing: ``eps`` of the dtype
+        times the largest of the numbers of samples and units. Otherwise an absolute eigenvalue.
     gap : float
         Smallest of these values counted over the largest not counted; infinite where none was left out but those that
-        are zero for structural reasons. A gap near 1 means that the rank is a matter of taste.
+        are zero for structural reasons. A gap near 1 means that the rank is a matter of taste; it is 1 where rounding
+        errors may hide eigenvalues that are not zero.
     uncertainty : float
         Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows.
     negative : int
@@ -57,8 +59,11 @@ class Condition:
     def note(self) -> str:
         """What to know before quoting the number, in words; empty where there is nothing to say."""
         if self.rank == 0:
-            return "the matrix is zero: its condition number is undefined"
+            doubt = " up to rounding errors" if self.gap < 1e3 else ""
+            return f"the matrix is zero{doubt}: its condition number is undefined"
         notes = [self.remark] if self.remark else []
+        if math.isinf(self.value):
+            notes.append("the condition number is larger than the largest float64, 1.8e308")
         if self.negative:
             notes.append(f"indefinite: {self.negative} negative eigenvalues")
         if self.rank < self.size:

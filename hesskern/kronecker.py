@@ -11,6 +11,8 @@ the factors the other way round: the same spectrum, another matrix.)
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,13 @@ from hesskern.basis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasi
 from hesskern.condition import Condition, undefined
 from hesskern.hessian import Hessian
 from hesskern.powers import Scaled, too_large
+from hesskern.problem import Data
+
+#: Samples that were reduced are read again where that amplified rounding errors by more, and samples are as small as:
+_AMPLIFIED = 1e3
+_SMALL = 1e-2
+#: Where there are more numbers than this, it is left at the reduction and what it says of its errors.
+_MOST_NUMBERS = 1 << 21
 
 
 class KroneckerHessian(Hessian):
@@ -89,51 +98,70 @@ class KroneckerHessian(Hessian):
 
         Taken from singular values of the factors, never from the dense matrix or from ``X.T X``: squaring loses half of
         the digits, and the product ``X W_1.T ...`` itself is not formed (product SVD after Drmač 1998). O(out·in²),
-        independent of the number of samples and of P².
+        independent of the number of samples and of P², but for samples of very different scales, which are read again:
+        their reduction has lost the small ones.
         """
         scale, shift, size = self._loss.scale, self._shift, self.shape[0]
         outputs = len(self._net.weights[self.layer])
         epsilon = float(np.finfo(self.dtype).eps)
-        below, above = self._input_chain(), self._net.weights[self.layer + 1 :]
+        above = self._net.weights[self.layer + 1 :]
         tolerance = max(self._loss.num_samples, *self._net.widths) * epsilon
-        rotated = len(self._data.X) < self._loss.num_samples
-        into = self._backend.product_svd(below[0], below[1:], tolerance, rotated=rotated)
+        into = self._input_svd(tolerance)
         out_of = (
             self._backend.product_svd(
                 _float64(above[0]).T, [_float64(weight) for weight in above[1:]], tolerance, rotated=False
             )
             if above
-            else ProductSvd(np.ones(outputs), outputs, 1.0, 0.0, 0.0)
+            else ProductSvd(np.ones(outputs), np.zeros(outputs, np.int64), outputs, 1.0, 0.0, 0.0, 0.0)
         )
         rank = into.rank * out_of.rank
-        if rank == 0 and not shift:
-            return undefined(size, tolerance)
-        largest, smallest, value = shift, shift, 1.0
-        if rank:
-            top, bottom = float(into.values[0]), float(into.values[into.rank - 1])
-            outer_top, outer_bottom = float(out_of.values[0]), float(out_of.values[out_of.rank - 1])
-            # Python's power raises where a product is infinite.
-            largest += scale * (top * outer_top) * (top * outer_top)
-            if rank == size or not shift:
-                smallest += scale * (bottom * outer_bottom) * (bottom * outer_bottom)
-            # The squares may overflow or vanish where their ratio does not.
-            plain = smallest > 0 and largest < np.inf
-            value = largest / smallest if plain else ((top / bottom) * (outer_top / outer_bottom)) ** 2
         dropped = max(into.dropped, out_of.dropped)
+        gap = min(into.kept, out_of.kept) / dropped if dropped else np.inf
+        for found in (into, out_of):
+            if found.rank < len(found.values) and found.lost:  # what was left out may be as large as its errors
+                gap = min(gap, 1.0 / (4.0 * tolerance * found.lost))
+        if rank == 0 and not shift:
+            return replace(undefined(size, tolerance), gap=gap)
+        largest = smallest = _Number(shift)
+        uncertainty = 0.0
+        if rank:
+            largest += _eigenvalue(scale, into, 0, out_of, 0)
+            if rank == size or not shift:
+                smallest += _eigenvalue(scale, into, into.rank - 1, out_of, out_of.rank - 1)
+            change = 4.0 * epsilon * (into.amplification + out_of.amplification)
+            for hidden in (tolerance * into.lost, tolerance * out_of.lost):
+                change += hidden * min(hidden, 1.0)  # what stands apart adds up as squares do
+            uncertainty = change * (2.0 + change)
         return Condition(
-            value=value,
-            largest=largest,
-            smallest=smallest,
+            value=float(largest / smallest),
+            largest=float(largest),
+            smallest=float(smallest),
             rank=size if shift else rank,
             size=size,
             tolerance=tolerance,
-            gap=min(into.kept, out_of.kept) / dropped if dropped else np.inf,
-            uncertainty=4.0 * epsilon * (into.amplification + out_of.amplification),
+            gap=gap,
+            uncertainty=uncertainty,
         )
 
-    def _input_chain(self) -> list[NDArray[np.float64]]:
+    def _input_svd(self, tolerance: float) -> ProductSvd:
+        """Return the singular values of what goes into this layer."""
+        reduced = len(self._data.X) < self._loss.num_samples
+        first, *weights = self._input_chain(self._data)
+        found = self._backend.product_svd(first, weights, tolerance, rotated=reduced)
+        most = min(*first.shape, *(len(weight) for weight in weights))
+        if not reduced or (found.rank == most and found.amplification < _AMPLIFIED):
+            return found
+        data = self._loss.data(bias=self._net.has_bias, reduced=False)
+        if not _graded(data.X):
+            return found
+        if data.X.size > _MOST_NUMBERS:
+            return found._replace(dropped=found.kept) if found.rank < most else found
+        first, *weights = self._input_chain(data)
+        return self._backend.product_svd(first, weights, tolerance, rotated=False)
+
+    def _input_chain(self, data: Data) -> list[NDArray[np.float64]]:
         """Return X and weights whose product ``X W_1.T ... W_{l-1}.T`` is the input of this layer, biases included."""
-        net, part, data = self._net, self.parts[0], self._data
+        net, part = self._net, self.parts[0]
         if not net.has_bias:
             return [_float64(factor) for factor in (data.X, *net.weights[: self.layer])]
         chain: list[Array] = [np.column_stack([data.X, data.column])]
@@ -158,3 +186,44 @@ def _in(dtype: np.dtype[Any], scaled: Scaled) -> Array:
 
 def _float64(array: Array) -> NDArray[np.float64]:
     return np.ascontiguousarray(array, dtype=np.float64)
+
+
+class _Number:
+    """A number that is not negative, of any size: ``mantissa * 2**exponent``."""
+
+    def __init__(self, mantissa: float, exponent: int = 0) -> None:
+        self._mantissa, shift = math.frexp(mantissa)
+        self._exponent = exponent + shift
+
+    def __add__(self, other: _Number) -> _Number:
+        if not (self._mantissa and other._mantissa):
+            return self if self._mantissa else other
+        large, small = (self, other) if self._exponent >= other._exponent else (other, self)
+        return _Number(
+            large._mantissa + math.ldexp(small._mantissa, small._exponent - large._exponent), large._exponent
+        )
+
+    def __truediv__(self, other: _Number) -> _Number:
+        return _Number(self._mantissa / other._mantissa, self._exponent - other._exponent)
+
+    def __float__(self) -> float:
+        """Return the nearest float, which may be 0 or infinite."""
+        try:
+            return math.ldexp(self._mantissa, self._exponent)
+        except OverflowError:
+            return math.inf
+
+
+def _eigenvalue(scale: float, inner: ProductSvd, i: int, outer: ProductSvd, j: int) -> _Number:
+    """Return `scale` times the square of the product of two singular values."""
+    value = float(inner.values[i]) * float(outer.values[j])
+    return _Number(scale * value * value, 2 * (int(inner.exponents[i]) + int(outer.exponents[j])))
+
+
+def _graded(X: Array) -> bool:
+    """Return whether some samples are so small, each feature measured by its largest value, that a sum loses them."""
+    size = np.abs(X)
+    most = size.max(axis=0)
+    rows = (size / np.where(most > 0, most, 1)).max(axis=1)
+    rows = rows[rows > 0]
+    return rows.size > 0 and float(rows.min()) < _SMALL * float(rows.max())

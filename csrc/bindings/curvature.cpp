@@ -124,19 +124,22 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
                             rotated,
                             tolerance};
     py::array_t<double> values(count);
+    py::array_t<index> exponents(count);
     double *target = values.mutable_data();
+    index *target_exponents = exponents.mutable_data();
     FactorSpectrum spectrum{};
     {
         py::gil_scoped_release release;
         const Buffer<double> scratch = make_buffer<double>(kernels().product_svd_scratch(chain));
-        kernels().product_svd(chain, target, &spectrum, scratch.get());
+        kernels().product_svd(chain, target, target_exponents, &spectrum, scratch.get());
     }
     if (!spectrum.converged) {
         py::set_error(py::module_::import("numpy.linalg").attr("LinAlgError"),
                       "the Jacobi iteration for the singular values did not converge");
         throw py::error_already_set();
     }
-    return py::make_tuple(values, spectrum.rank, spectrum.kept, spectrum.dropped, spectrum.amplification);
+    return py::make_tuple(values, exponents, spectrum.rank, spectrum.kept, spectrum.dropped, spectrum.amplification,
+                          spectrum.lost);
 }
 
 // Copies rows [start, start + count) of a matrix of any strides into the columns of `chunk` from `at` on.
@@ -265,9 +268,11 @@ void bind_curvature(py::module_ &module) {
         "The same R, and the product of the columns from `split` on, transposed, and those before, in one pass.");
     module.def("mixes_units", &mixes_units, py::arg("stack"), py::arg("outputs"), py::arg("limit"),
                "Whether a rotation of the hidden units, the columns, would lose digits of the product of both sides.");
-    module.def("product_svd", &product_svd, py::arg("first"), py::arg("weights"), py::arg("tolerance"),
-               py::arg("rotated") = false,
-               "Singular values of first @ W_1.T @ W_2.T ..., descending, with (rank, kept, dropped, amplification).");
+    module.def(
+        "product_svd", &product_svd, py::arg("first"), py::arg("weights"), py::arg("tolerance"),
+        py::arg("rotated") = false,
+        "Singular values of first @ W_1.T @ W_2.T ..., descending, as values and exponents of two, with (rank, kept, "
+        "dropped, amplification, lost).");
 }
 
 }  // namespace hesskern::bindings

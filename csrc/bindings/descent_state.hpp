@@ -191,8 +191,8 @@ class DescentMemory {
             to_ = layer_[0];
             T *const images = vectors_.get() + capacity * layout_.count();
             T *const probe = images + capacity * layout_.count();
-            curvature_.search = {vectors_.get(), images, capacity, 0, small_.get(), from_.data(), to_.data(), probe,
-                                 false,          -1,     0,        0};
+            curvature_.search = {
+                vectors_.get(), images, 0, small_.get(), from_.data(), to_.data(), probe, false, -1, 0, 0};
         }
         problem_.curvature = &curvature_;
     }

@@ -36,10 +36,9 @@ inline constexpr std::int64_t search_capacity = 48;
 // See kernels/sharpness.hpp.
 template <class T>
 struct EigenSearch {
-    T *vectors, *images;  // `capacity` vectors each, one behind the other, in the padded layout
-    std::int64_t capacity;
+    T *vectors, *images;     // `search_capacity` vectors each, one behind the other, in the padded layout
     std::int64_t kept;       // approximate eigenvectors in `vectors`, by falling eigenvalue; 0 at the beginning
-    double *small;           // 3 capacity^2 + 3 capacity values
+    double *small;           // 3 search_capacity^2 + 3 search_capacity values
     Layer<T> *from, *to;     // depth layers each
     T *probe;                // a random vector and its image at the last record
     bool probe_made;         // the vector can be made again; the image cannot

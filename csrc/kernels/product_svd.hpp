@@ -1,26 +1,27 @@
 // Singular values and numerical rank of a product  first W_1^T ... W_count^T  without ever forming it.
 //
 // After Drmac (1998, SIAM J. Matrix Anal. Appl. 19, 1055). One stage takes C and W and replaces them by one factor with
-// the same singular values: with D the column norms of C and W D = Q R P^T (rows sorted by size, columns pivoted),
-//     C W^T = (C D^-1) P R^T Q^T,   so C := (C D^-1) P R^T   and the next W := W_next Q.
-// Column scales of C and row scales of W, however extreme, pass through exactly (scales are powers of two).
+// the same singular values: with W = Q R P^T (rows and columns pivoted),
+//     C W^T = (C P) R^T Q^T,   so C := (C P) R^T   and the next W := W_next Q.
+// Before it, the scales of C's columns go to those of W, and those of W_next's columns to the rows of W, so that every
+// scale of every side passes through exactly (kernels/graded.hpp).
 //
-// The rank is decided on equilibrated factors, so that scaling cannot hide a direction and rounding noise cannot pose
-// as one: every matrix travels with the matrix of the absolute values it was summed from, and that one gives the
-// scales.
+// Every entry travels with its errors. They decide what is zero, entry by entry, so that scaling cannot hide a
+// direction and rounding noise cannot pose as one; and what they come to at the end is the uncertainty.
 #pragma once
 
+#include "kernels/graded_qr.hpp"
 #include "kernels/jacobi.hpp"
+#include "kernels/pass.hpp"
 #include "kernels/table.hpp"
 
 namespace hesskern::HESSKERN_ISA {
 
 struct ProductSvdMemory {
-    double *c, *c_size, *next, *next_size;  // the factor so far (rows x inner) and its magnitudes; its successor
-    double *w, *w_size, *work;              // the weight (outputs x inner), its magnitudes, a copy to destroy
-    double *reflector, *beta, *values;
-    double *scale;
-    index *pivot, *order;
+    Graded c, next, weight;  // the factor so far (rows x inner), its successor, the weight as given (outputs x inner)
+    GradedQr qr;             // r holds the weight of a stage, and at last the factor
+    double *work, *work_error;
+    index *unit, *new_unit;
     index stride;  // of every column-major matrix here
 };
 
@@ -33,203 +34,247 @@ inline index product_svd_largest(const FactorChain &chain) {
 template <class Take>
 inline ProductSvdMemory product_svd_memory(const FactorChain &chain, Take &&take) {
     ProductSvdMemory m{};
-    // Inner dimensions never grow along the chain: no matrix has more columns than the first.
-    const index largest = (product_svd_largest(chain) + 7) / 8 * 8, widest = chain.columns;
+    index widest = chain.columns;
+    for (index k = 0; k + 1 < chain.count; ++k) widest = larger(widest, chain.outputs[k]);
+    const index largest = (product_svd_largest(chain) + 7) / 8 * 8;
+    // Weights are as wide as they are given; what comes out of a QR decomposition has no more columns than the first.
+    const index inner = chain.columns, whole = largest * widest;
     m.stride = largest;
-    double **matrices[] = {&m.c, &m.c_size, &m.next, &m.next_size, &m.w, &m.w_size, &m.work, &m.reflector};
-    for (double **matrix : matrices) *matrix = take(largest * widest);
-    m.beta = take(widest);
-    m.values = take(largest);
-    m.scale = take(2 * largest);
-    m.pivot = reinterpret_cast<index *>(take(largest));
-    m.order = reinterpret_cast<index *>(take(largest));
+    const auto take_index = [&](index count) { return reinterpret_cast<index *>(take(count)); };
+    const auto take_graded = [&](index numbers) {
+        Graded graded;
+        graded.entry = take(numbers);
+        graded.error = take(numbers);
+        graded.row = take_index(largest);
+        graded.column = take_index(largest);
+        return graded;
+    };
+    m.c = take_graded(largest * inner);
+    m.next = take_graded(largest * inner);
+    m.weight = take_graded(whole);
+    m.qr.r = take_graded(whole);
+    m.qr.v = take(whole);
+    m.qr.left = take(whole);
+    m.qr.upper = take(whole);
+    m.qr.inverse = take(whole);
+    m.qr.order = take_index(largest);
+    m.qr.pivot = take_index(largest);
+    double **vectors[] = {&m.qr.beta, &m.qr.weight, &m.qr.weighted, &m.work_error};
+    for (double **vector : vectors) *vector = take(largest);
+    m.work = take(2 * largest);
+    m.unit = take_index(largest);
+    m.new_unit = take_index(largest);
     return m;
 }
 
-// Row and column scales (powers of two) that bring every row and column maximum of `size` to about one.
-inline void equilibrate(const double *size, index stride, index m, index n, double *row_scale, double *column_scale) {
-    for (index i = 0; i < m; ++i) row_scale[i] = 1;
-    for (index j = 0; j < n; ++j) column_scale[j] = 1;
-    for (int pass = 0; pass < 2; ++pass) {
-        for (index i = 0; i < m; ++i) {
-            double most = 0;
-            for (index j = 0; j < n; ++j) most = larger(most, size[j * stride + i] * column_scale[j]);
-            row_scale[i] = 1 / power_of_two(most);
-        }
-        for (index j = 0; j < n; ++j) {
-            double most = 0;
-            for (index i = 0; i < m; ++i) most = larger(most, size[j * stride + i] * row_scale[i]);
-            column_scale[j] = 1 / power_of_two(most);
+// target := the matrix (element (i, j) at i * row_step + j * column_step), balanced, an error in every entry.
+inline void read_graded(const Graded &target, index stride, const double *source, index rows, index columns,
+                        index row_step, index column_step, double tolerance, double *work) {
+    for (index i = 0; i < rows; ++i) target.row[i] = 0;
+    for (index j = 0; j < columns; ++j) {
+        target.column[j] = 0;
+        for (index i = 0; i < rows; ++i) {
+            const double x = source[i * row_step + j * column_step];
+            target.entry[j * stride + i] = x;
+            target.error[j * stride + i] = magnitude(x);
         }
     }
+    balance(target, stride, rows, columns, tolerance, work);
 }
 
-// Singular values of the n columns of `a` (destroyed), descending; min(m, n) of them.
-inline index singular_values(const ProductSvdMemory &memory, double *a, index m, index n, double *values,
-                             bool *converged) {
-    const index stride = memory.stride;
-    const index k = pivoted_qr(a, stride, m, n, memory.pivot, memory.reflector, memory.beta);
-    // R^T, column by column, over the reflectors that nobody needs now.
-    double *lower = memory.reflector;
-    for (index r = 0; r < k; ++r)
-        for (index j = 0; j < n; ++j) lower[r * stride + j] = j < r ? 0.0 : a[j * stride + r];
-    *converged = jacobi(lower, stride, n, k, values) && *converged;
-    return k;
-}
-
-// Rank of a matrix whose entries carry rounding errors in proportion to `size`.
-inline index equilibrated_rank(const ProductSvdMemory &memory, const double *a, const double *size, index m, index n,
-                               double tolerance, FactorSpectrum *spectrum) {
-    double *row_scale = memory.scale, *column_scale = memory.scale + memory.stride;
-    equilibrate(size, memory.stride, m, n, row_scale, column_scale);
-    for (index j = 0; j < n; ++j)
-        for (index i = 0; i < m; ++i)
-            memory.work[j * memory.stride + i] = a[j * memory.stride + i] * row_scale[i] * column_scale[j];
-    const index count = singular_values(memory, memory.work, m, n, memory.values, &spectrum->converged);
-    const double top = larger(1.0, memory.values[0]);
-    index rank = 0;
-    while (rank < count && memory.values[rank] > tolerance * top) ++rank;
-    if (rank > 0) {
-        const double kept = memory.values[rank - 1] / top;
-        spectrum->kept = smaller(spectrum->kept, kept);
-        spectrum->amplification += 1 / kept;
+inline void read_first(const ProductSvdMemory &memory, const FactorChain &chain) {
+    const Graded &c = memory.c;
+    if (!chain.rotated) {
+        read_graded(c, memory.stride, chain.first, chain.rows, chain.columns, chain.row_step, chain.column_step,
+                    chain.tolerance, memory.work);
+        return;
     }
-    if (rank < count) spectrum->dropped = larger(spectrum->dropped, memory.values[rank] / top);
-    return rank;
-}
-
-// order := the rows of `size`, largest first (Cox and Higham 1998: then pivoted Householder QR is stable row by row).
-inline void sort_rows(const ProductSvdMemory &memory, const double *a, index m, index n) {
-    double *most = memory.scale;
-    for (index i = 0; i < m; ++i) {
-        most[i] = 0;
-        for (index j = 0; j < n; ++j) most[i] = larger(most[i], magnitude(a[j * memory.stride + i]));
-        memory.order[i] = i;
-    }
-    // Heap sort: no allocation, m log m.
-    index *order = memory.order;
-    const auto sift = [&](index root, index end) {
-        for (index child; (child = 2 * root + 1) < end; root = child) {
-            if (child + 1 < end && most[order[child + 1]] < most[order[child]]) ++child;
-            if (most[order[root]] <= most[order[child]]) return;
-            const index keep = order[root];
-            order[root] = order[child];
-            order[child] = keep;
+    // Small rows may be nothing but the rounding errors of the rotation: these go with the columns.
+    for (index i = 0; i < chain.rows; ++i) c.row[i] = 0;
+    for (index j = 0; j < chain.columns; ++j) {
+        double *const entry = c.entry + j * memory.stride, *const error = c.error + j * memory.stride;
+        double most = 0;
+        for (index i = 0; i < chain.rows; ++i) {
+            entry[i] = chain.first[i * chain.row_step + j * chain.column_step];
+            most = larger(most, magnitude(entry[i]));
         }
-    };
-    for (index root = m / 2; root-- > 0;) sift(root, m);
-    for (index end = m - 1; end > 0; --end) {
-        const index keep = order[0];
-        order[0] = order[end];
-        order[end] = keep;
-        sift(0, end);
+        c.column[j] = most > 0 ? exponent_of(most) : 0;
+        for (index i = 0; i < chain.rows; ++i) entry[i] = scaled(entry[i], -c.column[j]);
+        const double norm = square_root(dot(entry, entry, chain.rows));
+        for (index i = 0; i < chain.rows; ++i) error[i] = norm;
     }
 }
 
-// One stage: C (rows x inner) and W (outputs x inner) become the next C (rows x rank of W). Returns that rank.
-inline index product_stage(const ProductSvdMemory &memory, index rows, index inner, index outputs, double tolerance,
-                           FactorSpectrum *spectrum) {
-    const index stride = memory.stride;
-    for (index j = 0; j < inner; ++j) {
-        // The magnitudes, not the entries: a column that cancelled to noise must stay small.
-        const double norm = square_root(dot(memory.c_size + j * stride, memory.c_size + j * stride, rows));
-        const double scale = power_of_two(norm);
-        for (index i = 0; i < rows; ++i) memory.c[j * stride + i] /= scale, memory.c_size[j * stride + i] /= scale;
-        const double factor = norm == 0 ? 0.0 : scale;
-        for (index i = 0; i < outputs; ++i) memory.w[j * stride + i] *= factor, memory.w_size[j * stride + i] *= factor;
-    }
-    const index rank = equilibrated_rank(memory, memory.w, memory.w_size, outputs, inner, tolerance, spectrum);
-    if (rank == 0) return 0;
-    sort_rows(memory, memory.w, outputs, inner);
-    for (index j = 0; j < inner; ++j)
-        for (index i = 0; i < outputs; ++i) memory.work[j * stride + i] = memory.w[j * stride + memory.order[i]];
-    pivoted_qr(memory.work, stride, outputs, inner, memory.pivot, memory.reflector, memory.beta);
-    for (index r = 0; r < rank; ++r) {
-        double *target = memory.next + r * stride, *size = memory.next_size + r * stride;
-        for (index i = 0; i < rows; ++i) target[i] = size[i] = 0;
-        for (index j = r; j < inner; ++j) {
-            const double factor = memory.work[j * stride + r];
-            add_multiple(target, factor, memory.c + memory.pivot[j] * stride, rows);
-            add_multiple(size, magnitude(factor), memory.c_size + memory.pivot[j] * stride, rows);
-        }
-    }
-    return rank;
+inline void read_weight(const ProductSvdMemory &memory, const FactorChain &chain, index k, const Graded &target) {
+    const index width = k == 0 ? chain.columns : chain.outputs[k - 1];
+    read_graded(target, memory.stride, chain.weight[k], chain.outputs[k], width, width, 1, chain.tolerance,
+                memory.work);
 }
 
-// W := W_next Q for the Q of the stage just done; magnitudes by the norms of W_next's rows, as Q is orthogonal.
-inline void rotate_weight(const ProductSvdMemory &memory, const double *weight, index outputs, index inner,
-                          index rank) {
-    const index stride = memory.stride;
+// r := weight Q for the Q of the stage just done, columns in units of 2^-rows of the rows of R that they multiply; its
+// errors take in those of Q.
+inline void rotate_weight(const ProductSvdMemory &memory, index outputs) {
+    const GradedQr &qr = memory.qr;
+    const index stride = memory.stride, units = qr.m;
+    double *const z = memory.work, *const error = memory.work_error;
+    std::memcpy(memory.unit, qr.r.row, std::size_t(units) * sizeof(index));
     for (index o = 0; o < outputs; ++o) {
-        double *column = memory.values;  // one row of W_next, in the order of the sorted rows
-        for (index i = 0; i < inner; ++i) column[i] = weight[o * inner + memory.order[i]];
-        const double norm = square_root(dot(column, column, inner));
-        for (index r = 0; r < rank; ++r) {
-            const double *v = memory.reflector + r * stride + r;
-            add_multiple(column + r, -memory.beta[r] * dot(v, column + r, inner - r), v, inner - r);
+        index unit = no_exponent;
+        for (index i = 0; i < units; ++i) {
+            z[i] = memory.weight.entry[qr.order[i] * stride + o];
+            if (z[i] != 0) unit = larger(unit, exponent_of(z[i]) + memory.unit[i]);
         }
-        for (index r = 0; r < rank; ++r) memory.w[r * stride + o] = column[r], memory.w_size[r * stride + o] = norm;
+        if (unit == no_exponent) unit = 0;
+        for (index i = 0; i < units; ++i) {
+            z[i] *= two_to(memory.unit[i] - unit);
+            error[i] = magnitude(z[i]);
+        }
+        for (index k = 0; k < qr.rank; ++k) {
+            const double *const v = qr.v + k * stride;
+            const double factor = qr.beta[k] * dot(v, z, units), arriving = qr.beta[k] * spread(v, error, units);
+            for (index i = k; i < units; ++i) qr.weighted[i] = two_to(2 * (memory.unit[i] - memory.unit[k])) * v[i];
+            add_multiple(z + k, -factor, qr.weighted + k, units - k);
+            take_errors(error + k, z + k, arriving, qr.weighted + k, units - k);
+        }
+        for (index l = 0; l < qr.rank; ++l) error[l] = larger(error[l], spread(qr.left + l * stride, z, units));
+        for (index l = 0; l < qr.count; ++l) {
+            qr.r.entry[l * stride + o] = z[l];
+            qr.r.error[l * stride + o] = error[l];
+        }
+        memory.new_unit[o] = memory.weight.row[o] + unit;
     }
+    std::memcpy(qr.r.row, memory.new_unit, std::size_t(outputs) * sizeof(index));
+    for (index l = 0; l < qr.count; ++l) qr.r.column[l] = 0;
 }
 
-inline void product_svd(const FactorChain &chain, double *values, FactorSpectrum *spectrum, double *scratch) {
+// next := C P R^T without the scales of R's rows, which go to the columns of the next weight.
+inline void times_transposed(const ProductSvdMemory &memory, index rows, Decisions &decisions) {
+    const GradedQr &qr = memory.qr;
+    const index stride = memory.stride;
+    for (index k = 0; k < qr.count; ++k) {
+        double *const entry = memory.next.entry + k * stride, *const error = memory.next.error + k * stride;
+        index unit = no_exponent;
+        for (index j = 0; j < qr.n; ++j) {
+            const double size = larger(magnitude(k <= j ? qr.r.entry[j * stride + k] : 0.0),
+                                       decisions.tolerance * qr.upper[j * stride + k]);
+            if (size > 0) unit = larger(unit, exponent_of(size) + qr.r.column[j]);
+        }
+        if (unit == no_exponent) unit = 0;
+        for (index i = 0; i < rows; ++i) entry[i] = error[i] = 0;
+        for (index j = smaller(k, qr.rank); j < qr.n; ++j) {
+            const double by = two_to(qr.r.column[j] - unit);
+            const double factor = qr.r.entry[j * stride + k] * by, doubt = qr.upper[j * stride + k] * by;
+            const double *const c = memory.c.entry + qr.pivot[j] * stride;
+            const double *const c_error = memory.c.error + qr.pivot[j] * stride;
+            for (index i = 0; i < rows; ++i) {
+                entry[i] += factor * c[i];
+                error[i] += factor * c_error[i] * factor * c_error[i] + doubt * c[i] * doubt * c[i];
+            }
+        }
+        for (index i = 0; i < rows; ++i) error[i] = larger(square_root(error[i]), magnitude(entry[i]));
+        decisions.remove_noise(entry, error, rows);
+        memory.next.column[k] = unit;
+    }
+    for (index i = 0; i < rows; ++i) memory.next.row[i] = memory.c.row[i];
+}
+
+// Singular values of R, descending.
+inline bool singular_values(const ProductSvdMemory &memory, double *values, index *exponents) {
+    const GradedQr &qr = memory.qr;
+    double *const rows = qr.v;  // the rows of R as columns, over reflections that nobody needs any more
+    for (index k = 0; k < qr.rank; ++k) {
+        index unit = no_exponent;
+        for (index j = k; j < qr.n; ++j) {
+            const double entry = qr.r.entry[j * memory.stride + k];
+            if (entry != 0) unit = larger(unit, exponent_of(entry) + qr.r.column[j]);
+        }
+        for (index j = 0; j < qr.n; ++j)
+            rows[k * memory.stride + j] = j < k ? 0.0
+                                                : qr.r.entry[j * memory.stride + k] * two_to(qr.r.column[j] - unit);
+        exponents[k] = unit + qr.r.row[k];
+    }
+    return jacobi(rows, exponents, memory.stride, qr.n, qr.rank, values);
+}
+
+inline void take_over(const Graded &target, const Graded &source, index stride, index rows, index columns) {
+    std::memcpy(target.entry, source.entry, std::size_t(stride * columns) * sizeof(double));
+    std::memcpy(target.error, source.error, std::size_t(stride * columns) * sizeof(double));
+    std::memcpy(target.row, source.row, std::size_t(rows) * sizeof(index));
+    std::memcpy(target.column, source.column, std::size_t(columns) * sizeof(index));
+}
+
+// The rank of a factor for itself; the largest possible where rounding errors hide entries that it was given.
+inline index possible_rank(const ProductSvdMemory &memory, const Graded &given, index rows, index columns,
+                           double tolerance) {
+    GradedQr qr = memory.qr;
+    const index stride = memory.stride;
+    Decisions decisions{tolerance};
+    take_over(qr.r, given, stride, rows, columns);
+    factor(qr, stride, rows, columns, decisions);
+    for (index j = 0; j < columns; ++j)
+        for (index i = j < qr.rank ? qr.rank : 0; i < rows; ++i) {
+            const double entry = given.entry[qr.pivot[j] * stride + qr.order[i]];
+            if (entry != 0 && magnitude(entry) <= tolerance * qr.r.error[j * stride + i]) return qr.count;
+        }
+    return qr.rank;
+}
+
+// The smallest of the factors.
+inline index smallest_rank(const ProductSvdMemory &memory, const FactorChain &chain) {
+    read_first(memory, chain);
+    index least = possible_rank(memory, memory.c, chain.rows, chain.columns, chain.tolerance);
+    for (index k = 0; k < chain.count; ++k) {
+        const index width = k == 0 ? chain.columns : chain.outputs[k - 1];
+        read_weight(memory, chain, k, memory.weight);
+        least = smaller(least, possible_rank(memory, memory.weight, chain.outputs[k], width, chain.tolerance));
+    }
+    return least;
+}
+
+inline void product_svd(const FactorChain &chain, double *values, index *exponents, FactorSpectrum *spectrum,
+                        double *scratch) {
     Scratch<double> pool{scratch};
     ProductSvdMemory memory = product_svd_memory(chain, [&](index count) { return pool.take(count); });
     const index stride = memory.stride;
-    *spectrum = FactorSpectrum{0, 1.0, 0.0, 1.0, true};
-    index count = smaller(chain.rows, chain.columns);
-    for (index k = 0; k < chain.count; ++k) count = smaller(count, chain.outputs[k]);
-    for (index k = 0; k < count; ++k) values[k] = 0;
-
-    index inner = chain.columns;
-    bool deficient = false;
-    double most = 0;  // a common scale, a power of two, so that no square overflows or vanishes
-    for (index j = 0; j < inner; ++j)
-        for (index i = 0; i < chain.rows; ++i)
-            most = larger(most, magnitude(chain.first[i * chain.row_step + j * chain.column_step]));
-    const double unit = power_of_two(most);
-    for (index j = 0; j < inner; ++j)
-        for (index i = 0; i < chain.rows; ++i) {
-            const double entry = chain.first[i * chain.row_step + j * chain.column_step] / unit;
-            memory.c[j * stride + i] = entry;
-            memory.c_size[j * stride + i] = magnitude(entry);
-        }
-    if (chain.rotated)  // small rows may be nothing but the rounding errors of the rotation
-        for (index j = 0; j < inner; ++j) {
-            double *size = memory.c_size + j * stride;
-            const double norm = square_root(dot(size, size, chain.rows));
-            for (index i = 0; i < chain.rows; ++i) size[i] = norm;
-        }
+    Decisions decisions{chain.tolerance};
+    GradedQr &qr = memory.qr;
+    index inner = chain.columns, most = smaller(chain.rows, chain.columns);
+    read_first(memory, chain);
+    if (chain.count > 0) read_weight(memory, chain, 0, qr.r);
     for (index k = 0; k < chain.count; ++k) {
-        const index outputs = chain.outputs[k], width = k == 0 ? chain.columns : chain.outputs[k - 1];
-        if (k == 0) {
-            for (index j = 0; j < width; ++j)
-                for (index i = 0; i < outputs; ++i) {
-                    memory.w[j * stride + i] = chain.weight[k][i * width + j];
-                    memory.w_size[j * stride + i] = magnitude(memory.w[j * stride + i]);
-                }
-        } else {
-            rotate_weight(memory, chain.weight[k], outputs, width, inner);
+        const index outputs = chain.outputs[k];
+        most = smaller(most, outputs);
+        if (k > 0) rotate_weight(memory, outputs);
+        for (index j = 0; j < inner; ++j) qr.r.column[j] += memory.c.column[j];
+        balance(qr.r, stride, outputs, inner, chain.tolerance, memory.work);
+        if (k + 1 < chain.count) {
+            read_weight(memory, chain, k + 1, memory.weight);
+            for (index i = 0; i < outputs; ++i) qr.r.row[i] += memory.weight.column[i];
         }
-        const index before = smaller(inner, outputs);
-        inner = product_stage(memory, chain.rows, inner, outputs, chain.tolerance, spectrum);
-        if (inner == 0) return;
-        deficient = deficient || inner < before;
-        double *keep = memory.c;
-        memory.c = memory.next;
-        memory.next = keep;
-        keep = memory.c_size;
-        memory.c_size = memory.next_size;
-        memory.next_size = keep;
+        factor(qr, stride, outputs, inner, decisions);
+        part_errors(qr, stride);
+        times_transposed(memory, chain.rows, decisions);
+        swap(memory.c, memory.next);
+        inner = qr.count;
+        balance(memory.c, stride, chain.rows, inner, chain.tolerance, memory.work);
     }
-    spectrum->rank = equilibrated_rank(memory, memory.c, memory.c_size, chain.rows, inner, chain.tolerance, spectrum);
-    deficient = deficient || spectrum->rank < smaller(chain.rows, inner);
-    if (spectrum->rank > 0) {
-        const index found = singular_values(memory, memory.c, chain.rows, inner, memory.values, &spectrum->converged);
-        for (index k = 0; k < smaller(found, count); ++k) values[k] = memory.values[k] * unit;
-        // A direction was left out: what rounding made of it may stand above a small value that counts.
-        if (deficient) spectrum->amplification += memory.values[0] / memory.values[spectrum->rank - 1];
+    if (chain.count > 0) {
+        for (index k = 0; k < inner; ++k) memory.c.column[k] += qr.r.row[k];
+        decisions.relative += left_change(qr, stride);
     }
+    take_over(qr.r, memory.c, stride, chain.rows, inner);
+    factor(qr, stride, chain.rows, inner, decisions);
+    for (index k = 0; k < most; ++k) values[k] = 0, exponents[k] = 0;
+    bool converged = true;
+    if (qr.rank > 0) {
+        decisions.lost = errors_outside(qr, stride);
+        part_errors(qr, stride);
+        decisions.relative += left_change(qr, stride) + right_change(qr, stride, memory.work);
+        converged = singular_values(memory, values, exponents);
+    }
+    *spectrum = {qr.rank, decisions.kept, decisions.dropped, 1 + decisions.relative, decisions.lost, converged};
+    // No factor lacks the direction: the product cancels, or rounding errors hide what is left.
+    if (qr.rank < most && spectrum->rank < smallest_rank(memory, chain)) spectrum->dropped = spectrum->kept;
 }
 
 inline index product_svd_scratch(const FactorChain &chain) {

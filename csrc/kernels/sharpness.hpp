@@ -90,13 +90,15 @@ inline void random_direction(const Network<T> &net, const Layer<T> *layers, std:
     }
 }
 
+static_assert(search_capacity <= symmetric_eigen_most && sharpness_restart + 2 < search_capacity);
+
 template <class T>
 class EigenSpace {
   public:
     EigenSpace(const Blas<T> &blas, const HessianProblem<T> &hessian, const T *base, index count, double decay,
                EigenSearch<T> &search)
         : blas_(blas), hessian_(hessian), base_(base), count_(count), decay_(T(decay)), search_(search) {
-        const index n = search.capacity;
+        const index n = search_capacity;
         projected_ = search.small;
         work_ = projected_ + n * n;
         mix_ = work_ + n * n;
@@ -141,14 +143,14 @@ class EigenSpace {
         for (index k = 0; k < most && !full(); ++k) {
             std::memcpy(vector(size_), image(k == 0 ? 0 : size_ - 1), std::size_t(count_) * sizeof(T));
             if (!extend()) return;
-            const double value = projected_[0], gap = size_ > 1 ? value - projected_[search_.capacity + 1] : 0;
+            const double value = projected_[0], gap = size_ > 1 ? value - projected_[search_capacity + 1] : 0;
             if (outside_ * outside_ <= sharpness_tolerance * value * gap) return;
         }
     }
 
     // The Ritz values, and the error of the largest.
     void solve() {
-        const index n = search_.capacity;
+        const index n = search_capacity;
         for (index p = 0; p < size_; ++p)
             for (index q = 0; q < size_; ++q) work_[p * n + q] = projected_[p * n + q];
         symmetric_eigen(size_, work_, mix_, values_, values_ + n, n, 0.01 * sharpness_tolerance);
@@ -164,7 +166,7 @@ class EigenSpace {
         double bound = -__builtin_inf();
         for (index k = 1; k < size_; ++k)
             bound = larger(
-                bound, values_[k] + sharpness_residuals * outside_ * magnitude(mix_[k * search_.capacity + size_ - 1]));
+                bound, values_[k] + sharpness_residuals * outside_ * magnitude(mix_[k * search_capacity + size_ - 1]));
         return bound;
     }
 
@@ -194,7 +196,7 @@ class EigenSpace {
 
     // Keeps the first `many` Ritz vectors (and, for a restart, their images) instead of the space.
     void keep(index many, bool images) {
-        const index n = search_.capacity;
+        const index n = search_capacity;
         many = smaller(many, size_);
         rotate(search_.vectors, many);
         if (images) {
@@ -209,12 +211,12 @@ class EigenSpace {
     double value() const { return values_[0]; }
     double error() const { return error_; }
     double scale() const { return larger(magnitude(values_[0]), magnitude(values_[size_ - 1])); }
-    bool full() const { return size_ + 2 > search_.capacity; }
+    bool full() const { return size_ + 2 > search_capacity; }
 
   private:
     T *vector(index k) const { return search_.vectors + k * count_; }
     T *image(index k) const { return search_.images + k * count_; }
-    T *free_image() const { return image(search_.capacity - 1); }  // never an image: the space stops before
+    T *free_image() const { return image(search_capacity - 1); }  // never an image: the space stops before
 
     void point(T *buffer, Layer<T> *layers) const { layers_over(hessian_.network, base_, buffer, layers); }
 
@@ -228,14 +230,14 @@ class EigenSpace {
     void write_residual(index which, T *r) const {
         std::memset(r, 0, std::size_t(count_) * sizeof(T));
         for (index k = 0; k < size_; ++k) {
-            const double share = mix_[which * search_.capacity + k];
+            const double share = mix_[which * search_capacity + k];
             add_multiple(r, T(share), image(k), count_);
             add_multiple(r, T(-values_[which] * share), vector(k), count_);
         }
     }
 
     void take_image() {
-        const index n = search_.capacity;
+        const index n = search_capacity;
         apply(vector(size_), image(size_));
         for (index k = 0; k <= size_; ++k)
             projected_[k * n + size_] = projected_[size_ * n + k] = dot(vector(k), image(size_), count_);
@@ -250,7 +252,7 @@ class EigenSpace {
             for (index k = 0; k < size_; ++k) row[k] = load<T, L>(vectors + k * count_ + at);
             for (index p = 0; p < many; ++p) {
                 Vector<T, L> total = {};
-                for (index k = 0; k < size_; ++k) total += row[k] * T(mix_[p * search_.capacity + k]);
+                for (index k = 0; k < size_; ++k) total += row[k] * T(mix_[p * search_capacity + k]);
                 store<T, L>(vectors + p * count_ + at, total);
             }
         }

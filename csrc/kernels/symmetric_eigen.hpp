@@ -78,9 +78,9 @@ inline void ql_step(index m, index first, index last, double *diagonal, double *
     beside[first] = g;
 }
 
-// Eigenvalues of a (m, m), falling, and its eigenvectors, the rows of v. Off-diagonal entries below `tolerance`,
-// relative to the largest, are neglected; each moves an eigenvalue by at most its own size. a and `beside` (m) are
-// destroyed.
+// Eigenvalues of a (m, m), m <= symmetric_eigen_most, falling, and its eigenvectors, the rows of v. Off-diagonal
+// entries below `tolerance`, relative to the largest, are neglected; each moves an eigenvalue by at most its own size.
+// a and `beside` (m) are destroyed.
 inline void symmetric_eigen(index m, double *a, double *v, double *values, double *beside, index stride,
                             double tolerance) {
     double size = 0;

@@ -46,13 +46,14 @@ struct FactorChain {
     const double *const *weight;  // weight[k] is (outputs[k], outputs[k-1]), row-major; outputs[-1] = columns
     const std::int64_t *outputs;
     bool rotated;      // an orthogonal matrix acted on the rows of `first`: rounding goes with its columns
-    double tolerance;  // a singular value of an equilibrated factor at or below this, relatively, counts as zero
+    double tolerance;  // what is no larger than this times the magnitudes it was summed from counts as zero
 };
 
 struct FactorSpectrum {
     std::int64_t rank;
-    double kept, dropped;  // around that decision: the smallest value kept, the largest dropped, relative
-    double amplification;  // relative error of the smallest singular value kept, in units of the rounding unit
+    double kept, dropped;  // around that decision: the smallest pivot kept, the largest entry dropped, relative
+    double amplification;  // relative error of a singular value, in units of the rounding unit
+    double lost;           // size of what was dropped over the smallest singular value kept, in the same units
     bool converged;
 };
 
@@ -84,8 +85,9 @@ struct Kernels {
     int vector_bytes;
     KernelsFor<double> f64;
     KernelsFor<float> f32;
-    // Singular values of factor[count-1] ... factor[0], descending, into `values` (min of all dimensions).
-    void (*product_svd)(const FactorChain &, double *values, FactorSpectrum *spectrum, double *scratch);
+    // Singular values of factor[count-1] ... factor[0], descending: values * 2^exponents (min of all dimensions).
+    void (*product_svd)(const FactorChain &, double *values, std::int64_t *exponents, FactorSpectrum *spectrum,
+                        double *scratch);
     std::int64_t (*product_svd_scratch)(const FactorChain &);
     // How many networks train in the lanes of a vector, how many doubles they need (0: not a problem for that), and
     // their jobs; see kernels/packed_descent.hpp.

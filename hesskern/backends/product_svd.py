@@ -1,18 +1,22 @@
-"""Singular values and numerical rank of a product ``first W_1.T W_2.T ...`` that is never formed, by LAPACK.
+"""Singular values and numerical rank of a product ``first W_1.T W_2.T ...`` that is never formed.
 
 After Drmač (1998, SIAM J. Matrix Anal. Appl. 19, 1055). One stage takes C and W and replaces them by one factor with
-the same singular values: with D the column norms of C and ``W D = Q R P.T`` (rows sorted by size, columns pivoted),
-``C W.T = (C D^-1) P R.T Q.T``, so C becomes ``(C D^-1) P R.T`` and the next W becomes ``W_next Q``. Column scales of
-C and row scales of W, however extreme, pass through exactly. The last factor's values come from one-sided Jacobi
-(dgejsv).
+the same singular values: with ``W = Q R P.T``, ``C W.T = (C P R.T) Q.T``, so C becomes ``C P R.T`` and the next W
+becomes ``W_next Q``. The last factor's values come from one-sided Jacobi (dgejsv).
 
-Every matrix travels with the magnitudes it was summed from. Ranks are decided on matrices equilibrated by these, so
-that neither scaling hides a direction nor a rounding error poses as one.
+Rows and columns of any scale lose nothing: every matrix is kept as ``2**row * entries * 2**column`` with integer
+exponents, and in every QR decomposition columns *and* rows are pivoted (Cox and Higham 1998, Higham 2000: a plain one
+mixes small rows with the rounding errors of large ones).
+
+Every matrix travels with the size of its errors: for each entry what a relative rounding error in the data comes to.
+It decides what is zero, entry by entry, so that neither scaling hides a direction nor a rounding error poses as one;
+and what is left of it at the end is the uncertainty (see `_amplification`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,89 +25,288 @@ from hesskern import decompositions
 from hesskern.backends.protocol import ProductSvd
 
 Matrix = NDArray[np.float64]
+Exponents = NDArray[np.int64]
+
+_NOTHING = -(1 << 40)  # exponent of zero
 
 
-def _power_of_two(x: Matrix) -> Matrix:
-    """Return the powers of two next to x, 1 for zero: scaling by them rounds nothing."""
-    return np.where(x > 0, np.exp2(np.frexp(x)[1] - 1.0), 1.0)
+def _exponents(x: Matrix) -> Exponents:
+    return np.where(x > 0, np.frexp(x)[1].astype(np.int64), _NOTHING)
 
 
-def _singular_values(matrix: Matrix) -> Matrix:
-    """Return min(m, n) singular values, descending, to the accuracy that the scaled columns determine."""
-    from scipy.linalg import lapack, qr  # noqa: PLC0415 - not needed before the first of them
+def _power(exponents: Exponents) -> Matrix:
+    """Return ``2.0**exponents``; 0 or a very large number for what is out of range."""
+    return np.ldexp(1.0, np.clip(exponents, -1100, 1000))
 
-    decompositions.finite(matrix)
-    R = qr(matrix, mode="r", pivoting=True, check_finite=False)[0][: min(matrix.shape)]
-    # joba=0, jobr=0: columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.
-    values, _, _, work, _, info = lapack.dgejsv(R.T, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)
-    if info > 0:
-        raise RuntimeError("singular values did not converge in LAPACK's Jacobi iteration")
-    found: Matrix = np.sort(values * (work[0] / work[1]))[::-1]
-    return found
+
+def _log2(x: Matrix) -> Matrix:
+    return np.log2(x, out=np.full(x.shape, -np.inf), where=x > 0)
+
+
+class _Scaled(NamedTuple):
+    """``2**rows * entries * 2**columns``, and in the same units the errors of the entries per rounding unit."""
+
+    entries: Matrix
+    errors: Matrix
+    rows: Exponents
+    columns: Exponents
+
+    def balanced(self, tolerance: float) -> _Scaled:
+        """Return the same with entries up to one in every row and column; noise counts as little as it is."""
+        sizes = _exponents(np.maximum(np.abs(self.entries), tolerance * self.errors))
+        rows = sizes.max(axis=1, initial=_NOTHING)
+        rows[rows == _NOTHING] = 0
+        columns = np.where(sizes == _NOTHING, _NOTHING, sizes - rows[:, None]).max(axis=0, initial=_NOTHING)
+        columns[columns == _NOTHING] = 0
+        shift = -(rows[:, None] + columns)
+        half = shift // 2  # 2**shift itself may be out of range
+        entries, errors = (np.ldexp(np.ldexp(x, half), shift - half) for x in (self.entries, self.errors))
+        return _Scaled(entries, errors, self.rows + rows, self.columns + columns)
+
+
+class _Qr(NamedTuple):
+    R: _Scaled  # upper triangular, with the errors of all entries, those below the diagonal too
+    order: Exponents  # of the rows
+    pivot: Exponents  # of the columns
+    v: Matrix  # one column for each reflection, rows in their own units as those of R are
+    beta: list[float]
+
+    @property
+    def rank(self) -> int:
+        return len(self.beta)
+
+    def weight(self, k: int) -> Matrix:
+        """Return what makes a scalar product of rows in the unit of row k."""
+        return _power(2 * (self.R.rows - self.R.rows[k]))
 
 
 class _Decisions:
-    """Ranks decided along the product, and how surely."""
+    """What was taken for zero along the product, and how surely."""
 
     def __init__(self, tolerance: float) -> None:
-        self._tolerance = tolerance
-        self.kept, self.dropped, self.amplification = 1.0, 0.0, 1.0
+        self.tolerance = tolerance
+        self.kept, self.dropped, self.amplification, self.lost = 1.0, 0.0, 1.0, 0.0
 
-    def rank(self, matrix: Matrix, size: Matrix) -> int:
-        """Return the rank of a matrix whose entries carry rounding errors in proportion to `size`."""
-        columns: Matrix = np.ones(matrix.shape[1])
-        for _ in range(2):
-            rows = 1 / _power_of_two((size * columns).max(axis=1, initial=0.0))
-            columns = 1 / _power_of_two((size * rows[:, None]).max(axis=0, initial=0.0))
-        values = _singular_values(matrix * rows[:, None] * columns)
-        values /= max(1.0, values[0])
-        rank = int(np.sum(values > self._tolerance))
-        if rank:
-            self.kept = min(self.kept, float(values[rank - 1]))
-            self.amplification += 1 / float(values[rank - 1])
-        if rank < len(values):
-            self.dropped = max(self.dropped, float(values[rank]))
-        return rank
+    def without_noise(self, entries: Matrix, errors: Matrix) -> Matrix:
+        """Return the entries with zeros for those that are not above their errors."""
+        noise = np.abs(entries) <= self.tolerance * errors
+        if noise.any():
+            worst = np.max(np.abs(entries[noise]) / np.where(errors[noise] > 0, errors[noise], 1.0))
+            self.dropped = max(self.dropped, float(worst))
+        return np.where(noise, 0.0, entries)
+
+    def keep(self, size: float, error: float) -> None:
+        """Take a pivot of this size for nonzero."""
+        if size < self.kept * error:
+            self.kept = size / error
+
+    def lose(self, qr: _Qr) -> None:
+        """Note what the errors in the rows behind come to, relative to the smallest value that is kept."""
+        r = rows = qr.rank
+        if r == len(qr.order):
+            return
+        R, E, units, columns = qr.R
+        beside = _log2(E[rows:, :r].max(axis=1)) + units[rows:]  # of the columns kept: relative to the same columns
+        outside = _log2(E[rows:, r:]) + units[rows:, None] + columns[r:]
+        kept = _log2(np.abs(np.diag(R)[:r])) + units[:r]
+        worst = max(beside.max() - kept.min(), outside.max(initial=-np.inf) - (kept + columns[:r]).min())
+        self.lost = max(self.lost, float(np.exp2(min(worst, 1000.0))))
 
 
-def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool) -> ProductSvd:
+def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
+    """Return the QR decomposition with rows and columns pivoted."""
+    a, e, rows, columns = (x.copy() for x in matrix)
+    m, n = a.shape
+    qr = _Qr(_Scaled(a, e, rows, columns), np.arange(m), np.arange(n), np.zeros((m, min(m, n))), [])
+    a[:] = decisions.without_noise(a, e)
+    for k in range(min(m, n)):
+        left = np.abs(a[k:, k:])
+        used = left.any(axis=1)
+        if not used.any():
+            break
+        scale = _power(rows[k:] - rows[k:][used].max())[:, None]
+        best = k + int(np.argmax(_log2(np.linalg.norm(left * scale, axis=0)) + columns[k:]))
+        for x in (a.T, e.T, columns, qr.pivot):
+            x[[k, best]] = x[[best, k]]
+        best = k + int(np.argmax(_log2(np.abs(a[k:, k])) + rows[k:]))
+        for x in (a, e, rows, qr.order, qr.v):
+            x[[k, best]] = x[[best, k]]
+
+        v, weight = a[k:, k].copy(), qr.weight(k)[k:]
+        norm = float(np.sqrt(weight @ np.square(v)))
+        decisions.keep(norm, float(np.sqrt(weight @ np.square(e[k:, k]))))
+        head = -np.copysign(norm, v[0])
+        v[0] -= head
+        beta = -1.0 / (head * v[0])
+        a[k, k], a[k + 1 :, k] = head, 0.0
+        a[k:, k + 1 :] -= np.outer(beta * v, (weight * v) @ a[k:, k + 1 :])
+        e[k:] = np.maximum(_rotated_errors(e[k:], beta * v, weight * v), np.abs(a[k:]))
+        a[k + 1 :, k + 1 :] = decisions.without_noise(a[k + 1 :, k + 1 :], e[k + 1 :, k + 1 :])
+        qr.v[k:, k] = v
+        qr.beta.append(beta)
+    return qr
+
+
+def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
+    """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
+    qr = _qr(matrix, _Decisions(tolerance))
+    r, count = qr.rank, qr.v.shape[1]
+    given = np.abs(matrix.entries)[qr.order][:, qr.pivot]
+    hidden = (given > 0) & (given <= tolerance * qr.R.errors)
+    return count if hidden[r:].any() or hidden[:, r:].any() else r
+
+
+def _rotated_errors(errors: Matrix, left: Matrix, right: Matrix) -> Matrix:
+    """Return the errors of ``(I - left right.T) x``: independent ones add up as squares do, and so do not grow."""
+    return np.maximum(errors, np.outer(np.abs(left), np.sqrt(np.square(right) @ np.square(errors))))
+
+
+def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
+    """Return ``given Q``, its columns in units of ``2**-rows`` of the rows of R that they are multiplied by.
+
+    The errors Y of Q are among its errors.
+    """
+    entries = given.entries[:, qr.order]
+    units = (_exponents(np.abs(entries)) + qr.R.rows).max(axis=1)
+    units[units < _NOTHING // 2] = 0
+    z = (entries * _power(qr.R.rows - units[:, None])).T
+    e = np.abs(z)
+    for k, beta in enumerate(qr.beta):
+        v, weighted = qr.v[:, k], qr.weight(k) * qr.v[:, k]
+        z = z - np.outer(beta * weighted, v @ z)
+        e = np.maximum(_rotated_errors(e, beta * weighted, v), np.abs(z))
+    count = qr.v.shape[1]
+    e[: qr.rank] = np.maximum(e[: qr.rank], np.sqrt(np.square(Y).T @ np.square(z)))
+    return _Scaled(z[:count].T, e[:count].T, given.rows + units, np.zeros(count, np.int64))
+
+
+def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False) -> ProductSvd:
     """Return the singular values of the product and its rank; see `Backend.product_svd`."""
-    from scipy.linalg import qr  # noqa: PLC0415
-
-    count = min(first.shape + tuple(len(weight) for weight in weights))
-    nothing = np.zeros(count)
     decisions = _Decisions(tolerance)
-    unit = float(_power_of_two(np.abs(first).max(initial=0.0)[None])[0])  # so that no square overflows or vanishes
-    C = first / unit
-    size = np.abs(C)
-    if rotated:  # small rows may be nothing but the rounding errors of the rotation
-        size = np.broadcast_to(np.linalg.norm(size, axis=0), C.shape)
-    deficient = False
-    Q = order = None
-    for weight in weights:
-        W, W_size = weight, np.abs(weight)
-        if Q is not None:
-            W = weight[:, order] @ Q
-            W_size = np.broadcast_to(np.linalg.norm(weight, axis=1)[:, None], W.shape)
-        norms = np.linalg.norm(size, axis=0)
-        scale = _power_of_two(norms)
-        C, size = C / scale, size / scale
-        scale = np.where(norms > 0, scale, 0.0)
-        W, W_size = W * scale, W_size * scale
-        rank = decisions.rank(W, W_size)
-        if rank == 0:
-            return ProductSvd(nothing, 0, decisions.kept, decisions.dropped, decisions.amplification)
-        deficient = deficient or rank < min(W.shape)
-        order = np.argsort(-np.abs(W).max(axis=1), kind="stable")  # largest rows first: stable row by row
-        Q, R, pivot = qr(W[order], mode="economic", pivoting=True, check_finite=False)
-        Q, R = Q[:, :rank], R[:rank]
-        C, size = C[:, pivot] @ R.T, size[:, pivot] @ np.abs(R).T
-    rank = decisions.rank(C, size)
-    values = nothing
-    if rank:
-        found = _singular_values(C)
-        values[: len(found)] = unit * found[:count]
-        if deficient or rank < min(C.shape):
-            # A direction was left out: what rounding made of it may stand above a small value that counts.
-            decisions.amplification += float(found[0] / found[rank - 1])
-    return ProductSvd(values, rank, decisions.kept, decisions.dropped, decisions.amplification)
+    C = data = _rotated(first) if rotated else _unscaled(first, np.abs(first)).balanced(tolerance)
+    chain = [_unscaled(weight, np.abs(weight)).balanced(tolerance) for weight in weights]
+    qr = Y = None
+    for k, given in enumerate(chain):
+        W = given if qr is None else _next_weight(given, qr, Y)
+        # The scales of C's columns belong to those of W, and those of the next weight's columns to its rows.
+        W = W._replace(columns=W.columns + C.columns).balanced(tolerance)
+        if k + 1 < len(chain):
+            W = W._replace(rows=W.rows + chain[k + 1].columns)
+        qr = _qr(W, decisions)
+        Y, U = _parted(qr)
+        C = _times_transposed(C, qr, U, decisions).balanced(tolerance)
+    if qr is not None:
+        C = C._replace(columns=C.columns + qr.R.rows[: C.columns.size])
+        decisions.amplification += _left(Y, qr.R.rows)
+    last = _qr(C, decisions)
+    count = min(first.shape + tuple(len(weight) for weight in weights))
+    if last.rank < count and last.rank < min(_possible_rank(factor, tolerance) for factor in (data, *chain)):
+        # No factor lacks the direction: the product cancels, or rounding errors hide what is left.
+        decisions.dropped = decisions.kept
+    values, exponents = np.zeros(count), np.zeros(count, np.int64)
+    if last.rank:
+        decisions.lose(last)
+        values[: last.rank], exponents[: last.rank] = _singular_values(last)
+        Y, U = _parted(last)
+        decisions.amplification += _left(Y, last.R.rows) + _right(last, U)
+    return ProductSvd(
+        values, exponents, last.rank, decisions.kept, decisions.dropped, decisions.amplification, decisions.lost
+    )
+
+
+def _unscaled(entries: Matrix, errors: Matrix) -> _Scaled:
+    return _Scaled(entries, errors, np.zeros(len(entries), np.int64), np.zeros(entries.shape[1], np.int64))
+
+
+def _rotated(first: Matrix) -> _Scaled:
+    """Return a triangular factor, whose small rows may be nothing but rounding errors: these go with its columns."""
+    columns = _exponents(np.abs(first)).max(axis=0)
+    columns[columns == _NOTHING] = 0
+    half = columns // 2
+    entries = np.ldexp(np.ldexp(first, -half), half - columns)
+    errors = np.tile(np.linalg.norm(entries, axis=0), (len(first), 1))
+    return _Scaled(entries, errors, np.zeros(len(first), np.int64), columns)
+
+
+def _times_transposed(C: _Scaled, qr: _Qr, E: Matrix, decisions: _Decisions) -> _Scaled:
+    """Return ``C R.T`` without the scales of R's rows, which go to the columns of the next weight."""
+    count = qr.v.shape[1]
+    R = qr.R.entries[:count]
+    sizes = _exponents(np.maximum(np.abs(R), decisions.tolerance * E)) + qr.R.columns
+    units = sizes.max(axis=1)
+    units[units < _NOTHING // 2] = 0
+    scale = _power(qr.R.columns - units[:, None])
+    R, E = R * scale, E * scale
+    entries, errors = C.entries[:, qr.pivot], C.errors[:, qr.pivot]
+    product = entries @ R.T
+    spread = np.sqrt(np.square(entries) @ np.square(E).T + np.square(errors) @ np.square(R).T)
+    spread = np.maximum(spread, np.abs(product))
+    return _Scaled(decisions.without_noise(product, spread), spread, C.rows, units)
+
+
+def _parted(qr: _Qr) -> tuple[Matrix, Matrix]:
+    """Return the errors of R as two: relative ones on the left, absolute ones of the upper triangle.
+
+    To first order ``R + E`` is ``(I + Y) (R + U)``, Y below the diagonal and U above: ``E_low R^-1`` is Y and what it
+    has above the diagonal, which times R goes into ``U = E_up + ...``. As rows and columns are pivoted, neither divides
+    errors of a large scale by a small one. Y is in units of ``2**(row k - row l)``, U in those of R.
+    """
+    r, count = qr.rank, qr.v.shape[1]
+    R, E = np.abs(qr.R.entries[:r]), qr.R.errors
+    Y = np.tril(E[:, :r], -1) @ np.abs(_inverse(qr.R.entries[:r, :r]))
+    U = np.triu(E[:count])
+    U[:r] += np.triu(Y[:r]) @ R
+    Y = np.tril(Y, -1)
+    U[:, r:] += Y[:count] @ R[:, r:]
+    return Y, U
+
+
+def _left(Y: Matrix, rows: Exponents) -> float:
+    """Return the norm of Y without its units."""
+    r = Y.shape[1]
+    return float(np.linalg.norm(Y[:r] * _power(rows[:r, None] - rows[:r])))
+
+
+def _right(qr: _Qr, U: Matrix) -> float:
+    """Return the norm of ``R^-1 U``: ``R + U`` is ``R (I + R^-1 U)``."""
+    r, columns = qr.rank, qr.R.columns
+    change = np.abs(_inverse(qr.R.entries[:r, :r])) @ U[:r]
+    return float(np.linalg.norm(change * _power(columns - columns[:r, None])))
+
+
+def _inverse(upper: Matrix) -> Matrix:
+    from scipy.linalg import solve_triangular  # noqa: PLC0415 - not needed before the first of them
+
+    found: Matrix = solve_triangular(upper, np.eye(len(upper)), check_finite=False)
+    return found
+
+
+def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
+    """Return the singular values of R, descending, as numbers times powers of two."""
+    from scipy.linalg import lapack  # noqa: PLC0415
+
+    r = qr.rank
+    entries, _, rows, columns = qr.R
+    # Each row of R with the exponent of its largest entry, then columns of R.T; an orthogonal factor is taken off.
+    sizes = _exponents(np.abs(entries[:r])) + columns
+    units = sizes.max(axis=1)
+    triangle = np.linalg.qr((entries[:r] * _power(columns - units[:, None])).T, mode="r")
+    units = units + rows[:r]
+    values, exponents = [], []
+    # Where scales fall by 1e18 and more what is above and what is below no longer touch each other.
+    ends = [k for k in range(1, r) if units[:k].min() - units[k:].max() > 60]
+    for start, end in zip([0, *ends], [*ends, r], strict=True):
+        base = int(units[start:end].max())
+        block = triangle[start:end, start:end] * _power(units[start:end] - base)
+        if not np.isfinite(block).all():
+            raise np.linalg.LinAlgError("the factors of this block are beyond the range of float64")
+        # joba=0, jobr=0: columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.
+        found, _, _, work, _, info = lapack.dgejsv(block, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)
+        if info > 0:
+            raise np.linalg.LinAlgError("the singular values did not converge in LAPACK's Jacobi iteration")
+        values += list(found * (work[0] / work[1]))
+        exponents += [base] * (end - start)
+    mantissas, shifts = np.frexp(values)
+    total = np.array(exponents) + shifts
+    order = np.lexsort((-mantissas, -total))
+    return mantissas[order], total[order].astype(np.int64)

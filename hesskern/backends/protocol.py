@@ -33,11 +33,13 @@ class Layers(Protocol):
 class ProductSvd(NamedTuple):
     """Singular values of a product of factors, with the decision about its rank."""
 
-    values: NDArray[np.float64]  # descending
+    values: NDArray[np.float64]  # descending, each times two to the power of its exponent: of any size
+    exponents: NDArray[np.int64]
     rank: int
-    kept: float  # smallest singular value counted, relative to the largest, of an equilibrated factor
-    dropped: float  # largest not counted, likewise
-    amplification: float  # relative error of the smallest value counted, in units of the rounding unit
+    kept: float  # smallest pivot counted, relative to the magnitudes it was summed from
+    dropped: float  # largest entry taken for zero, likewise
+    amplification: float  # relative error of a value, in units of the rounding unit
+    lost: float  # size of what was taken for zero, relative to the smallest value counted, in the same units
 
 
 class Update(NamedTuple):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hesskern import decompositions
 from hesskern._array import Array
+from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
     UNBALANCED,
     Block,
@@ -385,17 +386,7 @@ class ReferenceBackend:
         *,
         rotated: bool = False,
     ) -> ProductSvd:
-        del rotated  # one tolerance for the whole product
-        product: Array = first
-        for weight in weights:
-            product = product @ weight.T
-        values = decompositions.svdvals(product)
-        # The product was rounded before its singular values were taken: below rounding of its terms nothing is known.
-        size = float(np.prod([decompositions.norm(factor) for factor in (first, *weights)]))
-        rank = int(np.sum(values > tolerance * size))
-        smallest = float(values[rank - 1]) if rank else size
-        dropped = float(values[rank]) / size if rank < len(values) and size else 0.0
-        return ProductSvd(values, rank, smallest / size if size else 1.0, dropped, size / smallest if size else 1.0)
+        return product_svd(first, weights, tolerance, rotated=rotated)
 
 
 BACKEND = ReferenceBackend()
