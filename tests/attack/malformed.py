@@ -34,7 +34,7 @@ INTERNAL = re.compile(
     r"could not convert|setting an array|inhomogeneous|incompatible function|too large|too many digits|invalid literal|"
     r"only integer|only length-1|truth value|Cannot cast|matmul:|operands|interpreted as an integer|dimension mismatch|"
     r"unexpected keyword|not callable|expected str, bytes|embedded null|not a valid|Exceeds the limit|must be an integer|"
-    r"cannot be interpreted|cannot unpack||array split|unpack|zero-size|out of bounds for|indices must be|"
+    r"cannot be interpreted|cannot unpack|array split|unpack|zero-size|out of bounds for|indices must be|"
     r"byte-like|buffer|axis \d"
 )
 ALLOWED = (TypeError, ValueError, MemoryError, ImportError, OSError)
@@ -80,7 +80,7 @@ def every() -> list[tuple[str, str, bool]]:
         for name, (kind, good) in arguments.items():
             optional, kind = kind.endswith("?"), kind.removesuffix("?")
             values = {bad: bad for bad in PLAIN}
-            if kind in ("array", "vector", "right side", "out", "candidate", "values", "multiplicities"):
+            if kind in ("array", "targets", "vector", "right side", "out", "candidate", "values", "multiplicities"):
                 values |= {bad: bad.format(*[f"({good})"] * 2) for bad in SPOILED}
             if kind in ("arrays", "biases"):
                 values |= {f"first {bad}": f"first({good}, lambda a: {bad.format('a', 'a')})" for bad in SPOILED}

@@ -100,7 +100,8 @@ KINDS: dict[str, set[str]] = {
     "array": _ARRAYS,
     "vector": _ARRAYS | {"np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
                          "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
-                         "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0"},  # of H @ v
+                         "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0",
+                         "np.asarray({}).astype(bool)"},  # of H @ v
     "right side": _ARRAYS | {"H", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)"},  # of solve
     "out": {"np.matrix({})", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "unmasked({})"},
     "arrays": set(),
@@ -113,7 +114,8 @@ KINDS: dict[str, set[str]] = {
     "nets": {"[net]", "stack"},
     "path": {"pathlib.Path('x')", "'no'", "'1'", "'cpp'"},
     "record": set(),
-    "rate": _REALS | {"lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H"},
+    "rate": _REALS | {"lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss",
+                       "np.matrix([[1, 2], [3, 4]])", "np.ones((2, 2))"},
     "anything": set(PLAIN),
 }  # fmt: skip
 
@@ -142,7 +144,7 @@ TABLE = (
     call("net.save", path=("path", "FOLDER + '/other.npz'")),
     call("net.forward", X=("array", "X"), backend=BACKEND),
     call("net.unflatten", vector=("array", "net.flatten()")),
-    call("hk.SquaredLoss", X=("array", "X"), Y=("array", "Y"), kind=("word", "'mean'"),
+    call("hk.SquaredLoss", X=("array", "X"), Y=("targets", "Y"), kind=("word", "'mean'"),
          weight_decay=("least 0", "0.5"), backend=BACKEND),
     call("loss", net=NET),
     call("loss.gradient", net=NET),
@@ -184,10 +186,11 @@ TABLE = (
 )  # fmt: skip
 
 KINDS |= {
+    "targets": _ARRAYS | {"X"},
     "layer": {"0", "1", "np.int8(1)"},
     "index": {"0", "1", "-1", "np.int8(1)", "slice(1)"},
     "dtype": {"H", "X", "np.ones(3)", "np.ones((2, 2))", "np.ones((2, 2, 2))", "np.array(1.0)", "np.array([])", "np.zeros((0, 3))",
-              "float('nan')", "np.float32(1)"},
+              "float('nan')", "np.float32(1)", "net"},
     "module": set(),
     "values": {*_ARRAYS, "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "np.asarray({}).astype(int)", "[0, 0]",
                "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(np.float16)",
