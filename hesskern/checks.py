@@ -54,7 +54,9 @@ def read(value: object, name: str) -> NDArray[Any]:
         array = np.asarray(value)
     except MemoryError:  # of a dense matrix, whose sentence it is
         raise
-    except Exception as error:  # a list of unequal rows; a tensor that requires grad or lives on a GPU raises its own kind
+    except (
+        Exception
+    ) as error:  # a list of unequal rows; a tensor that requires grad or lives on a GPU raises its own kind
         if isinstance(value, list | tuple):
             kind = type(value).__name__
             raise TypeError(f"{name} is a {kind} that is no array; expected numbers, in rows of one length.") from error
