@@ -76,8 +76,9 @@ def refuse_masked(value: object, name: str) -> None:
         for part in value:
             refuse_masked(part, name)
     elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        count = int(np.ma.getmaskarray(value).sum())
         raise TypeError(
-            f"{name} is a masked array with {np.ma.count_masked(value)} masked entries; expected an array without: "
+            f"{name} is a masked array with {count} masked entries; expected an array without: "
             f"leave these rows out, or say what stands there with {name}.filled(...)."
         )
 
@@ -161,11 +162,12 @@ def integer(value: object, name: str, least: int, most: int | None = 2**63 - 1) 
     # NumPy counts a time span among the integers.
     if isinstance(value, bool | np.bool_ | np.timedelta64) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {shown(value)}; expected an integer.")
-    if value < least:
-        raise ValueError(f"{name} is {_number(int(value))}; expected at least {least}.")
-    if most is not None and value > most:
-        raise ValueError(f"{name} is {_number(int(value))}; expected at most {most}.")
-    return int(value)
+    number = int(value)
+    if number < least:
+        raise ValueError(f"{name} is {_number(number)}; expected at least {least}.")
+    if most is not None and number > most:
+        raise ValueError(f"{name} is {_number(number)}; expected at most {most}.")
+    return number
 
 
 def index(value: object, count: int, what: str) -> int:

@@ -34,12 +34,13 @@ INTERNAL = re.compile(
     r"could not convert|setting an array|inhomogeneous|incompatible function|too large|too many digits|invalid literal|"
     r"only integer|only length-1|truth value|Cannot cast|matmul:|operands|interpreted as an integer|dimension mismatch|"
     r"unexpected keyword|not callable|expected str, bytes|embedded null|not a valid|Exceeds the limit|"
-    r"must be an integer|cannot be interpreted|cannot unpack|array split|unpack|zero-size|out of bounds for|indices must be|"
-    r"byte-like|buffer|axis \d"
+    r"must be an integer|cannot be interpreted|cannot unpack|array split|unpack|zero-size|out of bounds for|"
+    r"indices must be|byte-like|buffer|axis \d"
 )
 ALLOWED = (TypeError, ValueError, MemoryError, ImportError, OSError)
 #: What messages call an argument that has another name for its reader.
 ALSO = {
+    "backends": "backends?",
     "weights": "weights|biases|names",
     "net": "nets?|network",
     "loss": "loss|hesskern.SquaredLoss",
