@@ -76,16 +76,17 @@ def refuse_masked(value: object, name: str) -> None:
         for part in value:
             refuse_masked(part, name)
     elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        count = int(np.ma.getmaskarray(value).sum())
         raise TypeError(
-            f"{name} is a masked array with {np.ma.count_masked(value)} masked entries; expected an array without: "
+            f"{name} is a masked array with {count} masked entries; expected an array without: "
             f"leave these rows out, or say what stands there with {name}.filled(...)."
         )
 
 
 def vectors(value: object, name: str) -> NDArray[Any]:
-    """Return what an operator is multiplied with as an array of real or complex numbers; its shape is not checked."""
+    """Return what an operator is multiplied with as an array of numbers (truth values are 0 and 1), of any shape."""
     array = read(value, name)
-    if array.dtype.kind not in "iufc":
+    if array.dtype.kind not in "biufc":
         raise TypeError(f"{name} has dtype {array.dtype}; expected numbers, float64 for instance.")
     return array
 
@@ -161,11 +162,12 @@ def integer(value: object, name: str, least: int, most: int | None = 2**63 - 1) 
     # NumPy counts a time span among the integers.
     if isinstance(value, bool | np.bool_ | np.timedelta64) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {shown(value)}; expected an integer.")
-    if value < least:
-        raise ValueError(f"{name} is {shown(int(value))}; expected at least {least}.")
-    if most is not None and value > most:
-        raise ValueError(f"{name} is {shown(int(value))}; expected at most {most}.")
-    return int(value)
+    number = int(value)
+    if number < least:
+        raise ValueError(f"{name} is {_number(number)}; expected at least {least}.")
+    if most is not None and number > most:
+        raise ValueError(f"{name} is {_number(number)}; expected at most {most}.")
+    return number
 
 
 def index(value: object, count: int, what: str) -> int:
@@ -266,6 +268,10 @@ def frozen(array: Array, given: object) -> Array:
         array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def _number(value: int) -> str:
+    return str(value) if abs(value) < 10**60 else f"{'-' if value < 0 else ''}10**60 or more"
 
 
 def shown(value: object) -> str:

@@ -92,8 +92,8 @@ class LinearNetwork:
         if biases is None:
             return (None,) * self.depth
         if isinstance(biases, np.ndarray) or not isinstance(biases, Sequence) or len(biases) != self.depth:
-            given = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
-            raise ValueError(f"biases {given}; expected {self.depth} entries, an array or None for each layer.")
+            what = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
+            raise ValueError(f"biases {what}; expected {self.depth} entries, an array or None for each layer.")
         checked: list[Array | None] = []
         for layer, given in enumerate(biases):
             if given is None:

@@ -35,7 +35,7 @@ class Spectrum:
 
     def __init__(self, values: Any, multiplicities: Any) -> None:
         found, counts = checks.vectors(values, "values"), checks.vectors(multiplicities, "multiplicities")
-        if found.dtype.kind == "c":
+        if found.dtype.kind in "bc":
             raise TypeError(f"values has dtype {found.dtype}; expected real numbers.")
         if counts.dtype.kind not in "iu" and counts.size:  # an empty list is one of floats
             raise TypeError(f"multiplicities has dtype {counts.dtype}; expected integers.")
@@ -108,7 +108,7 @@ class Spectrum:
             bins = checks.integer(bins, "bins", 1)
         else:
             bins = checks.vectors(bins, "bins")
-            if bins.ndim != 1 or len(bins) < 2 or bins.dtype.kind == "c" or not (np.diff(bins) >= 0).all():
+            if bins.ndim != 1 or len(bins) < 2 or bins.dtype.kind in "bc" or not (np.diff(bins) > 0).all():
                 raise ValueError(f"bins has shape {bins.shape}; expected a number of bins, or ascending edges.")
         if not np.isfinite(self.values).all():
             raise ValueError("the spectrum holds NaN or infinities, which no bins can hold.")

@@ -107,10 +107,10 @@ def test_everything_but_one_number(backend):
         (["weight"], ValueError, "params holds 'weight'; the network has"),
         (["0.weight", 1.5], TypeError, r"params is 1\.5 .*expected an integer"),
         ([None], TypeError, "params is None .*expected an integer"),
-        ("0.weight", TypeError, r"params is '0\.weight'; expected a list"),
-        (0, TypeError, "params is 0; expected a list"),
-        ({0}, TypeError, r"params is \{0\}; expected a list"),
-        ((), TypeError, r"params is \(\); expected a list"),
+        ("0.weight", TypeError, r"params is '0\.weight' .*; expected a list"),
+        (0, TypeError, "params is 0 .*; expected a list"),
+        ({0}, TypeError, r"params is \{0\} .*; expected a list"),
+        ((), TypeError, r"params is \(\) .*; expected a list"),
     ],
 )
 def test_bad_selections_are_named(three, params, error, message):

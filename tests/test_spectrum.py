@@ -218,5 +218,5 @@ def test_spectrum_objects():
         np.testing.assert_array_equal(edges, wanted[1])
     assert repr(spectrum) == "Spectrum(10 eigenvalues in [-1, 3], 3 distinct)"
     for values, counts in [([1.0, 2.0], [1]), ([[1.0]], [[1]])]:
-        with pytest.raises(ValueError, match=r"values .* and multiplicities .*; expected two equal lengths"):
+        with pytest.raises(ValueError, match=r"values .* and multiplicities .*; expected two lists of one length"):
             hk.Spectrum(values, counts)

@@ -164,7 +164,7 @@ class DescentMemory {
     }
     // Vectors that are kept from one record to the next, the probe's image among them.
     index search_size() const { return vectors_ && curvature_.search.kept > 0 ? curvature_.search.kept + 1 : 0; }
-    index search_room() const { return vectors_ ? curvature_.search.capacity : 0; }
+    index search_room() const { return vectors_ ? search_capacity : 0; }
     bool product() const { return layout_.product(); }
     const DescentOptions &options() const { return options_; }
 

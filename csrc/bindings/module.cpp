@@ -40,9 +40,10 @@ PYBIND11_MODULE(_core_in_main_interpreter, module) {
 // Before pybind11 sees the interpreter: its own first step waits for ever in a subinterpreter of Python 3.11.
 extern "C" PYBIND11_EXPORT PyObject *PyInit__core() {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-        PyErr_SetString(PyExc_ImportError,
-                        "hesskern cannot be imported in a subinterpreter, as NumPy cannot; import it in the main "
-                        "interpreter, or start another process.");
+        PyErr_SetString(
+            PyExc_ImportError,
+            "hesskern cannot be imported in a subinterpreter, which NumPy does not support; import it in the main "
+            "interpreter, or start another process.");
         return nullptr;
     }
     return PyInit__core_in_main_interpreter();

@@ -18,8 +18,6 @@
 
 namespace hesskern::HESSKERN_ISA {
 
-static_assert(search_capacity <= symmetric_eigen_largest);
-
 inline constexpr double sharpness_tolerance = 1e-12;
 inline constexpr index sharpness_kept = 3;
 inline constexpr index sharpness_restart = 8;  // vectors that a full space is cut down to
@@ -90,7 +88,7 @@ inline void random_direction(const Network<T> &net, const Layer<T> *layers, std:
     }
 }
 
-static_assert(search_capacity <= symmetric_eigen_most && sharpness_restart + 2 < search_capacity);
+static_assert(search_capacity <= symmetric_eigen_largest && sharpness_restart + 2 < search_capacity);
 
 template <class T>
 class EigenSpace {

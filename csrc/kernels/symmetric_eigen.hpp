@@ -8,7 +8,7 @@
 namespace hesskern::HESSKERN_ISA {
 
 // The largest m that is allowed below.
-inline constexpr index symmetric_eigen_largest = 64;
+inline constexpr index symmetric_eigen_largest = 48;
 
 // Makes a (m, m) tridiagonal, with `diagonal` and `beside` (m - 1), and v the orthogonal matrix whose rows are the new
 // basis.
@@ -78,7 +78,7 @@ inline void ql_step(index m, index first, index last, double *diagonal, double *
     beside[first] = g;
 }
 
-// Eigenvalues of a (m, m), m <= symmetric_eigen_most, falling, and its eigenvectors, the rows of v. Off-diagonal
+// Eigenvalues of a (m, m), m <= symmetric_eigen_largest, falling, and its eigenvectors, the rows of v. Off-diagonal
 // entries below `tolerance`, relative to the largest, are neglected; each moves an eigenvalue by at most its own size.
 // a and `beside` (m) are destroyed.
 inline void symmetric_eigen(index m, double *a, double *v, double *values, double *beside, index stride,

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
 from hesskern.backends.protocol import ProductSvd
 
 Matrix = NDArray[np.float64]

@@ -170,7 +170,7 @@ def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
                 f"{', '.join(map(repr, registry.host_names()))}."
             )
         for name in names:
-            registry.get(arguments.one_of(name, "backends", registry.names()))
+            registry.get(name)
         return list(dict.fromkeys(names)), []
     present, absent = [], []
     for name in registry.host_names():

@@ -1,7 +1,7 @@
 """Malformed calls: every public function with one argument replaced by a bad value.
 
-Allowed is one clear TypeError, ValueError, MemoryError or LinAlgError that names the argument; wrong are crashes, hangs,
-messages from the inside, and bad values that are taken without a word.
+Allowed is one clear TypeError, ValueError, MemoryError or LinAlgError that names the argument; wrong are crashes,
+hangs, messages from the inside, and bad values that are taken without a word.
 
 ``python -m tests.attack.malformed SECONDS [SEED]`` runs new ones; ``cases(seed)`` yields them for another program.
 """
@@ -33,23 +33,26 @@ INTERNAL = re.compile(
     r"must be str, bytes|NoneType' object|not iterable|not subscriptable|must be real number|positional argument|"
     r"could not convert|setting an array|inhomogeneous|incompatible function|too large|too many digits|invalid literal|"
     r"only integer|only length-1|truth value|Cannot cast|matmul:|operands|interpreted as an integer|dimension mismatch|"
-    r"unexpected keyword|not callable|expected str, bytes|embedded null|not a valid|Exceeds the limit|must be an integer|"
-    r"cannot be interpreted|cannot unpack||array split|unpack|zero-size|out of bounds for|indices must be|"
-    r"byte-like|buffer|axis \d"
+    r"unexpected keyword|not callable|expected str, bytes|embedded null|not a valid|Exceeds the limit|"
+    r"must be an integer|cannot be interpreted|cannot unpack|array split|unpack|zero-size|out of bounds for|"
+    r"indices must be|byte-like|buffer|axis \d"
 )
 ALLOWED = (TypeError, ValueError, MemoryError, ImportError, OSError)
 #: What messages call an argument that has another name for its reader.
 ALSO = {
+    "backends": "backends?",
+    "weights": "weights|biases|names",
     "net": "nets?|network",
     "loss": "loss|hesskern.SquaredLoss",
     "v": "v|vector",
     "module": "model|module",
     "index": "index|networks",
-    "multiplicities": "multiplicities", "name": "backend",
+    "multiplicities": "multiplicities",
+    "name": "backend",
 }
 
 
-def judge(run: Callable[[], object], argument: str, *, good: bool) -> str:
+def judge(run: Callable[[], object], argument: str, *, good: bool) -> str:  # noqa: PLR0911 - one for each end
     """Return what is wrong with how a call ends; empty if nothing is."""
     try:
         with warnings.catch_warnings():
@@ -80,7 +83,7 @@ def every() -> list[tuple[str, str, bool]]:
         for name, (kind, good) in arguments.items():
             optional, kind = kind.endswith("?"), kind.removesuffix("?")
             values = {bad: bad for bad in PLAIN}
-            if kind in ("array", "vector", "right side", "out", "candidate", "values", "multiplicities"):
+            if kind in ("array", "targets", "vector", "right side", "out", "candidate", "values", "multiplicities"):
                 values |= {bad: bad.format(*[f"({good})"] * 2) for bad in SPOILED}
             if kind in ("arrays", "biases"):
                 values |= {f"first {bad}": f"first({good}, lambda a: {bad.format('a', 'a')})" for bad in SPOILED}

@@ -1,7 +1,7 @@
 """Every public function with good arguments, and bad values for each kind of argument.
 
-Everything is Python source, so that a case is the line that repeats it. `KINDS` says which of the bad values are good for
-a kind after all, and a call that takes any other one without an error is wrong.
+Everything is Python source, so that a case is the line that repeats it. `KINDS` says which of the bad values are good
+for a kind after all, and a call that takes any other one without an error is wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def namespace() -> dict[str, object]:
         "runs": hk.fit_ensemble([net, other], loss, lr=1e-3, max_steps=2),
         "text": lambda a: np.asarray(a).astype(str), "structured": lambda a: np.zeros(np.shape(a), "f8,i4"),
         "masked": lambda a: np.ma.masked_array(a, mask=np.arange(np.size(a)).reshape(np.shape(a)) == 0),
-        "unmasked": lambda a: np.ma.masked_array(a), "sparse": lambda a: scipy.sparse.csr_matrix(np.atleast_2d(a)),
+        "unmasked": np.ma.masked_array, "sparse": lambda a: scipy.sparse.csr_matrix(np.atleast_2d(a)),
         "first": lambda a, f: [f(a[0]), *a[1:]],
     }  # fmt: skip
 
@@ -54,12 +54,15 @@ PLAIN = (
     "None", "True", "False", "np.True_", "'no'", "''", "'1'", "'cpp'", "b'1'", "object()", "[]", "()", "{}", "{'a': 1}",
     "set()", "{1, 2}", "(k for k in [1, 2])", "lambda *a: 1.0", "0.5", "1.5", "float('nan')", "float('inf')", "-1", "0",
     "1", "3", "-0.5", "2**70", "-2**70", "10**400", "1e308", "1e-320", "Fraction(1, 3)", "Fraction(10**400, 1)",
-    "Decimal('1')", "1j", "np.array(1.0)", "np.array(1)", "np.array([])", "np.zeros((0, 3))", "np.ones(3)", "np.ones((2, 2))",
+    "Decimal('1')", "1j", "np.array(1.0)", "np.array(1)", "np.array([])", "np.zeros((0, 3))", "np.ones(3)",
+    "np.ones((2, 2))",
     "np.ones((2, 2, 2))", "np.float32(1)", "np.int8(1)", "np.uint64(2**64 - 1)", "np.longdouble(1)", "np.ma.masked",
     "np.ma.masked_array(1.0, mask=True)", "np.datetime64('2020')", "np.timedelta64(1)", "datetime.date(2020, 1, 1)",
     "np.matrix([[1, 2], [3, 4]])", "np.matrix([[1.0, 2.0]])", "range(3)", "[1, [2, 3]]", "[1, 'a']", "[None]", "[[]]",
-    "slice(1)", "Ellipsis", "NotImplemented", "type", "hk", "net", "loss", "H", "X", "io.BytesIO()", "pathlib.Path('x')",
-    "'\\x00'", "'a' * 5000", "np.random.default_rng(0)", "scipy.sparse.eye(3)", "np.zeros(3, 'f8,i4')", "memoryview(b'ab')",
+    "slice(1)", "Ellipsis", "NotImplemented", "type", "hk", "net", "loss", "H", "X", "io.BytesIO()",
+    "pathlib.Path('x')",
+    "'\\x00'", "'a' * 5000", "np.random.default_rng(0)", "scipy.sparse.eye(3)", "np.zeros(3, 'f8,i4')",
+    "memoryview(b'ab')",
     "np.zeros(2, object)", "[net]", "['0.weight', '0.weight']", "[0, 0]", "[True]", "[1.0]", "[-1]", "[2**70]",
 )  # fmt: skip
 
@@ -100,7 +103,8 @@ KINDS: dict[str, set[str]] = {
     "array": _ARRAYS,
     "vector": _ARRAYS | {"np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
                          "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
-                         "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0"},  # of H @ v
+                         "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0",
+                         "np.asarray({}).astype(bool)"},  # of H @ v
     "right side": _ARRAYS | {"H", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)"},  # of solve
     "out": {"np.matrix({})", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "unmasked({})"},
     "arrays": set(),
@@ -113,7 +117,8 @@ KINDS: dict[str, set[str]] = {
     "nets": {"[net]", "stack"},
     "path": {"pathlib.Path('x')", "'no'", "'1'", "'cpp'"},
     "record": set(),
-    "rate": _REALS | {"lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H"},
+    "rate": _REALS | {"lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss",
+                       "np.matrix([[1, 2], [3, 4]])", "np.ones((2, 2))"},
     "anything": set(PLAIN),
 }  # fmt: skip
 
@@ -142,7 +147,7 @@ TABLE = (
     call("net.save", path=("path", "FOLDER + '/other.npz'")),
     call("net.forward", X=("array", "X"), backend=BACKEND),
     call("net.unflatten", vector=("array", "net.flatten()")),
-    call("hk.SquaredLoss", X=("array", "X"), Y=("array", "Y"), kind=("word", "'mean'"),
+    call("hk.SquaredLoss", X=("array", "X"), Y=("targets", "Y"), kind=("word", "'mean'"),
          weight_decay=("least 0", "0.5"), backend=BACKEND),
     call("loss", net=NET),
     call("loss.gradient", net=NET),
@@ -150,9 +155,11 @@ TABLE = (
     call("loss.hessian", net=NET, params=PARAMS),
     *(call(f"{one}.__matmul__", v=("vector", "v")) for one in ("H", "gn", "kfac")),
     *(call(f"operator.matmul({one}, {{}})", v=("vector", vector)) for one, vector in
-      (("H", "v"), ("H", "V"), ("block", "np.ones(8)"), ("kfac", "V"), ("soft", "np.ones(6)"), ("cross", "np.ones(8)"))),
+      (("H", "v"), ("H", "V"), ("block", "np.ones(8)"), ("kfac", "V"), ("soft", "np.ones(6)"), ("cross",
+          "np.ones(8)"))),
     *(call(f"{one}.toarray", out=("out?", f"np.empty({one}.shape)")) for one in ("kfac", "soft", "cross")),
-    *(call(f"{one}.toarray", out=("out?", f"np.empty({one}.shape)"), vec=("word", "'column'")) for one in ("H", "block")),
+    *(call(f"{one}.toarray", out=("out?", f"np.empty({one}.shape)"), vec=("word", "'column'")) for one in ("H",
+    "block")),
     call("H.block", row=("layer", "0"), column=("layer", "1")),
     call("kfac.factors", row=("layer", "0"), column=("layer", "1")),
     *(call(f"{one}.eigh", k=("integer?", "2"), which=("word", "'SA'"), dense=("flag", "True"))
@@ -184,10 +191,12 @@ TABLE = (
 )  # fmt: skip
 
 KINDS |= {
+    "targets": _ARRAYS | {"X"},
     "layer": {"0", "1", "np.int8(1)"},
     "index": {"0", "1", "-1", "np.int8(1)", "slice(1)"},
-    "dtype": {"H", "X", "np.ones(3)", "np.ones((2, 2))", "np.ones((2, 2, 2))", "np.array(1.0)", "np.array([])", "np.zeros((0, 3))",
-              "float('nan')", "np.float32(1)"},
+    "dtype": {"H", "X", "np.ones(3)", "np.ones((2, 2))", "np.ones((2, 2, 2))", "np.array(1.0)", "np.array([])",
+    "np.zeros((0, 3))",
+              "float('nan')", "np.float32(1)", "net"},
     "module": set(),
     "values": {*_ARRAYS, "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "np.asarray({}).astype(int)", "[0, 0]",
                "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(np.float16)",
@@ -195,7 +204,8 @@ KINDS |= {
     "multiplicities": {*_ARRAYS, "np.asarray({}).astype(int)", "[0, 0]"},
     "bins": {"1", "3", "np.int8(1)", "range(3)"},
     "seeds": KINDS["seed"] | {"[0, 0]", "[1, 2]"},
-    "candidate": {*_REALS, *SPOILED, "memoryview(b'ab')", "np.uint64(2**64 - 1)", "0", "-1", "-0.5", "-2**70", "10**400", "float('nan')", "float('inf')", "'1'", "np.ones(3)", "np.ones((2, 2))",
+    "candidate": {*_REALS, *SPOILED, "memoryview(b'ab')", "np.uint64(2**64 - 1)", "0", "-1", "-0.5", "-2**70",
+    "10**400", "float('nan')", "float('inf')", "'1'", "np.ones(3)", "np.ones((2, 2))",
                   "X", "H", "Fraction(10**400, 1)", "range(3)", "[0, 0]", "[1.0]", "[-1]", *_ARRAYS, "[True]",
                   "np.matrix([[1, 2], [3, 4]])", "np.matrix([[1.0, 2.0]])"},
     "trajectory": {"[]", "()", "[net]", "net"},
