@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _LARGEST_RATIO = 1032
 #: Numbers, truth values and text; neither objects nor records nor dates.
 _KINDS = "biufcUS"
 _PIECE = 1 << 24
+#: Bytes that may follow a member that was written without knowing its size.
+_DESCRIPTOR = 24
 
 
 @contextmanager
@@ -88,9 +91,10 @@ def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
     if not zipfile.is_zipfile(file):
         raise _DamagedError("it is no whole .npz file")
     with zipfile.ZipFile(file) as archive:
-        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+        members = archive.infolist()
         for member in members:
             _check_member(member, size)
+        _check_complete(file, members, archive.start_dir)
         if len({member.filename for member in members}) < len(members):
             raise _DamagedError("it holds two arrays of one name")
         claimed = sum(member.file_size for member in members)
@@ -103,8 +107,23 @@ def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
         return arrays
 
 
+def _check_complete(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) -> None:
+    """Refuse an archive whose directory leaves out what stands in the file, an array that would be missing."""
+    at = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        gap = member.header_offset - at
+        file.seek(member.header_offset + 26)
+        at = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4))) + member.compress_size
+        if gap > _DESCRIPTOR:
+            raise _DamagedError("its directory is damaged")
+    if end - at > _DESCRIPTOR:
+        raise _DamagedError("its directory is damaged")
+
+
 def _check_member(member: zipfile.ZipInfo, size: int) -> None:
     name = repr(member.filename.removesuffix(".npy"))
+    if not member.filename.endswith(".npy"):  # of a damaged name, perhaps: what it held would be missing
+        raise _DamagedError(f"it holds {name}, which is no array")
     if member.flag_bits & 0x1:
         raise _DamagedError(f"{name} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -378,6 +378,9 @@ class LinearNetwork:
         depth = len(layers)
         if depth == 0 or layers != list(range(depth)) or any(f"{layer}.weight" not in arrays for layer in layers):
             raise ValueError(f"it holds {sorted(arrays)}; expected '0.weight', ... of all layers")
+        others = sorted(name for name in set(arrays) - {"format", "names"} if not _LAYER.fullmatch(name))
+        if others:
+            raise ValueError(f"it holds {others}, which are no part of a network")
         names = arrays.get("names")
         if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
             raise ValueError(f"'names' has shape {names.shape} and dtype {names.dtype}; expected text")
