@@ -150,8 +150,8 @@ def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
     """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
     qr = _qr(matrix, _Decisions(tolerance))
     r, count = qr.rank, qr.v.shape[1]
-    given = np.abs(matrix.entries)[qr.order][:, qr.pivot]
-    hidden = (given > 0) & (given <= tolerance * qr.R.errors)
+    given, errors = (np.abs(x)[qr.order][:, qr.pivot] for x in (matrix.entries, matrix.errors))
+    hidden = (given > tolerance * errors) & (given <= tolerance * qr.R.errors)
     return count if hidden[r:].any() or hidden[:, r:].any() else r
 
 
