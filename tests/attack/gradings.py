@@ -90,8 +90,7 @@ def draw(seed: int, *, most: float = 40.0, largest: int = 5) -> Problem:
         at = int(rng.integers(1, depth + 1))
         chain[at] = _depend(rng, chain[at]) if rng.random() < 0.5 else _depend(rng, chain[at].T).T
     chain = [
-        np.ascontiguousarray(matrix.astype(dtype) * _sides(rng, matrix.shape, decades), dtype=dtype)
-        for matrix in chain
+        np.ascontiguousarray(matrix.astype(dtype) * _sides(rng, matrix.shape, decades), dtype=dtype) for matrix in chain
     ]
     biases: list[np.ndarray | None] = [None] * depth
     if rng.random() < 0.25:
