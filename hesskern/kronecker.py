@@ -115,10 +115,13 @@ class KroneckerHessian(Hessian):
             else ProductSvd(np.ones(outputs), np.zeros(outputs, np.int64), outputs, 1.0, 0.0, 0.0, 0.0)
         )
         rank = into.rank * out_of.rank
-        dropped = max(into.dropped, out_of.dropped)
-        gap = min(into.kept, out_of.kept) / dropped if dropped else np.inf
+        gap = math.inf
         for found in (into, out_of):
-            if found.rank < len(found.values) and found.lost:  # what was left out may be as large as its errors
+            if found.rank == len(found.values):
+                continue
+            if found.dropped:
+                gap = min(gap, min(into.kept, out_of.kept) / found.dropped)
+            if found.lost:  # what was left out may be as large as its errors
                 gap = min(gap, 1.0 / (4.0 * tolerance * found.lost))
         if rank == 0 and not shift:
             return replace(undefined(size, tolerance), gap=gap)

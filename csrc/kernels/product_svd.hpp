@@ -213,8 +213,9 @@ inline index possible_rank(const ProductSvdMemory &memory, const Graded &given, 
     factor(qr, stride, rows, columns, decisions);
     for (index j = 0; j < columns; ++j)
         for (index i = j < qr.rank ? qr.rank : 0; i < rows; ++i) {
-            const double entry = given.entry[qr.pivot[j] * stride + qr.order[i]];
-            if (entry != 0 && magnitude(entry) <= tolerance * qr.r.error[j * stride + i]) return qr.count;
+            const index at = qr.pivot[j] * stride + qr.order[i];
+            const double size = magnitude(given.entry[at]);
+            if (size > tolerance * given.error[at] && size <= tolerance * qr.r.error[j * stride + i]) return qr.count;
         }
     return qr.rank;
 }

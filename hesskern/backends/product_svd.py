@@ -114,7 +114,7 @@ class _Decisions:
 
 def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
     """Return the QR decomposition with rows and columns pivoted."""
-    a, e, rows, columns = (x.copy() for x in matrix)
+    a, e, rows, columns = matrix.entries.copy(), matrix.errors.copy(), matrix.rows.copy(), matrix.columns.copy()
     m, n = a.shape
     qr = _Qr(_Scaled(a, e, rows, columns), np.arange(m), np.arange(n), np.zeros((m, min(m, n))), [])
     a[:] = decisions.without_noise(a, e)
@@ -150,8 +150,8 @@ def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
     """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
     qr = _qr(matrix, _Decisions(tolerance))
     r, count = qr.rank, qr.v.shape[1]
-    given = np.abs(matrix.entries)[qr.order][:, qr.pivot]
-    hidden = (given > 0) & (given <= tolerance * qr.R.errors)
+    given, errors = (np.abs(x)[qr.order][:, qr.pivot] for x in (matrix.entries, matrix.errors))
+    hidden = (given > tolerance * errors) & (given <= tolerance * qr.R.errors)
     return count if hidden[r:].any() or hidden[:, r:].any() else r
 
 
@@ -184,7 +184,7 @@ def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, r
     decisions = _Decisions(tolerance)
     C = data = _rotated(first) if rotated else _unscaled(first, np.abs(first)).balanced(tolerance)
     chain = [_unscaled(weight, np.abs(weight)).balanced(tolerance) for weight in weights]
-    qr = Y = None
+    qr, Y = None, np.zeros((0, 0))
     for k, given in enumerate(chain):
         W = given if qr is None else _next_weight(given, qr, Y)
         # The scales of C's columns belong to those of W, and those of the next weight's columns to its rows.
@@ -289,7 +289,8 @@ def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
     # Each row of R with the exponent of its largest entry, then columns of R.T; an orthogonal factor is taken off.
     sizes = _exponents(np.abs(entries[:r])) + columns
     units = sizes.max(axis=1)
-    triangle = np.linalg.qr((entries[:r] * _power(columns - units[:, None])).T, mode="r")
+    scaled = (entries[:r] * _power(columns - units[:, None])).T
+    triangle: Matrix = np.asarray(np.linalg.qr(scaled, mode="r"), np.float64)
     units = units + rows[:r]
     values, exponents = [], []
     # Where scales fall by 1e18 and more what is above and what is below no longer touch each other.
