@@ -61,7 +61,8 @@ class Factors:
         self._xp = devices.namespace(self.X)
         self.scale = scale
         given = [*self.weights, *(bias for bias in self.biases if bias is not None), self.X, self.Y]
-        self._ordinary = are_ordinary(given)
+        #: Whether squares of products of all of them are far from overflow and underflow.
+        self.ordinary = are_ordinary(given)
         self._across: Mapping[int, Scaled] = across or {}
 
     @property
@@ -71,7 +72,7 @@ class Factors:
 
     def _settled(self, matrix: Matrix, exponent: int = 0) -> Scaled:
         """Return ``2**exponent * matrix``, as it is where nothing can overflow or vanish."""
-        return Scaled(matrix) if self._ordinary else moderate(matrix, exponent)
+        return Scaled(matrix) if self.ordinary else moderate(matrix, exponent)
 
     @cached_property
     def _layers(self) -> list[Scaled]:
@@ -160,13 +161,13 @@ class Factors:
         below = Scaled(below.matrix[:, inner], below.exponent)
         if top is None:
             return None, below.value
-        if self._ordinary:
+        if self.ordinary:
             return top.matrix, below.matrix
         return shared(top, below, -float(MODERATE), float(MODERATE))
 
     def numbers(self, left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Matrix, Matrix]:
         """Return two matrices in `dtype` with the product of these; OverflowError if that has no such numbers."""
-        if self._ordinary and dtype == np.float64:
+        if self.ordinary and dtype == np.float64:
             return devices.converted(left.matrix, dtype), devices.converted(right.matrix, dtype)
         return in_dtype(left, right, dtype)
 

@@ -24,7 +24,7 @@ from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
 from hesskern.powers import Scaled, too_large
 from hesskern.problem import Data
-from hesskern.rounding import Bounds, moved_by_rounding, moves, undetermined
+from hesskern.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.scaled_product import hessian_product
 from hesskern.selection import Part, part_size, positions
 from hesskern.width import PlainLayers, WidthReduction, reducible
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Vectors of fewer numbers are multiplied in no time.
 _FEW_NUMBERS = 1 << 16
+#: Bounds on errors that are this many times those of LAPACK are good enough.
+_MATTERS = 8.0
 #: What `Condition.note` says at an interpolating minimum.
 _NOISE = (
     "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
@@ -256,6 +258,7 @@ class Hessian(CurvatureOperator):
         return WidthBasis(reduction, small, coupling, inner, self.parts)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
+        self._decomposed = factors
         if self._mode == "gauss_newton":
             return gauss_newton_basis(factors, self.parts, lift=lift)
         _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
@@ -274,22 +277,54 @@ class Hessian(CurvatureOperator):
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
         """Return the tolerance for a zero eigenvalue and the error of an eigenvalue, both absolute.
 
-        All is computed in float64 from the numbers given, also those of a float32 network. Two errors add to an
-        eigenvalue: that of the eigenproblem, and that of the residual (`hesskern.rounding`). Where the whole residual
-        is rounding noise, so is the functional part, and its size counts as zero.
+        All is computed in float64 from the numbers given, also those of a float32 network. Errors of the eigenproblem,
+        and of what it was made from (`hesskern.rounding`), add up. Where the whole residual is rounding noise, so is
+        the functional part, and its size counts as zero.
         """
         largest = float(np.abs(basis.groups.values).max(initial=0.0))
         unit = basis.dense_size * _EPSILON
-        error = unit * largest + getattr(basis, "backward_error", 0.0)
-        if self._mode == "gauss_newton":  # decided on singular values, of which these are the squares
-            tolerance = unit**2 * largest + getattr(basis, "backward_error", 0.0)
-        else:
-            layers = [part.layer for part in self.parts]
-            error += self._bounds.functional_part(layers, self._bounds.residual_error(_EPSILON, 0.0))
-            tolerance = error
-            if self._residual_is_noise:
-                tolerance = max(tolerance, self._bounds.functional_part(layers, self._bounds.residual))
+        if self._of_squares:  # decided on singular values, of which these are the squares
+            root = math.sqrt(largest)
+            error = unit * root + self._errors(unit * root).jacobian
+            return error**2, error * root
+        error = unit * largest
+        errors = self._errors(error / (2.0 * math.sqrt(largest * len(self.parts)) or 1.0), error)
+        if self._mode == "full":
+            # Blocks on the diagonal are Gauss-Newton, so J J.T is at most as many times as large as all of H.
+            error += 2.0 * math.sqrt(largest * len(self.parts)) * errors.jacobian
+        error += errors.functional
+        tolerance = error
+        if self._residual_is_noise:
+            tolerance = max(tolerance, self._magnitudes.functional_part(self.parts))
         return tolerance, error
+
+    @property
+    def _of_squares(self) -> bool:
+        """Whether the eigenvalues are squared singular values."""
+        return self._mode == "gauss_newton"
+
+    def _errors(self, jacobian: float, functional: float = math.inf) -> Errors:
+        """Return bounds on rounding errors, close ones where rough ones are well above these two numbers."""
+        if self._rough.jacobian <= _MATTERS * jacobian and self._rough.functional <= _MATTERS * functional:
+            return self._rough
+        return self._close
+
+    @cached_property
+    def _rough(self) -> Errors:
+        return roughly(self._decomposed, self.parts, self._net.widths[:-1], self._given_error)
+
+    @cached_property
+    def _close(self) -> Errors:
+        return self._magnitudes.errors(self.parts, self._given_error)
+
+    @cached_property
+    def _magnitudes(self) -> Magnitudes:
+        return Magnitudes(self._factors)
+
+    @property
+    def _given_error(self) -> float:
+        """What rounding to the network's dtype has changed weights and data by, relative."""
+        return 0.5 * float(np.finfo(self.dtype).eps)
 
     def _zero_below(self, basis: Eigenbasis) -> float:
         tolerance, _ = self._tolerances(basis)
@@ -299,14 +334,10 @@ class Hessian(CurvatureOperator):
         return max(tolerance, undetermined(*self._spectra, tolerance, clear))
 
     @cached_property
-    def _bounds(self) -> Bounds:
-        return Bounds(self._factors)
-
-    @cached_property
     def _residual_is_noise(self) -> bool:
         """Whether rounding weights and data to the network's dtype could have made the whole residual."""
-        half = 0.5 * float(np.finfo(self.dtype).eps)
-        return self._bounds.residual <= self._bounds.residual_error(_EPSILON, half)
+        size = logarithm(self._decomposed.residual)
+        return size <= self._rough.residual and size <= self._close.residual
 
     @cached_property
     def _spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -330,6 +361,7 @@ class Hessian(CurvatureOperator):
         Where the residual is rounding noise (at an interpolating minimum) it is that of the Gauss-Newton part, and its
         `note` says so.
         """
+        self._eigenbasis(lift=False)
         if self._mode != "full" or not self._residual_is_noise:
             return self._condition(self._shift)
         return replace(self._noiseless._condition(self._shift), remark=_NOISE)

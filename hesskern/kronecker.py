@@ -79,19 +79,20 @@ class KroneckerHessian(Hessian):
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
             outputs, scale = len(self._net.weights[self.layer]), self._loss.scale
+            self._decomposed = self._factors
             top, inputs = self._factors.jacobian(self.layer, self._inner)
             outer = IdentityBasis(outputs, scale) if top is None else FactorBasis(top, scale, lift=lift)
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
             self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
         return self._bases[lift]
 
-    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        unit = basis.dense_size * float(np.finfo(np.float64).eps)
-        return unit**2 * basis.groups.max, unit * basis.groups.max
+    @property
+    def _of_squares(self) -> bool:
+        return True
 
     def _zero_below(self, basis: Eigenbasis) -> float:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
-        return unit**2 * basis.groups.max
+        return max(self._tolerances(basis)[0], unit**2 * basis.groups.max)
 
     def condition(self) -> Condition:
         """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.

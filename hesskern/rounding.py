@@ -1,84 +1,252 @@
-r"""What rounding does to the residual, and through it to the functional part of the Hessian.
+r"""What rounding in the products of a network's matrices does to its Hessian.
 
-The prediction is a chain of products, ``Z_l = Z_{l-1} W_l.T + 1 b_l.T``. Each is rounded, as if an error D_l of about
-``sqrt(m_{l-1}) * eps * ‖Z_{l-1}‖ ‖W_l‖`` were added to Z_l: rounding errors of n terms add up like sqrt(n). To
-first order D_l arrives in the prediction as ``D_l B_l.T``, with the product ``B_l = W_L ... W_{l+1}`` that is there
-anyway, so the error of the residual is at most
+The Hessian is made of products of matrices: inputs ``Z_m``, maps ``M_lm = W_{m-1} ... W_{l+1}`` between layers and
+``B_l`` from a layer to the prediction, and the residual E. Forming ``A B`` adds an error of at most about
+``sqrt(n) * eps * |A| |B|``, entry by entry, with n the length of the sums (rounding errors add up like sqrt(n)). To
+first order such an error is multiplied by what comes before and after it, and those products are there anyway:
 
-    ``Σ_l ‖D_l‖ ‖B_l‖ + eps ‖Y‖``.
+    ``dZ_m = Σ_{k<m} u_k (|Z_k| |W_k|.T + 1 |b_k|.T) |M_km|.T``
+    ``dM_lm = Σ_{l+1<j<m} u_j |M_jm| |W_j| |M_lj|``,  ``dB_l`` likewise with the prediction in the place of m
+    ``dE = dZ_prediction + u |Y|``.
 
-Norms of the partial products stand in it, not products of the layers' norms: it does not grow with the depth unless the
-error itself does. Moving weights and data by half a unit in the last place is bounded in the same way.
+So the bound does not grow with the depth unless the errors do, and since magnitudes are multiplied entry by entry, not
+norms, it is that of the numbers as they are: of hidden units with large weights into them and small ones out of them,
+or of small features beside a bias, a product of norms says nothing. Of Z and E only the norms of their columns are
+used: samples are reduced by rotations, which mix them.
 
-A residual of norm e makes a functional part of at most ``e`` times the norm of the matrix of
-``scale ‖M_lm‖ ‖B_m‖ ‖inputs_l‖`` over pairs of layers: the block with entries ``M_lm[s,p] ((E B_m).T inputs_l)[r,q]``
-maps a matrix V to ``(E B_m).T inputs_l V.T M_lm.T``.
+With the Jacobian's blocks ``J_l = B_l ⊗ Z_l``, singular values of J are known up to ‖dJ‖; the functional part has the
+blocks ``M_lm ⊗ (E B_m).T Z_l``.
+
+A product of the norms of all these, which takes no time, is looked at first: it is enough for most networks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
+from hesskern._cached import cached_property
 from hesskern.backends.protocol import Layers
 from hesskern.factors import Factors
-from hesskern.powers import Scaled
+from hesskern.powers import Scaled, aligned, moderate
 from hesskern.problem import Data
+from hesskern.selection import Part
 
-#: Norms of matrices up to this many rows or columns are taken exactly, of larger ones as Frobenius norms.
-_EXACT = 64
+_EPSILON = float(np.finfo(np.float64).eps)
 #: The unit in the last place of float32, relative, about.
 _UNIT = 0.5 * float(np.finfo(np.float32).eps)
 #: What the estimate of a rounding error is multiplied by, for it is one of its typical size.
 _SAFETY = 4.0
 
 
-class Bounds:
-    """Bounds on rounding errors, from the norms of a network's factors."""
+class Errors(NamedTuple):
+    """Bounds on what rounding adds to a Hessian, as norms."""
+
+    #: Of the Jacobian, times the root of the loss's scale: of each singular value.
+    jacobian: float
+    #: Of the functional part.
+    functional: float
+    #: Of the residual, where weights and data were rounded before, too: logarithm to base 2.
+    residual: float
+
+
+class Magnitudes:
+    """Bounds on rounding errors, entry by entry.
+
+    Parameters
+    ----------
+    factors : Factors
+        Of the network as it is: what a rotation of hidden units mixes says nothing about single entries.
+    """
 
     def __init__(self, factors: Factors) -> None:
         self._factors = factors
-        self._above = [_log(top) for top in factors.above]
-        self._inputs = [_log(below) for below in factors.inputs]
-        #: Norm of the residual.
-        self.residual = _power(_log(factors.residual))
+        self._weights = [_sizes(weight) for weight in factors.weights]
+        self._units = [_SAFETY * _EPSILON * math.sqrt(weight.shape[1]) for weight in factors.weights]
+        self._maps: dict[tuple[int, int], Scaled | None] = {}
 
-    def residual_error(self, computation: float, inputs: float) -> float:
-        """Return a bound on the norm of the error of the residual.
+    def errors(self, parts: Sequence[Part], given: float) -> Errors:
+        """Return bounds on the errors of these parameters' Hessian; `given`: relative error of weights and data."""
+        scale = _log2(self._factors.scale)
+        blocks = [scale / 2 + self._jacobian(part) for part in parts]
+        pairs = [scale + self._functional(lower, upper) for lower, upper in _pairs(parts)]
+        wrong = _sum([_log(term) for term in self._residual_errors(given)])
+        return Errors(_power(_root_of_squares(blocks)), _power(0.5 + _root_of_squares(pairs)), wrong)
 
-        Parameters
-        ----------
-        computation : float
-            Relative error of an operation.
-        inputs : float
-            Relative error of each weight and each number of the data.
-        """
-        factors, error = self._factors, _SAFETY * computation + inputs
-        terms = [math.log2(error) + _log(Scaled(factors.Y))]
-        column = _log(Scaled(factors.column))
-        for weight, bias, below, above in zip(factors.weights, factors.biases, self._inputs, self._above, strict=True):
-            units = _SAFETY * computation * math.sqrt(weight.shape[1]) + inputs
-            terms.append(math.log2(units) + below + _log(Scaled(weight), exact=False) + above)
+    def functional_part(self, parts: Sequence[Part]) -> float:
+        """Return the norm of the functional part, at most."""
+        sizes = [
+            _log(self._map(lower.layer, upper.layer))
+            + _log(self._back(upper.layer, self._residual))
+            + _log(self._inputs(lower))
+            for lower, upper in _pairs(parts)
+        ]
+        return _power(_log2(self._factors.scale) + 0.5 + _root_of_squares(sizes))
+
+    def _jacobian(self, part: Part) -> float:
+        """Return the logarithm of a bound on the error of a layer's ``B ⊗ Z``."""
+        layer, depth = part.layer, self._factors.depth
+        top, below = _log(self._map(layer, depth)), _log(self._inputs(part))
+        return _sum(
+            [
+                *(_log(term) + below for term in self._map_errors(layer, depth)),
+                *(_log(term) + top for term in self._input_errors(part)),
+            ]
+        )
+
+    def _functional(self, lower: Part, upper: Part) -> float:
+        """Return the same for ``M ⊗ (E B).T Z`` of two layers."""
+        between, below = _log(self._map(lower.layer, upper.layer)), _log(self._inputs(lower))
+        back = _log(self._back(upper.layer, self._residual))
+        wrong = [self._back(upper.layer, term) for term in self._residual_errors(0.0)]
+        wrong += [_times(self._residual, term) for term in self._map_errors(upper.layer, self._factors.depth)]
+        return _sum(
+            [
+                math.log2(max(self._units)) + between + back + below,
+                *(_log(term) + back + below for term in self._map_errors(lower.layer, upper.layer)),
+                *(_log(term) + between + below for term in wrong),
+                *(_log(term) + between + back for term in self._input_errors(lower)),
+            ]
+        )
+
+    # Magnitudes -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _columns(self) -> list[Scaled]:
+        """Norms of the columns of each layer's inputs, without the constant one."""
+        return [
+            _column_norms(Scaled(below.matrix[:, : weight.shape[1]], below.exponent))
+            for below, weight in zip(self._factors.inputs, self._factors.weights, strict=True)
+        ]
+
+    @cached_property
+    def _constant(self) -> Scaled:
+        return _column_norms(_sizes(self._factors.column[:, None]))
+
+    @cached_property
+    def _residual(self) -> Scaled:
+        return _column_norms(self._factors.residual)
+
+    def _inputs(self, part: Part) -> Scaled:
+        """Return the norms of what multiplies these parameters: inputs, and the constant one."""
+        if not part.bias:
+            return self._columns[part.layer]
+        return self._constant if not part.weight else _joined(self._columns[part.layer], self._constant)
+
+    def _map(self, lower: int, upper: int) -> Scaled | None:
+        """Return the map from the output of a layer to the input of another, or to the prediction; None: identity."""
+        if (lower, upper) not in self._maps:
+            end = upper == self._factors.depth
+            found = self._factors.above[lower] if end else self._factors.between(lower, upper)
+            self._maps[lower, upper] = None if found is None else Scaled(abs(found.matrix), found.exponent)
+        return self._maps[lower, upper]
+
+    def _back(self, layer: int, row: Scaled) -> Scaled:
+        """Return what a residual of these columns is when taken back to the output of a layer."""
+        return _through(row, self._map(layer, self._factors.depth))
+
+    # Errors -----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _terms(self) -> list[list[Scaled]]:
+        """What each layer sums up to its outputs: products with its weights, and the bias."""
+        found = []
+        for columns, weight, bias in zip(self._columns, self._weights, self._factors.biases, strict=True):
+            found.append([_times(columns, _transposed(weight))])
             if bias is not None:
-                terms.append(math.log2(error) + column + _log(Scaled(bias)) + above)
-        return sum(map(_power, terms))
+                found[-1].append(_times(self._constant, _sizes(bias[None, :])))
+        return found
 
-    def functional_part(self, layers: Sequence[int], residual: float) -> float:
-        """Return a bound on the norm of the functional part between these layers for a residual of this norm."""
-        if residual == 0:
-            return 0.0
-        size = math.log2(self._factors.scale * residual)
-        pairs = np.zeros((len(layers), len(layers)))
-        for at, lower in enumerate(layers):
-            for row, upper in enumerate(layers[at + 1 :], at + 1):
-                reach = _log(self._factors.between(lower, upper)) + self._above[upper] + self._inputs[lower]
-                pairs[row, at] = pairs[at, row] = _power(reach + size)
-        return decompositions.norm(pairs) if np.isfinite(pairs).all() else math.inf
+    def _local(self, layer: int, unit: float) -> list[Scaled]:
+        """Return the errors made at the outputs of a layer."""
+        return [Scaled(term.matrix * unit, term.exponent) for term in self._terms[layer]]
+
+    def _input_errors(self, part: Part) -> list[Scaled]:
+        """Return terms that bound the error of a layer's inputs, all of these terms rows of column norms."""
+        if not part.weight:
+            return []
+        return [
+            _through_transposed(term, self._map(layer, part.layer))
+            for layer in range(part.layer)
+            for term in self._local(layer, self._units[layer])
+        ]
+
+    def _residual_errors(self, given: float) -> list[Scaled]:
+        """Return terms that bound the error of the residual."""
+        depth = self._factors.depth
+        found = [
+            _through_transposed(term, self._map(layer, depth))
+            for layer, unit in enumerate(self._units)
+            for term in self._local(layer, unit + given)
+        ]
+        targets = _column_norms(_sizes(self._factors.Y))
+        return [*found, Scaled(targets.matrix * (_SAFETY * _EPSILON + given), targets.exponent)]
+
+    def _map_errors(self, lower: int, upper: int) -> list[Scaled]:
+        """Return terms that bound the error of a map between layers."""
+        found = []
+        for layer in range(lower + 2, upper):
+            below = self._map(lower, layer)
+            assert below is not None
+            product = _times(self._weights[layer], below)
+            after = self._map(layer, upper)
+            product = product if after is None else _times(after, product)
+            found.append(Scaled(product.matrix * self._units[layer], product.exponent))
+        return found
+
+
+def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], given: float) -> Errors:
+    """Return bounds as `Magnitudes.errors` does, from norms alone: of any network that can be rotated into this one.
+
+    Infinite where these numbers may overflow.
+
+    Parameters
+    ----------
+    factors : Factors
+    parts : sequence of Part
+    widths : sequence of int
+        Inputs of each layer before any rotation.
+    given : float
+        Relative error of weights and data.
+    """
+    if not factors.ordinary:
+        return Errors(math.inf, math.inf, math.inf)
+    units = [_SAFETY * _EPSILON * math.sqrt(width) for width in widths]
+    weights = [_size(weight) for weight in factors.weights]
+    above = [1.0 if top is None else _size(top.matrix) for top in factors.above]
+    inputs = [_size(below.matrix) for below in factors.inputs]
+    residual, most = _size(factors.residual.matrix), max(units)
+    terms = [
+        (weight + (0.0 if bias is None else _size(bias))) * below
+        for weight, bias, below in zip(weights, factors.biases, inputs, strict=True)
+    ]
+    forward, upward = [0.0], [0.0] * len(weights)
+    for unit, weight, term in zip(units, weights, terms, strict=True):
+        forward.append(forward[-1] * weight + unit * term)
+    for layer in range(len(weights) - 3, -1, -1):
+        upward[layer] = (upward[layer + 1] + units[layer + 1] * above[layer + 1]) * weights[layer + 1]
+    # The last entry of `forward` has gone through all layers; errors go to the prediction through `above`, which is
+    # less where weights cancel.
+    reached = sum(top * term for top, term in zip(above, terms, strict=True)) + _size(factors.Y)
+    wrong = most * reached
+    jacobian = functional = 0.0
+    for at, part in enumerate(parts):
+        lower = part.layer
+        jacobian += (upward[lower] * inputs[lower] + above[lower] * forward[lower]) ** 2
+        between, layer = 1.0, lower + 1
+        for other in parts[at + 1 :]:
+            upper = other.layer
+            for passed in range(layer, upper):
+                between *= weights[passed]
+            layer = upper
+            back = (most * (upper - lower) * above[upper] + upward[upper]) * residual + above[upper] * wrong
+            functional += (between * (back * inputs[lower] + above[upper] * residual * forward[lower])) ** 2
+    scale = abs(factors.scale)
+    return Errors(math.sqrt(scale * jacobian), scale * math.sqrt(2.0 * functional), _log2(wrong + given * reached))
 
 
 def moved_by_rounding(
@@ -126,18 +294,83 @@ def moves(here: NDArray[np.float64], there: NDArray[np.float64], shift: float, r
     return float(relative[0] + relative[kept <= 4.0 * kept[-1]].max())
 
 
-def _log(scaled: Scaled | None, *, exact: bool = True) -> float:
-    """Return the logarithm of a matrix's norm; of the identity (None) 0."""
+def _pairs(parts: Sequence[Part]) -> list[tuple[Part, Part]]:
+    """Return the pairs of layers, lower first, with a functional part: of a bias above there is none."""
+    return [(lower, upper) for at, lower in enumerate(parts) for upper in parts[at + 1 :] if upper.weight]
+
+
+def _size(matrix: Any) -> float:
+    """Return the Frobenius norm of a matrix of ordinary numbers, fast."""
+    return math.sqrt(float(np.vdot(matrix, matrix)))
+
+
+def logarithm(scaled: Scaled) -> float:
+    """Return the logarithm to base 2 of a matrix's norm."""
+    return _log(Scaled(abs(scaled.matrix), scaled.exponent))
+
+
+def _sizes(matrix: Any) -> Scaled:
+    """Return absolute values."""
+    return moderate(abs(matrix))
+
+
+def _transposed(scaled: Scaled) -> Scaled:
+    return Scaled(scaled.matrix.T, scaled.exponent)
+
+
+def _times(left: Scaled, right: Scaled) -> Scaled:
+    return moderate(left.matrix @ right.matrix, left.exponent + right.exponent)
+
+
+def _through(row: Scaled, by: Scaled | None) -> Scaled:
+    return row if by is None else _times(row, by)
+
+
+def _through_transposed(row: Scaled, by: Scaled | None) -> Scaled:
+    return row if by is None else _times(row, _transposed(by))
+
+
+def _joined(left: Scaled, right: Scaled) -> Scaled:
+    one, two, exponent = aligned(left, right)
+    return Scaled(np.hstack([one, two]), exponent)
+
+
+def _column_norms(scaled: Scaled) -> Scaled:
+    """Return the norms of the columns as one row."""
+    matrix, exponent = moderate(*scaled)
+    largest = abs(matrix).max(axis=0, initial=0.0)
+    unit = np.where(largest > 0, largest, 1.0)
+    return Scaled((unit * np.linalg.norm(matrix / unit, axis=0))[None, :], exponent)
+
+
+def _log(scaled: Scaled | None) -> float:
+    """Return the logarithm of a bound on the norm of a matrix without negative entries; of the identity (None) 0."""
     if scaled is None:
         return 0.0
     matrix = scaled.matrix
-    small = exact and matrix.ndim == 2 and min(matrix.shape) <= _EXACT
-    largest = float(np.abs(matrix).max(initial=0.0))
+    largest = float(matrix.max(initial=0.0))
     if largest == 0:
         return -math.inf
     unit = matrix / largest
-    size = decompositions.norm(unit) if small else float(np.linalg.norm(unit))
+    frobenius = float(np.linalg.norm(unit))
+    size = min(frobenius, math.sqrt(float(unit.sum(axis=0).max()) * float(unit.sum(axis=1).max())))
     return math.log2(largest) + math.log2(size) + scaled.exponent
+
+
+def _log2(number: float) -> float:
+    return math.log2(abs(number)) if number else -math.inf
+
+
+def _sum(logarithms: Sequence[float]) -> float:
+    """Return the logarithm of the sum of numbers with these logarithms."""
+    most = max(logarithms, default=-math.inf)
+    if math.isinf(most):
+        return most
+    return most + math.log2(sum(2.0 ** (each - most) for each in logarithms))
+
+
+def _root_of_squares(logarithms: Sequence[float]) -> float:
+    return _sum([2 * each for each in logarithms]) / 2
 
 
 def _power(logarithm: float) -> float:
