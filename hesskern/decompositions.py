@@ -49,9 +49,9 @@ def eigh(matrix: Given) -> tuple[Matrix, Matrix]:
     return found.eigenvalues, found.eigenvectors
 
 
-def eigvalsh(matrix: Given) -> Matrix:
-    """Return the eigenvalues of a symmetric matrix, ascending."""
-    values: Matrix = _called(np.linalg.eigvalsh, 4.0 / 3.0 * len(matrix) ** 3, matrix)
+def eigvalsh(matrix: Given, *, triangle: str = "lower") -> Matrix:
+    """Return the eigenvalues of a symmetric matrix, ascending; its other triangle is not read."""
+    values: Matrix = _called(np.linalg.eigvalsh, 4.0 / 3.0 * len(matrix) ** 3, matrix, UPLO=triangle[0].upper())
     return values
 
 
@@ -79,6 +79,17 @@ def solve(matrix: Given, right: Given) -> Matrix:
     """Return the solution of ``matrix x = right``."""
     found: Matrix = _called(np.linalg.solve, 2.0 / 3.0 * len(matrix) ** 3, matrix, right)
     return found
+
+
+def least_squares(matrix: Given, right: Given) -> Matrix:
+    """Return the x of least norm for which ``matrix x`` is closest to `right`."""
+    large, small = max(matrix.shape), min(matrix.shape)
+    found: Matrix = _called(_least_squares, 4.0 * large * small**2, matrix, right)
+    return found
+
+
+def _least_squares(matrix: Given, right: Given) -> Any:
+    return np.linalg.lstsq(matrix, right, rcond=None)[0]
 
 
 def condition_number(matrix: Given) -> float:

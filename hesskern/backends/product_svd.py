@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.backends.protocol import ProductSvd
 
 Matrix = NDArray[np.float64]
@@ -290,7 +291,7 @@ def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
     sizes = _exponents(np.abs(entries[:r])) + columns
     units = sizes.max(axis=1)
     scaled = (entries[:r] * _power(columns - units[:, None])).T
-    triangle: Matrix = np.asarray(np.linalg.qr(scaled, mode="r"), np.float64)
+    triangle: Matrix = decompositions.triangular(scaled)
     units = units + rows[:r]
     values, exponents = [], []
     # Where scales fall by 1e18 and more what is above and what is below no longer touch each other.

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.curvature import Curvature
 from hesskern.explanation.orders import orders
@@ -57,10 +58,7 @@ def _both(words: str, key: str, matrix: Values) -> Iterator[Misread]:
             f"eigvalsh was given {words} which is not symmetric, and reads its {triangle} triangle only",
             _FIX,
         )
-        values: Values = np.linalg.eigvalsh(matrix, UPLO="L" if triangle == "lower" else "U").astype(
-            np.float64, copy=False
-        )
-        yield Misread(cause, values)
+        yield Misread(cause, decompositions.eigvalsh(matrix, triangle=triangle))
 
 
 def _end_to_end(net: LinearNetwork, loss: SquaredLoss) -> Iterator[tuple[str, Values]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import decompositions
 from hesskern.explanation.causes import Cause, listed
 from hesskern.explanation.curvature import Curvature, Model, difference
 from hesskern.explanation.orders import Order, Tensor
@@ -154,13 +155,12 @@ def _added(
     lengths = np.linalg.norm(columns, axis=0)
     if not lengths.all():
         return None
-    solution = np.linalg.lstsq(columns / lengths, S.ravel(), rcond=None)[0] / lengths
+    solution = decompositions.least_squares(columns / lengths, S.ravel()) / lengths
     factor = float(solution[0])
     if abs(factor - 1.0) <= 1e-9:
         factor = 1.0
-        solution[1:] = (
-            np.linalg.lstsq(columns[:, 1:] / lengths[1:], S.ravel() - columns[:, 0], rcond=None)[0] / lengths[1:]
-        )
+        rest_of_it = S.ravel() - columns[:, 0]
+        solution[1:] = decompositions.least_squares(columns[:, 1:] / lengths[1:], rest_of_it) / lengths[1:]
     rest = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
     norm = float(np.linalg.norm(S))
     limit = 3.0 * np.sqrt(2.0) * curvature.rounding
