@@ -278,8 +278,7 @@ class Hessian(CurvatureOperator):
         """Return the tolerance for a zero eigenvalue and the error of an eigenvalue, both absolute.
 
         All is computed in float64 from the numbers given, also those of a float32 network. Errors of the eigenproblem,
-        and of what it was made from (`hesskern.rounding`), add up. Where the whole residual is rounding noise, so is
-        the functional part, and its size counts as zero.
+        and of what it was made from (`hesskern.rounding`), add up.
         """
         largest = float(np.abs(basis.groups.values).max(initial=0.0))
         unit = basis.dense_size * _EPSILON
@@ -293,10 +292,7 @@ class Hessian(CurvatureOperator):
             # Blocks on the diagonal are Gauss-Newton, so J J.T is at most as many times as large as all of H.
             error += 2.0 * math.sqrt(largest * len(self.parts)) * errors.jacobian
         error += errors.functional
-        tolerance = error
-        if self._residual_is_noise:
-            tolerance = max(tolerance, self._magnitudes.functional_part(self.parts))
-        return tolerance, error
+        return error, error
 
     @property
     def _of_squares(self) -> bool:
@@ -328,6 +324,8 @@ class Hessian(CurvatureOperator):
 
     def _zero_below(self, basis: Eigenbasis) -> float:
         tolerance, _ = self._tolerances(basis)
+        if not self._of_squares and self._residual_is_noise:  # so is the functional part: its size counts as zero
+            tolerance = max(tolerance, self._magnitudes.functional_part(self.parts))
         if self.dtype == np.float64:
             return tolerance
         clear = basis.dense_size * float(np.finfo(self.dtype).eps) * float(np.abs(basis.groups.values).max(initial=0.0))

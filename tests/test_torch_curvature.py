@@ -209,7 +209,7 @@ def test_single_precision_is_rounded_once(data):
     double = ht.condition(Backwards_like(model), nn.MSELoss(), tuple(each.double() for each in single)).decision
     decision = ht.condition(model, nn.MSELoss(), single).decision
     assert decision.rank == double.rank
-    assert decision.value == pytest.approx(double.value, rel=1e-5)
+    assert decision.value == pytest.approx(double.value, rel=1e-9)
 
 
 def Backwards_like(model):  # noqa: N802

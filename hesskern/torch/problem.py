@@ -80,10 +80,10 @@ class ReducedLoss(SquaredLoss):
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
         """Return the reduced samples; they were reduced for networks with, or for those without biases."""
-        return self._data
+        return self._data.astype(devices.numpy_dtype(self.X))
 
     def reduction(self, *, bias: bool) -> Data:
-        """Return the reduced samples."""
+        """Return the reduced samples as they are."""
         return self._data
 
     def _value(self, net: LinearNetwork, squared: float) -> float:
@@ -94,17 +94,16 @@ class ReducedLoss(SquaredLoss):
         """Return the loss of the samples in main memory; itself if they are there."""
         if self.device == "cpu":
             return self
-        return self._moved(devices.to_host)
+        X, ones, Y, constant = self._data
+        move = devices.to_host
+        data = Data(move(X), None if ones is None else move(ones), move(Y), constant)
+        return ReducedLoss(data, self._samples, self._scale)
 
     def astype(self, dtype: np.dtype[np.floating]) -> ReducedLoss:
-        """Return the loss of the samples in another dtype."""
-        return self._moved(lambda array: devices.converted(array, dtype))
-
-    def _moved(self, move: Any) -> ReducedLoss:
-        X, ones, Y, constant = self._data
-        return ReducedLoss(
-            Data(move(X), None if ones is None else move(ones), move(Y), constant), self._samples, self._scale
-        )
+        """Return the loss for networks of another dtype; curvature is computed from the reduced samples as they are."""
+        found = ReducedLoss(self._data.astype(dtype), self._samples, self._scale)
+        found._data = self._data
+        return found
 
 
 class Problem:
