@@ -259,19 +259,18 @@ def moved_by_rounding(
     """
     generator = np.random.default_rng(0)
 
-    def moved(matrix: Any) -> NDArray[np.float64]:
+    def moved(matrix: Any, *, reduced: bool = False) -> NDArray[np.float64]:
         exact = np.asarray(matrix, dtype=np.float64)
-        size = exact
-        if exact is data.X or exact is data.Y:
-            size = exact if len(exact) == samples else np.linalg.norm(exact, axis=0) / math.sqrt(samples)
+        size = np.linalg.norm(exact, axis=0) / math.sqrt(samples) if reduced else exact
         found: NDArray[np.float64] = exact + _UNIT * size * generator.standard_normal(exact.shape)
         return found
 
     data = data.astype(np.dtype(np.float64))
+    reduced = len(data.X) != samples
     return (
         [moved(weight) for weight in net.weights],
         [None if bias is None else moved(bias) for bias in net.biases],
-        data._replace(X=moved(data.X), Y=moved(data.Y)),
+        data._replace(X=moved(data.X, reduced=reduced), Y=moved(data.Y, reduced=reduced)),
     )
 
 
