@@ -44,6 +44,18 @@ def each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Test],
     return decorate
 
 
+def few_quick(cases: Iterable[Any], kept: int) -> list[Any]:
+    """Return cases for ``pytest.mark.parametrize``, spread out, of which about `kept` run in `make test`, and all in
+    `make test-all`.
+    """
+    listed = [case if isinstance(case, type(pytest.param())) else pytest.param(case) for case in cases]
+    quick = {round(k * (len(listed) - 1) / max(kept - 1, 1)) for k in range(kept)}
+    return [
+        case if at in quick else pytest.param(*case.values, id=case.id, marks=[*case.marks, pytest.mark.long])
+        for at, case in enumerate(listed)
+    ]
+
+
 def _values(case: Any, count: int) -> tuple[Any, ...]:
     if isinstance(case, type(pytest.param())):
         return case.values

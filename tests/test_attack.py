@@ -181,6 +181,7 @@ def test_some_seeds(group):
         assert not judge.wrong, f"{group}:{seed} " + "\n".join(judge.wrong)
 
 
+@pytest.mark.long
 def test_every_method_on_every_backend(backend):
     tried = set()
     for seed in range(100, 106):

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import problems
 import pytest
-from looped import each
+from looped import each, few_quick
 from test_ensemble import starts
 from trainings import METHODS, SHAPES, rate, training
 
@@ -46,7 +46,7 @@ PAIRS = [
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
+@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 5))
 def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number, reduce):
     problem = training(shape, number)
     options = {"lr": rate(shape, number), "record": RECORD, "record_every": 3, "reduce": reduce} | METHODS[method]
@@ -58,7 +58,7 @@ def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number
     same(hk.fit(problem.network(), problem.loss(), max_steps=40, resume=path, **options), expected)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.long)])
 @pytest.mark.parametrize("method", ["heavy ball", "everything"])
 def test_ensembles_go_on_too(backend, tmp_path, method, dtype):
     problem = training("wide with biases", 3)
@@ -87,7 +87,7 @@ def test_networks_that_stopped_stay_where_they_are(backend, tmp_path):
         same(hk.fit_ensemble(nets, problem.loss(), max_steps=1500, resume=path, **options), expected)
 
 
-@pytest.mark.parametrize("every", [1, 4, 16, 17, 18, 1000])
+@pytest.mark.parametrize("every", few_quick([1, 4, 16, 17, 18, 1000], 3))
 def test_any_rhythm(backend, tmp_path, every):
     """Whether there is a last checkpoint at the end or not: the run goes on from what there is."""
     problem = training("deep", 2)

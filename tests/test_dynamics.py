@@ -7,7 +7,7 @@ import oracle
 import problems
 import pytest
 import trainings
-from looped import each
+from looped import each, few_quick
 from witness import relative
 
 import hesskern as hk
@@ -56,8 +56,10 @@ def test_catapult_converges_below_four_and_diverges_above(backend, reduce):
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-@pytest.mark.parametrize("widths", [[3, 12, 2], [3, 4, 2], [3, 9, 4, 2]])
+@pytest.mark.parametrize(
+    ("widths", "decay"),
+    few_quick([pytest.param(w, d) for w in ([3, 12, 2], [3, 4, 2], [3, 9, 4, 2]) for d in (0.0, 0.3)], 2),
+)
 def test_balance_identity(backend, widths, decay, reduce):
     problem = problems.normal(widths, 10, 3, weight_decay=decay)
     steps, lr = (2000 if backend.name != "numpy" else 300), 0.5 / trainings.sharpness(problem)

@@ -7,7 +7,7 @@ import oracle
 import problems
 import pytest
 import trainings
-from looped import each
+from looped import each, few_quick
 from trainings import METHODS, SHAPES, rate, training
 from witness import relative
 
@@ -74,7 +74,7 @@ PAIRS = [
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
+@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 5))
 def test_every_network_is_trained_as_if_alone(backend, shape, method, number, reduce):
     problem = training(shape, number)
     nets = starts(problem)
@@ -147,7 +147,7 @@ def test_as_many_networks_as_steps(backend):
     same_as_alone(runs, nets, problem.loss(), lr=lr.tolist(), max_steps=COUNT)
 
 
-@pytest.mark.parametrize("method", ["plain", "everything"])
+@pytest.mark.parametrize("method", [pytest.param("plain", marks=pytest.mark.long), "everything"])
 @each("reduce", ["auto", "none"])
 def test_own_data(backend, method, reduce):
     nets = starts(problems.normal([3, 9, 2], 8, bias=True))

@@ -47,6 +47,7 @@ def test_these_are_the_examples():
     assert NAMES == ["catapult", "condition_of_w2", "edge_of_stability", "own_loops", "which_hessian"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_each_makes_a_picture(printed, name):
     _, picture = printed(name)
@@ -56,6 +57,7 @@ def test_each_makes_a_picture(printed, name):
     assert picture.stat().st_size < 200_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docs_show_the_same_picture(printed, name):
     ours, shown = imread(printed(name)[1]), imread(ROOT / "docs" / "pictures" / f"{name}.png")
@@ -64,6 +66,7 @@ def test_the_docs_show_the_same_picture(printed, name):
     assert np.mean(np.abs(ours - shown).max(axis=2) > 0.2) < 0.05
 
 
+@pytest.mark.long
 def test_sharpness_stays_at_the_edge_where_the_step_is_large(printed):
     found = re.findall(r"from (\S+) to (\S+) times 2/lr", printed("edge_of_stability")[0])
     *beyond, below = [(float(low), float(high)) for low, high in found]
@@ -73,12 +76,14 @@ def test_sharpness_stays_at_the_edge_where_the_step_is_large(printed):
     assert below[1] < 0.9
 
 
+@pytest.mark.long
 def test_catapult_ends_well_up_to_a_limit(printed):
     found = re.findall(r"lr = (\S+)/lambda_max: (\w+) after (\d+) steps", printed("catapult")[0])
     assert [status for _, status, _ in found] == ["converged"] * 4 + ["diverged"]
     assert ("4.73", "converged", "608") in found
 
 
+@pytest.mark.long
 def test_condition_numbers_are_those_of_the_theory(printed):
     pattern = r"weights (.+), width (\d+), kappa\(X\) = (\d+): median (\S+), balanced (\S+)"
     found = re.findall(pattern, printed("condition_of_w2")[0])
@@ -93,6 +98,7 @@ def test_condition_numbers_are_those_of_the_theory(printed):
     assert wide[10] > 200
 
 
+@pytest.mark.long
 def test_each_matrix_is_explained(printed):
     lines = printed("which_hessian")[0].splitlines()
     assert [line.split(": ")[1].split("; ")[0] for line in lines] == [

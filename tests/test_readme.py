@@ -32,6 +32,7 @@ def test_the_example_prints_what_the_readme_says(tmp_path):
         assert float(ours) == pytest.approx(float(theirs), rel=0.5 if abs(float(theirs)) < 1e-8 else AGREE)
 
 
+@pytest.mark.long
 def test_the_other_examples_run_after_the_first(tmp_path):
     script = tmp_path / "examples.py"
     script.write_text("\n".join(blocks("python")) + 'print(run, runs.history["sharpness"].shape)', encoding="utf-8")

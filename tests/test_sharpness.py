@@ -9,7 +9,7 @@ import oracle
 import problems
 import pytest
 import trainings
-from looped import each
+from looped import each, few_quick
 from trainings import METHODS, PAIRS, rate, training, with_biases
 
 import hesskern as hk
@@ -101,8 +101,8 @@ def test_equal_eigenvalues_on_top(backend):
     check(watched(problem, 0.1, 50), problem)
 
 
-@pytest.mark.parametrize("widths", [[2, 4, 4, 2], [2, 3, 3, 3, 2]])
-@pytest.mark.parametrize("overshoot", [1.05, 1.15])
+@pytest.mark.parametrize("widths", few_quick([[2, 4, 4, 2], [2, 3, 3, 3, 2]], 1))
+@pytest.mark.parametrize("overshoot", few_quick([1.05, 1.15], 1))
 def test_edge_of_stability(backend, widths, overshoot):
     """Nets whose minimum is sharper than 2/lr: the sharpness rises above 2/lr, and the run ends below it."""
     problem = problems.normal(widths, 6, len(widths) - 2 if len(widths) == 4 else 5)
