@@ -65,7 +65,7 @@ def test_weights_whose_squares_overflow(backend, e):
     reduction = WidthReduction(PlainLayers((lower * units, upper / units), (b * units, None)), 0, {})
     for lift in (False, True):
         small, product = reduction.reduced(get(), lift=lift)
-        relative(product, upper @ np.column_stack([lower, b]), 1e-14)
+        relative(product.value, upper @ np.column_stack([lower, b]), 1e-14)
         below, above = np.column_stack([small.weights[0], small.biases[0]]) / units, small.weights[1] * units
         relative(below.T @ below, np.column_stack([lower, b]).T @ np.column_stack([lower, b]), 1e-13)
         relative(above @ above.T, upper @ upper.T, 1e-13)
