@@ -69,7 +69,7 @@ def test_weights_whose_squares_overflow(backend, e):
         below, above = np.column_stack([small.weights[0], small.biases[0]]) / units, small.weights[1] * units
         relative(below.T @ below, np.column_stack([lower, b]).T @ np.column_stack([lower, b]), 1e-13)
         relative(above @ above.T, upper @ upper.T, 1e-13)
-        relative(above @ below, product, 1e-13)
+        relative(above @ below, product.value, 1e-13)
 
 
 # Training -------------------------------------------------------------------------------------------------------------
