@@ -22,7 +22,7 @@ from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.interruption import BYTES, RATE, interruptibly
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
-from hesskern.powers import Scaled, too_large
+from hesskern.powers import MODERATE, Scaled, too_large
 from hesskern.problem import Data
 from hesskern.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.scaled_product import hessian_product
@@ -159,7 +159,8 @@ class Hessian(CurvatureOperator):
 
     @cached_property
     def _factors(self) -> Factors:
-        return Factors(self._net, self._data, self._loss.scale)
+        reach = self._net.reach + self._loss.reach(bias=self._net.has_bias)
+        return Factors(self._net, self._data, self._loss.scale, ordinary=reach <= MODERATE)
 
     @cached_property
     def _blocks(self) -> dict[str, tuple[list[Side], list[Block]]]:
@@ -238,23 +239,22 @@ class Hessian(CurvatureOperator):
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
             factors = self._factors
-            net = PlainLayers(tuple(factors.weights), tuple(factors.biases))
-            layers = reducible(net, {part.layer for part in self.parts})
-            self._bases[lift] = self._reduced_basis(net, layers, {}, lift=lift)
+            layers = reducible(_layers(factors), {part.layer for part in self.parts})
+            self._bases[lift] = self._reduced_basis(factors, layers, {}, lift=lift)
         return self._bases[lift]
 
     def _reduced_basis(
-        self, net: PlainLayers, layers: list[int], across: dict[int, Scaled], *, lift: bool
+        self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
     ) -> Eigenbasis:
         """Return the basis of a network of which these `layers` are to be reduced yet, and those of `across` were."""
         if not layers:
-            return self._dense_basis(Factors(net, self._data, self._loss.scale, across), lift=lift)
-        reduction = WidthReduction(net, layers[0], {part.layer: part for part in self.parts})
+            return self._dense_basis(factors, lift=lift)
+        reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
         small, product = reduction.reduced(self._backend, lift=lift)
         across = across | {layers[0]: product}
-        factors = Factors(small, self._data, self._loss.scale, across)
-        coupling = reduction.coupling(factors, zero=self._mode == "gauss_newton")
-        inner = self._reduced_basis(small, layers[1:], across, lift=lift)
+        reduced = Factors(small, self._data, self._loss.scale, across, ordinary=factors.ordinary)
+        coupling = reduction.coupling(reduced, zero=self._mode == "gauss_newton")
+        inner = self._reduced_basis(reduced, layers[1:], across, lift=lift)
         return WidthBasis(reduction, small, coupling, inner, self.parts)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
@@ -380,6 +380,10 @@ class Hessian(CurvatureOperator):
     def __repr__(self) -> str:
         what = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
         return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
+
+
+def _layers(factors: Factors) -> PlainLayers:
+    return PlainLayers(tuple(factors.weights), tuple(factors.biases))
 
 
 def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:
