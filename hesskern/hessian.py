@@ -45,6 +45,12 @@ _NOISE = (
     "this is the number of the Gauss-Newton part"
 )
 
+#: What it says of eigenvalues of a float32 network that are there and count as zero.
+_HIDDEN = (
+    "the rank is uncertain: {} eigenvalues count as zero that are no larger than what rounding the weights and the "
+    "data to float32 makes"
+)
+
 #: What an operator of each mode is called.
 KINDS: dict[Mode, str] = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}
 
@@ -366,12 +372,15 @@ class Hessian(CurvatureOperator):
 
     def _condition(self, shift: float) -> Condition:
         basis = self._eigenbasis(lift=False)
-        _, error = self._tolerances(basis)
-        found = from_spectrum(basis.groups, shift, self._zero_below(basis), error)
+        tolerance, error = self._tolerances(basis)
+        zero = self._zero_below(basis)
+        found = from_spectrum(basis.groups, shift, zero, error)
         if self._mode == "gauss_newton" and not shift:
             found = of_squares(found, error / (basis.groups.max or 1.0))
         if self.dtype == np.float32:
-            found = replace(found, uncertainty=found.uncertainty + moves(*self._spectra, shift, found.rank))
+            uncertainty = found.uncertainty + moves(*self._spectra, shift, found.rank)
+            hidden = basis.groups.count(tolerance) - basis.groups.count(zero)
+            found = replace(found, uncertainty=uncertainty, remark=_HIDDEN.format(hidden) if hidden else "")
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
