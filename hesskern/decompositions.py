@@ -18,6 +18,9 @@ from hesskern.interruption import RATE, interruptibly
 Given = NDArray[np.floating[Any]]
 Matrix = NDArray[np.float64]
 
+#: Sums of the squares of a matrix's entries between which LAPACK takes it as it is.
+_SQUARES = (2.0**-120, 2.0**120)
+
 
 def finite(*matrices: Given) -> None:
     """Refuse matrices that hold NaN or infinities.
@@ -27,10 +30,8 @@ def finite(*matrices: Given) -> None:
     numpy.linalg.LinAlgError
     """
     for matrix in matrices:
-        # A sum is not finite where an entry is not, and takes no memory; entries of 1e308 may overflow in it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = float(np.sum(matrix))
-        if not math.isfinite(total) and not np.isfinite(matrix).all():
+        # A sum of squares is not finite where an entry is not; large entries may overflow in it.
+        if not math.isfinite(np.vdot(matrix, matrix)) and not np.isfinite(matrix).all():
             count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
             raise np.linalg.LinAlgError(
                 f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed "
@@ -43,31 +44,63 @@ def _called(function: Callable[..., Any], operations: float, *matrices: Given, *
     return interruptibly(function, *matrices, seconds=operations / RATE, **options)
 
 
+def _scaled(matrix: Given) -> tuple[Given, int]:
+    """Return ``2**-exponent * matrix`` with a largest entry of about 1, and the exponent; 0 where that may be left.
+
+    LAPACK's eigenvalue iterations may fail on matrices with entries of 1e92 and of 1e-21. Powers of two round nothing,
+    but for entries of 1e-308 of the largest.
+    """
+    if _SQUARES[0] < np.vdot(matrix, matrix) < _SQUARES[1]:
+        return matrix, 0
+    finite(matrix)
+    exponent = int(np.frexp(np.abs(matrix).max(initial=0.0))[1])
+    with np.errstate(under="ignore"):
+        return np.ldexp(matrix, -exponent), exponent
+
+
+def _scaled_back(values: Matrix, exponent: int) -> Matrix:
+    if exponent == 0:
+        return values
+    with np.errstate(over="ignore", under="ignore"):
+        found: Matrix = np.ldexp(values, exponent)
+    if not np.isfinite(found).all():
+        raise np.linalg.LinAlgError(
+            f"eigenvalues or singular values are larger than {found.dtype} can hold; scale the weights or the samples "
+            "down."
+        )
+    return found
+
+
 def eigh(matrix: Given) -> tuple[Matrix, Matrix]:
     """Return eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
-    found = _called(np.linalg.eigh, 9.0 * len(matrix) ** 3, matrix)
-    return found.eigenvalues, found.eigenvectors
+    scaled, exponent = _scaled(matrix)
+    values, vectors = interruptibly(np.linalg.eigh, scaled, seconds=9.0 * len(matrix) ** 3 / RATE)
+    return _scaled_back(values, exponent), vectors
 
 
 def eigvalsh(matrix: Given, *, triangle: str = "lower") -> Matrix:
     """Return the eigenvalues of a symmetric matrix, ascending; its other triangle is not read."""
-    values: Matrix = _called(np.linalg.eigvalsh, 4.0 / 3.0 * len(matrix) ** 3, matrix, UPLO=triangle[0].upper())
-    return values
+    scaled, exponent = _scaled(matrix)
+    seconds = 4.0 / 3.0 * len(matrix) ** 3 / RATE
+    values = interruptibly(np.linalg.eigvalsh, scaled, UPLO=triangle[0].upper(), seconds=seconds)
+    return _scaled_back(values, exponent)
 
 
 def svd(matrix: Given, *, full_matrices: bool = True) -> tuple[Matrix, Matrix, Matrix]:
     """Return U, the singular values, descending, and V.T."""
     large, small = max(matrix.shape), min(matrix.shape, default=0)
-    columns = large if full_matrices else small
-    found = _called(np.linalg.svd, 12.0 * large * small * columns, matrix, full_matrices=full_matrices)
-    return found.U, found.S, found.Vh
+    scaled, exponent = _scaled(matrix)
+    seconds = 12.0 * large * small * (large if full_matrices else small) / RATE
+    left, values, right = interruptibly(np.linalg.svd, scaled, full_matrices=full_matrices, seconds=seconds)
+    return left, _scaled_back(values, exponent), right
 
 
 def svdvals(matrix: Given) -> Matrix:
     """Return the singular values, descending."""
     large, small = max(matrix.shape), min(matrix.shape, default=0)
-    values: Matrix = _called(np.linalg.svd, 4.0 * large * small**2, matrix, compute_uv=False)
-    return values
+    scaled, exponent = _scaled(matrix)
+    values: Matrix = interruptibly(np.linalg.svd, scaled, compute_uv=False, seconds=4.0 * large * small**2 / RATE)
+    return _scaled_back(values, exponent)
 
 
 def norm(matrix: Given) -> float:

@@ -174,4 +174,5 @@ def squared_norm(array: Any) -> float:
     """Return the sum of squares, added in float64."""
     if on_device(array):
         return float(array.double().square().sum())
-    return float(np.sum(np.square(array, dtype=np.float64)))
+    wide = array if array.dtype == np.float64 else array.astype(np.float64)
+    return float(np.vdot(wide, wide))

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from hesskern import devices
 from hesskern._cached import cached_property
 from hesskern.backends.protocol import Layers
-from hesskern.powers import MODERATE, Scaled, aligned, are_ordinary, in_dtype, moderate, shared
+from hesskern.powers import MODERATE, Scaled, aligned, in_dtype, moderate, reach, shared
 from hesskern.problem import Data
 
 Matrix = NDArray[np.float64]
@@ -47,9 +47,19 @@ class Factors:
     across : mapping of int to Scaled, optional
         ``W_{l+1} [W_l, b_l]`` of hidden layers l whose units were rotated: what goes across such a layer takes this
         product. That of the rotated weights is the same, but rounding in it is as large as the weights are.
+    ordinary : bool, optional
+        What the attribute is to be, where it is known.
     """
 
-    def __init__(self, net: Layers, data: Data, scale: float, across: Mapping[int, Scaled] | None = None) -> None:
+    def __init__(
+        self,
+        net: Layers,
+        data: Data,
+        scale: float,
+        across: Mapping[int, Scaled] | None = None,
+        *,
+        ordinary: bool | None = None,
+    ) -> None:
         self.weights: list[Matrix] = [devices.converted(weight, np.float64) for weight in net.weights]
         self.biases: list[Matrix | None] = [
             None if bias is None else devices.converted(bias, np.float64) for bias in net.biases
@@ -60,9 +70,11 @@ class Factors:
         self.column: Matrix = devices.converted(data.column, np.float64)
         self._xp = devices.namespace(self.X)
         self.scale = scale
-        given = [*self.weights, *(bias for bias in self.biases if bias is not None), self.X, self.Y]
+        if ordinary is None:
+            biases = [bias for bias in self.biases if bias is not None]
+            ordinary = reach([*self.weights, *biases, self.X, self.Y]) <= MODERATE
         #: Whether squares of products of all of them are far from overflow and underflow.
-        self.ordinary = are_ordinary(given)
+        self.ordinary = ordinary
         self._across: Mapping[int, Scaled] = across or {}
 
     @property

@@ -22,7 +22,7 @@ from hesskern.gauss_newton import gauss_newton_basis
 from hesskern.interruption import BYTES, RATE, interruptibly
 from hesskern.network import LinearNetwork
 from hesskern.operator import CurvatureOperator, dense_target
-from hesskern.powers import Scaled, too_large
+from hesskern.powers import MODERATE, Scaled, too_large
 from hesskern.problem import Data
 from hesskern.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.scaled_product import hessian_product
@@ -43,6 +43,12 @@ _MATTERS = 8.0
 _NOISE = (
     "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
     "this is the number of the Gauss-Newton part"
+)
+
+#: What it says of eigenvalues of a float32 network that are there and count as zero.
+_HIDDEN = (
+    "the rank is uncertain: {} eigenvalues count as zero that are no larger than what rounding the weights and the "
+    "data to float32 makes"
 )
 
 #: What an operator of each mode is called.
@@ -159,7 +165,8 @@ class Hessian(CurvatureOperator):
 
     @cached_property
     def _factors(self) -> Factors:
-        return Factors(self._net, self._data, self._loss.scale)
+        reach = self._net.reach + self._loss.reach(bias=self._net.has_bias)
+        return Factors(self._net, self._data, self._loss.scale, ordinary=reach <= MODERATE)
 
     @cached_property
     def _blocks(self) -> dict[str, tuple[list[Side], list[Block]]]:
@@ -238,23 +245,22 @@ class Hessian(CurvatureOperator):
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
             factors = self._factors
-            net = PlainLayers(tuple(factors.weights), tuple(factors.biases))
-            layers = reducible(net, {part.layer for part in self.parts})
-            self._bases[lift] = self._reduced_basis(net, layers, {}, lift=lift)
+            layers = reducible(_layers(factors), {part.layer for part in self.parts})
+            self._bases[lift] = self._reduced_basis(factors, layers, {}, lift=lift)
         return self._bases[lift]
 
     def _reduced_basis(
-        self, net: PlainLayers, layers: list[int], across: dict[int, Scaled], *, lift: bool
+        self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
     ) -> Eigenbasis:
         """Return the basis of a network of which these `layers` are to be reduced yet, and those of `across` were."""
         if not layers:
-            return self._dense_basis(Factors(net, self._data, self._loss.scale, across), lift=lift)
-        reduction = WidthReduction(net, layers[0], {part.layer: part for part in self.parts})
+            return self._dense_basis(factors, lift=lift)
+        reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
         small, product = reduction.reduced(self._backend, lift=lift)
         across = across | {layers[0]: product}
-        factors = Factors(small, self._data, self._loss.scale, across)
-        coupling = reduction.coupling(factors, zero=self._mode == "gauss_newton")
-        inner = self._reduced_basis(small, layers[1:], across, lift=lift)
+        reduced = Factors(small, self._data, self._loss.scale, across, ordinary=factors.ordinary)
+        coupling = reduction.coupling(reduced, zero=self._mode == "gauss_newton")
+        inner = self._reduced_basis(reduced, layers[1:], across, lift=lift)
         return WidthBasis(reduction, small, coupling, inner, self.parts)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
@@ -366,12 +372,15 @@ class Hessian(CurvatureOperator):
 
     def _condition(self, shift: float) -> Condition:
         basis = self._eigenbasis(lift=False)
-        _, error = self._tolerances(basis)
-        found = from_spectrum(basis.groups, shift, self._zero_below(basis), error)
+        tolerance, error = self._tolerances(basis)
+        zero = self._zero_below(basis)
+        found = from_spectrum(basis.groups, shift, zero, error)
         if self._mode == "gauss_newton" and not shift:
             found = of_squares(found, error / (basis.groups.max or 1.0))
         if self.dtype == np.float32:
-            found = replace(found, uncertainty=found.uncertainty + moves(*self._spectra, shift, found.rank))
+            uncertainty = found.uncertainty + moves(*self._spectra, shift, found.rank)
+            hidden = basis.groups.count(tolerance) - basis.groups.count(zero)
+            found = replace(found, uncertainty=uncertainty, remark=_HIDDEN.format(hidden) if hidden else "")
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -380,6 +389,10 @@ class Hessian(CurvatureOperator):
     def __repr__(self) -> str:
         what = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
         return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
+
+
+def _layers(factors: Factors) -> PlainLayers:
+    return PlainLayers(tuple(factors.weights), tuple(factors.biases))
 
 
 def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:

@@ -156,9 +156,10 @@ class KroneckerHessian(Hessian):
         if not reduced or (found.rank == most and found.amplification < _AMPLIFIED):
             return found
         data = self._loss.data(bias=self._net.has_bias, reduced=False)
-        if not _graded(data.X):
+        gone = len(data.X) < self._loss.num_samples  # reduced while they were read
+        if not gone and not _graded(data.X):
             return found
-        if data.X.size > _MOST_NUMBERS:
+        if gone or data.X.size > _MOST_NUMBERS:
             return found._replace(dropped=found.kept) if found.rank < most else found
         first, *weights = self._input_chain(data)
         return self._backend.product_svd(first, weights, tolerance, rotated=False)

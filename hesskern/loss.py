@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from hesskern import backends, checks, devices
 from hesskern._array import Array
 from hesskern.backends.protocol import Backend
 from hesskern.network import LinearNetwork, check_inputs
+from hesskern.powers import reach
 from hesskern.problem import Data, reduce_samples
 
 if TYPE_CHECKING:  # SciPy's sparse package is not needed before the first Hessian
@@ -86,6 +87,7 @@ class SquaredLoss:
         if self.backend is not None and (self.backend == "cuda" or self.device != "cpu"):
             backends.get_for(self.backend, self.device, "X and Y are")
         self._reduced: dict[tuple[bool, str], Data] = {}
+        self._reaches: dict[bool, float] = {}
 
     def cpu(self) -> SquaredLoss:
         """Return the loss of the samples in main memory, with the default backend; itself if they are there."""
@@ -128,6 +130,13 @@ class SquaredLoss:
                 )
         return self._reduced[key]
 
+    def reach(self, *, bias: bool) -> float:
+        """Return how far the exponents of the reduced samples and of the targets are from 0 at most, added up."""
+        if bias not in self._reaches:
+            data = self.reduction(bias=bias)
+            self._reaches[bias] = reach([data.X, data.Y])
+        return self._reaches[bias]
+
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:
         """Take a reduction of these samples that a backend has made before, in another process."""
         self._reduced.setdefault((bias, backend), data)
@@ -157,6 +166,8 @@ class SquaredLoss:
             return self._value(net, squared)
 
     def _enough_memory(self, what: str) -> AbstractContextManager[None]:
+        if self.device == "cpu":
+            return nullcontext()
         words = sum(map(devices.size, (self.X, self.Y)))
         about = f"{what} (about {2 * words * devices.numpy_dtype(self.X).itemsize >> 20} MiB and the activations)"
         return devices.enough_memory(self.X, about, "take fewer samples.")
@@ -214,10 +225,11 @@ class SquaredLoss:
 
     def __getstate__(self) -> dict[str, object]:
         # Without what was computed from it: the same loss is the same pickle, before and after it was used.
-        return {name: value for name, value in vars(self).items() if name != "_reduced"}
+        return {name: value for name, value in vars(self).items() if name not in ("_reduced", "_reaches")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, X=devices.unwrapped(state["X"]), Y=devices.unwrapped(state["Y"]), _reduced={})
+        X, Y = devices.unwrapped(state["X"]), devices.unwrapped(state["Y"])
+        vars(self).update(state, X=X, Y=Y, _reduced={}, _reaches={})
 
     def __repr__(self) -> str:
         decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hesskern import array_files, atomic_write, backends, checks, devices
+from hesskern import array_files, atomic_write, backends, checks, devices, powers
 from hesskern._array import Array
 from hesskern.wording import widths_in_words
 
@@ -57,7 +57,9 @@ class LinearNetwork:
     array([[9.]])
     """
 
-    __slots__ = ("_biases", "_names", "_weights")
+    __slots__ = ("_biases", "_names", "_reach", "_weights")
+
+    _reach: float
 
     def __init__(
         self,
@@ -264,6 +266,15 @@ class LinearNetwork:
     def has_bias(self) -> bool:
         """Whether any layer has a bias."""
         return any(bias is not None for bias in self._biases)
+
+    @property
+    def reach(self) -> float:
+        """How far the exponents of all parameters are from 0 at most, added up over weights and biases."""
+        try:
+            return self._reach
+        except AttributeError:  # computed on first use
+            self._reach = powers.reach([part for part in (*self._weights, *self._biases) if part is not None])
+            return self._reach
 
     @property
     def parameter_names(self) -> tuple[str, ...]:

@@ -57,12 +57,18 @@ def span(matrix: Any) -> Span:
     return Span(math.log2(largest), math.log2(smallest))
 
 
-def are_ordinary(matrices: Sequence[Any]) -> bool:
-    """Return whether products of all these matrices, squared, are far from overflow and underflow."""
+def reach(matrices: Sequence[Any]) -> float:
+    """Return the sum of the matrices' reaches: where it is at most MODERATE, products of all of them can be squared."""
     farthest = span(devices.concatenate([matrix.reshape(-1) for matrix in matrices])).reach
-    if len(matrices) * farthest <= MODERATE:
-        return True
-    return sum(span(matrix).reach for matrix in matrices) <= MODERATE
+    if len(matrices) * farthest <= MODERATE / 4:
+        return len(matrices) * farthest  # not less, and no reason to look at them one by one
+    return sum(span(matrix).reach for matrix in matrices)
+
+
+def magnitude(matrix: Any) -> float:
+    """Return the exponent of a matrix's largest entry, or fast, where no square overflows, of its typical one."""
+    mean = devices.squared_norm(matrix) / max(devices.size(matrix), 1)
+    return math.log2(mean) / 2 if 0.0 < mean < math.inf else span(matrix).largest
 
 
 def times_power(matrix: Any, exponent: int) -> Any:

@@ -236,7 +236,7 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
     jacobian = functional = 0.0
     for at, part in enumerate(parts):
         lower = part.layer
-        jacobian += (upward[lower] * inputs[lower] + above[lower] * forward[lower]) ** 2
+        jacobian = math.hypot(jacobian, upward[lower] * inputs[lower] + above[lower] * forward[lower])
         between, layer = 1.0, lower + 1
         for other in parts[at + 1 :]:
             upper = other.layer
@@ -244,9 +244,10 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
                 between *= weights[passed]
             layer = upper
             back = (most * (upper - lower) * above[upper] + upward[upper]) * residual + above[upper] * wrong
-            functional += (between * (back * inputs[lower] + above[upper] * residual * forward[lower])) ** 2
+            block = between * (back * inputs[lower] + above[upper] * residual * forward[lower])
+            functional = math.hypot(functional, block)
     scale = abs(factors.scale)
-    return Errors(math.sqrt(scale * jacobian), scale * math.sqrt(2.0 * functional), _log2(wrong + given * reached))
+    return Errors(math.sqrt(scale) * jacobian, math.sqrt(2.0) * scale * functional, _log2(wrong + given * reached))
 
 
 def moved_by_rounding(

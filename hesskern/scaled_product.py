@@ -13,7 +13,7 @@ import numpy as np
 
 from hesskern import devices
 from hesskern.backends.protocol import Backend, HessianProduct, Layers
-from hesskern.powers import span, times_power
+from hesskern.powers import magnitude, span, times_power
 from hesskern.problem import Data
 from hesskern.width import PlainLayers
 
@@ -24,7 +24,7 @@ def hessian_product(
     """Return `backend`'s products with a Hessian, of the problem as it is or, where that would overflow, scaled."""
     parts = {"gauss_newton": gauss_newton, "functional": functional}
     limit = 40 if devices.numpy_dtype(data.X) == np.float32 else 330
-    if sum(abs(span(matrix).largest) for matrix in (*net.weights, data.X)) <= limit:
+    if sum(abs(magnitude(matrix)) for matrix in (*net.weights, data.X)) <= limit:
         return backend.hessian_product(net, data, scale=scale, decay=decay, **parts)
     return _ScaledProduct(backend, net, data, scale, decay, parts)
 

@@ -39,7 +39,7 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
         None: everything.
     """
     if params is None:
-        params = list(range(net.depth))
+        return tuple(Part(layer, True, bias is not None) for layer, bias in enumerate(net.biases))
     if isinstance(params, np.ndarray) and params.ndim == 1:
         params = list(params)
     if isinstance(params, str | bytes | memoryview) or not isinstance(params, Sequence) or len(params) == 0:

@@ -37,6 +37,31 @@ def test_finite_numbers_whose_sum_overflows_are_taken():
     decompositions.finite(np.full((2, 2), 1.7e308))
 
 
+@pytest.mark.parametrize("exponent", [-1000, -300, 300, 1000])
+def test_powers_of_two_change_nothing(exponent):
+    """LAPACK takes matrices of order one: its iterations may fail on entries of 1e92 and of 1e-21."""
+    matrix = np.random.default_rng(0).standard_normal((12, 12))
+    matrix = matrix + matrix.T
+    other = np.ldexp(matrix, exponent)
+
+    def same(found, true):
+        np.testing.assert_allclose(np.ldexp(found, -exponent), true, rtol=0, atol=1e-13)
+
+    same(decompositions.eigvalsh(other), np.linalg.eigvalsh(matrix))
+    same(decompositions.svdvals(other), np.linalg.svd(matrix, compute_uv=False))
+    values, vectors = decompositions.eigh(other)
+    same(other @ vectors, matrix @ vectors)
+    same(values, np.linalg.eigvalsh(matrix))
+    left, found, right = decompositions.svd(other)
+    same((left * found) @ right, matrix)
+
+
+@pytest.mark.parametrize("call", [decompositions.eigh, decompositions.eigvalsh, decompositions.svd])
+def test_eigenvalues_that_float64_cannot_hold_are_refused(call):
+    with pytest.raises(np.linalg.LinAlgError, match=r"larger than float64 can hold; scale the weights or the samples"):
+        call(np.full((2, 2), 1.7e308))
+
+
 def test_decompositions_are_those_of_numpy():
     rng = np.random.default_rng(0)
     A, tall = rng.standard_normal((6, 6)), rng.standard_normal((9, 4))

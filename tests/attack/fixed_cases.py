@@ -9,12 +9,13 @@ FIXED: dict[str, tuple[str, ...]] = {
     "a product with the Hessian overflowed in between": ("problem:969", "problem:11248", "problem:2000012764"),
     "regular systems were refused, since the bound on rounding multiplied norms over all layers": (
         "problem:604", "problem:1549", "problem:4329", "problem:5952", "problem:20025", "problem:20183",
-        "problem:21467", "problem:21904", "problem:2000021762",
+        "problem:21467", "problem:21904", "problem:2000021762", "problem:21923", "problem:30662", "problem:30758",
+        "problem:31315", "problem:60162", "problem:60211",
     ),
     "regular systems of biases alone were refused": ("problem:1994",),
     "clear eigenvalues of a graded or scaled network counted as zero": (
         "problem:2767", "problem:20721", "problem:31345", "problem:2000000908", "problem:2000003935",
-        "problem:2000016878",
+        "problem:2000016878", "problem:2000014574", "problem:2000016396",
     ),
     "the condition number of a scaled block divided by zero": ("problem:5591", "problem:2000017364"),
     "a direction of the inputs and the constant one was lost in a block's condition number": (
