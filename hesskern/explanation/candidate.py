@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Candidate:
 
     kind: Kind
     array: NDArray[np.float64]  # a number: 0-d
-    dtype: np.dtype[np.generic]  # as given
+    dtype: np.dtype[np.generic]  # as given; that of text is one of text
     half_unit: float = 0.0  # of a number's last digit
 
 
@@ -51,16 +51,17 @@ def read(value: object) -> Candidate:
         If it is nothing of the kind.
     """
     if isinstance(value, str):
-        return _number(value)
+        return _number(value, np.dtype(np.str_))
     if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
-        return _number(_shortest(value))
+        dtype = np.asarray(value).dtype if isinstance(value, float | np.floating) else np.dtype(np.int64)
+        return _number(_shortest(value), dtype)
     array = checks.read(value, "candidate")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise TypeError(
             f"candidate has dtype {array.dtype}; expected real numbers: a matrix, its eigenvalues, or one number."
         )
     if array.ndim == 0:
-        return _number(_shortest(array[()]))
+        return _number(_shortest(array[()]), array.dtype)
     if array.ndim > 2 or array.size == 0:
         raise ValueError(
             f"candidate has shape {array.shape}; expected a matrix (P, P), its eigenvalues (P,), or one number. "
@@ -79,7 +80,7 @@ def _shortest(value: object) -> str:
     return text.removesuffix(".0")
 
 
-def _number(text: str) -> Candidate:
+def _number(text: str, dtype: np.dtype[Any]) -> Candidate:
     stripped = text.strip()
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", stripped, re.IGNORECASE):
         raise ValueError(f"candidate is {text!r}; expected a number, for instance 5345.81.")
@@ -89,7 +90,7 @@ def _number(text: str) -> Candidate:
         exponent = Decimal(stripped).as_tuple().exponent if value else 0
         assert isinstance(exponent, int)
         half_unit = max(0.5 * 10.0**exponent, float(np.spacing(abs(value))))
-    return Candidate("number", np.array(value), np.dtype(np.float64), half_unit)
+    return Candidate("number", np.array(value), dtype, half_unit)
 
 
 def exponent_to(array: Array, size: float) -> int:

@@ -8,12 +8,9 @@ from functools import partial
 from hesskern.explanation.answer import Alternative, Explanation, Finding, itself
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import keys, listed, sentence
-from hesskern.explanation.numbers import NAMES, Numbers, Quantity
+from hesskern.explanation.numbers import CHANCE, NAMES, Numbers, Quantity
 from hesskern.explanation.problem import Problem
 from hesskern.explanation.selections import shown
-
-#: Probability of a chance match up to which a bare number counts as explained.
-_CHANCE = 0.05
 
 
 def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None) -> Explanation:
@@ -43,7 +40,7 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
             f"no known cause: {value:.10g} is no condition number, rank or largest eigenvalue that was tried.",
             before=before,
             after=before,
-            notes=(_truths(truth),),
+            notes=_notes(truth, numbers.doubt()),
             _corrected=corrected,
         )
     if not found[0].causes:
@@ -75,21 +72,25 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
         verdict = f"{value:.3g} means nothing, for {words}; the condition number is {expected:.10g}."
     if first.causes[0].key.startswith("solver-rounding"):
         verdict = f"{value:.10g} is {words.removeprefix('it is ')}; that of the Hessian is {expected:.10g}."
-    certain = chance <= _CHANCE
+    certain = chance <= CHANCE
     if not certain:
         verdict = f"no certain cause: {value:.10g} would be the {NAMES[kind]} where {words}, or chance."
-    confidence = f"one number only; the probability that something tried gives it by chance is {chance:.1g}"
     return Explanation(
         "explained" if certain else "unexplained",
         verdict,
         findings if certain else (),
-        confidence=confidence if chance else "certain: no digit of such a number means anything",
+        confidence=first.evidence
+        or f"one number only; the probability that something tried gives it by chance is {chance:.1g}",
         alternatives=alternatives if certain else (Alternative(keys(first.causes), words), *alternatives),
         before=before,
         after=abs(first.value - value) / abs(value) if value and math.isfinite(value) else 0.0,
-        notes=(_truths(truth),),
+        notes=_notes(truth, "" if certain else numbers.doubt()),
         _corrected=corrected,
     )
+
+
+def _notes(truth: dict[str, float], doubt: str) -> tuple[str, ...]:
+    return (_truths(truth), *([doubt] if doubt else []))
 
 
 def _truths(truth: dict[str, float]) -> str:

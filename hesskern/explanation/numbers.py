@@ -19,6 +19,7 @@ from hesskern.explanation.one_triangle import misread
 from hesskern.explanation.scales import Scales
 from hesskern.explanation.search import PART_CAUSES, Base
 from hesskern.explanation.selections import Selection
+from hesskern.explanation.solvers import Solvers
 from hesskern.explanation.variants import DataVariant, WeightVariant
 from hesskern.loss import SquaredLoss
 
@@ -32,6 +33,9 @@ _SHARP = 1e-4
 #: Relative error of a condition number from a dense matrix that is still taken for rounding.
 _DIGITS = 1e-7
 
+#: Probability of a chance match up to which a bare number counts as explained.
+CHANCE = 0.05
+
 #: Parameters up to which norms that need a dense pseudo-inverse are tried, and two causes where spectra are dense.
 _DENSE = 600
 
@@ -42,7 +46,7 @@ class NumberMatch(NamedTuple):
     causes: tuple[Cause, ...]
     quantity: str
     value: float
-    slack: float = 0.0  # how far from it the number may be, beyond its digits
+    evidence: str = ""  # of rounding: what shows it, for digits that mean nothing have no probability
 
 
 class Numbers:
@@ -65,6 +69,7 @@ class Numbers:
         self._wanted = (quantity,) if quantity else QUANTITIES
         self._tried: list[float] = []
         self._ranks: list[float] = []
+        self._solvers = Solvers(given, lambda: self._dense)
 
     def truth(self) -> dict[str, float]:
         """Return the true numbers."""
@@ -75,31 +80,49 @@ class Numbers:
     def _truth(self) -> Condition:
         return self._condition(self._true(), "full")
 
+    @cached_property
+    def _dense(self) -> NDArray[np.float64] | None:
+        """The Hessian, where it is small."""
+        true = self._true()
+        if true.selection.size > _DENSE:
+            return None
+        matrix = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon).dense("full").copy()
+        matrix[np.diag_indices_from(matrix)] += self._scales.decay
+        return matrix
+
     def matches(self) -> list[NumberMatch]:
-        """Return what gives the number with the fewest causes."""
+        """Return what gives the number with the fewest causes; rounding only where nothing gives its digits."""
+        found: list[NumberMatch] = []
         for level in (
-            self._exactly, self._solver, self._one_cause, self._prepared, self._norms, self._two_causes,
-            self._one_triangle,
+            self._exactly, self._one_cause, self._prepared, self._norms, self._two_causes, self._one_triangle,
         ):  # fmt: skip
             found = [match for match in level() if self._fits(match)]
             if found:
                 least = min(total(match.causes) for match in found)
-                return [match for match in found if total(match.causes) == least]
-        return []
+                found = [match for match in found if total(match.causes) == least]
+                break
+        if found and (not found[0].causes or self.chance(found[0]) <= CHANCE):
+            return found
+        rounded = self._solvers.found(self._truth, self._wanted)
+        return [NumberMatch((each.cause,), each.quantity, each.value, each.evidence) for each in rounded] or found
+
+    def doubt(self) -> str:
+        """Return a sentence where the number may be rounding, which its digits do not show; empty otherwise."""
+        return self._solvers.doubt(self._truth) if "condition" in self._wanted else ""
 
     def chance(self, match: NumberMatch) -> float:
         """Return the probability that something tried gives this number by chance.
 
         Digits as if the numbers were log-uniform over their range; ranks as if each size were as likely.
         """
-        if match.causes[0].key.startswith("noise"):
+        if match.evidence:
             return 0.0
         if match.quantity == "rank":
             size = max(selection.size for selection in self._selections)
             return float(1.0 - (1.0 - 1.0 / size) ** len(set(self._ranks)))
         sizes = np.log([abs(value) for value in self._tried if value and math.isfinite(value)] or [1.0])
         spread = max(float(np.ptp(sizes)), math.log(100.0))
-        width = 3 * self._half_unit + 2 * (self._slack(match) + match.slack)
+        width = 3 * self._half_unit + 2 * self._slack(match)
         single = min(1.0, width / abs(self.value) / spread)
         distinct = len(np.unique(np.round(sizes, 9)))
         return float(-np.expm1(distinct * np.log1p(-min(single, 1 - 1e-16))))
@@ -113,7 +136,7 @@ class Numbers:
             return False
         if math.isinf(self.value):  # the only value it can have is that of a division by zero
             return math.isinf(match.value)
-        slack = self._slack(match) + match.slack + 1e-9 * self._half_unit
+        slack = self._slack(match) + 1e-9 * self._half_unit
         more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
         return -self._half_unit - slack <= more < 2 * self._half_unit + slack
 
@@ -147,37 +170,6 @@ class Numbers:
 
     def _exactly(self) -> Iterator[NumberMatch]:
         yield from self._direct(self._true(), "full")
-
-    def _solver(self) -> Iterator[NumberMatch]:
-        """Yield the number itself where it is what rounding in a dense eigenvalue solver makes of the right one.
-
-        An eigenvalue moves by up to P units of the largest, and the smallest decides a condition number.
-        """
-        found, size = self._truth, abs(self.value)
-        if found.rank == 0 or not size > 0.0:
-            return
-        formats = [("float64", float(np.finfo(np.float64).eps))]
-        if self._few_digits():
-            formats.append(("float32", float(np.finfo(np.float32).eps)))
-        for name, epsilon in formats:
-            unit = found.size * epsilon
-            if "largest" in self._wanted and abs(size - found.largest) <= unit * found.largest:
-                off = abs(self.value - found.largest)
-                yield NumberMatch((_solver(name, "the largest eigenvalue", unit),), "largest", found.largest, off)
-            if "condition" not in self._wanted:
-                continue
-            off = abs(size - found.value)
-            if found.rank == found.size and off <= 0.1 * found.value and abs(1 / size - 1 / found.value) <= unit:
-                cause = _solver(name, "the condition number", unit * found.value)
-                yield NumberMatch((cause,), "condition", found.value, off)
-            elif size >= 1.0 / unit and (found.rank < found.size or found.value >= 1.0 / unit):
-                yield NumberMatch((_noise(found, name),), "condition", self.value)
-
-    def _few_digits(self) -> bool:
-        """Whether the number may have been a float32: it is one, or has as few digits as are shown of one."""
-        with np.errstate(over="ignore", under="ignore"):
-            single = float(np.float32(self.value))
-        return single == self.value or self._half_unit >= 0.5e-9 * abs(self.value)
 
     def _one_triangle(self) -> Iterator[NumberMatch]:
         true = self._true()
@@ -256,12 +248,9 @@ class Numbers:
         yield NumberMatch((_norm("nuclear", '"nuc"'),), "condition", _product(kept, 1))
 
     def _norms(self) -> Iterator[NumberMatch]:
-        true = self._true()
-        if "condition" not in self._wanted or true.selection.size > _DENSE:
+        matrix = self._dense if "condition" in self._wanted else None
+        if matrix is None:
             return
-        curvature = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon)
-        matrix = curvature.dense("full").copy()
-        matrix[np.diag_indices_from(matrix)] += self._scales.decay
         inverse = decompositions.pseudo_inverse(matrix, len(matrix) * self._epsilon)
         value = float(np.abs(matrix).sum(axis=0).max() * np.abs(inverse).sum(axis=0).max())
         yield NumberMatch((_norm("1- (or infinity-)", "1"),), "condition", value)
@@ -307,27 +296,4 @@ def _loose(rank: int, true: int) -> Cause:
         f"it is lambda_max over the eigenvalue number {rank}, but the rank is {true}: the tolerance for zero is "
         "too loose",
         f"use s[0] / s[{true} - 1]; H.condition() says which eigenvalues are zero, and why",
-    )
-
-
-def _noise(found: Condition, name: str) -> Cause:
-    singular = f"singular, of rank {found.rank} of {found.size}" if found.rank < found.size else "nearly singular"
-    right = (
-        f"divide by the smallest nonzero eigenvalue, s[0] / s[{found.rank} - 1] = {found.value:.10g}"
-        if found.rank < found.size
-        else f"take it from factors, not from the matrix: H.condition() has {found.value:.10g}"
-    )
-    return Cause(
-        "noise" if name == "float64" else f"noise[{name}]",
-        f"it is the rounding error of a dense solver in {name}: the Hessian is {singular}, and lambda_max was divided "
-        "by an eigenvalue that is zero but for rounding",
-        right,
-    )
-
-
-def _solver(name: str, what: str, relative: float) -> Cause:
-    return Cause(
-        f"solver-rounding[{name}]",
-        f"it is {what} to the rounding of a dense solver in {name}, which may be off by {min(relative, 1.0):.1g} of it",
-        "take it from factors: H.condition()" if name == "float64" else "keep everything in float64: .double()",
     )
