@@ -47,8 +47,8 @@ _NOISE = (
 
 #: What it says of eigenvalues of a float32 network that are there and count as zero.
 _HIDDEN = (
-    "the rank is uncertain: {} eigenvalues count as zero that are no larger than what rounding the weights and the "
-    "data to float32 makes"
+    "the rank is uncertain: rounding the weights and the data to float32 may have made {} of the eigenvalues "
+    "that count as zero"
 )
 
 #: What an operator of each mode is called.
