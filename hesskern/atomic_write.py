@@ -44,8 +44,9 @@ def check(path: object, name: str) -> Path:
         If no file can be written there.
     """
     given = checks.path(path, name)
-    target = _followed(Path(given), f"{name} is {given!r}")
-    said = f"{name} is {given!r}, which"
+    called = f"{name} is {given!r}" if len(given) <= 300 else f"{name} is a path of {len(given)} characters"
+    target = _followed(Path(given), called)
+    said = f"{called}, which"
     try:
         mode: int | None = os.stat(target).st_mode
     except FileNotFoundError:
@@ -129,7 +130,11 @@ def remove_leftovers(target: Path) -> None:
 
 def _followed(path: Path, said: str) -> Path:
     """Return where a link points to; one that somebody else put into a folder open to all is not followed."""
-    if not path.is_symlink():
+    try:
+        linked = path.is_symlink()
+    except OSError as error:  # a name that is too long
+        raise type(error)(f"{said}, which cannot be written to ({error.strerror}).") from error
+    if not linked:
         return path
     link, folder = os.lstat(path), os.stat(path.parent)
     if _POSIX and folder.st_mode & stat.S_IWOTH and link.st_uid not in (os.geteuid(), folder.st_uid):

@@ -227,11 +227,11 @@ def test_bad_arguments():
         hk.validate(net, loss, problems=["square"])
     with pytest.raises(ValueError, match=r"^problems is 'round'.*expected one of 'depth 1'"):
         hk.validate(problems=["round"])
-    with pytest.raises(TypeError, match=r"^problems is 'square'; expected a list of names"):
+    with pytest.raises(TypeError, match=r"^problems is 'square' .*expected a list of names"):
         hk.validate(problems="square")
     with pytest.raises(ValueError, match=r"backend is 'fortran'; expected one of 'cpp'"):
         hk.validate(net, loss, backends=["fortran"])
-    with pytest.raises(TypeError, match=r"^backends is 'cpp'; expected a list of names"):
+    with pytest.raises(TypeError, match=r"^backends is 'cpp'.*expected a list of names"):
         hk.validate(net, loss, backends="cpp")
     for name in ("directions", "dense_size"):
         with pytest.raises(ValueError, match=rf"^{name} is 0; expected at least 1"):
