@@ -2,8 +2,9 @@ r"""What rounding in the products of a network's matrices does to its Hessian.
 
 The Hessian is made of products of matrices: inputs ``Z_m``, maps ``M_lm = W_{m-1} ... W_{l+1}`` between layers and
 ``B_l`` from a layer to the prediction, and the residual E. Forming ``A B`` adds an error of at most about
-``sqrt(n) * eps * |A| |B|``, entry by entry, with n the length of the sums (rounding errors add up like sqrt(n)). To
-first order such an error is multiplied by what comes before and after it, and those products are there anyway:
+``sqrt(n) * eps * |A| |B|``, entry by entry, with n the length of the sums (rounding errors add up like sqrt(n); long
+sums are made of blocks). To first order such an error is multiplied by what comes before and after it, and those
+products are there anyway:
 
     ``dZ_m = Σ_{k<m} u_k (|Z_k| |W_k|.T + 1 |b_k|.T) |M_km|.T``
     ``dM_lm = Σ_{l+1<j<m} u_j |M_jm| |W_j| |M_lj|``,  ``dB_l`` likewise with the prediction in the place of m
@@ -41,6 +42,8 @@ _EPSILON = float(np.finfo(np.float64).eps)
 _UNIT = 0.5 * float(np.finfo(np.float32).eps)
 #: What the estimate of a rounding error is multiplied by, for it is one of its typical size.
 _SAFETY = 4.0
+#: How many products are summed up before they are added to others, about.
+_BLOCK = 256
 
 
 class Errors(NamedTuple):
@@ -66,7 +69,7 @@ class Magnitudes:
     def __init__(self, factors: Factors) -> None:
         self._factors = factors
         self._weights = [_sizes(weight) for weight in factors.weights]
-        self._units = [_SAFETY * _EPSILON * math.sqrt(weight.shape[1]) for weight in factors.weights]
+        self._units = [_unit(weight.shape[1]) for weight in factors.weights]
         self._maps: dict[tuple[int, int], Scaled | None] = {}
 
     def errors(self, parts: Sequence[Part], given: float) -> Errors:
@@ -215,7 +218,7 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
     """
     if not factors.ordinary:
         return Errors(math.inf, math.inf, math.inf)
-    units = [_SAFETY * _EPSILON * math.sqrt(width) for width in widths]
+    units = [_unit(width) for width in widths]
     weights = [_size(weight) for weight in factors.weights]
     above = [1.0 if top is None else _size(top.matrix) for top in factors.above]
     inputs = [_size(below.matrix) for below in factors.inputs]
@@ -293,6 +296,11 @@ def moves(here: NDArray[np.float64], there: NDArray[np.float64], shift: float, r
     relative = np.abs(here - there)[:rank] / np.where(kept > 0, kept, 1.0)
     # Of the smallest ones the most that any changes: one alone may stay where it is by chance.
     return float(relative[0] + relative[kept <= 4.0 * kept[-1]].max())
+
+
+def _unit(length: int) -> float:
+    """Return the error of a sum of so many products over their absolute values: BLAS sums up blocks, and then those."""
+    return _SAFETY * _EPSILON * math.sqrt(min(length, _BLOCK) + length / _BLOCK)
 
 
 def _pairs(parts: Sequence[Part]) -> list[tuple[Part, Part]]:
