@@ -44,6 +44,8 @@ _UNIT = 0.5 * float(np.finfo(np.float32).eps)
 _SAFETY = 4.0
 #: How many products are summed up before they are added to others, about.
 _BLOCK = 256
+#: Numbers of which norms are taken at once.
+_AT_ONCE = 1 << 18
 
 
 class Errors(NamedTuple):
@@ -68,7 +70,6 @@ class Magnitudes:
 
     def __init__(self, factors: Factors) -> None:
         self._factors = factors
-        self._weights = [_sizes(weight) for weight in factors.weights]
         self._units = [_unit(weight.shape[1]) for weight in factors.weights]
         self._maps: dict[tuple[int, int], Scaled | None] = {}
 
@@ -134,6 +135,9 @@ class Magnitudes:
     def _residual(self) -> Scaled:
         return _column_norms(self._factors.residual)
 
+    def _weight(self, layer: int) -> Scaled:
+        return _sizes(self._factors.weights[layer])  # not kept: it may be as large as the network
+
     def _inputs(self, part: Part) -> Scaled:
         """Return the norms of what multiplies these parameters: inputs, and the constant one."""
         if not part.bias:
@@ -158,8 +162,8 @@ class Magnitudes:
     def _terms(self) -> list[list[Scaled]]:
         """What each layer sums up to its outputs: products with its weights, and the bias."""
         found = []
-        for columns, weight, bias in zip(self._columns, self._weights, self._factors.biases, strict=True):
-            found.append([_times(columns, _transposed(weight))])
+        for layer, (columns, bias) in enumerate(zip(self._columns, self._factors.biases, strict=True)):
+            found.append([_times(columns, _transposed(self._weight(layer)))])
             if bias is not None:
                 found[-1].append(_times(self._constant, _sizes(bias[None, :])))
         return found
@@ -195,7 +199,7 @@ class Magnitudes:
         for layer in range(lower + 2, upper):
             below = self._map(lower, layer)
             assert below is not None
-            product = _times(self._weights[layer], below)
+            product = _times(self._weight(layer), below)
             after = self._map(layer, upper)
             product = product if after is None else _times(after, product)
             found.append(Scaled(product.matrix * self._units[layer], product.exponent))
@@ -347,9 +351,14 @@ def _joined(left: Scaled, right: Scaled) -> Scaled:
 def _column_norms(scaled: Scaled) -> Scaled:
     """Return the norms of the columns as one row."""
     matrix, exponent = moderate(*scaled)
-    largest = abs(matrix).max(axis=0, initial=0.0)
-    unit = np.where(largest > 0, largest, 1.0)
-    return Scaled((unit * np.linalg.norm(matrix / unit, axis=0))[None, :], exponent)
+    found = []
+    step = max(1, _AT_ONCE // max(len(matrix), 1))
+    for start in range(0, matrix.shape[1], step):  # what is made on the way is large
+        some = matrix[:, start : start + step]
+        largest = abs(some).max(axis=0, initial=0.0)
+        unit = np.where(largest > 0, largest, 1.0)
+        found.append(unit * np.linalg.norm(some / unit, axis=0))
+    return Scaled(np.concatenate(found)[None, :], exponent)
 
 
 def _log(scaled: Scaled | None) -> float:
