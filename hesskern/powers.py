@@ -18,6 +18,8 @@ from hesskern import devices
 #: Entries of a factor stay between 2**-MODERATE and 2**MODERATE where they can: then sums of products of two of them
 #: are float64 numbers.
 MODERATE = 480
+#: Numbers that are looked at together.
+_AT_ONCE = 1 << 18
 
 
 class Span(NamedTuple):
@@ -46,22 +48,24 @@ class Scaled(NamedTuple):
 
 def span(matrix: Any) -> Span:
     """Return the span of a matrix; ``(0, 0)`` of one that is zero."""
-    size = abs(matrix).reshape(-1)
-    if len(size) == 0:
-        return Span(0.0, 0.0)
-    largest, smallest = float(size.max()), float(size.min())
-    if largest == 0:
-        return Span(0.0, 0.0)
-    if smallest == 0:
-        smallest = float(size[size > 0].min())
-    return Span(math.log2(largest), math.log2(smallest))
+    numbers = matrix.reshape(-1)
+    largest, smallest = 0.0, math.inf
+    for start in range(0, len(numbers), _AT_ONCE):  # absolute values are a copy
+        size = abs(numbers[start : start + _AT_ONCE])
+        most, least = float(size.max()), float(size.min())
+        if most > 0 and least == 0:
+            least = float(size[size > 0].min())
+        if most > 0:
+            largest, smallest = max(largest, most), min(smallest, least)
+    return Span(math.log2(largest), math.log2(smallest)) if largest else Span(0.0, 0.0)
 
 
 def reach(matrices: Sequence[Any]) -> float:
     """Return the sum of the matrices' reaches: where it is at most MODERATE, products of all of them can be squared."""
-    farthest = span(devices.concatenate([matrix.reshape(-1) for matrix in matrices])).reach
-    if len(matrices) * farthest <= MODERATE / 4:
-        return len(matrices) * farthest  # not less, and no reason to look at them one by one
+    if sum(map(devices.size, matrices)) <= _AT_ONCE:
+        farthest = span(devices.concatenate([matrix.reshape(-1) for matrix in matrices])).reach
+        if len(matrices) * farthest <= MODERATE / 4:
+            return len(matrices) * farthest  # not less, and no reason to look at them one by one
     return sum(span(matrix).reach for matrix in matrices)
 
 

@@ -2,8 +2,9 @@ r"""What rounding in the products of a network's matrices does to its Hessian.
 
 The Hessian is made of products of matrices: inputs ``Z_m``, maps ``M_lm = W_{m-1} ... W_{l+1}`` between layers and
 ``B_l`` from a layer to the prediction, and the residual E. Forming ``A B`` adds an error of at most about
-``sqrt(n) * eps * |A| |B|``, entry by entry, with n the length of the sums (rounding errors add up like sqrt(n)). To
-first order such an error is multiplied by what comes before and after it, and those products are there anyway:
+``sqrt(n) * eps * |A| |B|``, entry by entry, with n the length of the sums (rounding errors add up like sqrt(n); long
+sums are made of blocks). To first order such an error is multiplied by what comes before and after it, and those
+products are there anyway:
 
     ``dZ_m = Σ_{k<m} u_k (|Z_k| |W_k|.T + 1 |b_k|.T) |M_km|.T``
     ``dM_lm = Σ_{l+1<j<m} u_j |M_jm| |W_j| |M_lj|``,  ``dB_l`` likewise with the prediction in the place of m
@@ -41,6 +42,10 @@ _EPSILON = float(np.finfo(np.float64).eps)
 _UNIT = 0.5 * float(np.finfo(np.float32).eps)
 #: What the estimate of a rounding error is multiplied by, for it is one of its typical size.
 _SAFETY = 4.0
+#: How many products are summed up before they are added to others, about.
+_BLOCK = 256
+#: Numbers of which norms are taken at once.
+_AT_ONCE = 1 << 18
 
 
 class Errors(NamedTuple):
@@ -65,8 +70,7 @@ class Magnitudes:
 
     def __init__(self, factors: Factors) -> None:
         self._factors = factors
-        self._weights = [_sizes(weight) for weight in factors.weights]
-        self._units = [_SAFETY * _EPSILON * math.sqrt(weight.shape[1]) for weight in factors.weights]
+        self._units = [_unit(weight.shape[1]) for weight in factors.weights]
         self._maps: dict[tuple[int, int], Scaled | None] = {}
 
     def errors(self, parts: Sequence[Part], given: float) -> Errors:
@@ -131,6 +135,9 @@ class Magnitudes:
     def _residual(self) -> Scaled:
         return _column_norms(self._factors.residual)
 
+    def _weight(self, layer: int) -> Scaled:
+        return _sizes(self._factors.weights[layer])  # not kept: it may be as large as the network
+
     def _inputs(self, part: Part) -> Scaled:
         """Return the norms of what multiplies these parameters: inputs, and the constant one."""
         if not part.bias:
@@ -155,8 +162,8 @@ class Magnitudes:
     def _terms(self) -> list[list[Scaled]]:
         """What each layer sums up to its outputs: products with its weights, and the bias."""
         found = []
-        for columns, weight, bias in zip(self._columns, self._weights, self._factors.biases, strict=True):
-            found.append([_times(columns, _transposed(weight))])
+        for layer, (columns, bias) in enumerate(zip(self._columns, self._factors.biases, strict=True)):
+            found.append([_times(columns, _transposed(self._weight(layer)))])
             if bias is not None:
                 found[-1].append(_times(self._constant, _sizes(bias[None, :])))
         return found
@@ -192,7 +199,7 @@ class Magnitudes:
         for layer in range(lower + 2, upper):
             below = self._map(lower, layer)
             assert below is not None
-            product = _times(self._weights[layer], below)
+            product = _times(self._weight(layer), below)
             after = self._map(layer, upper)
             product = product if after is None else _times(after, product)
             found.append(Scaled(product.matrix * self._units[layer], product.exponent))
@@ -215,7 +222,7 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
     """
     if not factors.ordinary:
         return Errors(math.inf, math.inf, math.inf)
-    units = [_SAFETY * _EPSILON * math.sqrt(width) for width in widths]
+    units = [_unit(width) for width in widths]
     weights = [_size(weight) for weight in factors.weights]
     above = [1.0 if top is None else _size(top.matrix) for top in factors.above]
     inputs = [_size(below.matrix) for below in factors.inputs]
@@ -294,6 +301,11 @@ def moves(here: NDArray[np.float64], there: NDArray[np.float64], shift: float, r
     return float(relative[0] + relative[kept <= 4.0 * kept[-1]].max())
 
 
+def _unit(length: int) -> float:
+    """Return the error of a sum of so many products over their absolute values: BLAS sums up blocks, and then those."""
+    return _SAFETY * _EPSILON * math.sqrt(min(length, _BLOCK) + length / _BLOCK)
+
+
 def _pairs(parts: Sequence[Part]) -> list[tuple[Part, Part]]:
     """Return the pairs of layers, lower first, with a functional part: of a bias above there is none."""
     return [(lower, upper) for at, lower in enumerate(parts) for upper in parts[at + 1 :] if upper.weight]
@@ -338,9 +350,14 @@ def _joined(left: Scaled, right: Scaled) -> Scaled:
 def _column_norms(scaled: Scaled) -> Scaled:
     """Return the norms of the columns as one row."""
     matrix, exponent = moderate(*scaled)
-    largest = abs(matrix).max(axis=0, initial=0.0)
-    unit = np.where(largest > 0, largest, 1.0)
-    return Scaled((unit * np.linalg.norm(matrix / unit, axis=0))[None, :], exponent)
+    found = []
+    step = max(1, _AT_ONCE // max(len(matrix), 1))
+    for start in range(0, matrix.shape[1], step):  # what is made on the way is large
+        some = matrix[:, start : start + step]
+        largest = abs(some).max(axis=0, initial=0.0)
+        unit = np.where(largest > 0, largest, 1.0)
+        found.append(unit * np.linalg.norm(some / unit, axis=0))
+    return Scaled(np.concatenate(found)[None, :], exponent)
 
 
 def _log(scaled: Scaled | None) -> float:
