@@ -206,7 +206,13 @@ class CurvatureOperator(MatrixOperator):
         for some in _pieces(*columns.shape):
             given = columns[:, some].astype(np.float64)
             coordinates = _changed(basis.coordinates, given, basis)
-            solution[:, some] = _changed(basis.vectors, inverse[:, None] * coordinates, basis)
+            with np.errstate(over="ignore"):
+                solution[:, some] = _changed(basis.vectors, inverse[:, None] * coordinates, basis)
+        if not np.isfinite(solution).all():
+            raise OverflowError(
+                f"the solution has entries larger than {rhs.dtype} can hold; scale b down"
+                + (", or pass it in float64." if rhs.dtype == np.float32 else ".")
+            )
         return solution.reshape(rhs.shape)
 
     def _right_hand_side(self, b: Array) -> Array:

@@ -203,3 +203,12 @@ def test_the_type_of_b_is_kept(backend, dtype):
         assert found.dtype == np.dtype(given)
         expected = np.linalg.solve(matrix + damping * np.eye(14), B.astype(float))
         relative(found, expected, 1e-12 if dtype == given == "float64" else 1e-5)
+
+
+def test_a_solution_that_does_not_fit_is_refused(backend):
+    net = hk.LinearNetwork([np.ones((2, 1), np.float32)])
+    H = hk.SquaredLoss(np.full((3, 1), 1e-15, np.float32), np.ones((3, 2), np.float32)).hessian(net)
+    with pytest.raises(OverflowError, match="larger than float32 can hold; scale b down, or pass it in float64"):
+        H.solve(np.full(2, 1e12, np.float32))
+    # 3 * float32(1e-15)**2 is the matrix
+    relative(H.solve(np.full(2, 1e12)), np.full(2, 1e12 / (3 * float(np.float32(1e-15)) ** 2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import oracle
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,6 +12,7 @@ from torch.func import functional_call  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 import hesskern as hk  # noqa: E402
+import hesskern.torch  # noqa: E402
 from hesskern.torch import last_layer_hessian  # noqa: E402
 
 N, C = 23, 3
@@ -458,3 +460,33 @@ class Detached(nn.Module):
 def test_a_result_without_its_derivative_is_refused(X):
     with pytest.raises(ValueError, match="but not with its derivative with respect to the weight"):
         last_layer_hessian(Detached().double(), (X[:, 0], torch.randn(N, C).double()), "mean")
+
+
+def heads(outputs, X):
+    """Condition of one layer's block through both doors: the layer of a chain, and the last layer of a model."""
+    data = torch.tensor(X), torch.ones(len(X), outputs, dtype=torch.float64)
+    model = nn.Sequential(nn.Identity(), nn.Linear(X.shape[1], outputs, bias=False)).double()
+    yield hesskern.torch.condition(model, nn.MSELoss(), data).decision
+    yield last_layer_hessian(model, data, nn.MSELoss()).condition()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dependent_features_are_told(seed):
+    """Samples are reduced while they are read: their last rows may be rounding errors and nothing else."""
+    X = np.random.default_rng(seed).integers(-3, 4, (40, 5)).astype(float)
+    X[:, 4] = X[:, 0] + X[:, 1] - X[:, 2]
+    values = oracle.singular_values(X)
+    assert len(values) == 4
+    for found in heads(2, X):
+        assert (found.rank, found.size) == (8, 10)
+        assert oracle.relative_error(found.value, (values[0] / values[-1]) ** 2) <= 10 * found.uncertainty
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-14, 1e-16, 1e-25])
+def test_samples_of_two_sizes_are_right_or_doubted(scale):
+    X = np.random.default_rng(0).standard_normal((40, 5))
+    X[:36] *= scale
+    values = oracle.singular_values(X)
+    for found in heads(2, X):
+        error = oracle.relative_error(found.value, (values[0] / values[-1]) ** 2)
+        assert error <= 10 * found.uncertainty or (found.rank < 10 and found.gap < 1e3)
