@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,7 +37,8 @@ def add_parser(commands: Any) -> None:
         help="why a Hessian disagrees",
         description="Say why a Hessian that somebody computed, its eigenvalues, or only its condition number, rank or "
         "largest eigenvalue, is not that of the network: transposed data, another order, a factor, a part of it, fewer "
-        "digits. Exit code 0 if it is, 1 if the cause was found, 2 if there is no known cause, 3 for bad input.",
+        "digits. Exit code 0 if it is, 1 if the cause was found, 2 if there is no known cause, 3 if it cannot "
+        "be answered: bad input, no memory, or no room for the output.",
     )
     parser.error = partial(_usage_error, parser)
     parser.add_argument(
@@ -69,19 +69,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="of the minibatches that were used")
     parser.add_argument("--plot", metavar="FILE", help="also draw the difference before and after: .png, .svg, .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.set_defaults(command=explain, usage_error=parser.error)
+    parser.set_defaults(command=explain, usage_error=parser.error, refused=_BAD_INPUT)
 
 
 def explain(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    try:
-        return _explain(arguments)
-    except (RefusedError, MemoryError) as error:
-        print(f"hesskern: {error}", file=sys.stderr)
-        return _BAD_INPUT
-
-
-def _explain(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         _picture(arguments.plot, None)
     candidate = _candidate(arguments.candidate)

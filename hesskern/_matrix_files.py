@@ -23,7 +23,7 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
     """Return the matrix `name` ("X", "Y") from a file, its numbers converted to `dtype`.
 
     A ``.npz`` file has one array, or one of this name. In ``.csv`` numbers are separated by commas, in ``.txt`` by
-    blanks; a first line without any number is taken for a heading.
+    blanks; a first line is taken for a heading if none of its words is a number or begins as one.
 
     Raises
     ------
@@ -78,15 +78,20 @@ def _read_text(path: str, suffix: str) -> NDArray[np.float64]:
         memory.require(4 * os.fstat(file.fileno()).st_size, "what the file holds", "free some, or write a .npy file.")
         text = io.TextIOWrapper(file, encoding="utf-8-sig")
         cells = text.readline().split(separator)
-        heading = bool(cells) and not any(map(_is_number, cells))
+        heading = bool(cells) and not any(map(_holds_digits, cells))
         text.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an empty file; it is refused as an empty matrix
             return np.loadtxt(text, delimiter=separator, skiprows=int(heading), ndmin=2)
 
 
+def _holds_digits(cell: str) -> bool:
+    """Whether a cell is a number, or may be one with a typing error: names of columns begin with a letter."""
+    return cell.strip().strip("\"'")[:1] in tuple("0123456789+-.") or _is_number(cell)
+
+
 def _is_number(cell: str) -> bool:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError):  # "nan" and "inf" are numbers too
         float(cell)
         return True
     return False

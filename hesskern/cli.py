@@ -36,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     hesskern ...
     0
     """
+    _open_streams()
+    refused = REFUSED
     try:
         try:
             parser = _parser()
             arguments, unknown = parser.parse_known_args(argv)
+            refused = getattr(arguments, "refused", REFUSED)
             if unknown:  # refused by the command's own parser, with its exit code
                 getattr(arguments, "usage_error", parser.error)(f"unrecognized arguments: {' '.join(unknown)}")
             code: int = arguments.command(arguments)
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = stop.code if isinstance(stop.code, int) else REFUSED
         sys.stdout.flush()
     except RefusedError as error:
-        return _refuse(str(error))
+        return _refuse(str(error), refused)
     except KeyboardInterrupt:
         print("hesskern: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -56,10 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNREAD
     except OSError as error:  # the output's disk is full, say; paths are checked where they are used
         _discard_output()
-        return _refuse(f"cannot write the output: {error.strerror or error}")
+        return _refuse(f"cannot write the output: {error.strerror or error}", refused)
     except MemoryError as error:
-        return _refuse(str(error) or "out of memory")
+        return _refuse(str(error) or "out of memory", refused)
     return code
+
+
+def _open_streams() -> None:
+    """Write nowhere where the caller has closed stdout or stderr, as programs started by daemons have."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,9 +175,9 @@ def _table(found: dict[str, Any]) -> str:
     return "\n".join(f"{label:<{width}}  {text}".rstrip() for label, text in rows)
 
 
-def _refuse(why: str) -> int:
+def _refuse(why: str, code: int) -> int:
     print(f"hesskern: {why}", file=sys.stderr)
-    return REFUSED
+    return code
 
 
 def _discard_output() -> None:

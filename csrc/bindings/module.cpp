@@ -2,6 +2,8 @@
 #include "bindings/module.hpp"
 
 #include <cstdlib>
+#include <exception>
+#include <new>
 
 #include "bindings/arrays.hpp"
 
@@ -25,6 +27,13 @@ PYBIND11_MODULE(_core_in_main_interpreter, module) {
     if (!bindings::chosen)
         throw py::import_error("HESSKERN_ISA is '" + std::string(requested) + "', but " + reason +
                                "; it must be one of " + std::string(py::str(names)) + ", or unset.");
+    py::register_local_exception_translator([](std::exception_ptr thrown) {
+        try {
+            if (thrown) std::rethrow_exception(thrown);
+        } catch (const std::bad_alloc &) {
+            PyErr_SetString(PyExc_MemoryError, "there is not enough memory left for this computation");
+        }
+    });
     module.doc() = "Kernels of hesskern; use the functions of the package instead.";
     module.attr("isa") = bindings::chosen->name;
     module.attr("available_isas") = py::tuple(names);

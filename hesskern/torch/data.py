@@ -107,6 +107,9 @@ def _checked(batch: Any, name: str, chain: Chain) -> tuple[Tensor, Tensor]:
     if not pair:
         raise TypeError(f"{name} is a {type(batch).__name__}; expected a pair of tensors (X, Y).")
     X, Y = (each.detach() for each in batch)
+    for letter, tensor in (("X", X), ("Y", Y)):
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{letter} of {name} is sparse; expected a dense tensor: {letter}.to_dense().")
     reference = chain.reference
     for letter, tensor in (("X", X), ("Y", Y)):
         if tensor.dtype != reference.dtype:

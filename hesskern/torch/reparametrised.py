@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesskern import memory
+from hesskern import decompositions, memory
 from hesskern._array import Array
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.hessian import Hessian
@@ -216,11 +216,7 @@ class ReparametrisedHessian(CurvatureOperator):
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         dense = self.toarray().astype(np.float64, copy=False)
-        return (
-            DenseBasis(*np.linalg.eigh(dense))
-            if lift
-            else ValuesOnly(np.linalg.eigvalsh(dense).astype(np.float64, copy=False))
-        )
+        return DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
         rounding = basis.dense_size * self._epsilon * float(np.abs(basis.groups.values).max(initial=0.0))
