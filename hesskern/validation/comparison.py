@@ -58,6 +58,7 @@ class Check(Protocol):
     def find(self, subject: Subject, evidence: Evidence) -> Found:
         """Compare."""
 
+
 #: Units of the smallest number by which the entries of a result that small may be off.
 _UNITS = 8.0
 
