@@ -97,7 +97,7 @@ def test_the_case_has_its_number(built_in):
     assert row.third == "exact" and row.third_error < 1e-13
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [pytest.param(k, marks=[pytest.mark.long] if k % 4 else []) for k in range(20)])
 def test_networks_of_all_shapes(seed):
     problem = problems.general(seed)
     report = hk.validate(problem.network(), problem.loss(), backends=["cpp"])
