@@ -8,6 +8,7 @@ from dataclasses import replace
 import corruptions
 import imprecise
 import numpy as np
+import pytest
 
 import hesskern as hk
 
@@ -70,6 +71,12 @@ def judge(problem, names):
     tolerance = 1e-2 if set(names) & set(imprecise.DIFFERENCES) else 1e-9
     same = any(rebuilds(made, answer, tolerance) for answer in answers)
     return "same matrix" if same else f"wrong: {names}: {why.status} {answers[0]}"
+
+
+def quick_first(quick, others):
+    """Parameters of a test, of which all but a few are left to the long tests."""
+    return [*quick, *(pytest.param(*([each] if not isinstance(each, tuple) else each), marks=pytest.mark.long)
+                      for each in others if each not in quick)]  # fmt: skip
 
 
 def singles(problem):

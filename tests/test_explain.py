@@ -30,7 +30,7 @@ def test_the_corruptions_start_from_the_hessian(seed):
     np.testing.assert_allclose(corruptions.hessian(problem), exact, rtol=1e-12, atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", PROBLEMS)
+@pytest.mark.parametrize("seed", judged.quick_first((0, 2, 7), PROBLEMS))
 def test_each_alone_is_named(seed):
     problem = corruptions.random_problem(seed)
     found = [judged.judge(problem, names) for names in judged.singles(problem)]
@@ -40,7 +40,7 @@ def test_each_alone_is_named(seed):
     assert found.count("named") >= 0.9 * (len(found) - found.count("unchanged"))
 
 
-@pytest.mark.parametrize("seed", PROBLEMS)
+@pytest.mark.parametrize("seed", judged.quick_first((0, 2, 7), PROBLEMS))
 def test_pairs_and_triples_are_named(seed):
     problem, rng = corruptions.random_problem(seed), np.random.default_rng(seed)
     every = judged.pairs(problem)
@@ -56,7 +56,7 @@ def test_one_number_is_named(seed):
     assert set(found) <= {"named", "same number", "unchanged"}, [one for one in found if ":" in one]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", judged.quick_first((0, 2, 7, 10, 15), range(20)))
 def test_no_cause_where_there_is_none(seed):
     problem = corruptions.random_problem(seed)
     net, loss = judged.given(problem)
@@ -276,7 +276,9 @@ def test_zero_matrix(training):
     assert hk.explain(np.zeros((51, 51)), nets[1], loss).verdict == "the matrix is zero."
 
 
-@pytest.mark.parametrize(("factor", "sizes"), [(1.0, (51, 24, 18, 42)), (-2.0, (51,)), (1e-3, (24,))])
+@pytest.mark.parametrize(
+    ("factor", "sizes"), judged.quick_first([(1e-3, (24,))], [(1.0, (51, 24, 18, 42)), (-2.0, (51,))])
+)
 def test_the_identity_is_no_hessian(training, factor, sizes):
     loss, nets = training
     for size in sizes:

@@ -85,6 +85,8 @@ def _number(text: str, dtype: np.dtype[Any]) -> Candidate:
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", stripped, re.IGNORECASE):
         raise ValueError(f"candidate is {text!r}; expected a number, for instance 5345.81.")
     value = float(stripped)
+    if math.isinf(value) and stripped[-1].isdigit():
+        raise ValueError(f"candidate is {checks.shown(text)}; expected a number that float64 can hold.")
     half_unit = 0.0
     if math.isfinite(value):
         exponent = Decimal(stripped).as_tuple().exponent if value else 0

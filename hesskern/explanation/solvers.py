@@ -20,6 +20,8 @@ from hesskern.explanation.causes import Cause
 
 #: Rounding units.
 _DOUBLE, _SINGLE = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
+#: The largest number that eigenvalues which are rounding errors make, but for those that are exactly zero.
+_FARTHEST = 1e32
 
 #: Probability that a number looks like a float32 by chance, up to which it counts as one.
 _CHANCE = 0.05
@@ -114,11 +116,14 @@ class Solvers:
 
     def _noise(self, truth: Condition, name: str) -> str:
         """Return what shows that the number is lambda_max divided by rounding; empty if nothing does."""
-        size, epsilon = abs(self._value), _DOUBLE if name == "float64" else _SINGLE
-        if not _singular(truth, epsilon):
+        size, epsilon = self._value, _DOUBLE if name == "float64" else _SINGLE
+        if not _singular(truth, epsilon) or not size > 0.0:  # solvers give no negative condition number
             return ""
         if name == "float64":
-            return "certain: no digit of such a number means anything" if size * epsilon * truth.size >= 1.0 else ""
+            least = 1.0 / (epsilon * truth.size)
+            if not (least <= size <= _FARTHEST or size == np.inf):
+                return ""
+            return f"high: beyond {least:.2g} no digit of what a dense solver gives for this matrix is right"
         if not 2.0 / epsilon <= size < np.inf or not self._is_single:
             return ""
         # A float64 that is a float32 of this size has 29 zero bits: it was computed, or typed with few digits.

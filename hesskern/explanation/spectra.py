@@ -113,6 +113,10 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: f
                 given[:, None], chosen[:, None], np.ones((len(given), 1)), scales,
                 part=part, batch=base.data.samples, limit=tolerance, rounding=max(tolerance / size, 1e-14),
             )  # fmt: skip
+            if found is not None and _distinct(given, tolerance) <= sum(
+                cause.key in ("scale[constant]", "damping") for cause in found.causes
+            ):
+                continue  # a constant and a shift make any one or two values of any others
             # Both are ascending, so a factor below zero belongs to the order turned around.
             if found is not None and extra[:1] == (_LARGEST,) and found.causes:
                 continue  # some of the eigenvalues are known by themselves only
@@ -121,6 +125,10 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: f
                 error = float(np.linalg.norm(given - model)) / (float(np.linalg.norm(given)) or 1.0)
                 yield SpectrumMatch((*causes, *extra, *found.causes), model, error, found.factor)
                 break
+
+
+def _distinct(ascending: Values, tolerance: float) -> int:
+    return 1 + int(np.count_nonzero(np.diff(ascending) > tolerance))
 
 
 def _readings(values: Values, count: int, tolerance: float) -> Iterator[tuple[Values, tuple[Cause, ...]]]:

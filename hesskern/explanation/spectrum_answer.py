@@ -24,6 +24,11 @@ def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:
     values = np.sort(given.array)
     taken = np.ldexp(given.array, power) if power else given.array  # of the size of the Hessian's
     known = taken, problem.data, problem.weights, problem.selections, problem.scales, problem.epsilon
+    if not values.any() and np.abs(expected).max() > 0.0:
+        return Explanation(
+            "unexplained", "all these eigenvalues are zero; those of the Hessian are not.",
+            before=1.0, after=1.0, _corrected=partial(itself, expected),
+        )  # fmt: skip
     found = spectrum_matches(*known, most=0)
     answer = None if found else explain_vector(given, problem) or _misread(values, expected, power, problem)
     if answer is not None:

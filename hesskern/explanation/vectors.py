@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.explanation.answer import Explanation, Finding
-from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.candidate import Candidate, exponent_to
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.orders import orders
 from hesskern.explanation.problem import Problem
@@ -123,6 +123,8 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
 
 def _compared(given: Candidate, problem: Problem, shape: _Shape, vector: _Vector) -> Explanation | None:
     array, size = shape.values, float(np.linalg.norm(vector.values))
+    if exponent_to(array, size):
+        return None  # products with numbers of another size altogether are not exact
     stored = float(np.finfo(np.dtype(given.dtype.str)).eps) if given.dtype.kind == "f" else 0.0
     unit = max(stored, problem.epsilon)
     if not 0.0 < size < np.inf or size <= 100.0 * vector.rounding:

@@ -59,6 +59,10 @@ class Check(Protocol):
         """Compare."""
 
 
+#: Units of the smallest number by which the entries of a result that small may be off.
+_UNITS = 8.0
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An array, or a number, that all sides have.
@@ -102,11 +106,14 @@ class Comparison:
                 size, cancels = terms, "relative to its terms, which cancel"
             size = size or 1.0
         error = float(np.linalg.norm(ours - theirs)) / size
-        tolerance = (mine.error + other.error) / size
+        # Below the smallest normal number the error of an entry is absolute: some units of the smallest there is.
+        smallest = float(np.finfo(evidence.problem.net.dtype).smallest_subnormal)
+        rounded = mine.error + _UNITS * smallest * math.sqrt(ours.size)
+        tolerance = (rounded + other.error) / size
         third_error, third_pair, witnesses = self.third(evidence), None, None
         if third_error is not None:
             third = _numbers(self.theirs(evidence, evidence.differences))
-            third_pair = float(np.linalg.norm(ours - third)) / size, (mine.error + third_error) / size
+            third_pair = float(np.linalg.norm(ours - third)) / size, (rounded + third_error) / size
             witnesses = float(np.linalg.norm(theirs - third)) / size, (other.error + third_error) / size
         verdict = decide(error, tolerance, third_pair, witnesses)
         note = cancels

@@ -116,7 +116,8 @@ class Evidence:
         """Return the size of the largest numbers that the computation goes through; infinite beyond float64."""
         bounds = self.ours
         loss = 0.5 * bounds.scale * bounds.residual.size**2
-        found = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size
+        decay = float(np.linalg.norm(self.problem.theta)) ** 2  # some checks have weight decay
+        found = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
         return max(found) if np.isfinite(found).all() else np.inf
 
     # Derived quantities -----------------------------------------------------------------------------------------------
