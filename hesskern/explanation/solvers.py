@@ -119,11 +119,11 @@ class Solvers:
         size, epsilon = self._value, _DOUBLE if name == "float64" else _SINGLE
         if not _singular(truth, epsilon) or not size > 0.0:  # solvers give no negative condition number
             return ""
+        least = 1.0 / (epsilon * truth.size)
         if name == "float64":
-            least = 1.0 / (epsilon * truth.size)
-            if not (least <= size <= _FARTHEST or size == np.inf):
-                return ""
-            return f"high: beyond {least:.2g} no digit of what a dense solver gives for this matrix is right"
+            possible = least <= size <= _FARTHEST or size == np.inf
+            right = "no digit of what a dense solver gives for this matrix is right"
+            return f"high: beyond {least:.2g} {right}" if possible else ""
         if not 2.0 / epsilon <= size < np.inf or not self._is_single:
             return ""
         # A float64 that is a float32 of this size has 29 zero bits: it was computed, or typed with few digits.
