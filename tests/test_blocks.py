@@ -80,7 +80,7 @@ def test_dtypes_of_cross_blocks(backend, dtype):
         result = block @ v.astype(given)
         assert result.dtype == np.result_type(given, dtype)
         relative(result, block.toarray().astype(float) @ v.astype(given), 1e-5 if "32" in dtype else 1e-6)
-    with pytest.raises(ValueError, match="dimension mismatch"):  # SciPy's own words
+    with pytest.raises(ValueError, match=r"^v has shape \(17,\); expected \(18,\) or"):
         block @ v[:-1]
 
 
