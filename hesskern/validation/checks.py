@@ -14,7 +14,7 @@ from hesskern.validation.comparison import Check, Comparison
 from hesskern.validation.eigen import eigen_checks
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix
-from hesskern.validation.rounding import Bounds, Part, combined
+from hesskern.validation.rounding import Bounds, Part, combined, norm, square
 from hesskern.validation.training import training_checks
 
 #: Entries of a block that is written out although the whole matrix is not.
@@ -82,7 +82,7 @@ def _loss(quantity: str, ours: Callable[[Subject, Evidence], float]) -> Comparis
 
 
 def _loss_part(evidence: Evidence, bounds: Bounds) -> Part:
-    terms = 0.5 * bounds.scale * bounds.residual.size**2
+    terms = 0.5 * bounds.scale * square(bounds.residual.size)
     return Part(terms, bounds.loss(evidence.autograd.loss()))
 
 
@@ -155,14 +155,14 @@ def times(vectors: list[Matrix], part: Part, bounds: Bounds) -> Part:
     """
     lengths = []
     for vector in vectors:
-        norm = float(np.linalg.norm(vector))
-        lengths.append(min(norm, 8.0 * norm / math.sqrt(np.count_nonzero(vector))))
-    length = math.hypot(*lengths)
-    return Part(part.size * length, bounds.product(part) * length)
+        length = norm(vector)
+        lengths.append(min(length, 8.0 * length / math.sqrt(np.count_nonzero(vector))))
+    total = math.hypot(*lengths)
+    return Part(part.size * total, bounds.product(part) * total)
 
 
 def _length(vectors: list[Matrix]) -> float:
-    return math.hypot(*(float(np.linalg.norm(vector)) for vector in vectors))
+    return math.hypot(*(norm(vector) for vector in vectors))
 
 
 def _product(quantity: str, mode: str, group: str, count: int, *, together: bool = False) -> Comparison:

@@ -22,10 +22,14 @@ from hesskern.validation.report import (
     Row,
     decide,
 )
-from hesskern.validation.rounding import Bounds, Part
+from hesskern.validation.rounding import Bounds, Part, norm
 
 #: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
 _CANCELS = 1e-3
+
+
+#: Note of a comparison for which the third witness has no finite number: it overflowed, or what it needs vanished.
+NOT_CHECKED_BY_THIRD = "not checked by the third witness, whose result is not finite"
 
 
 class Found(NamedTuple):
@@ -99,27 +103,33 @@ class Comparison:
             note = f"hesskern's has shape {ours.shape}, autograd's {theirs.shape}."
             return Found(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
         mine, other = self.part(evidence, evidence.ours), self.part(evidence, evidence.theirs)
-        size, cancels = float(np.linalg.norm(theirs)), ""
+        size, cancels = norm(theirs), ""
         if not (size > 0 and mine.error + other.error < _CANCELS * size):
             terms = max(mine.size, other.size)
             if np.isfinite(size) and terms > size:
                 size, cancels = terms, "relative to its terms, which cancel"
             size = size or 1.0
-        error = float(np.linalg.norm(ours - theirs)) / size
+        error = norm(ours - theirs) / size
         # Below the smallest normal number the error of an entry is absolute: some units of the smallest there is.
         smallest = float(np.finfo(evidence.problem.net.dtype).smallest_subnormal)
         rounded = mine.error + _UNITS * smallest * math.sqrt(ours.size)
         tolerance = (rounded + other.error) / size
-        third_error, third_pair, witnesses = self.third(evidence), None, None
+        third_error, third_pair, witnesses, unchecked = self.third(evidence), None, None, ""
         if third_error is not None:
             third = _numbers(self.theirs(evidence, evidence.differences))
-            third_pair = float(np.linalg.norm(ours - third)) / size, (rounded + third_error) / size
-            witnesses = float(np.linalg.norm(theirs - third)) / size, (other.error + third_error) / size
+            if np.isfinite(third).all():
+                # Computed in extended precision or not, its results are float64 numbers, and so are the two or three of
+                # which it takes the differences for a functional part.
+                third_error += 3 * 2.0**-53 * other.size
+                third_pair = norm(ours - third) / size, (rounded + third_error) / size
+                witnesses = norm(theirs - third) / size, (other.error + third_error) / size
+            else:
+                unchecked = NOT_CHECKED_BY_THIRD
         verdict = decide(error, tolerance, third_pair, witnesses)
-        note = cancels
+        note = "; ".join(filter(None, (cancels, unchecked)))
         if verdict not in (AGREES, UNDECIDED) and self.label is not None:
             note = self._where(evidence, ours, theirs, size)
-        name = evidence.differences.name if third_error is not None else ""
+        name = evidence.differences.name if third_pair is not None else ""
         return Found(error, tolerance, name, third_pair, witnesses, verdict, note)
 
     def _where(self, evidence: Evidence, ours: Matrix, theirs: Matrix, size: float) -> str:
@@ -157,11 +167,9 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
         if overflow := _overflow(evidence):
             return Row(**about, verdict=OVERFLOWED, note=overflow)
         return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
-    if (
-        not math.isfinite(found.error)
-        and found.verdict in (HESSKERN_WRONG, DIFFERS)
-        and (overflow := _overflow(evidence))
-    ):
+    # A verdict is passed on finite numbers only; on others just where nothing could have overflowed.
+    judged = (found.error, found.tolerance, *(found.third_pair or ()), *(found.witnesses or ()))
+    if found.verdict != AGREES and not np.isfinite(judged).all() and (overflow := _overflow(evidence)):
         return Row(**about, verdict=OVERFLOWED, note=overflow)
     third, third_tolerance = found.third_pair or (math.nan, math.nan)
     witnesses, witnesses_tolerance = found.witnesses or (math.nan, math.nan)

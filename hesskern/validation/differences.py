@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hesskern._cached import cached_property
 from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds, chain
+from hesskern.validation.rounding import Bounds, chain, norm, square
 
 Extended = NDArray[Any]
 
@@ -48,8 +48,8 @@ class DifferenceWitness:
         # Powers of two, so that a step is taken without rounding in all but extreme cases.
         self._steps = np.empty(problem.size, dtype=kind)
         for where in problem.layers:
-            typical = float(np.sqrt(np.mean(problem.theta[where] ** 2)))
-            self._steps[where] = 2.0 ** np.clip(np.round(np.log2(typical)), -60, 60) if typical else 1.0
+            typical = norm(problem.theta[where]) / math.sqrt(where.stop - where.start)
+            self._steps[where] = 2.0 ** np.clip(np.round(np.log2(typical)), -60, 1000) if typical else 1.0
 
     # The definition ---------------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class DifferenceWitness:
     def _line(self, vector: Matrix) -> tuple[Any, Extended, Extended]:
         """Return step, weights and points along a line that give the slope of a polynomial of degree 2L exactly."""
         kind, depth = self._theta.dtype.type, len(self.problem.weights)
-        step = kind(2.0 ** np.floor(np.log2(self._reach / depth / float(np.linalg.norm(vector)))))
+        step = kind(2.0 ** np.floor(np.log2(self._reach / depth / norm(vector))))
         # sum_k 2 w_k k = 1, and sum_k w_k k^j = 0 for j = 3, 5, ...: even powers cancel between k and -k.
         half = [
             kind((-1) ** (k + 1) * math.factorial(depth) ** 2)
@@ -213,7 +213,7 @@ class DifferenceWitness:
     def _reach(self) -> float:
         """How far, in norm, weights are moved along a line: less than the smallest of them that is not zero."""
         norms = [chain(weight).norm for weight in self.problem.weights]
-        return min((norm for norm in norms if norm > 0), default=1.0) / len(norms)
+        return min((each for each in norms if each > 0), default=1.0) / len(norms)
 
     @cached_property
     def _near(self) -> Bounds:
@@ -222,7 +222,7 @@ class DifferenceWitness:
 
     @cached_property
     def _inverse_steps(self) -> float:
-        return float(np.linalg.norm(1.0 / self._steps.astype(np.float64)))
+        return norm(1.0 / self._steps.astype(np.float64))
 
     @property
     def gradient_error(self) -> float:
@@ -230,7 +230,7 @@ class DifferenceWitness:
         if not self._differenced:
             return Bounds(self.problem, self.unit, rotated=False).whole_gradient.error
         near = self._near
-        largest = 0.5 * near.scale * near.residual.size**2 + 0.5 * self.problem.decay * near.theta**2
+        largest = 0.5 * near.scale * square(near.residual.size) + 0.5 * self.problem.decay * square(near.theta)
         return near.loss(largest) * self._inverse_steps
 
     @property

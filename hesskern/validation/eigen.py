@@ -18,11 +18,11 @@ import numpy as np
 from hesskern import decompositions
 from hesskern.condition import Condition
 from hesskern.validation import exact
-from hesskern.validation.comparison import Check, Comparison, Found
+from hesskern.validation.comparison import NOT_CHECKED_BY_THIRD, Check, Comparison, Found
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix
 from hesskern.validation.report import HESSKERN_WRONG, UNDECIDED, USELESS, decide
-from hesskern.validation.rounding import Bounds, Part, spread_error
+from hesskern.validation.rounding import Bounds, Part, norm, spread_error, square
 
 _SPECTRA = {"block": "H", "gauss_newton": "Gauss-Newton", "functional": "functional part"}
 
@@ -43,10 +43,10 @@ def eigen_checks(evidence: Evidence) -> list[Check]:
     return found
 
 
-def _solver(evidence: Evidence, unit: float, part: Part, norm: float) -> float:
+def _solver(evidence: Evidence, unit: float, part: Part, largest: float) -> float:
     """Return the bound for all eigenvalues of a computed matrix: its error, and that of the eigenvalue solver."""
     size = evidence.problem.size
-    return part.error + math.sqrt(size) * spread_error(size, unit) * norm
+    return part.error + math.sqrt(size) * spread_error(size, unit) * largest
 
 
 # Spectra --------------------------------------------------------------------------------------------------------------
@@ -55,8 +55,8 @@ def _solver(evidence: Evidence, unit: float, part: Part, norm: float) -> float:
 def _part(evidence: Evidence, bounds: Bounds, mode: str, layer: int | None) -> Part:
     part = evidence.part(bounds, mode, layer, layer)
     unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
-    norm = float(np.abs(evidence.eigenvalues(evidence.autograd, mode, layer)).max())
-    return Part(part.size, _solver(evidence, unit, part, norm))
+    largest = float(np.abs(evidence.eigenvalues(evidence.autograd, mode, layer)).max())
+    return Part(part.size, _solver(evidence, unit, part, largest))
 
 
 def _third(evidence: Evidence) -> float | None:
@@ -126,8 +126,8 @@ def _eigenvectors() -> Comparison:
 
     def part(evidence: Evidence, bounds: Bounds) -> Part:
         found = _part(evidence, bounds, "block", None)
-        norm = evidence.norm() * math.sqrt(evidence.problem.size)
-        return Part(norm, found.error + spread_error(evidence.problem.size, evidence.problem.unit) * norm)
+        size = evidence.norm() * math.sqrt(evidence.problem.size)
+        return Part(size, found.error + spread_error(evidence.problem.size, evidence.problem.unit) * size)
 
     return Comparison(
         "eigenvectors", "V diag(values) V.T", rebuilt, lambda e, w: e.matrix(w, "block"), part, _third,
@@ -173,7 +173,7 @@ def _damping(evidence: Evidence) -> float:
 
 def _solving(evidence: Evidence) -> Iterator[Check]:
     vector = evidence.vectors[0]
-    length = float(np.linalg.norm(vector))
+    length = norm(vector)
 
     def solution(subject: Subject, e: Evidence) -> Matrix:
         found = subject.hessian.solve(vector.astype(subject.net.dtype), damping=_damping(e))
@@ -194,7 +194,7 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
 
     def solution_third(e: Evidence) -> float | None:
         error = _third(e)
-        return None if error is None else 2.0 * error * length / _damping(e) ** 2
+        return None if error is None else 2.0 * error * length / _damping(e) / _damping(e)
 
     if evidence.dense:
         yield Comparison(
@@ -273,8 +273,11 @@ class ConditionCheck:
         if truth is not None:
             witnesses = abs(theirs - truth[0]) / truth[0] if truth[1] else 0.0, tolerance
         elif self.mode == "block" and evidence.dense_differences and possible and ours.rank:
-            third, witnesses = self._against_differences(ours, theirs, evidence)
-            name = evidence.differences.name
+            if compared := self._against_differences(ours, theirs, evidence):
+                third, witnesses = compared
+                name = evidence.differences.name
+            else:
+                note = NOT_CHECKED_BY_THIRD
         verdict = decide(error, tolerance, third, witnesses)
         if truth is not None and ours.rank != truth[1]:
             verdict, note = HESSKERN_WRONG, f"rank {ours.rank} of hesskern, {truth[1]} in exact arithmetic"
@@ -305,10 +308,10 @@ class ConditionCheck:
             return (0.0 if ours.rank == 0 else math.inf), evidence.problem.unit
         bounds = evidence.ours
         inputs, above = bounds.inputs(self.layer), bounds.above(self.layer)
-        relative = sum(each.units * each.ratio**2 for each in (inputs, above)) + 8 * evidence.problem.unit
+        relative = sum(each.units * square(each.ratio) for each in (inputs, above)) + 8 * evidence.problem.unit
         root = math.sqrt(truth[0]) if truth[0] > 0 else 1.0
         # Norms of products may be smaller than products of norms: the largest singular value says by how much.
-        product = bounds.scale * (inputs.norm * above.norm) ** 2
+        product = bounds.scale * square(inputs.norm * above.norm)
         largest = ours.largest
         if evidence.dense:
             largest = float(evidence.eigenvalues(evidence.autograd, self.mode, self.layer)[-1])
@@ -318,11 +321,16 @@ class ConditionCheck:
 
     def _against_differences(
         self, ours: Condition, theirs: float, evidence: Evidence
-    ) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences."""
+    ) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences.
+
+        None where these have none: a spectrum so small that it vanishes beside the gradient, or not finite.
+        """
         values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
         smallest = float(values[ours.rank - 1])
         value = float(values[0]) / smallest if smallest else math.inf
+        if not math.isfinite(value):
+            return None
         solver = math.sqrt(len(values)) * spread_error(len(values), evidence.autograd.unit) * float(values[0])
         third = evidence.differences.curvature_error + solver
         mine, other = self._errors(evidence)

@@ -16,7 +16,7 @@ from hesskern.hessian import Hessian
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.differences import DifferenceWitness
 from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds, Part
+from hesskern.validation.rounding import Bounds, Part, norm, square
 
 Witness = AutogradWitness | DifferenceWitness
 T = TypeVar("T")
@@ -115,8 +115,8 @@ class Evidence:
     def reach(self) -> float:
         """Return the size of the largest numbers that the computation goes through; infinite beyond float64."""
         bounds = self.ours
-        loss = 0.5 * bounds.scale * bounds.residual.size**2
-        decay = float(np.linalg.norm(self.problem.theta)) ** 2  # some checks have weight decay
+        loss = 0.5 * bounds.scale * square(bounds.residual.size)
+        decay = square(norm(self.problem.theta))  # some checks have weight decay
         found = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
         return max(found) if np.isfinite(found).all() else np.inf
 
@@ -220,7 +220,7 @@ class Evidence:
             operator = LinearOperator((size, size), matvec=self.autograd.product, dtype=np.float64)
             values, vectors = eigsh(operator, k=1, which="LA", v0=self.vectors[0], tol=1e-13)
             ritz = vectors[:, 0]
-            return float(values[0]), float(np.linalg.norm(self.autograd.product(ritz) - values[0] * ritz))
+            return float(values[0]), norm(self.autograd.product(ritz) - values[0] * ritz)
 
         return self.kept("largest", make)
 
@@ -230,10 +230,10 @@ class Evidence:
         def make() -> float:
             if self.dense:
                 return float(np.abs(self.eigenvalues(self.autograd, "block")).max())
-            vector, size = self.vectors[0] / np.linalg.norm(self.vectors[0]), 0.0
+            vector, size = self.vectors[0] / norm(self.vectors[0]), 0.0
             for _ in range(8):
                 vector = self.autograd.product(vector)
-                size = float(np.linalg.norm(vector))
+                size = norm(vector)
                 if size == 0.0:
                     return 0.0
                 vector /= size

@@ -107,6 +107,8 @@ def decide(
         return pair is not None and pair[1] < USELESS
 
     ours = error, tolerance
+    if not decisive(third):  # the third witness's rounding neither
+        third = None
     if not decisive(ours):  # autograd's own rounding decides nothing here
         return (AGREES if near(third) else HESSKERN_WRONG) if decisive(third) else UNDECIDED
     if near(ours):

@@ -29,6 +29,24 @@ from hesskern.validation.problem import Problem
 _LARGEST_SVD = 2e8
 
 
+def norm(array: NDArray[np.float64] | float) -> float:
+    """Return the Frobenius norm; squares of entries neither overflow nor vanish, as they do in `numpy.linalg.norm`."""
+    found = np.asarray(array, dtype=np.float64)
+    largest = float(np.abs(found).max(initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    exponent = math.frexp(largest)[1]
+    # Half of the exponent at a time: a single factor would itself overflow for subnormal numbers.
+    scaled = np.ldexp(np.ldexp(found, -(exponent // 2)), -(exponent - exponent // 2))
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(np.linalg.norm(scaled), exponent))
+
+
+def square(value: float) -> float:
+    """Return the square, infinite where ``value**2`` would raise an OverflowError."""
+    return value * value
+
+
 def spread_error(terms: float, unit: float) -> float:
     """Return ``g(terms)``: the relative rounding error of a sum of so many products."""
     return min(terms, 8.0 * math.sqrt(terms)) * unit
@@ -62,15 +80,15 @@ class Chain:
     @property
     def error(self) -> float:
         """Bound on the rounding error in the Frobenius norm."""
-        return self.norm * self.ratio**2 * self.units
+        return self.norm * square(self.ratio) * self.units
 
 
 def chain(matrix: NDArray[np.float64], units: float = 0.0) -> Chain:
     """Return one matrix as a chain."""
-    frobenius = float(np.linalg.norm(matrix))
+    frobenius = norm(matrix)
     if matrix.ndim == 2 and matrix.size * min(matrix.shape) <= _LARGEST_SVD:
-        norm = decompositions.norm(matrix)
-        return Chain(norm, max(1.0, frobenius / norm) if norm else 1.0, units)
+        spectral = decompositions.norm(matrix)
+        return Chain(spectral, max(1.0, frobenius / spectral) if spectral else 1.0, units)
     return Chain(frobenius, 1.0, units)
 
 
@@ -125,9 +143,9 @@ class Bounds:
         self.weights = weights
         self.root = math.sqrt(samples)
         self.X = chain(problem.X, data_units)
-        self.Y = Chain(float(np.linalg.norm(problem.Y)), 1.0, data_units)
+        self.Y = Chain(norm(problem.Y), 1.0, data_units)
         self.scale = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / problem.Y.size}[problem.kind]
-        self.theta = float(np.linalg.norm(problem.theta)) + margin * len(weights)
+        self.theta = norm(problem.theta) + margin * len(weights)
         self._margin = margin
 
     # What the layers see ----------------------------------------------------------------------------------------------
@@ -139,7 +157,7 @@ class Bounds:
         for weight, bias, matrix in zip(self.weights, problem.biases, problem.weights, strict=True):
             activation = found[-1].times(weight, matrix.shape[1], unit)
             if bias is not None:
-                size = self.root * (float(np.linalg.norm(bias)) + self._margin)
+                size = self.root * (norm(bias) + self._margin)
                 activation = activation.plus(Chain(size, 1.0), unit)
             found.append(activation)
         return found
@@ -182,11 +200,11 @@ class Bounds:
     def loss(self, value: float) -> float:
         """Return the bound for the loss, whose value decides how much of the residual's error it sees."""
         samples, outputs = self._problem.Y.shape
-        decayed = 0.5 * self._problem.decay * self.theta**2
+        decayed = 0.5 * self._problem.decay * square(self.theta)
         residual, error = math.sqrt(2.0 * abs(value) / self.scale), self.residual.error
         summed = spread_error(samples * outputs + 2, self._unit) * (abs(value) + decayed)
         terms = spread_error(self._problem.size + 2, self._unit) * decayed
-        return self.scale * (residual * error + 0.5 * error**2) + summed + terms
+        return self.scale * (residual * error + 0.5 * square(error)) + summed + terms
 
     def gradient(self, layer: int) -> Part:
         """Return size and error of a layer's gradient."""
@@ -226,8 +244,11 @@ class Bounds:
 
     def block(self, row: int, column: int) -> Part:
         """Return the bounds of a block of the Hessian."""
-        decay = self._problem.decay * math.sqrt(self._problem.size) if row == column else 0.0
-        return self.gauss_newton(row, column) + self.functional(row, column) + Part(decay, self._unit * decay)
+        found = self.gauss_newton(row, column) + self.functional(row, column)
+        if row != column or not self._problem.decay:
+            return found
+        decay = self._problem.decay * math.sqrt(self._problem.size)
+        return found + Part(decay, self._unit * (decay + found.size))
 
     def whole(self, mode: str) -> Part:
         """Return the bounds of "block" (the Hessian), "gauss_newton" or "functional" over all layers."""
@@ -240,7 +261,11 @@ class Bounds:
             name: self.whole(name) if row is None or column is None else getattr(self, name)(row, column)
             for name in ("block", "gauss_newton", "functional")
         }
-        return found["block"] + found["gauss_newton"] if mode == "functional" else found[mode]
+        if mode != "functional":
+            return found[mode]
+        terms = found["block"] + found["gauss_newton"]
+        # Both subtractions round, that of the decay too; of what is exactly zero nothing else is left.
+        return Part(terms.size, terms.error + 2 * self._unit * terms.size)
 
     def product(self, part: Part) -> float:
         """Return the bound for the product of a part with a vector of length 1."""

@@ -14,7 +14,7 @@ from hesskern.training import Run, fit
 from hesskern.validation.comparison import Check, Comparison
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.problem import Matrix, Problem, Training
-from hesskern.validation.rounding import Bounds, Part, spread_error
+from hesskern.validation.rounding import Bounds, Part, norm, spread_error, square
 
 _STEPS = 4
 
@@ -121,19 +121,19 @@ def _path(evidence: Evidence, how: Training, unit: float) -> Part:
         # A batch of a mean has a larger scale than all samples together.
         more = problem.samples / how.batch_size if how.batch_size and problem.kind == "mean" else 1.0
         wrong, slope = more * max(each.error for each in gradients), 2.0 * more * evidence.norm() + how.decay
-        start = float(np.linalg.norm(problem.theta))
+        start = norm(problem.theta)
         widths = problem.net.widths
         turned = sum(
             spread_error(b * (a + 1 + c), unit) for a, b, c in zip(widths, widths[1:], widths[2:], strict=False)
         )
         error, velocity, total = (turned + unit) * start, 0.0, 0.0
         for theta in thetas[1:]:
-            size = float(np.linalg.norm(theta)) + start
+            size = norm(theta) + start
             speed = more * max(each.size for each in gradients) / (1.0 - how.momentum)
             velocity = how.momentum * velocity + slope * error + wrong + 3 * unit * speed
             error += how.lr * (1.0 + how.momentum) * velocity + unit * size + 3 * unit * how.lr * speed + turned * size
-            total += error**2
-        moved = float(np.linalg.norm(thetas - problem.theta))
+            total += square(error)
+        moved = norm(thetas - problem.theta)
         return Part(moved, math.sqrt(total) + turned * start)
 
     return evidence.kept(("path", how, unit), make)
@@ -148,8 +148,8 @@ def _losses(evidence: Evidence, how: Training) -> Comparison:
         losses = e.trajectory(e.autograd, how).losses
         path = _path(e, how, e.problem.unit if bounds is e.ours else e.autograd.unit)
         # Descent makes the gradient smaller; twice the first is above all of them.
-        steep = 2.0 * float(np.linalg.norm(e.autograd.gradient()))
-        size = 0.5 * bounds.scale * bounds.residual.size**2
+        steep = 2.0 * norm(e.autograd.gradient())
+        size = 0.5 * bounds.scale * square(bounds.residual.size)
         return Part(size, math.sqrt(len(losses)) * (bounds.loss(float(losses.max())) + steep * path.error))
 
     return Comparison(
