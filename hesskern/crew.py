@@ -14,7 +14,7 @@ from hesskern.backends.protocol import Backend, Descent, Job
 from hesskern.batches import Batches
 from hesskern.interruption import Interruption
 from hesskern.loop import Status, record_steps
-from hesskern.recording import Recorder, Records
+from hesskern.recording import Recorder, Records, in_range
 from hesskern.schedule import Schedule
 
 
@@ -172,7 +172,7 @@ def _keep(member: Member, job: Job, start: int, finite: int, every: int) -> None
         "loss": job.losses,
         "batch_loss": job.batch_losses,
         "gradient_norm": job.gradient_norms,
-        "sharpness": job.sharpness,
+        "sharpness": None if job.sharpness is None else in_range(job.sharpness),
     }
     member.seen = start + finite
     for name, pieces in member.quick.items():

@@ -15,7 +15,7 @@ from hesskern.interruption import Interruption
 from hesskern.loop import Status, record_steps
 from hesskern.loss import SquaredLoss
 from hesskern.network import LinearNetwork
-from hesskern.recording import Records
+from hesskern.recording import Records, in_range
 from hesskern.schedule import Schedule
 from hesskern.selection import Part, part_size
 
@@ -230,9 +230,10 @@ class DeviceCrew:
 
     def _sharpness(self) -> Any:
         descents = self._descents
-        return self._kernels.sharpness(
+        found = self._kernels.sharpness(
             descents.shapes, descents.parameters.double(), self._data, scale=descents.scale, decay=self._decay
         )
+        return in_range(np.asarray(devices.to_host(found)))
 
     def _distance(self) -> Any:
         return (self._descents.parameters.double() - self._start.double()).norm(dim=1)  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesskern import checks
 from hesskern._array import Array
@@ -162,6 +163,12 @@ class Recorder:
         from hesskern.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         return made(self._loss, net, select(net, None) if parts is None else parts, "full")
+
+
+def in_range(sharpness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a sharpness that products with the Hessian gave, NaN where squares leave the range of float64."""
+    size = np.abs(sharpness)
+    return np.where((size < 1e150) & ((size > 1e-150) | (size == 0)), sharpness, np.nan)
 
 
 def _largest_eigenvalue(hessian: Hessian) -> float:

@@ -278,3 +278,13 @@ def test_any_shape(backend, seed):
         reduce=str(rng.choice(["auto", "none"])),
     )  # fmt: skip
     check(run, problem)
+
+
+def test_what_its_squares_do_not_hold_is_not_recorded(backend):
+    """Products with a Hessian of 1e187 have squares beyond float64: no number is better than a wrong one."""
+    net = hk.LinearNetwork([np.full((2, 2), 1e54), np.full((1, 2), 1e54)])
+    loss = hk.SquaredLoss(np.array([[1e39, 2e39]]), np.array([[0.0]]))
+    found = hk.fit(net, loss, lr=1e-300, max_steps=1, record=("loss", "sharpness")).history["sharpness"]
+    right = loss.hessian(net).spectrum().max
+    assert right > 1e180
+    assert np.isnan(found).all() or found[0] == pytest.approx(right, rel=1e-10)

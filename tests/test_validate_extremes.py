@@ -135,3 +135,16 @@ def test_norms_beyond_the_ends():
     assert norm(np.full(4, 1.7e308)) == math.inf and norm(np.array([1.0, np.inf])) == math.inf
     assert math.isnan(norm(np.array([1.0, np.nan])))
     assert square(1e200) == math.inf
+
+
+@pytest.mark.parametrize("scales", [(1e-100, 1e-90, 1e100), (1e110, 1e-100, 1e-20), (1e-60, 1e90, 1e-110)])
+def test_layers_of_far_apart_scales(scales):
+    rng = np.random.default_rng(7)
+    widths = [2, 3, 3, 2]
+    weights = [rng.standard_normal((b, a)) * s for a, b, s in zip(widths, widths[1:], scales, strict=False)]
+    report = hk.validate(
+        hk.LinearNetwork(weights),
+        hk.SquaredLoss(rng.standard_normal((4, 2)) * 1e-50, rng.standard_normal((4, 2))),
+        backends=["numpy"],
+    )
+    assert [(r.quantity, r.verdict, r.note) for r in report.failures if r.group != "training"] == []

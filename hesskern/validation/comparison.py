@@ -28,6 +28,8 @@ from hesskern.validation.rounding import Bounds, Part, norm
 _CANCELS = 1e-3
 
 
+#: Bounds below the smallest normal number have lost their digits, or vanished; they bound nothing.
+_SMALLEST = float(np.finfo(np.float64).tiny)
 #: Note of a comparison for which the third witness has no finite number: it overflowed, or what it needs vanished.
 NOT_CHECKED_BY_THIRD = "not checked by the third witness, whose result is not finite"
 
@@ -114,6 +116,8 @@ class Comparison:
         smallest = float(np.finfo(evidence.problem.net.dtype).smallest_subnormal)
         rounded = mine.error + _UNITS * smallest * math.sqrt(ours.size)
         tolerance = (rounded + other.error) / size
+        if np.isfinite(ours).all() and theirs.any() and mine.error + other.error < _SMALLEST:
+            tolerance, cancels = math.nan, "the bound on its rounding vanishes in float64"
         third_error, third_pair, witnesses, unchecked = self.third(evidence), None, None, ""
         if third_error is not None:
             third = _numbers(self.theirs(evidence, evidence.differences))

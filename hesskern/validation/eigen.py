@@ -43,6 +43,11 @@ def eigen_checks(evidence: Evidence) -> list[Check]:
     return found
 
 
+def _over(number: float, size: float) -> float:
+    """Return the quotient; infinite where the size, which is not zero, vanished in float64."""
+    return number / size if size else math.inf
+
+
 def _solver(evidence: Evidence, unit: float, part: Part, largest: float) -> float:
     """Return the bound for all eigenvalues of a computed matrix: its error, and that of the eigenvalue solver."""
     size = evidence.problem.size
@@ -334,7 +339,7 @@ class ConditionCheck:
         solver = math.sqrt(len(values)) * spread_error(len(values), evidence.autograd.unit) * float(values[0])
         third = evidence.differences.curvature_error + solver
         mine, other = self._errors(evidence)
-        per = 1.0 / ours.smallest + 1.0 / ours.largest
+        per = _over(1.0, ours.smallest) + _over(1.0, ours.largest)
         return (
             (abs(ours.value - value) / value, (mine + third) * per),
             (abs(theirs - value) / value, (other + third) * per),
@@ -358,7 +363,7 @@ class ConditionCheck:
             return (0.0 if certain == 0 else math.inf), 0.0, certain == 0, math.nan
         smallest = float(values[ours.rank - 1])
         theirs = float(values[0]) / smallest if smallest else math.inf
-        tolerance = error / ours.smallest + error / ours.largest
+        tolerance = _over(error, ours.smallest) + _over(error, ours.largest)
         # Of what lies above autograd's error nothing may be left out; what lies below it, autograd does not know.
         possible = ours.rank >= certain and (ours.rank == certain or ours.smallest <= 2 * error)
         return abs(ours.value - theirs) / theirs, tolerance, possible, theirs

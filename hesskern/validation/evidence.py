@@ -225,10 +225,12 @@ class Evidence:
         return self.kept("largest", make)
 
     def norm(self) -> float:
-        """Return about the spectral norm of the Hessian, for learning rates and dampings."""
+        """Return about the spectral norm of the Hessian, for learning rates and dampings; NaN where it overflowed."""
 
         def make() -> float:
             if self.dense:
+                if not np.isfinite(self.matrix(self.autograd, "block")).all():
+                    return np.nan  # asked for while the checks are planned, of which most can still be made
                 return float(np.abs(self.eigenvalues(self.autograd, "block")).max())
             vector, size = self.vectors[0] / norm(self.vectors[0]), 0.0
             for _ in range(8):

@@ -41,7 +41,10 @@ def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
         rank *= count
     if layer == problem.net.depth - 1:
         rank *= problem.Y.shape[1]
-    return float(value), rank
+    try:
+        return float(value), rank
+    except OverflowError:  # larger than any float64, in which hesskern has to say it
+        return None
 
 
 def _inputs(problem: Problem, layer: int) -> list[Matrix]:

@@ -46,8 +46,8 @@ def training_checks(evidence: Evidence) -> Iterator[Check]:
 
 def _plain(evidence: Evidence) -> Training:
     """Return gradient descent with a rate at which errors do not grow."""
-    norm = evidence.norm()
-    return Training("", lr=0.25 / norm if norm else 1.0, steps=_STEPS, decay=evidence.problem.decay)
+    steepest = evidence.norm()
+    return Training("", lr=0.25 / steepest if steepest else 1.0, steps=_STEPS, decay=evidence.problem.decay)
 
 
 def _run(subject: Subject, how: Training, **options: Any) -> Run:
