@@ -65,6 +65,7 @@ def test_what_another_left_in_a_shared_array_does_not_pass():
     assert [outcome.status for outcome in result.outcomes] == ["timed", "wrong"]
 
 
+@pytest.mark.long
 def test_without_torch_its_contestants_are_absent(monkeypatch):
     monkeypatch.setattr(peers, "torch", lambda: None)
     monkeypatch.setattr(peers.CHOICE, "compiled", True)

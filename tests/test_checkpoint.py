@@ -46,7 +46,7 @@ PAIRS = [
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 5))
+@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 2))
 def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number, reduce):
     problem = training(shape, number)
     options = {"lr": rate(shape, number), "record": RECORD, "record_every": 3, "reduce": reduce} | METHODS[method]
@@ -59,7 +59,7 @@ def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number
 
 
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.long)])
-@pytest.mark.parametrize("method", ["heavy ball", "everything"])
+@pytest.mark.parametrize("method", few_quick(["heavy ball", "everything"], 1))
 def test_ensembles_go_on_too(backend, tmp_path, method, dtype):
     problem = training("wide with biases", 3)
     nets = starts(problem, dtype=dtype)

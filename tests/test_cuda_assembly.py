@@ -6,6 +6,7 @@ import cuda_host
 import numpy as np
 import problems
 import pytest
+from looped import few_quick
 
 from hesskern import backends
 from hesskern.assembly import grid
@@ -74,7 +75,7 @@ def check(case, dtype, **options):
     return found
 
 
-@pytest.mark.parametrize("vec", ["row", "column"])
+@pytest.mark.parametrize("vec", few_quick(["row", "column"], 1))
 @pytest.mark.parametrize(("widths", "bias"), NETWORKS, ids=str)
 def test_the_full_hessian(widths, bias, vec, dtype):
     found = check(blocks_of(widths, bias, dtype, vec=vec), dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from looped import few_quick
 
 import hesskern as hk
 from hesskern import backends
@@ -55,12 +56,18 @@ print(inside, settings.{name} == {mine!r})
 
 @pytest.mark.parametrize(
     ("name", "mine", "inside"),
-    [
-        ("allow_tf32", True, "False"),
-        ("allow_tf32", False, "False"),
-        ("fp32_precision", "tf32", "ieee"),
-        ("fp32_precision", "ieee", "ieee"),
-    ],
+    few_quick(
+        [
+            pytest.param(*case)
+            for case in [
+                ("allow_tf32", True, "False"),
+                ("allow_tf32", False, "False"),
+                ("fp32_precision", "tf32", "ieee"),
+                ("fp32_precision", "ieee", "ieee"),
+            ]
+        ],
+        1,
+    ),
 )
 def test_float32_is_not_tf32(python, name, mine, inside):
     """However the user has set it, and the setting is as before afterwards. In a process of its own: it is global."""

@@ -33,6 +33,7 @@ def test_no_race(tmp_path):
     assert len(done.stdout.split()) == 2
 
 
+@pytest.mark.long
 def test_a_missing_barrier_is_found(tmp_path):
     for name in ("common.cuh", "training.cuh"):
         shutil.copy(SOURCES / name, tmp_path)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import child_environment
+from looped import few_quick
 
 SCRIPT = """
 import hashlib, itertools, json, sys
@@ -48,7 +49,7 @@ print(json.dumps({name: found.hexdigest() for name, found in digests.items()}))
 """
 
 
-@pytest.mark.parametrize("backend_name", ["cpp", "numba", "numpy"])
+@pytest.mark.parametrize("backend_name", few_quick(["cpp", "numba", "numpy"], 1))
 def test_threads_of_blas_and_of_the_ensemble(backend_name):
     """One process for each number of threads, which BLAS reads when it is loaded; only C++ has threads of its own."""
     seen = []

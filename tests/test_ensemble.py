@@ -74,7 +74,7 @@ PAIRS = [
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 5))
+@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 2))
 def test_every_network_is_trained_as_if_alone(backend, shape, method, number, reduce):
     problem = training(shape, number)
     nets = starts(problem)
@@ -147,7 +147,8 @@ def test_as_many_networks_as_steps(backend):
     same_as_alone(runs, nets, problem.loss(), lr=lr.tolist(), max_steps=COUNT)
 
 
-@pytest.mark.parametrize("method", [pytest.param("plain", marks=pytest.mark.long), "everything"])
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["plain", "everything"])
 @each("reduce", ["auto", "none"])
 def test_own_data(backend, method, reduce):
     nets = starts(problems.normal([3, 9, 2], 8, bias=True))
