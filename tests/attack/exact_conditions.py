@@ -68,7 +68,7 @@ def _judge(
         sizes = sorted((abs(value) for value in nonzero), reverse=True)
     doubtful = found.gap < 1e3 or not found.uncertainty < 1e-3 or "doubt" in found.note or "uncertain" in found.note
     if whole and not decay and sizes:
-        # Eigenvalues of several layers come from one dense matrix: what is below `tolerance` counts as zero, as it says.
+        # Eigenvalues of several layers come from one matrix: what is below `tolerance` counts as zero, as it says.
         cut = sizes[0] * mpmath.mpf(found.tolerance)
         clear, visible = sum(size > 10 * cut for size in sizes), sum(size > cut / 10 for size in sizes)
         if clear <= found.rank <= visible:
