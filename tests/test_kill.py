@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from children import BY, child, train
+from looped import few_quick
 from test_checkpoint import same
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -106,7 +107,7 @@ print(train(name, checkpoint=path, **options).steps)
 
 
 @pytest.mark.parametrize("deadly", [True, False])
-@pytest.mark.parametrize("name", ["momentum, sharpness", "minibatches"])
+@pytest.mark.parametrize("name", few_quick(["momentum, sharpness", "minibatches"], 1))
 def test_no_room_for_the_next_checkpoint(tmp_path, name, deadly):
     """The history grows until a file does not fit: cut off in the middle, or an error as of a full disk.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import problems
 import pytest
-from looped import each
+from looped import each, few_quick
 from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
@@ -43,7 +43,7 @@ def close(found, expected, size, tolerance=1e-12):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * size)
 
 
-@COMPILED
+@pytest.mark.parametrize("compiled", few_quick(["cpp", "numba"], 1))
 @each("seed", problems.GENERAL)
 def test_numbers(seed, compiled):
     problem = problems.general(seed)
@@ -84,7 +84,7 @@ def test_conditions(seed, compiled):
             assert abs(one.smallest / other.smallest - 1) <= allowed
 
 
-@COMPILED
+@pytest.mark.parametrize("compiled", few_quick(["cpp", "numba"], 1))
 @each("seed", problems.GENERAL)
 def test_float32(seed, compiled):
     problem = problems.general(seed)

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
-from looped import each
+from looped import each, few_quick
 from trainings import METHODS, PAIRS, of_oracle, rate, training, with_biases
 from witness import relative
 
@@ -22,7 +22,7 @@ def run(shape, method, number, record, steps=STEPS, **options):
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize(("shape", "method", "number"), PAIRS)
+@pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 14))
 def test_what_needs_no_hessian(backend, shape, method, number, reduce):
     problem, expected = training(shape, number), of_oracle(shape, method, number, STEPS)
     record = ["loss", "gradient_norm", "balance", "distance", "weights"]
@@ -172,7 +172,7 @@ def test_the_zero_matrix(backend):
     assert np.isnan(history["condition[1.weight]"]).all()
 
 
-@pytest.mark.parametrize("every", [1, 2, 7, 24, 25, 100])
+@pytest.mark.parametrize("every", few_quick([1, 2, 7, 24, 25, 100], 2))
 @pytest.mark.parametrize("method", ["Nesterov", "everything"])
 def test_every_so_many_steps(backend, method, every):
     record = ("loss", "weights", "gradient_norm", "condition[0]", "balance", "distance", "sharpness", "rank")

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from looped import each
+from looped import each, few_quick
 from test_checkpoint import same
 
 import hesskern as hk
@@ -45,7 +45,7 @@ def stops(taken, most):
 
 
 @each(("method", "dtype"), [(method, ("float64", "float32", "float64")[k % 3]) for k, method in enumerate(METHODS)])
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", few_quick(ENDINGS, 4))
 def test_every_step_of_a_run(backend, tmp_path, ending, method, dtype):
     options, status = ENDINGS[ending]
     (net, *_), X, Y = problem(dtype)

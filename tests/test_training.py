@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import problems
 import pytest
-from looped import each
+from looped import each, few_quick
 
 import hesskern as hk
 
@@ -23,7 +23,9 @@ CONFIGURATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("widths", "samples", "bias", "kind", "decay", "lr"), CONFIGURATIONS)
+@pytest.mark.parametrize(
+    ("widths", "samples", "bias", "kind", "decay", "lr"), few_quick([pytest.param(*one) for one in CONFIGURATIONS], 3)
+)
 @each("reduce", ["auto", "none"])
 def test_every_step_is_the_definition(backend, close, dtype, reduce, widths, samples, bias, kind, decay, lr):
     problem = problems.normal(widths, samples, 4, bias=bias, kind=kind, weight_decay=decay)
