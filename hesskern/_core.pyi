@@ -17,6 +17,7 @@ __all__: list[str] = [
     "assemble",
     "available_isas",
     "backward",
+    "count_left_call",
     "forward",
     "isa",
     "load_blas",
@@ -141,6 +142,11 @@ def backward(
 ) -> None:
     """
     From the gradient with respect to the predictions to that of the parameters (flat) and of X; None: not wanted.
+    """
+
+def count_left_call(change: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Add to the number of calls that compute on although nobody waits for them any more.
     """
 
 def forward(

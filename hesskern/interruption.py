@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from hesskern import _core
+
 Result = TypeVar("Result")
 
 
@@ -74,6 +76,8 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
     results: list[Result] = []
     errors: list[BaseException] = []
     ended = threading.Event()
+    left = False
+    lock = threading.Lock()
 
     def work() -> None:
         try:
@@ -81,13 +85,23 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
         except BaseException as error:  # handed to whoever waits
             errors.append(error)
         finally:
-            ended.set()
+            with lock:
+                ended.set()
+                if left:
+                    _core.count_left_call(-1)
 
     # As the caller has set them: the backend in use, and what NumPy does about overflow.
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="hesskern-call", daemon=True).start()
-    while not ended.wait(_LOOK):
-        pass
+    try:
+        while not ended.wait(_LOOK):
+            pass
+    except BaseException:
+        with lock:
+            if not ended.is_set():
+                _core.count_left_call(1)
+                left = True
+        raise
     if errors:
         raise errors[0]
     return results[0]

@@ -122,3 +122,27 @@ def test_ctrl_c_leaves_compiled_code(what):
         assert process.stdout.readline() == "stopped\n", process.stderr.read()
         assert time.perf_counter() - began < 20.0
         assert process.wait(60) == 0
+
+
+SHUT_DOWN = """
+import threading, time
+import numpy as np, hesskern as hk
+rng = np.random.default_rng(0)
+net = hk.LinearNetwork.random([100, 100, 100], seed=0)
+H = hk.SquaredLoss(rng.standard_normal((100, 100)), rng.standard_normal((100, 100))).hessian(net)
+V = rng.standard_normal((H.shape[0], 4))
+def work():
+    while True:
+        H @ V
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+sys.exit(7)
+"""
+
+
+def test_a_kernel_that_ends_while_python_shuts_down():
+    """Taking the GIL ends the thread then: that must not end the process by SIGABRT."""
+    for _ in range(3):
+        with child(SHUT_DOWN) as process:
+            assert process.wait(60) == 7, process.stderr.read()

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "bindings/arrays.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/module.hpp"
 #include "bindings/threads.hpp"
 
@@ -85,7 +86,7 @@ void assemble(const py::sequence &row_sides, const py::sequence &column_sides, c
         written<T>(target, "out"), target.nbytes() >= cache_bytes()};
     const index workers = std::clamp<index>(threads, 1, std::max<index>(1, total / 64));
     const index scratch_size = (width + 64 + 15) / 16 * 16;
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const Buffer<T> scratch = make_buffer<T>(scratch_size * workers);
     run_tasks(workers, workers, [&](index part, index worker) {
         kernels().of<T>().assemble(assembly, total * part / workers, total * (part + 1) / workers,
@@ -129,7 +130,7 @@ py::tuple product_svd(const py::array &first, const py::sequence &weights, doubl
     index *target_exponents = exponents.mutable_data();
     FactorSpectrum spectrum{};
     {
-        py::gil_scoped_release release;
+        const WithoutGil released;
         const Buffer<double> scratch = make_buffer<double>(kernels().product_svd_scratch(chain));
         kernels().product_svd(chain, target, target_exponents, &spectrum, scratch.get());
     }
@@ -192,7 +193,7 @@ std::pair<py::array_t<double>, py::array_t<double>> triangular_factor(const py::
     {
         std::vector<bool> single;
         for (const py::array &part : parts) single.push_back(holds_float32(part));
-        py::gil_scoped_release release;
+        const WithoutGil released;
         const Buffer<double> r = make_buffer<double>(columns * stride), c = make_buffer<double>(chunk_rows * stride),
                              work = make_buffer<double>(2 * 8 * stride);
         for (index start = 0; start < rows; start += chunk_rows) {
@@ -228,7 +229,7 @@ bool mixes_units(const py::array_t<double, py::array::c_style> &stack, index out
     if (stack.ndim() != 2 || outputs < 1 || outputs >= stack.shape(0)) fail("the stack has no rows for both sides");
     const index rows = stack.shape(0), units = stack.shape(1), inputs = rows - outputs;
     const double *weights = stack.data();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     std::vector<double> norms, terms, row(std::size_t(outputs), 0.0), column(std::size_t(inputs), 0.0);
     for (index k = 0; k < rows; ++k)
         norms.push_back(std::sqrt(size_of_product(weights + k * units, weights + k * units, units)));

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "bindings/descent_state.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/module.hpp"
 #include "bindings/threads.hpp"
 
@@ -249,7 +250,7 @@ std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> 
     for (const Descent *descent : descents)
         if (packs(*descent)) packed_size = std::max(packed_size, descent->f64->memory->packed_size());
     {
-        py::gil_scoped_release release;
+        const WithoutGil released;
         // Memory is taken here, where running out of it is an exception like any other.
         packed_size = (packed_size + 15) / 16 * 16;
         const Buffer<double> memory = make_buffer<double>(packed_size * workers);

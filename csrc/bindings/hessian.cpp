@@ -2,6 +2,7 @@
 #include <atomic>
 #include <optional>
 
+#include "bindings/gil.hpp"
 #include "bindings/hessian_memory.hpp"
 #include "bindings/module.hpp"
 
@@ -104,7 +105,7 @@ class HessianProduct {
         py::array to = vector ? checked<T>(out, "out", {size}) : checked<T>(out, "out", {size, columns});
         const T *source = read<T>(from);
         T *target = written<T>(to, "out");
-        py::gil_scoped_release release;
+        const WithoutGil released;
         products.apply(source, target, columns);
     }
 

@@ -44,6 +44,7 @@ PYBIND11_MODULE(_core_in_main_interpreter, module) {
     bindings::bind_hessian(module);
     bindings::bind_curvature(module);
     bindings::bind_softmax(module);
+    bindings::bind_left_calls(module);
 }
 
 // Before pybind11 sees the interpreter: its own first step waits for ever in a subinterpreter of Python 3.11.

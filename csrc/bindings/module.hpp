@@ -12,5 +12,6 @@ void bind_descent(py::module_ &module);
 void bind_hessian(py::module_ &module);
 void bind_curvature(py::module_ &module);
 void bind_softmax(py::module_ &module);
+void bind_left_calls(py::module_ &module);
 
 }  // namespace hesskern::bindings

@@ -1,5 +1,6 @@
 // Forward, loss and gradient.
 #include "bindings/arrays.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/module.hpp"
 
 namespace hesskern::bindings {
@@ -16,7 +17,7 @@ void forward(const py::sequence &weights, const py::sequence &biases, const py::
     const Data<T> data{input.shape(0), read<T>(input), input.shape(1), &one, 0, nullptr, 0};
     T *target = written<T>(output, "out");
     const KernelsFor<T> &k = kernels().of<T>();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const bool product = k.product_form(net, data.samples, false);
     const Buffer<T> scratch = make_buffer<T>(k.pass_scratch(net, data.samples, product));
     k.predict(blas<T>(), net, data, product, target, scratch.get());
@@ -35,7 +36,7 @@ double squared_residual(const py::sequence &weights, const py::sequence &biases,
     }
     const KernelsFor<T> &k = kernels().of<T>();
     const bool with_gradient = !target.empty();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const bool product = k.product_form(net, data.data.samples, with_gradient);
     const Buffer<T> scratch = make_buffer<T>(k.pass_scratch(net, data.data.samples, product));
     return k.pass(blas<T>(), net, data.data, product, T(scale), with_gradient ? target.data() : nullptr, scratch.get());
@@ -64,7 +65,7 @@ void backward(const py::sequence &weights, const py::sequence &biases, const py:
     const Data<T> data{input.shape(0), read<T>(input), in, &one, 0, nullptr, 0};
     const KernelsFor<T> &k = kernels().of<T>();
     const T *from = read<T>(top);
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const bool product = k.product_form(net, data.samples, true);
     const Buffer<T> scratch = make_buffer<T>(k.pass_scratch(net, data.samples, product));
     k.chain_backward(blas<T>(), net, data, from, product, target.empty() ? nullptr : target.data(), samples,

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/module.hpp"
 
 namespace hesskern::bindings {
@@ -36,7 +37,7 @@ void dense(const py::handle &features, const py::handle &probabilities, const py
     py::array matrix = checked<T>(out, "out", {view.size(), view.size()});
     T *target = written<T>(matrix, "out");
     const KernelsFor<T> &k = kernels().of<T>();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const Buffer<T> scratch = make_buffer<T>(k.softmax_dense_scratch(view.problem));
     k.softmax_dense(blas<T>(), view.problem, target, scratch.get());
 }
@@ -66,7 +67,7 @@ void product(const py::handle &features, const py::handle &probabilities, const 
     const KernelsFor<T> &k = kernels().of<T>();
     constexpr index most = 16;  // vectors at once
     const index together = std::min(most, columns), classes = bias ? view.problem.classes : 0;
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const Buffer<T> scratch = make_buffer<T>(k.softmax_product_scratch(view.problem, together)),
                     rows = make_buffer<T>(2 * together * size);
     T *given = rows.get(), *given_bias = bias ? given + together * weights : nullptr, *found = given + together * size,
