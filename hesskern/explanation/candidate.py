@@ -52,7 +52,7 @@ def read(value: object) -> Candidate:
     """
     if isinstance(value, str):
         return _number(value, np.dtype(np.str_))
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+    if isinstance(value, Real) and not isinstance(value, bool | np.bool_ | np.timedelta64):
         dtype = np.asarray(value).dtype if isinstance(value, float | np.floating) else np.dtype(np.int64)
         return _number(_shortest(value), dtype)
     array = checks.read(value, "candidate")

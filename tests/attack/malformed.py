@@ -127,7 +127,7 @@ def _runner(line: str, argument: str, *, good: bool) -> Callable[[], str]:
 
 
 def in_children(
-    some: Iterator[Case], *, seconds: int = 60, batch: int = 200, stop: float = float("inf")
+    some: Iterator[Case], *, seconds: int = 300, batch: int = 200, stop: float = float("inf")
 ) -> Iterator[tuple[str, str]]:
     """Run cases in forked children, a batch in each, and yield (line, what is wrong); a crash or a hang is told too."""
     left: list[Case] = []

@@ -75,7 +75,7 @@ SPOILED = (
     "np.asarray({})[None]", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "np.asarray({}).astype(np.float32)",
     "np.asarray({}).astype('S')", "np.asarray({}).T[..., :-1]", "np.asarray({}).tolist()", "np.matrix({})",
     "np.broadcast_to(np.asarray({}), np.shape({}))", "np.asarray({})[::-1]", "memoryview(np.ascontiguousarray({}))",
-    "{0}.astype('>f8')", "np.asfortranarray({})", "(k for k in {})", "dict(enumerate({}))", "iter({})",
+    "np.asarray({}).astype('>f8')", "np.asfortranarray({})", "(k for k in {})", "dict(enumerate({}))", "iter({})",
 )  # fmt: skip
 
 #: Which bad values are good for a kind of argument.
@@ -86,7 +86,7 @@ _REALS = {
 _INTEGERS = {"1", "3", "np.int8(1)"}
 _ARRAYS = {
     "unmasked({})", "np.asarray({}).tolist()", "np.matrix({})", "np.broadcast_to(np.asarray({}), np.shape({}))",
-    "np.asarray({})[::-1]", "memoryview(np.ascontiguousarray({}))", "{0}.astype('>f8')", "np.asfortranarray({})",
+    "np.asarray({})[::-1]", "memoryview(np.ascontiguousarray({}))", "np.asarray({}).astype('>f8')", "np.asfortranarray({})",
 }  # fmt: skip
 _WIDTHS = {"range(3)", "(k for k in [1, 2])", "{1, 2}"}
 KINDS: dict[str, set[str]] = {
@@ -117,7 +117,7 @@ KINDS: dict[str, set[str]] = {
     "nets": {"[net]", "stack"},
     "path": {"pathlib.Path('x')", "'no'", "'1'", "'cpp'"},
     "record": {"()"},
-    "rate": _REALS | {"memoryview(b'ab')", "lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss",
+    "rate": _REALS | {"memoryview(b'ab')", "lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss", "np.zeros(2, object)",
                        "np.matrix([[1, 2], [3, 4]])", "np.ones((2, 2))"},
     "anything": set(PLAIN),
 }  # fmt: skip

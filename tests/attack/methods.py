@@ -333,7 +333,8 @@ def condition(case: Case, judge: Judge) -> None:
         judge.true(found.rank == exact or _doubtful(found), f"rank {found.rank} instead of {exact}: {found}")
     largest = float(abs(values).max(initial=0.0))
     if found.rank and np.isfinite(found.largest):
-        judge.ratio(abs(float(found.largest / case.lift) - largest), case.doubt, "largest")
+        doubt = case.doubt + found.uncertainty * largest / 3  # 10 times the uncertainty, as of the value below
+        judge.ratio(abs(float(found.largest / case.lift) - largest), doubt, "largest")
     if found.rank == sure and (exact is None or exact == sure) and sure:
         smallest = float(np.sort(abs(values))[-sure])
         error = case.doubt / smallest + case.doubt / largest
