@@ -7,11 +7,12 @@ empty arrays, NaN and infinities.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,6 +194,20 @@ def widths(value: object, name: str = "widths") -> list[int]:
 def seed(value: object, name: str = "seed") -> int:
     """Return an integer >= 0 of any size."""
     return integer(value, name, 0, None)
+
+
+def entries(value: object, name: str, expected: str) -> Iterator[Any]:
+    """Return an iterator over the entries; a TypeError, which says what was `expected`, if there are none to go over."""
+    if not isinstance(value, str | bytes | memoryview | Mapping) and not hasattr(value, "toarray"):
+        with contextlib.suppress(TypeError):  # what is iterable by its type may be an array without axes
+            return iter(cast("Iterable[Any]", value))
+    raise TypeError(f"{name} is {shown(value)}; expected {expected}.")
+
+
+def function(value: object, name: str) -> None:
+    """Raise a TypeError for what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} is {shown(value)}; expected a function.")
 
 
 def boolean(value: object, name: str) -> bool:

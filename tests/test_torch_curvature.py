@@ -235,11 +235,15 @@ def test_a_parametrised_layer_may_stand_still(data):
 
 
 REFUSED = {
-    "params": ({"params": "0.weight"}, TypeError, r"params is a str; expected a list of names or parameters"),
-    "a number": ({"params": 0}, TypeError, r"params is a int"),
+    "params": (
+        {"params": "0.weight"},
+        TypeError,
+        r"params is .0.weight. \(of type str\); expected a list of names or parameters",
+    ),
+    "a number": ({"params": 0}, TypeError, r"params is 0 \(of type int\)"),
     "no params": ({"params": []}, ValueError, r"params is empty"),
     "unknown": ({"params": ["2.weight"]}, ValueError, r"params holds '2.weight'; the model has 0.weight, 0.bias"),
-    "numbers": ({"params": [0]}, ValueError, r"params holds 0; the model has"),
+    "numbers": ({"params": [0]}, TypeError, r"params holds 0 \(of type int\); expected names or parameters"),
     "another's": ({"params": [torch.eye(2)]}, ValueError, r"a tensor of shape \(2, 2\) that is no parameter"),
     "form": ({"form": "list"}, ValueError, r"form is 'list'; expected one of 'matrix', 'dict', 'tuple'"),
 }

@@ -83,7 +83,11 @@ def _exhausted():
 
 
 REFUSED = {
-    "nothing": (lambda: None, TypeError, r"data is a NoneType; expected a pair of tensors \(X, Y\) or a DataLoader"),
+    "nothing": (
+        lambda: None,
+        TypeError,
+        r"data is None \(of type NoneType\); expected a pair of tensors \(X, Y\) or a DataLoader",
+    ),
     "one tensor": (lambda: X, TypeError, r"data is a Tensor"),
     "arrays": (lambda: (X.numpy(), Y.numpy()), TypeError, r"batch 0 of data is a ndarray; expected a pair of tensors"),
     "triples": (lambda: [(X, Y, Y)], TypeError, r"batch 0 of data is a tuple; expected a pair"),

@@ -57,6 +57,7 @@ def hessian(
     >>> hessian(lambda W: torch.nn.functional.mse_loss(X @ W.T, Y), torch.tensor([[1.0, 2.0]])).shape
     torch.Size([1, 2, 1, 2])
     """
+    checks.function(func, "func")
     if checks.boolean(create_graph, "create_graph"):
         raise ValueError("create_graph is True; expected False: the result has no graph.")
     checks.boolean(vectorize, "vectorize")

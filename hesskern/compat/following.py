@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hesskern import checks
 from hesskern.problem import Data
 from hesskern.torch import tracing
 from hesskern.torch.data import Check, reduced
@@ -62,7 +63,7 @@ class Batches:
         self._data, self._device, self.count = data, device, 0
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._data:
+        for batch in checks.entries(self._data, "data", "a DataLoader of pairs (X, Y), or a list of them"):
             self.count += 1
             pair = isinstance(batch, tuple | list)
             yield type(batch)(map(self._moved, batch)) if pair else batch

@@ -48,6 +48,7 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
     <BLANKLINE>
              [[10.]]]])
     """
+    checks.function(func, "func")
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     for number in numbers:
         checks.integer(number, "argnums", -(2**31))

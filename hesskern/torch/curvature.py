@@ -155,6 +155,8 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
 def _check(v: Any, name: str, reference: Tensor) -> None:
     if not isinstance(v, Tensor):
         raise TypeError(f"{name} is a {type(v).__name__}; expected a tensor.")
+    if v.layout != torch.strided:
+        raise TypeError(f"{name} is sparse; expected a dense tensor: v.to_dense().")
     if (v.dtype, v.device) != (reference.dtype, reference.device):
         raise TypeError(
             f"{name} is {v.dtype} on {v.device}, but the model is {reference.dtype} on {reference.device}; expected "

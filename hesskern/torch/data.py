@@ -6,14 +6,14 @@ the same, those of a shorter last batch too. (The mean of the batches' means wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hesskern import backends, devices
+from hesskern import backends, checks, devices
 from hesskern.problem import Data, of_triangle
 from hesskern.torch.tracing import Chain
 
@@ -94,11 +94,10 @@ def batches(data: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(each, Tensor) for each in data):
         yield "data", data
         return
-    if isinstance(data, Tensor | str | bytes | dict) or not (
-        isinstance(data, Iterable) or hasattr(data, "__getitem__")
-    ):
-        raise TypeError(f"data is a {type(data).__name__}; expected a pair of tensors (X, Y) or a DataLoader of pairs.")
-    for number, batch in enumerate(data):
+    expected = "a pair of tensors (X, Y) or a DataLoader of pairs"
+    if isinstance(data, Tensor):
+        raise TypeError(f"data is a Tensor; expected {expected}.")
+    for number, batch in enumerate(checks.entries(data, "data", expected)):
         yield f"batch {number} of data", batch
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import handle_torch_function, has_torch_function
 
-from hesskern import backends
+from hesskern import backends, checks
 from hesskern.width import PlainLayers
 
 
@@ -67,7 +67,11 @@ def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
     >>> torch.autograd.grad(out.sum(), [W1, W2])
     (tensor([[3., 3.]]), tensor([[3.]]))
     """
-    biases = (None,) * len(weights) if biases is None else tuple(biases)
+    weights = tuple(checks.entries(weights, "weights", "a list of tensors (out, in), one for each layer"))
+    if biases is None:
+        biases = (None,) * len(weights)
+    else:
+        biases = tuple(checks.entries(biases, "biases", "a list of tensors (out,) or None, one for each layer"))
     involved = (x, *weights, *(bias for bias in biases if bias is not None))
     if has_torch_function(involved):  # torch.fx and other tracers see one operation
         traced: Tensor = handle_torch_function(linear_stack, involved, x, weights, biases)

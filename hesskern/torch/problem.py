@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor, nn
 
-from hesskern import devices
+from hesskern import checks, devices
 from hesskern._cached import cached_property
 from hesskern.condition import Condition
 from hesskern.hessian import Hessian
@@ -407,11 +407,10 @@ def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wante
 
 
 def _listed(params: Any) -> list[Any]:
-    if isinstance(params, str | Tensor) or not isinstance(params, Iterable):
-        raise TypeError(
-            f"params is a {type(params).__name__}; expected a list of names or parameters, for instance ['0.weight']."
-        )
-    found = list(params)
+    expected = "a list of names or parameters, for instance ['0.weight']"
+    if isinstance(params, Tensor):
+        raise TypeError(f"params is a Tensor; expected {expected}.")
+    found = list(checks.entries(params, "params", expected))
     if not found:
         raise ValueError("params is empty; expected at least one name or parameter.")
     return found
@@ -423,6 +422,8 @@ def _name(given: Any, known: dict[str, nn.Parameter]) -> str:
             if parameter is given:
                 return name
         raise ValueError(f"params holds a tensor of shape {tuple(given.shape)} that is no parameter of the model.")
+    if not isinstance(given, str):
+        raise TypeError(f"params holds {checks.shown(given)}; expected names or parameters of the model.")
     if given not in known:
         raise ValueError(f"params holds {given!r}; the model has {', '.join(known)}.")
     return str(given)

@@ -24,6 +24,7 @@ import numpy as np
 import hesskern as hk
 
 from .malformed_table import KINDS, PLAIN, SPOILED, TABLE, namespace
+from .malformed_torch_table import TENSORS, TORCH_TABLE, torch_namespace
 
 Case = tuple[str, Callable[[], str]]
 
@@ -46,6 +47,12 @@ ALSO = {
     "loss": "loss|hesskern.SquaredLoss",
     "v": "v|vector",
     "module": "model|module",
+    "model": "model|module",
+    "model_func": "model|module|model_func|loss_func",
+    "loss_func": "loss_func|loss_fn|func",
+    "criterion": "criterion|loss_fn",
+    "inputs": "inputs|func",
+    "x": "x|weights",
     "index": "index|networks",
     "multiplicities": "multiplicities",
     "name": "backend",
@@ -79,7 +86,7 @@ def judge(run: Callable[[], object], argument: str, *, good: bool) -> str:  # no
 def every() -> list[tuple[str, str, bool]]:
     """Return every case of the table as (line, argument, whether the value may be good)."""
     found = []
-    for target, arguments in TABLE:
+    for target, arguments in TABLE + TORCH_TABLE:
         for name, (kind, good) in arguments.items():
             optional, kind = kind.endswith("?"), kind.removesuffix("?")
             values = {bad: bad for bad in PLAIN}
@@ -87,6 +94,8 @@ def every() -> list[tuple[str, str, bool]]:
                 values |= {bad: bad.format(*[f"({good})"] * 2) for bad in SPOILED}
             if kind in ("arrays", "biases"):
                 values |= {f"first {bad}": f"first({good}, lambda a: {bad.format('a', 'a')})" for bad in SPOILED}
+            if kind in ("tensor", "tensor vector", "samples"):
+                values |= {bad: bad.format(good) for bad in TENSORS}
             for label, bad in values.items():
                 fits = label in KINDS[kind] or (label == "None" and optional) or (
                     label.startswith("first ") and label.removeprefix("first ") in KINDS["array"]
@@ -113,7 +122,7 @@ def cases(seed: int) -> Iterator[Case]:
 @functools.cache
 def _names() -> dict[str, object]:
     """Return the objects of all cases of a process: made once, in the parent of those that run them."""
-    return namespace()
+    return namespace() | torch_namespace()
 
 
 def _runner(line: str, argument: str, *, good: bool) -> Callable[[], str]:
