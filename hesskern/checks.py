@@ -197,7 +197,7 @@ def seed(value: object, name: str = "seed") -> int:
 
 
 def entries(value: object, name: str, expected: str) -> Iterator[Any]:
-    """Return an iterator over the entries; a TypeError, which says what was `expected`, if there are none to go over."""
+    """Return an iterator over the entries; a TypeError, which says what was `expected`, where there are none."""
     if not isinstance(value, str | bytes | memoryview | Mapping) and not hasattr(value, "toarray"):
         with contextlib.suppress(TypeError):  # what is iterable by its type may be an array without axes
             return iter(cast("Iterable[Any]", value))

@@ -238,7 +238,7 @@ REFUSED = {
     "params": (
         {"params": "0.weight"},
         TypeError,
-        r"params is .0.weight. \(of type str\); expected a list of names or parameters",
+        r"params is .0.weight. \(of type str\); expected a list of names",
     ),
     "a number": ({"params": 0}, TypeError, r"params is 0 \(of type int\)"),
     "no params": ({"params": []}, ValueError, r"params is empty"),

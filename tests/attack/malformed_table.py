@@ -86,7 +86,8 @@ _REALS = {
 _INTEGERS = {"1", "3", "np.int8(1)"}
 _ARRAYS = {
     "unmasked({})", "np.asarray({}).tolist()", "np.matrix({})", "np.broadcast_to(np.asarray({}), np.shape({}))",
-    "np.asarray({})[::-1]", "memoryview(np.ascontiguousarray({}))", "np.asarray({}).astype('>f8')", "np.asfortranarray({})",
+    "np.asarray({})[::-1]", "memoryview(np.ascontiguousarray({}))", "np.asarray({}).astype('>f8')",
+    "np.asfortranarray({})",
 }  # fmt: skip
 _WIDTHS = {"range(3)", "(k for k in [1, 2])", "{1, 2}"}
 KINDS: dict[str, set[str]] = {
@@ -117,7 +118,8 @@ KINDS: dict[str, set[str]] = {
     "nets": {"[net]", "stack"},
     "path": {"pathlib.Path('x')", "'no'", "'1'", "'cpp'"},
     "record": {"()"},
-    "rate": _REALS | {"memoryview(b'ab')", "lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss", "np.zeros(2, object)",
+    "rate": _REALS | {"memoryview(b'ab')", "lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss",
+                       "np.zeros(2, object)",
                        "np.matrix([[1, 2], [3, 4]])", "np.ones((2, 2))"},
     "anything": set(PLAIN),
 }  # fmt: skip

@@ -29,7 +29,8 @@ def torch_namespace() -> dict[str, object]:
     X, Y = torch.randn(6, 3).double(), torch.randn(6, 2).double()
     return {
         "torch": torch, "ht": hesskern.torch, "compat": hesskern.compat, "model": model, "mse": torch.nn.MSELoss(),
-        "XT": X, "YT": Y, "labels": torch.tensor([0, 1, 1, 0, 1, 0]), "weights": [p.detach() for p in model.parameters()][::2],
+        "XT": X, "YT": Y, "labels": torch.tensor([0, 1, 1, 0, 1, 0]),
+        "weights": [p.detach() for p in model.parameters()][::2],
         "function": lambda W: torch.nn.functional.mse_loss(X @ W.T, Y),
     }  # fmt: skip
 
@@ -42,7 +43,8 @@ TORCH_TABLE = (
     call("ht.hessian", form=("word", "'matrix'"), **_COMMON),
     call("ht.hvp", v=("tensor vector", "torch.ones(8).double()"), **_COMMON),
     *(call(f"ht.{name}", **_COMMON) for name in ("spectrum", "condition", "sharpness")),
-    call("ht.last_layer_hessian", model=_MODEL, data=_DATA, loss=("loss function", "'half_sum'"), layer=("torch layer?", "'1'")),
+    call("ht.last_layer_hessian", model=_MODEL, data=_DATA, loss=("loss function", "'half_sum'"),
+         layer=("torch layer?", "'1'")),
     call("ht.linear_stack", x=("samples", "XT"), weights=("tensors", "weights"), biases=("tensors?", "None")),
     call("compat.torch_func.hessian", func=("function", "function"), argnums=("argnums", "0")),
     call("compat.autograd_functional.hessian", func=("function", "function"),
