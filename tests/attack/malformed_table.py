@@ -102,7 +102,7 @@ KINDS: dict[str, set[str]] = {
     "word": set(),
     "backend": {"'cpp'"},
     "array": _ARRAYS,
-    "vector": _ARRAYS | {"np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
+    "vector": _ARRAYS | {"X", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
                          "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
                          "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0",
                          "np.asarray({}).astype(bool)"},  # of H @ v
@@ -117,7 +117,7 @@ KINDS: dict[str, set[str]] = {
     "loss": {"loss"},
     "nets": {"[net]", "stack"},
     "path": {"pathlib.Path('x')", "'no'", "'1'", "'cpp'"},
-    "record": {"()"},
+    "record": {"()", "[]"},
     "rate": _REALS | {"memoryview(b'ab')", "lambda *a: 1.0", "np.ones(3)", "range(3)", "[0, 0]", "[1.0]", "H", "loss",
                        "np.zeros(2, object)",
                        "np.matrix([[1, 2], [3, 4]])", "np.ones((2, 2))"},
