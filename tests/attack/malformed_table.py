@@ -102,7 +102,8 @@ KINDS: dict[str, set[str]] = {
     "word": set(),
     "backend": {"'cpp'"},
     "array": _ARRAYS,
-    "vector": _ARRAYS | {"X", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
+    "vector": _ARRAYS | {"X",
+                         "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
                          "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
                          "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0",
                          "np.asarray({}).astype(bool)"},  # of H @ v
