@@ -15,17 +15,16 @@ and what is left of it at the end is the uncertainty (see `_amplification`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hesskern import decompositions
+from hesskern.backends.graded_qr import Exponents, Matrix, factor
 from hesskern.backends.protocol import ProductSvd
 
-Matrix = NDArray[np.float64]
-Exponents = NDArray[np.int64]
+Factor = Callable[..., tuple[int, float, float]]
 
 _NOTHING = -(1 << 40)  # exponent of zero
 
@@ -83,8 +82,8 @@ class _Qr(NamedTuple):
 class _Decisions:
     """What was taken for zero along the product, and how surely."""
 
-    def __init__(self, tolerance: float) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float, factor: Factor) -> None:
+        self.tolerance, self.factor = tolerance, factor
         self.kept, self.dropped, self.amplification, self.lost = 1.0, 0.0, 1.0, 0.0
 
     def without_noise(self, entries: Matrix, errors: Matrix) -> Matrix:
@@ -94,11 +93,6 @@ class _Decisions:
             worst = np.max(np.abs(entries[noise]) / np.where(errors[noise] > 0, errors[noise], 1.0))
             self.dropped = max(self.dropped, float(worst))
         return np.where(noise, 0.0, entries)
-
-    def keep(self, size: float, error: float) -> None:
-        """Take a pivot of this size for nonzero."""
-        if size < self.kept * error:
-            self.kept = size / error
 
     def lose(self, qr: _Qr) -> None:
         """Note what the errors in the rows behind come to, relative to the smallest value that is kept."""
@@ -117,39 +111,15 @@ def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
     """Return the QR decomposition with rows and columns pivoted."""
     a, e, rows, columns = matrix.entries.copy(), matrix.errors.copy(), matrix.rows.copy(), matrix.columns.copy()
     m, n = a.shape
-    qr = _Qr(_Scaled(a, e, rows, columns), np.arange(m), np.arange(n), np.zeros((m, min(m, n))), [])
-    a[:] = decisions.without_noise(a, e)
-    for k in range(min(m, n)):
-        left = np.abs(a[k:, k:])
-        used = left.any(axis=1)
-        if not used.any():
-            break
-        scale = _power(rows[k:] - rows[k:][used].max())[:, None]
-        best = k + int(np.argmax(_log2(np.linalg.norm(left * scale, axis=0)) + columns[k:]))
-        for x in (a.T, e.T, columns, qr.pivot):
-            x[[k, best]] = x[[best, k]]
-        best = k + int(np.argmax(_log2(np.abs(a[k:, k])) + rows[k:]))
-        for x in (a, e, rows, qr.order, qr.v):
-            x[[k, best]] = x[[best, k]]
-
-        v, weight = a[k:, k].copy(), qr.weight(k)[k:]
-        norm = float(np.sqrt(weight @ np.square(v)))
-        decisions.keep(norm, float(np.sqrt(weight @ np.square(e[k:, k]))))
-        head = -np.copysign(norm, v[0])
-        v[0] -= head
-        beta = -1.0 / (head * v[0])
-        a[k, k], a[k + 1 :, k] = head, 0.0
-        a[k:, k + 1 :] -= np.outer(beta * v, (weight * v) @ a[k:, k + 1 :])
-        e[k:] = np.maximum(_rotated_errors(e[k:], beta * v, weight * v), np.abs(a[k:]))
-        a[k + 1 :, k + 1 :] = decisions.without_noise(a[k + 1 :, k + 1 :], e[k + 1 :, k + 1 :])
-        qr.v[k:, k] = v
-        qr.beta.append(beta)
-    return qr
+    order, pivot, v, beta = np.arange(m), np.arange(n), np.zeros((m, min(m, n))), np.zeros(min(m, n))
+    rank, kept, dropped = decisions.factor(a, e, rows, columns, order, pivot, v, beta, decisions.tolerance)
+    decisions.kept, decisions.dropped = min(decisions.kept, kept), max(decisions.dropped, dropped)
+    return _Qr(_Scaled(a, e, rows, columns), order, pivot, v, beta[:rank].tolist())
 
 
-def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
+def _possible_rank(matrix: _Scaled, tolerance: float, factor: Factor) -> int:
     """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
-    qr = _qr(matrix, _Decisions(tolerance))
+    qr = _qr(matrix, _Decisions(tolerance, factor))
     r, count = qr.rank, qr.v.shape[1]
     given, errors = (np.abs(x)[qr.order][:, qr.pivot] for x in (matrix.entries, matrix.errors))
     hidden = (given > tolerance * errors) & (given <= tolerance * qr.R.errors)
@@ -180,9 +150,14 @@ def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
     return _Scaled(z[:count].T, e[:count].T, given.rows + units, np.zeros(count, np.int64))
 
 
-def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False) -> ProductSvd:
-    """Return the singular values of the product and its rank; see `Backend.product_svd`."""
-    decisions = _Decisions(tolerance)
+def product_svd(
+    first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False, factor: Factor = factor
+) -> ProductSvd:
+    """Return the singular values of the product and its rank; see `Backend.product_svd`.
+
+    `factor` is `graded_qr.factor`, compiled or not.
+    """
+    decisions = _Decisions(tolerance, factor)
     C = data = _rotated(first) if rotated else _unscaled(first, np.abs(first)).balanced(tolerance)
     chain = [_unscaled(weight, np.abs(weight)).balanced(tolerance) for weight in weights]
     qr, Y = None, np.zeros((0, 0))
@@ -200,7 +175,7 @@ def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, r
         decisions.amplification += _left(Y, qr.R.rows)
     last = _qr(C, decisions)
     count = min(first.shape + tuple(len(weight) for weight in weights))
-    if last.rank < count and last.rank < min(_possible_rank(factor, tolerance) for factor in (data, *chain)):
+    if last.rank < count and last.rank < min(_possible_rank(each, tolerance, factor) for each in (data, *chain)):
         # No factor lacks the direction: the product cancels, or rounding errors hide what is left.
         decisions.dropped = decisions.kept
     values, exponents = np.zeros(count), np.zeros(count, np.int64)
