@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,56 +44,54 @@ def factor(
     """
     kept, dropped = 1.0, 0.0
     for k in range(len(beta)):
-        left, errors = a[k:, k:], e[k:, k:]
-        sizes = np.abs(left)
+        left, errors, units = a[k:, k:], e[k:, k:], rows[k:]
+        sizes, base = np.abs(left), units
         noise = sizes <= tolerance * errors
-        if noise.any():
-            over = np.where(noise, sizes, 0.0) / np.where(errors > 0, errors, 1.0)
-            dropped = max(dropped, over.max())
-            sizes = np.where(noise, 0.0, sizes)
-            left[:, :] = np.where(noise, 0.0, left)
-        used = sizes.sum(axis=1) > 0
-        if not used.any():
-            return k, kept, dropped
-        units = rows[k:]
-        sizes *= np.ldexp(1.0, np.maximum(units - units[used].max(), -1100)).reshape(-1, 1)
-        squares = (sizes * sizes).sum(axis=0)
-        logarithms = np.log2(np.where(squares > 0, squares, 1.0)) + 2 * columns[k:]
-        column = np.argmax(np.where(squares > 0, logarithms, -np.inf))
-        row = k + np.argmax(sizes[:, column])
-        column += k
-        for matrix in (a, e):
-            kept_column = matrix[:, k].copy()
-            matrix[:, k] = matrix[:, column]
-            matrix[:, column] = kept_column
-        for matrix in (a, e, v):
-            kept_row = matrix[k].copy()
-            matrix[k] = matrix[row]
-            matrix[row] = kept_row
-        columns[k], columns[column] = columns[column], columns[k]
-        pivot[k], pivot[column] = pivot[column], pivot[k]
-        rows[k], rows[row] = rows[row], rows[k]
-        order[k], order[row] = order[row], order[k]
+        if np.count_nonzero(noise):
+            dropped = max(dropped, float(np.max(sizes[noise] / np.where(errors[noise] > 0, errors[noise], 1.0))))
+            sizes[noise] = left[noise] = 0.0
+            base = units[sizes.any(axis=1)]
+            if base.size == 0:
+                return k, kept, dropped
+        sizes *= power(units - base.max())[:, None]
+        with np.errstate(divide="ignore"):
+            column = k + int((np.log2(np.add.reduce(sizes * sizes)) + 2 * columns[k:]).argmax())
+        row = k + int(sizes[:, column - k].argmax())
+        if column != k:
+            for x in (a.T, e.T, columns, pivot):
+                _exchange(x, k, column)
+        if row != k:
+            for x in (a, e, rows, order, v):
+                _exchange(x, k, row)
 
-        reflection, errors = v[k:, k], e[k:]
+        reflection, weight, errors = v[k:, k], power(2 * (units - units[0])), e[k:]
         reflection[:] = a[k:, k]
-        weight = np.ldexp(1.0, np.minimum(np.maximum(2 * (units - units[0]), -1100), 1000))
         weighted = weight * reflection
-        norm = np.sqrt((weighted * reflection).sum())
-        error = np.sqrt((weight * errors[:, k] * errors[:, k]).sum())
+        norm = math.sqrt(weighted @ reflection)
+        error = math.sqrt(weight @ np.square(errors[:, k]))
         if norm < kept * error:
             kept = norm / error
         head = -norm if reflection[0] > 0 else norm
-        reflection[0] -= head
-        weighted[0] = reflection[0]
+        weighted[0] = reflection[0] = reflection[0] - head
         beta[k] = -1.0 / (head * reflection[0])
-        a[k, k] = head
-        a[k + 1 :, k] = 0.0
-        back, across = (beta[k] * reflection).reshape(-1, 1), weighted.reshape(-1, 1)
-        rest = a[k:, k + 1 :]
-        rest -= back * (across * rest).sum(axis=0)
+        a[k, k], a[k + 1 :, k] = head, 0.0
+        rest, back = a[k:, k + 1 :], (beta[k] * reflection)[:, None]
+        rest -= back * (weighted @ rest)
         # Independent errors add up as squares do, and so do not grow.
-        weighed = across * errors
-        arriving = np.abs(back) * np.sqrt((weighed * weighed).sum(axis=0))
-        errors[:, :] = np.maximum(np.maximum(errors, arriving), np.abs(a[k:]))
+        arriving = np.abs(back) * np.sqrt(np.square(weighted) @ np.square(errors))
+        np.maximum(errors, arriving, out=errors)
+        np.maximum(errors, np.abs(a[k:]), out=errors)
     return len(beta), kept, dropped
+
+
+def power(exponents: Exponents) -> Matrix:
+    """Return ``2.0**exponents``; 0 or a very large number for what is out of range."""
+    found: Matrix = np.ldexp(1.0, np.minimum(np.maximum(exponents, -1100), 1000))
+    return found
+
+
+def _exchange(x: NDArray[Any], one: int, other: int) -> None:
+    """Exchange two rows; an index of both takes five times as long."""
+    kept = x[one].copy()
+    x[one] = x[other]
+    x[other] = kept
