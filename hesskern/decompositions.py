@@ -22,6 +22,11 @@ Matrix = NDArray[np.float64]
 _SQUARES = (2.0**-120, 2.0**120)
 
 
+def _sum_of_squares(matrix: Given) -> float:
+    flat = matrix.ravel(order="K")  # a view, whatever the order
+    return float(np.vdot(flat, flat))
+
+
 def finite(*matrices: Given) -> None:
     """Refuse matrices that hold NaN or infinities.
 
@@ -31,7 +36,7 @@ def finite(*matrices: Given) -> None:
     """
     for matrix in matrices:
         # A sum of squares is not finite where an entry is not; large entries may overflow in it.
-        if not math.isfinite(np.vdot(matrix, matrix)) and not np.isfinite(matrix).all():
+        if not math.isfinite(_sum_of_squares(matrix)) and not np.isfinite(matrix).all():
             count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
             raise np.linalg.LinAlgError(
                 f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed "
@@ -50,7 +55,7 @@ def _scaled(matrix: Given) -> tuple[Given, int]:
     LAPACK's eigenvalue iterations may fail on matrices with entries of 1e92 and of 1e-21. Powers of two round nothing,
     but for entries of 1e-308 of the largest.
     """
-    if _SQUARES[0] < np.vdot(matrix, matrix) < _SQUARES[1]:
+    if _SQUARES[0] < _sum_of_squares(matrix) < _SQUARES[1]:
         return matrix, 0
     finite(matrix)
     exponent = int(np.frexp(np.abs(matrix).max(initial=0.0))[1])
@@ -101,6 +106,15 @@ def svdvals(matrix: Given) -> Matrix:
     scaled, exponent = _scaled(matrix)
     values: Matrix = interruptibly(np.linalg.svd, scaled, compute_uv=False, seconds=4.0 * large * small**2 / RATE)
     return _scaled_back(values, exponent)
+
+
+def svdvals_of_each(matrices: Given) -> Matrix:
+    """Return the singular values of a stack (k, m, n) of small matrices, a row for each."""
+    squares = np.einsum("kmn,kmn->k", matrices, matrices).tolist()
+    if _SQUARES[0] < min(squares) and max(squares) < _SQUARES[1]:  # one call for all of them
+        values: Matrix = np.linalg.svd(matrices, compute_uv=False)
+        return values
+    return np.array([svdvals(matrix) for matrix in matrices])
 
 
 def norm(matrix: Given) -> float:

@@ -90,9 +90,9 @@ class KroneckerHessian(Hessian):
     def _of_squares(self) -> bool:
         return True
 
-    def _zero_below(self, basis: Eigenbasis) -> float:
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
-        return max(self._tolerances(basis)[0], unit**2 * basis.groups.max)
+        return max(tolerance, unit**2 * basis.groups.max)
 
     def condition(self) -> Condition:
         """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.
