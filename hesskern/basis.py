@@ -68,8 +68,9 @@ class ValuesOnly:
     """Eigenvalues without their vectors, and how many zeros stand beside them."""
 
     def __init__(self, values: Values, zeros: int = 0, dense_size: int | None = None) -> None:
-        multiplicities = np.append(np.ones(len(values), dtype=np.int64), max(zeros, 0))
-        self.groups = Spectrum._of(np.append(values, 0.0), multiplicities)
+        padded, multiplicities = np.zeros(len(values) + 1), np.ones(len(values) + 1, np.int64)
+        padded[:-1], multiplicities[-1] = values, max(zeros, 0)
+        self.groups = Spectrum._of(padded, multiplicities)
         self.dense_size = dense_size or len(values)
 
     @property

@@ -312,7 +312,8 @@ class Hessian(CurvatureOperator):
 
     @cached_property
     def _rough(self) -> Errors:
-        return roughly(self._decomposed, self.parts, self._net.widths[:-1], self._given_error)
+        widths, functional = self._net.widths[:-1], self._mode != "gauss_newton"
+        return roughly(self._decomposed, self.parts, widths, self._given_error, functional=functional)
 
     @cached_property
     def _close(self) -> Errors:

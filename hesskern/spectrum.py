@@ -56,7 +56,8 @@ class Spectrum:
 
     def _take(self, found: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
         kept = counts > 0
-        found, counts = found[kept], counts[kept]
+        if np.count_nonzero(kept) < len(kept):
+            found, counts = found[kept], counts[kept]
         zero = found == 0
         if np.count_nonzero(zero) > 1:  # zeros come from several sources; they are one eigenvalue
             counts = np.append(counts[~zero], counts[zero].sum())
