@@ -6,6 +6,7 @@ checked when they come in; what was computed from them may have overflowed.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,13 @@ def finite(*matrices: Given) -> None:
                 f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed "
                 f"from the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
             )
+
+
+@functools.cache
+def _lapack() -> Any:
+    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    return lapack
 
 
 def _called(function: Callable[..., Any], operations: float, *matrices: Given, **options: Any) -> Any:
@@ -152,20 +160,16 @@ def pseudo_inverse(matrix: Given, rcond: float) -> Matrix:
 
 def reflectors(tall: Given) -> tuple[Matrix, Matrix]:
     """Return the QR decomposition of a tall float64 matrix as LAPACK's reflectors; it may be destroyed."""
-    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
-
     rows, columns = tall.shape
-    made, tau, _, info = _called(lapack.dgeqrf, 2.0 * rows * columns**2, np.asfortranarray(tall), overwrite_a=1)
+    made, tau, _, info = _called(_lapack().dgeqrf, 2.0 * rows * columns**2, np.asfortranarray(tall), overwrite_a=1)
     _succeeded("dgeqrf", info)
     return made, tau
 
 
 def rotated(made: Given, tau: Given, vectors: Given, *, back: bool) -> Matrix:
     """Return ``Q.T vectors``, or (`back`) ``Q vectors``, of the full orthogonal Q with these reflectors."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     trans, given = "N" if back else "T", np.asfortranarray(vectors)
-    size = int(lapack.dormqr("L", trans, made, tau, given, -1)[1][0])
+    size = int(_lapack().dormqr("L", trans, made, tau, given, -1)[1][0])
     operations = 4.0 * made.size * vectors.shape[1]
     built: tuple[Matrix, Any, int] = _called(_multiplied, operations, given, made, tau, trans=trans, size=size)
     _succeeded("dormqr", built[2])
@@ -173,17 +177,13 @@ def rotated(made: Given, tau: Given, vectors: Given, *, back: bool) -> Matrix:
 
 
 def _multiplied(given: Given, made: Given, tau: Given, *, trans: str, size: int) -> tuple[Matrix, Any, int]:
-    from scipy.linalg import lapack  # noqa: PLC0415
-
-    found: tuple[Matrix, Any, int] = lapack.dormqr("L", trans, made, tau, given, size)
+    found: tuple[Matrix, Any, int] = _lapack().dormqr("L", trans, made, tau, given, size)
     return found
 
 
 def orthogonal_columns(made: Given, tau: Given) -> Matrix:
     """Return the thin Q with these reflectors."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
-    built: tuple[Matrix, Any, int] = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
+    built: tuple[Matrix, Any, int] = _called(_lapack().dorgqr, 4.0 * made.size * len(tau), made, tau)
     _succeeded("dorgqr", built[2])
     return built[0]
 

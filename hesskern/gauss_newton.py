@@ -17,7 +17,6 @@ from hesskern.basis import DenseBasis, Eigenbasis, Values, ValuesOnly
 from hesskern.factors import Factors, Matrix
 from hesskern.selection import Part
 
-
 #: Numbers in matrices that are decomposed in one call, at most, unless one has more.
 _NUMBERS_AT_ONCE = 1 << 14
 

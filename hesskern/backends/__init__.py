@@ -28,7 +28,7 @@ _of_process: str | None = None
 
 
 class _Calls(threading.local):
-    """What `use_backend` returned last in each thread, until it is known whether a ``with`` block is entered with it."""
+    """What `use_backend` returned last in each thread, until it is known whether a ``with`` block is entered."""
 
     last: weakref.ref[use_backend] | None = None
 
