@@ -147,19 +147,16 @@ class Hessian(CurvatureOperator):
 
     def _apply(self, V: Array) -> Array:
         product = self._products.get(V.dtype) or self._product(V.dtype)
-        if self._positions is None:
-            return self._multiplied(product, V)
-        full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
-        full[self._positions] = V
-        return np.ascontiguousarray(self._multiplied(product, full)[self._positions])
-
-    def _multiplied(self, product: HessianProduct, V: Array) -> Array:
-        out = np.empty_like(V)
-        if V.size < _FEW_NUMBERS:
-            product.apply(V, out)
+        positions, full = self._positions, V
+        if positions is not None:
+            full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
+            full[positions] = V
+        out = np.empty_like(full)
+        if full.size < _FEW_NUMBERS:
+            product.apply(full, out)
         else:
-            interruptibly(product.apply, V, out, seconds=8.0 * V.size * len(self._data.X) / RATE)
-        return out
+            interruptibly(product.apply, full, out, seconds=8.0 * full.size * len(self._data.X) / RATE)
+        return out if positions is None else np.ascontiguousarray(out[positions])
 
     # Dense ------------------------------------------------------------------------------------------------------------
 
