@@ -55,7 +55,7 @@ class DenseBasis:
 
     @cached_property
     def groups(self) -> Spectrum:
-        return Spectrum(self.values, np.ones(len(self.values), dtype=np.int64))
+        return Spectrum._of(self.values, np.ones(len(self.values), dtype=np.int64))
 
     def coordinates(self, columns: Matrix) -> Matrix:
         return self._vectors.T @ columns
@@ -68,8 +68,9 @@ class ValuesOnly:
     """Eigenvalues without their vectors, and how many zeros stand beside them."""
 
     def __init__(self, values: Values, zeros: int = 0, dense_size: int | None = None) -> None:
-        multiplicities = np.append(np.ones(len(values), dtype=np.int64), max(zeros, 0))
-        self.groups = Spectrum(np.append(values, 0.0), multiplicities)
+        padded, multiplicities = np.zeros(len(values) + 1), np.ones(len(values) + 1, np.int64)
+        padded[:-1], multiplicities[-1] = values, max(zeros, 0)
+        self.groups = Spectrum._of(padded, multiplicities)
         self.dense_size = dense_size or len(values)
 
     @property
@@ -158,7 +159,7 @@ class KroneckerBasis:
         else:
             found = np.outer(outer[outer > 0], found).ravel()
             counts = np.ones(len(found), dtype=np.int64)
-        return Spectrum(np.append(found, 0.0), np.append(counts, zeros - counts.sum()))
+        return Spectrum._of(np.append(found, 0.0), np.append(counts, zeros - counts.sum()))
 
     def coordinates(self, columns: Matrix) -> Matrix:
         if self._order is not None:
@@ -202,7 +203,7 @@ class WidthBasis:
     def groups(self) -> Spectrum:
         inner = self._inner.groups
         count = np.full(len(self.small_values), self._reduction.left_over)
-        return Spectrum(
+        return Spectrum._of(
             np.concatenate([inner.values, self.small_values]), np.concatenate([inner.multiplicities, count])
         )
 

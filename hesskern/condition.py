@@ -107,26 +107,29 @@ def from_spectrum(spectrum: Spectrum, shift: float, tolerance: float, error: flo
     error : float
         Absolute error of an eigenvalue.
     """
-    exact = np.where(np.abs(spectrum.values) > tolerance, spectrum.values, 0.0)
-    shifted = exact + shift
+    values, multiplicities = spectrum.values, spectrum.multiplicities
+    before = np.abs(values)
+    zero = ~(before > tolerance)
+    shifted = np.where(zero, 0.0, values) + shift
     size = np.abs(shifted)
     # What was zero before the shift is exactly the shift; anything else is known to the tolerance only.
-    nonzero = np.where(exact == 0, shift != 0, size > tolerance)
-    largest = float(size.max(initial=0.0))
-    if not nonzero.any():
+    nonzero = np.where(zero, shift != 0, size > tolerance)
+    count = np.count_nonzero(nonzero)
+    if count == 0:
         return undefined(spectrum.size, tolerance)
+    largest = float(size.max())
     smallest = float(size[nonzero].min())
-    dropped = float(np.abs(spectrum.values[~nonzero]).max(initial=0.0))
+    dropped = float(before[~nonzero].max()) if count < len(values) else 0.0
     return Condition(
         value=largest / smallest,
         largest=largest,
         smallest=smallest,
-        rank=int(spectrum.multiplicities[nonzero].sum()),
+        rank=int(multiplicities @ nonzero),
         size=spectrum.size,
         tolerance=tolerance / largest,
         gap=smallest / dropped if dropped else math.inf,
         uncertainty=error / largest + error / smallest,
-        negative=int(spectrum.multiplicities[shifted < 0].sum()),
+        negative=int(multiplicities @ (shifted < 0)),
     )
 
 

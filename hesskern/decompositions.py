@@ -6,6 +6,7 @@ checked when they come in; what was computed from them may have overflowed.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,11 @@ Matrix = NDArray[np.float64]
 _SQUARES = (2.0**-120, 2.0**120)
 
 
+def _sum_of_squares(matrix: Given) -> float:
+    flat = matrix.ravel(order="K")  # a view, whatever the order
+    return float(np.vdot(flat, flat))
+
+
 def finite(*matrices: Given) -> None:
     """Refuse matrices that hold NaN or infinities.
 
@@ -31,12 +37,19 @@ def finite(*matrices: Given) -> None:
     """
     for matrix in matrices:
         # A sum of squares is not finite where an entry is not; large entries may overflow in it.
-        if not math.isfinite(np.vdot(matrix, matrix)) and not np.isfinite(matrix).all():
+        if not math.isfinite(_sum_of_squares(matrix)) and not np.isfinite(matrix).all():
             count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
             raise np.linalg.LinAlgError(
                 f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed "
                 f"from the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
             )
+
+
+@functools.cache
+def _lapack() -> Any:
+    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    return lapack
 
 
 def _called(function: Callable[..., Any], operations: float, *matrices: Given, **options: Any) -> Any:
@@ -50,7 +63,7 @@ def _scaled(matrix: Given) -> tuple[Given, int]:
     LAPACK's eigenvalue iterations may fail on matrices with entries of 1e92 and of 1e-21. Powers of two round nothing,
     but for entries of 1e-308 of the largest.
     """
-    if _SQUARES[0] < np.vdot(matrix, matrix) < _SQUARES[1]:
+    if _SQUARES[0] < _sum_of_squares(matrix) < _SQUARES[1]:
         return matrix, 0
     finite(matrix)
     exponent = int(np.frexp(np.abs(matrix).max(initial=0.0))[1])
@@ -103,6 +116,15 @@ def svdvals(matrix: Given) -> Matrix:
     return _scaled_back(values, exponent)
 
 
+def svdvals_of_each(matrices: Matrix) -> Matrix:
+    """Return the singular values of a stack (k, m, n) of small matrices, a row for each."""
+    squares = np.einsum("kmn,kmn->k", matrices, matrices).tolist()
+    if _SQUARES[0] < min(squares) and max(squares) < _SQUARES[1]:  # one call for all of them
+        values: Matrix = np.linalg.svd(matrices, compute_uv=False)
+        return values
+    return np.array([svdvals(matrix) for matrix in matrices])
+
+
 def norm(matrix: Given) -> float:
     """Return the largest singular value."""
     return float(svdvals(matrix)[0]) if matrix.size else 0.0
@@ -138,20 +160,16 @@ def pseudo_inverse(matrix: Given, rcond: float) -> Matrix:
 
 def reflectors(tall: Given) -> tuple[Matrix, Matrix]:
     """Return the QR decomposition of a tall float64 matrix as LAPACK's reflectors; it may be destroyed."""
-    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
-
     rows, columns = tall.shape
-    made, tau, _, info = _called(lapack.dgeqrf, 2.0 * rows * columns**2, np.asfortranarray(tall), overwrite_a=1)
+    made, tau, _, info = _called(_lapack().dgeqrf, 2.0 * rows * columns**2, np.asfortranarray(tall), overwrite_a=1)
     _succeeded("dgeqrf", info)
     return made, tau
 
 
 def rotated(made: Given, tau: Given, vectors: Given, *, back: bool) -> Matrix:
     """Return ``Q.T vectors``, or (`back`) ``Q vectors``, of the full orthogonal Q with these reflectors."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     trans, given = "N" if back else "T", np.asfortranarray(vectors)
-    size = int(lapack.dormqr("L", trans, made, tau, given, -1)[1][0])
+    size = int(_lapack().dormqr("L", trans, made, tau, given, -1)[1][0])
     operations = 4.0 * made.size * vectors.shape[1]
     built: tuple[Matrix, Any, int] = _called(_multiplied, operations, given, made, tau, trans=trans, size=size)
     _succeeded("dormqr", built[2])
@@ -159,17 +177,13 @@ def rotated(made: Given, tau: Given, vectors: Given, *, back: bool) -> Matrix:
 
 
 def _multiplied(given: Given, made: Given, tau: Given, *, trans: str, size: int) -> tuple[Matrix, Any, int]:
-    from scipy.linalg import lapack  # noqa: PLC0415
-
-    found: tuple[Matrix, Any, int] = lapack.dormqr("L", trans, made, tau, given, size)
+    found: tuple[Matrix, Any, int] = _lapack().dormqr("L", trans, made, tau, given, size)
     return found
 
 
 def orthogonal_columns(made: Given, tau: Given) -> Matrix:
     """Return the thin Q with these reflectors."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
-    built: tuple[Matrix, Any, int] = _called(lapack.dorgqr, 4.0 * made.size * len(tau), made, tau)
+    built: tuple[Matrix, Any, int] = _called(_lapack().dorgqr, 4.0 * made.size * len(tau), made, tau)
     _succeeded("dorgqr", built[2])
     return built[0]
 

@@ -14,8 +14,11 @@ import numpy as np
 from hesskern import decompositions, memory
 from hesskern.assembly import inner_indices, interleaved
 from hesskern.basis import DenseBasis, Eigenbasis, Values, ValuesOnly
-from hesskern.factors import Factors
+from hesskern.factors import Factors, Matrix
 from hesskern.selection import Part
+
+#: Numbers in matrices that are decomposed in one call, at most, unless one has more.
+_NUMBERS_AT_ONCE = 1 << 14
 
 
 def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -> Eigenbasis:
@@ -28,9 +31,12 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
     largest = max(size, outputs * rows)
     if not lift and factors.depth == 2 and len(parts) == 2 and outer[0] is not None:
         strengths = decompositions.svdvals(outer[0])
-        found = [decompositions.svdvals(np.hstack([s * inner[0], inner[1]])) for s in strengths]
+        columns = inner[0].shape[1] + inner[1].shape[1]
+        step = max(1, _NUMBERS_AT_ONCE // (rows * columns))
+        found = [_mixed(strengths[at : at + step], *inner) for at in range(0, len(strengths), step)]
         # Outputs that W_2 does not reach see the last layer only.
-        found += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
+        if outputs > len(strengths):
+            found += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
         nonzero: Values = scale * np.concatenate(found) ** 2
         return ValuesOnly(nonzero, zeros=size - len(nonzero), dense_size=largest)
     small = min(size, outputs * rows)
@@ -53,3 +59,11 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
     padded = np.zeros(size)
     padded[: len(sigma)] = scale * sigma**2
     return DenseBasis(padded, vectors.T, dense_size=largest)
+
+
+def _mixed(strengths: Values, first: Matrix, second: Matrix) -> Values:
+    """Return the singular values of ``[s first, second]`` for each s."""
+    stack = np.empty((len(strengths), len(first), first.shape[1] + second.shape[1]))
+    np.multiply(strengths[:, None, None], first, out=stack[:, :, : first.shape[1]])
+    stack[:, :, first.shape[1] :] = second
+    return decompositions.svdvals_of_each(stack).ravel()

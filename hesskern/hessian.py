@@ -147,19 +147,16 @@ class Hessian(CurvatureOperator):
 
     def _apply(self, V: Array) -> Array:
         product = self._products.get(V.dtype) or self._product(V.dtype)
-        if self._positions is None:
-            return self._multiplied(product, V)
-        full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
-        full[self._positions] = V
-        return np.ascontiguousarray(self._multiplied(product, full)[self._positions])
-
-    def _multiplied(self, product: HessianProduct, V: Array) -> Array:
-        out = np.empty_like(V)
-        if V.size < _FEW_NUMBERS:
-            product.apply(V, out)
+        positions, full = self._positions, V
+        if positions is not None:
+            full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
+            full[positions] = V
+        out = np.empty_like(full)
+        if full.size < _FEW_NUMBERS:
+            product.apply(full, out)
         else:
-            interruptibly(product.apply, V, out, seconds=8.0 * V.size * len(self._data.X) / RATE)
-        return out
+            interruptibly(product.apply, full, out, seconds=8.0 * full.size * len(self._data.X) / RATE)
+        return out if positions is None else np.ascontiguousarray(out[positions])
 
     # Dense ------------------------------------------------------------------------------------------------------------
 
@@ -202,23 +199,22 @@ class Hessian(CurvatureOperator):
 
     def diagonal(self) -> Array:
         """Return the diagonal (P,), exact, from the factors."""
+        if self._mode == "functional":
+            return np.full(self.shape[0], self._shift, self.dtype)
         pieces: list[Array] = []
-        for part in self.parts:
-            outputs, inputs = self._net.weights[part.layer].shape
-            inner = inner_indices(part, inputs)
-            products = np.zeros((outputs, inputs * part.weight + part.bias))
-            if self._mode != "functional":
-                top, below = self._factors.jacobian(part.layer, inner)
-                outer = np.ones(outputs) if top is None else np.einsum("op,op->p", top, top)
-                with np.errstate(over="ignore"):
-                    products = np.outer(self._loss.scale * outer, np.einsum("nq,nq->q", below, below))
-            if part.weight:
-                pieces.append(products[:, :inputs].ravel())
-            if part.bias:
-                pieces.append(products[:, -1])
+        scale = self._loss.scale
         with np.errstate(over="ignore"):
-            diagonal = (np.concatenate(pieces) + self._shift).astype(self.dtype)
-        if not np.isfinite(diagonal).all():
+            for part in self.parts:
+                outputs, inputs = self._net.weights[part.layer].shape
+                top, below = self._factors.jacobian(part.layer, inner_indices(part, inputs))
+                outer = np.full(outputs, scale) if top is None else scale * np.einsum("op,op->p", top, top)
+                products = outer[:, None] * np.einsum("nq,nq->q", below, below)
+                if part.weight:
+                    pieces.append((products[:, :inputs] if part.bias else products).ravel())
+                if part.bias:
+                    pieces.append(products[:, -1])
+            diagonal = (np.concatenate(pieces) + self._shift).astype(self.dtype, copy=False)
+        if not math.isfinite(np.vdot(diagonal, diagonal)) and not np.isfinite(diagonal).all():
             raise too_large(self.dtype)
         return diagonal
 
@@ -313,7 +309,8 @@ class Hessian(CurvatureOperator):
 
     @cached_property
     def _rough(self) -> Errors:
-        return roughly(self._decomposed, self.parts, self._net.widths[:-1], self._given_error)
+        widths, functional = self._net.widths[:-1], self._mode != "gauss_newton"
+        return roughly(self._decomposed, self.parts, widths, self._given_error, functional=functional)
 
     @cached_property
     def _close(self) -> Errors:
@@ -328,8 +325,7 @@ class Hessian(CurvatureOperator):
         """What rounding to the network's dtype has changed weights and data by, relative."""
         return 0.5 * float(np.finfo(self.dtype).eps)
 
-    def _zero_below(self, basis: Eigenbasis) -> float:
-        tolerance, _ = self._tolerances(basis)
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         if not self._of_squares and self._residual_is_noise:  # so is the functional part: its size counts as zero
             tolerance = max(tolerance, self._magnitudes.functional_part(self.parts))
         if self.dtype == np.float64:
@@ -373,7 +369,7 @@ class Hessian(CurvatureOperator):
     def _condition(self, shift: float) -> Condition:
         basis = self._eigenbasis(lift=False)
         tolerance, error = self._tolerances(basis)
-        zero = self._zero_below(basis)
+        zero = self._zero_below(basis, tolerance)
         found = from_spectrum(basis.groups, shift, zero, error)
         if self._mode == "gauss_newton" and not shift:
             found = of_squares(found, error / (basis.groups.max or 1.0))

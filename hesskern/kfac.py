@@ -195,7 +195,7 @@ class KFAC(CurvatureOperator):
         unit = basis.dense_size * float(np.finfo(np.float64).eps)
         return unit**2 * basis.groups.max, unit * basis.groups.max
 
-    def _zero_below(self, basis: Eigenbasis) -> float:
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
         return unit**2 * basis.groups.max
 
@@ -307,7 +307,7 @@ class _BlockBasis:
     @property
     def groups(self) -> Spectrum:
         found = [basis.groups for basis in self._bases]
-        return Spectrum(
+        return Spectrum._of(
             np.concatenate([each.values for each in found]), np.concatenate([each.multiplicities for each in found])
         )
 

@@ -90,9 +90,9 @@ class KroneckerHessian(Hessian):
     def _of_squares(self) -> bool:
         return True
 
-    def _zero_below(self, basis: Eigenbasis) -> float:
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
-        return max(self._tolerances(basis)[0], unit**2 * basis.groups.max)
+        return max(tolerance, unit**2 * basis.groups.max)
 
     def condition(self) -> Condition:
         """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.
@@ -129,9 +129,9 @@ class KroneckerHessian(Hessian):
         largest = smallest = _Number(shift)
         uncertainty = 0.0
         if rank:
-            largest += _eigenvalue(scale, into, 0, out_of, 0)
+            largest = _eigenvalue(scale, shift, into, 0, out_of, 0)
             if rank == size or not shift:
-                smallest += _eigenvalue(scale, into, into.rank - 1, out_of, out_of.rank - 1)
+                smallest = _eigenvalue(scale, shift, into, into.rank - 1, out_of, out_of.rank - 1)
             change = 4.0 * epsilon * (into.amplification + out_of.amplification)
             for hidden in (tolerance * into.lost, tolerance * out_of.lost):
                 change += hidden * min(hidden, 1.0)  # what stands apart adds up as squares do
@@ -152,15 +152,14 @@ class KroneckerHessian(Hessian):
         reduced = len(self._data.X) < self._loss.num_samples
         first, *weights = self._input_chain(self._data)
         found = self._backend.product_svd(first, weights, tolerance, rotated=reduced)
-        most = min(*first.shape, *(len(weight) for weight in weights))
-        if not reduced or (found.rank == most and found.amplification < _AMPLIFIED):
+        if not reduced or (found.rank == len(found.values) and found.amplification < _AMPLIFIED):
             return found
         data = self._loss.data(bias=self._net.has_bias, reduced=False)
         gone = len(data.X) < self._loss.num_samples  # reduced while they were read
         if not gone and not _graded(data.X):
             return found
         if gone or data.X.size > _MOST_NUMBERS:
-            return found._replace(dropped=found.kept) if found.rank < most else found
+            return found._replace(dropped=found.kept) if found.rank < len(found.values) else found
         first, *weights = self._input_chain(data)
         return self._backend.product_svd(first, weights, tolerance, rotated=False)
 
@@ -219,10 +218,11 @@ class _Number:
             return math.inf
 
 
-def _eigenvalue(scale: float, inner: ProductSvd, i: int, outer: ProductSvd, j: int) -> _Number:
-    """Return `scale` times the square of the product of two singular values."""
+def _eigenvalue(scale: float, shift: float, inner: ProductSvd, i: int, outer: ProductSvd, j: int) -> _Number:
+    """Return `scale` times the square of the product of two singular values, plus `shift`."""
     value = float(inner.values[i]) * float(outer.values[j])
-    return _Number(scale * value * value, 2 * (int(inner.exponents[i]) + int(outer.exponents[j])))
+    found = _Number(scale * value * value, 2 * (int(inner.exponents[i]) + int(outer.exponents[j])))
+    return found + _Number(shift) if shift else found
 
 
 def _graded(X: Array) -> bool:

@@ -206,13 +206,14 @@ class SquaredLoss:
         TypeError, ValueError
             If the network does not fit the data or `params` names something it does not have.
         """
-        from hesskern.device_hessian import DeviceHessian  # noqa: PLC0415 - loads scipy.sparse.linalg
-        from hesskern.hessian import made  # noqa: PLC0415
+        from hesskern.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
         from hesskern.selection import select  # noqa: PLC0415
 
         self.check_network(net)
         parts = select(net, params)
         if self.device != "cpu":
+            from hesskern.device_hessian import DeviceHessian  # noqa: PLC0415
+
             # No type says where an array is, and a union would be in the way of everybody without a GPU.
             return DeviceHessian(self, net, parts, parts)  # type: ignore[return-value]
         return made(self, net, parts, "full")

@@ -46,9 +46,13 @@ class CurvatureOperator(MatrixOperator):
         """Return what an eigenvalue that is zero is computed as at most, and the error of any eigenvalue, absolute."""
         raise NotImplementedError  # abstract
 
-    def _zero_below(self, basis: Eigenbasis) -> float:
-        """Return up to which absolute value an eigenvalue counts as zero: what the numbers given do not determine."""
-        return self._tolerances(basis)[0]
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
+        """Return up to which absolute value an eigenvalue counts as zero: what the numbers given do not determine.
+
+        `tolerance`: what one that is zero is computed as at most.
+        """
+        del basis
+        return tolerance
 
     def diagonal(self) -> Array:
         """Return the diagonal (P,), exact, from the factors."""
@@ -153,8 +157,8 @@ class CurvatureOperator(MatrixOperator):
         made it: below size times the rounding unit of the largest, or below the rounding error of the residual's part.
         """
         basis = self._eigenbasis(lift=False)
-        _, error = self._tolerances(basis)
-        return from_spectrum(basis.groups, self._shift, self._zero_below(basis), error)
+        tolerance, error = self._tolerances(basis)
+        return from_spectrum(basis.groups, self._shift, self._zero_below(basis, tolerance), error)
 
     def cond(self) -> float:
         """Return the condition number; NaN for the zero matrix."""
@@ -188,7 +192,8 @@ class CurvatureOperator(MatrixOperator):
         exact, (tolerance, _) = basis.values, self._tolerances(basis)
         values = exact + shift
         if rcond is not None:
-            least = max(self._zero_below(basis), checks.non_negative(rcond, "rcond") * float(np.abs(values).max()))
+            zero = self._zero_below(basis, tolerance)
+            least = max(zero, checks.non_negative(rcond, "rcond") * float(np.abs(values).max()))
             keep = np.abs(values) > least
         else:
             keep = _nonzero(exact, shift, tolerance)

@@ -206,7 +206,9 @@ class Magnitudes:
         return found
 
 
-def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], given: float) -> Errors:
+def roughly(
+    factors: Factors, parts: Sequence[Part], widths: Sequence[int], given: float, *, functional: bool
+) -> Errors:
     """Return bounds as `Magnitudes.errors` does, from norms alone: of any network that can be rotated into this one.
 
     Infinite where these numbers may overflow.
@@ -219,6 +221,8 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
         Inputs of each layer before any rotation.
     given : float
         Relative error of weights and data.
+    functional : bool
+        Whether there is a functional part; without one nothing is said of the residual either.
     """
     if not factors.ordinary:
         return Errors(math.inf, math.inf, math.inf)
@@ -226,7 +230,6 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
     weights = [_size(weight) for weight in factors.weights]
     above = [1.0 if top is None else _size(top.matrix) for top in factors.above]
     inputs = [_size(below.matrix) for below in factors.inputs]
-    residual, most = _size(factors.residual.matrix), max(units)
     terms = [
         (weight + (0.0 if bias is None else _size(bias))) * below
         for weight, bias, below in zip(weights, factors.biases, inputs, strict=True)
@@ -236,14 +239,19 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
         forward.append(forward[-1] * weight + unit * term)
     for layer in range(len(weights) - 3, -1, -1):
         upward[layer] = (upward[layer + 1] + units[layer + 1] * above[layer + 1]) * weights[layer + 1]
+    root = math.sqrt(abs(factors.scale))
+    jacobian = root * math.hypot(
+        *(upward[part.layer] * inputs[part.layer] + above[part.layer] * forward[part.layer] for part in parts)
+    )
+    if not functional:
+        return Errors(jacobian, 0.0, -math.inf)
     # The last entry of `forward` has gone through all layers; errors go to the prediction through `above`, which is
     # less where weights cancel.
     reached = sum(top * term for top, term in zip(above, terms, strict=True)) + _size(factors.Y)
+    residual, most, total = _size(factors.residual.matrix), max(units), 0.0
     wrong = most * reached
-    jacobian = functional = 0.0
     for at, part in enumerate(parts):
         lower = part.layer
-        jacobian = math.hypot(jacobian, upward[lower] * inputs[lower] + above[lower] * forward[lower])
         between, layer = 1.0, lower + 1
         for other in parts[at + 1 :]:
             upper = other.layer
@@ -252,9 +260,8 @@ def roughly(factors: Factors, parts: Sequence[Part], widths: Sequence[int], give
             layer = upper
             back = (most * (upper - lower) * above[upper] + upward[upper]) * residual + above[upper] * wrong
             block = between * (back * inputs[lower] + above[upper] * residual * forward[lower])
-            functional = math.hypot(functional, block)
-    scale = abs(factors.scale)
-    return Errors(math.sqrt(scale) * jacobian, math.sqrt(2.0) * scale * functional, _log2(wrong + given * reached))
+            total = math.hypot(total, block)
+    return Errors(jacobian, math.sqrt(2.0) * root**2 * total, _log2(wrong + given * reached))
 
 
 def moved_by_rounding(

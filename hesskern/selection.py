@@ -46,20 +46,23 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
         raise TypeError(
             f"params is {checks.shown(params)}; expected a list of layer numbers or parameter names, for instance [1]."
         )
-    known = places(net)
-    chosen: set[Place] = set()
+    weights: set[int] = set()  # layers of which they are selected
+    biases: set[int] = set()
+    known: dict[str, Place] = {}
     for given in params:
         if isinstance(given, str):
+            known = known or places(net)
             if given not in known:
                 raise ValueError(f"params holds {given!r}; the network has {', '.join(known)}.")
-            chosen.add(known[given])
+            (biases if known[given].bias else weights).add(known[given].layer)
             continue
         number = checks.integer(given, "params", 0)
         if number >= net.depth:
             raise ValueError(f"params holds layer {number}; layers are counted from 0 to {net.depth - 1}.")
-        chosen |= {place for place in known.values() if place.layer == number}
-    parts = (Part(k, Place(k, bias=False) in chosen, Place(k, bias=True) in chosen) for k in range(net.depth))
-    return tuple(part for part in parts if part.weight or part.bias)
+        weights.add(number)
+        if net.biases[number] is not None:
+            biases.add(number)
+    return tuple(Part(layer, layer in weights, layer in biases) for layer in sorted(weights | biases))
 
 
 def places(net: LinearNetwork) -> dict[str, Place]:

@@ -273,7 +273,7 @@ class SoftmaxHessian(CurvatureOperator):
         unit, largest = self._largest * float(np.finfo(np.float64).eps), basis.groups.max
         return unit**2 * largest, unit * largest  # decided on singular values, of which eigenvalues are the squares
 
-    def _zero_below(self, basis: Eigenbasis) -> float:
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         return self._unit**2 * basis.groups.max
 
     @property

@@ -45,9 +45,19 @@ class Spectrum:
             )
         if (counts < 0).any() or float(counts.sum(dtype=np.float64)) >= 2.0**63:
             raise ValueError("multiplicities holds a negative number, or too many; expected 0 or more, below 2**63.")
-        found, counts = found.astype(np.float64, copy=False), counts.astype(np.int64, copy=False)
+        self._take(found.astype(np.float64, copy=False), counts.astype(np.int64, copy=False))
+
+    @classmethod
+    def _of(cls, values: NDArray[np.float64], multiplicities: NDArray[np.int64]) -> Spectrum:
+        """Return the spectrum of numbers that need no check."""
+        spectrum = cls.__new__(cls)
+        spectrum._take(values, multiplicities)
+        return spectrum
+
+    def _take(self, found: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
         kept = counts > 0
-        found, counts = found[kept], counts[kept]
+        if np.count_nonzero(kept) < len(kept):
+            found, counts = found[kept], counts[kept]
         zero = found == 0
         if np.count_nonzero(zero) > 1:  # zeros come from several sources; they are one eigenvalue
             counts = np.append(counts[~zero], counts[zero].sum())
@@ -118,7 +128,7 @@ class Spectrum:
     def shifted(self, by: float) -> Spectrum:
         """Return the spectrum of the matrix plus ``by`` times the identity."""
         by = checks.real(by, "by")
-        return Spectrum(self.values + by, self.multiplicities)
+        return self._of(self.values + by, self.multiplicities)
 
     def __repr__(self) -> str:
         if len(self.values) == 0:

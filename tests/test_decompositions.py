@@ -146,3 +146,13 @@ def test_a_kernel_that_ends_while_python_shuts_down():
     for _ in range(3):
         with child(SHUT_DOWN) as process:
             assert process.wait(60) == 7, process.stderr.read()
+
+
+@pytest.mark.parametrize("decades", [0, 30, 200])
+def test_singular_values_of_a_stack(decades):
+    """Rotated diagonal matrices, one much smaller than the other; the values are known."""
+    rng = np.random.default_rng(5)
+    values = np.array([[3.0, 2.0, 0.5], [7.0, 1.0, 0.25]]) * [[1.0], [10.0**-decades]]
+    left, right = (np.linalg.qr(rng.standard_normal((size, 3)))[0] for size in (5, 4))
+    stack = np.array([left @ np.diag(row) @ right.T for row in values])
+    np.testing.assert_allclose(decompositions.svdvals_of_each(stack)[:, :3], values, rtol=1e-13)

@@ -43,7 +43,7 @@ def judge(found, truth):
     return "" if doubtful or error <= 10 * found.uncertainty else f"error {error:.1e} beside {found.uncertainty:.1e}"
 
 
-@pytest.mark.parametrize("name", ["cpp", "numpy"])
+@pytest.mark.parametrize("name", ["cpp", "numba", "numpy"])
 @pytest.mark.parametrize("start", range(0, 120, 20))
 def test_every_side_graded(start, name):
     wrong = []

@@ -25,8 +25,15 @@ _DEFAULT = "cpp"
 #: The choice of the innermost ``with`` block of this thread or task, in a tuple; else that of the process.
 _in_block: ContextVar[tuple[str | None] | None] = ContextVar("hesskern_backend", default=None)
 _of_process: str | None = None
-#: What `use_backend` returned last in each thread, until it is known whether a ``with`` block is entered with it.
-_calls = threading.local()
+
+
+class _Calls(threading.local):
+    """What `use_backend` returned last in each thread, until it is known whether a ``with`` block is entered."""
+
+    last: weakref.ref[use_backend] | None = None
+
+
+_calls = _Calls()
 
 
 def names() -> tuple[str, ...]:
@@ -84,9 +91,10 @@ def _load(name: str) -> Backend:
 
 def _settle() -> None:
     """Take the last call of `use_backend` in this thread, which goes on without a block, for the process's choice."""
-    call = getattr(_calls, "last", lambda: None)()
-    if call is not None:
-        call._settle()
+    if _calls.last is not None:
+        call = _calls.last()
+        if call is not None:
+            call._settle()
 
 
 class use_backend:  # noqa: N801 - read and called like a function, and usable in a `with` statement

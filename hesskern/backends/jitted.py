@@ -38,7 +38,7 @@ except ImportError as error:
         f"the backend 'numba' needs Numba, which cannot be imported ({error}); install it with "
         'pip install "hesskern[numba]", or choose another backend.'
     ) from error
-from hesskern.numba import _assembly, _descent, _hessian_product, _layout, _memory, _pass, _sharpness
+from hesskern.numba import _assembly, _descent, _graded_qr, _hessian_product, _layout, _memory, _pass, _sharpness
 from hesskern.numba._compile import processor
 from hesskern.numba._vectors import VECTOR_BYTES
 
@@ -372,7 +372,7 @@ class JittedBackend:
         *,
         rotated: bool = False,
     ) -> ProductSvd:
-        return product_svd(first, weights, tolerance, rotated=rotated)
+        return product_svd(first, weights, tolerance, rotated=rotated, factor=_graded_qr.factor)
 
 
 BACKEND = JittedBackend()

@@ -15,28 +15,23 @@ and what is left of it at the end is the uncertainty (see `_amplification`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import decompositions
+from hesskern.backends.graded_qr import Exponents, Matrix, factor, power
 from hesskern.backends.protocol import ProductSvd
 
-Matrix = NDArray[np.float64]
-Exponents = NDArray[np.int64]
+Factor = Callable[..., tuple[int, float, float]]
 
 _NOTHING = -(1 << 40)  # exponent of zero
 
 
 def _exponents(x: Matrix) -> Exponents:
     return np.where(x > 0, np.frexp(x)[1].astype(np.int64), _NOTHING)
-
-
-def _power(exponents: Exponents) -> Matrix:
-    """Return ``2.0**exponents``; 0 or a very large number for what is out of range."""
-    return np.ldexp(1.0, np.clip(exponents, -1100, 1000))
 
 
 def _log2(x: Matrix) -> Matrix:
@@ -70,6 +65,7 @@ class _Qr(NamedTuple):
     pivot: Exponents  # of the columns
     v: Matrix  # one column for each reflection, rows in their own units as those of R are
     beta: list[float]
+    inverse: Matrix  # absolute values of that of R's first `rank` rows and columns
 
     @property
     def rank(self) -> int:
@@ -77,14 +73,14 @@ class _Qr(NamedTuple):
 
     def weight(self, k: int) -> Matrix:
         """Return what makes a scalar product of rows in the unit of row k."""
-        return _power(2 * (self.R.rows - self.R.rows[k]))
+        return power(2 * (self.R.rows - self.R.rows[k]))
 
 
 class _Decisions:
     """What was taken for zero along the product, and how surely."""
 
-    def __init__(self, tolerance: float) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float, factor: Factor) -> None:
+        self.tolerance, self.factor = tolerance, factor
         self.kept, self.dropped, self.amplification, self.lost = 1.0, 0.0, 1.0, 0.0
 
     def without_noise(self, entries: Matrix, errors: Matrix) -> Matrix:
@@ -94,11 +90,6 @@ class _Decisions:
             worst = np.max(np.abs(entries[noise]) / np.where(errors[noise] > 0, errors[noise], 1.0))
             self.dropped = max(self.dropped, float(worst))
         return np.where(noise, 0.0, entries)
-
-    def keep(self, size: float, error: float) -> None:
-        """Take a pivot of this size for nonzero."""
-        if size < self.kept * error:
-            self.kept = size / error
 
     def lose(self, qr: _Qr) -> None:
         """Note what the errors in the rows behind come to, relative to the smallest value that is kept."""
@@ -115,50 +106,24 @@ class _Decisions:
 
 def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
     """Return the QR decomposition with rows and columns pivoted."""
+    from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
+
     a, e, rows, columns = matrix.entries.copy(), matrix.errors.copy(), matrix.rows.copy(), matrix.columns.copy()
     m, n = a.shape
-    qr = _Qr(_Scaled(a, e, rows, columns), np.arange(m), np.arange(n), np.zeros((m, min(m, n))), [])
-    a[:] = decisions.without_noise(a, e)
-    for k in range(min(m, n)):
-        left = np.abs(a[k:, k:])
-        used = left.any(axis=1)
-        if not used.any():
-            break
-        scale = _power(rows[k:] - rows[k:][used].max())[:, None]
-        best = k + int(np.argmax(_log2(np.linalg.norm(left * scale, axis=0)) + columns[k:]))
-        for x in (a.T, e.T, columns, qr.pivot):
-            x[[k, best]] = x[[best, k]]
-        best = k + int(np.argmax(_log2(np.abs(a[k:, k])) + rows[k:]))
-        for x in (a, e, rows, qr.order, qr.v):
-            x[[k, best]] = x[[best, k]]
-
-        v, weight = a[k:, k].copy(), qr.weight(k)[k:]
-        norm = float(np.sqrt(weight @ np.square(v)))
-        decisions.keep(norm, float(np.sqrt(weight @ np.square(e[k:, k]))))
-        head = -np.copysign(norm, v[0])
-        v[0] -= head
-        beta = -1.0 / (head * v[0])
-        a[k, k], a[k + 1 :, k] = head, 0.0
-        a[k:, k + 1 :] -= np.outer(beta * v, (weight * v) @ a[k:, k + 1 :])
-        e[k:] = np.maximum(_rotated_errors(e[k:], beta * v, weight * v), np.abs(a[k:]))
-        a[k + 1 :, k + 1 :] = decisions.without_noise(a[k + 1 :, k + 1 :], e[k + 1 :, k + 1 :])
-        qr.v[k:, k] = v
-        qr.beta.append(beta)
-    return qr
+    order, pivot, v, beta = np.arange(m), np.arange(n), np.zeros((m, min(m, n))), np.zeros(min(m, n))
+    rank, kept, dropped = decisions.factor(a, e, rows, columns, order, pivot, v, beta, decisions.tolerance)
+    decisions.kept, decisions.dropped = min(decisions.kept, kept), max(decisions.dropped, dropped)
+    inverse = np.abs(lapack.dtrtri(a[:rank, :rank])[0]) if rank else np.zeros((0, 0))
+    return _Qr(_Scaled(a, e, rows, columns), order, pivot, v, beta[:rank].tolist(), inverse)
 
 
-def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
+def _possible_rank(matrix: _Scaled, tolerance: float, factor: Factor) -> int:
     """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
-    qr = _qr(matrix, _Decisions(tolerance))
+    qr = _qr(matrix, _Decisions(tolerance, factor))
     r, count = qr.rank, qr.v.shape[1]
     given, errors = (np.abs(x)[qr.order][:, qr.pivot] for x in (matrix.entries, matrix.errors))
     hidden = (given > tolerance * errors) & (given <= tolerance * qr.R.errors)
     return count if hidden[r:].any() or hidden[:, r:].any() else r
-
-
-def _rotated_errors(errors: Matrix, left: Matrix, right: Matrix) -> Matrix:
-    """Return the errors of ``(I - left right.T) x``: independent ones add up as squares do, and so do not grow."""
-    return np.maximum(errors, np.outer(np.abs(left), np.sqrt(np.square(right) @ np.square(errors))))
 
 
 def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
@@ -169,20 +134,27 @@ def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
     entries = given.entries[:, qr.order]
     units = (_exponents(np.abs(entries)) + qr.R.rows).max(axis=1)
     units[units < _NOTHING // 2] = 0
-    z = (entries * _power(qr.R.rows - units[:, None])).T
+    z = (entries * power(qr.R.rows - units[:, None])).T
     e = np.abs(z)
     for k, beta in enumerate(qr.beta):
         v, weighted = qr.v[:, k], qr.weight(k) * qr.v[:, k]
-        z = z - np.outer(beta * weighted, v @ z)
-        e = np.maximum(_rotated_errors(e, beta * weighted, v), np.abs(z))
+        by = (beta * weighted)[:, None]
+        z -= by * (v @ z)
+        e = np.maximum(e, np.abs(by) * np.sqrt(np.square(v) @ np.square(e)))
+        e = np.maximum(e, np.abs(z))
     count = qr.v.shape[1]
     e[: qr.rank] = np.maximum(e[: qr.rank], np.sqrt(np.square(Y).T @ np.square(z)))
     return _Scaled(z[:count].T, e[:count].T, given.rows + units, np.zeros(count, np.int64))
 
 
-def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False) -> ProductSvd:
-    """Return the singular values of the product and its rank; see `Backend.product_svd`."""
-    decisions = _Decisions(tolerance)
+def product_svd(
+    first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False, factor: Factor = factor
+) -> ProductSvd:
+    """Return the singular values of the product and its rank; see `Backend.product_svd`.
+
+    `factor` is `graded_qr.factor`, compiled or not.
+    """
+    decisions = _Decisions(tolerance, factor)
     C = data = _rotated(first) if rotated else _unscaled(first, np.abs(first)).balanced(tolerance)
     chain = [_unscaled(weight, np.abs(weight)).balanced(tolerance) for weight in weights]
     qr, Y = None, np.zeros((0, 0))
@@ -200,7 +172,7 @@ def product_svd(first: Matrix, weights: Sequence[Matrix], tolerance: float, *, r
         decisions.amplification += _left(Y, qr.R.rows)
     last = _qr(C, decisions)
     count = min(first.shape + tuple(len(weight) for weight in weights))
-    if last.rank < count and last.rank < min(_possible_rank(factor, tolerance) for factor in (data, *chain)):
+    if last.rank < count and last.rank < min(_possible_rank(each, tolerance, factor) for each in (data, *chain)):
         # No factor lacks the direction: the product cancels, or rounding errors hide what is left.
         decisions.dropped = decisions.kept
     values, exponents = np.zeros(count), np.zeros(count, np.int64)
@@ -235,7 +207,7 @@ def _times_transposed(C: _Scaled, qr: _Qr, E: Matrix, decisions: _Decisions) -> 
     sizes = _exponents(np.maximum(np.abs(R), decisions.tolerance * E)) + qr.R.columns
     units = sizes.max(axis=1)
     units[units < _NOTHING // 2] = 0
-    scale = _power(qr.R.columns - units[:, None])
+    scale = power(qr.R.columns - units[:, None])
     R, E = R * scale, E * scale
     entries, errors = C.entries[:, qr.pivot], C.errors[:, qr.pivot]
     product = entries @ R.T
@@ -252,33 +224,32 @@ def _parted(qr: _Qr) -> tuple[Matrix, Matrix]:
     errors of a large scale by a small one. Y is in units of ``2**(row k - row l)``, U in those of R.
     """
     r, count = qr.rank, qr.v.shape[1]
-    R, E = np.abs(qr.R.entries[:r]), qr.R.errors
-    Y = np.tril(E[:, :r], -1) @ np.abs(_inverse(qr.R.entries[:r, :r]))
-    U = np.triu(E[:count])
-    U[:r] += np.triu(Y[:r]) @ R
-    Y = np.tril(Y, -1)
+    R, E, below = np.abs(qr.R.entries[:r]), qr.R.errors, _below(*qr.R.errors.shape)
+    Y = np.where(below[:, :r], E[:, :r], 0.0) @ qr.inverse
+    U = np.where(below[:count], 0.0, E[:count])
+    U[:r] += np.where(below[:r, :r], 0.0, Y[:r]) @ R
+    Y = np.where(below[:, :r], Y, 0.0)
     U[:, r:] += Y[:count] @ R[:, r:]
     return Y, U
+
+
+def _below(rows: int, columns: int) -> NDArray[np.bool_]:
+    """Return where a matrix's entries below the diagonal are."""
+    found: NDArray[np.bool_] = np.arange(rows)[:, None] > np.arange(columns)
+    return found
 
 
 def _left(Y: Matrix, rows: Exponents) -> float:
     """Return the norm of Y without its units."""
     r = Y.shape[1]
-    return float(np.linalg.norm(Y[:r] * _power(rows[:r, None] - rows[:r])))
+    return float(np.linalg.norm(Y[:r] * power(rows[:r, None] - rows[:r])))
 
 
 def _right(qr: _Qr, U: Matrix) -> float:
     """Return the norm of ``R^-1 U``: ``R + U`` is ``R (I + R^-1 U)``."""
     r, columns = qr.rank, qr.R.columns
-    change = np.abs(_inverse(qr.R.entries[:r, :r])) @ U[:r]
-    return float(np.linalg.norm(change * _power(columns - columns[:r, None])))
-
-
-def _inverse(upper: Matrix) -> Matrix:
-    from scipy.linalg import solve_triangular  # noqa: PLC0415 - not needed before the first of them
-
-    found: Matrix = solve_triangular(upper, np.eye(len(upper)), check_finite=False)
-    return found
+    change = qr.inverse @ U[:r]
+    return float(np.linalg.norm(change * power(columns - columns[:r, None])))
 
 
 def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
@@ -287,18 +258,20 @@ def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
 
     r = qr.rank
     entries, _, rows, columns = qr.R
-    # Each row of R with the exponent of its largest entry, then columns of R.T; an orthogonal factor is taken off.
+    # Each row of R with the exponent of its largest entry: columns of R.T.
     sizes = _exponents(np.abs(entries[:r])) + columns
     units = sizes.max(axis=1)
-    scaled = (entries[:r] * _power(columns - units[:, None])).T
-    triangle: Matrix = decompositions.triangular(scaled)
+    scaled = (entries[:r] * power(columns - units[:, None])).T
     units = units + rows[:r]
     values, exponents = [], []
-    # Where scales fall by 1e18 and more what is above and what is below no longer touch each other.
-    ends = [k for k in range(1, r) if units[:k].min() - units[k:].max() > 60]
+    # Where scales fall by 1e18 and more what is above and what is below no longer touch each other, once an orthogonal
+    # factor is taken off.
+    least, most = np.minimum.accumulate(units), np.maximum.accumulate(units[::-1])[::-1]
+    ends = (np.flatnonzero(least[:-1] - most[1:] > 60) + 1).tolist()
+    triangle = decompositions.triangular(scaled) if ends else scaled
     for start, end in zip([0, *ends], [*ends, r], strict=True):
         base = int(units[start:end].max())
-        block = triangle[start:end, start:end] * _power(units[start:end] - base)
+        block = triangle[start : end if ends else None, start:end] * power(units[start:end] - base)
         if not np.isfinite(block).all():
             raise np.linalg.LinAlgError("the factors of this block are beyond the range of float64")
         # joba=0, jobr=0: columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.

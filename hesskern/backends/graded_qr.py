@@ -1,0 +1,97 @@
+"""QR decomposition of a graded matrix, rows and columns pivoted, in place; see `hesskern.backends.product_svd`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Exponents = NDArray[np.int64]
+
+
+def factor(
+    a: Matrix,
+    e: Matrix,
+    rows: Exponents,
+    columns: Exponents,
+    order: Exponents,
+    pivot: Exponents,
+    v: Matrix,
+    beta: Matrix,
+    tolerance: float,
+) -> tuple[int, float, float]:
+    """Decompose ``2**rows * a * 2**columns``, whose entries have the errors e per rounding unit.
+
+    Parameters
+    ----------
+    a, e : (m, n) array
+        In the end R, and the errors of all its entries, those below the diagonal too.
+    rows, columns, order, pivot : array of int
+        Exponents of a's rows and columns, and what is to be pivoted with them.
+    v, beta : (m, min(m, n)) and (min(m, n),) array of zeros
+        For the reflections ``I - beta v (weight v).T``, one column each, rows in their own units as those of a are.
+    tolerance : float
+        An entry that is no larger than this times its error is zero.
+
+    Returns
+    -------
+    rank : int
+    kept, dropped : float
+        The smallest pivot over its error (1 at most), and the largest of what was taken for zero over its error.
+    """
+    kept, dropped = 1.0, 0.0
+    for k in range(len(beta)):
+        left, errors, units = a[k:, k:], e[k:, k:], rows[k:]
+        sizes, base = np.abs(left), units
+        noise = sizes <= tolerance * errors
+        if np.count_nonzero(noise):
+            dropped = max(dropped, float(np.max(sizes[noise] / np.where(errors[noise] > 0, errors[noise], 1.0))))
+            sizes[noise] = left[noise] = 0.0
+            base = units[sizes.any(axis=1)]
+            if base.size == 0:
+                return k, kept, dropped
+        sizes *= power(units - base.max())[:, None]
+        with np.errstate(divide="ignore"):
+            column = k + int((np.log2(np.add.reduce(sizes * sizes)) + 2 * columns[k:]).argmax())
+        row = k + int(sizes[:, column - k].argmax())
+        if column != k:
+            for x in (a.T, e.T, columns, pivot):
+                _exchange(x, k, column)
+        if row != k:
+            for x in (a, e, rows, order, v):
+                _exchange(x, k, row)
+
+        reflection, weight, errors = v[k:, k], power(2 * (units - units[0])), e[k:]
+        reflection[:] = a[k:, k]
+        weighted = weight * reflection
+        norm = math.sqrt(weighted @ reflection)
+        error = math.sqrt(weight @ np.square(errors[:, k]))
+        if norm < kept * error:
+            kept = norm / error
+        head = -norm if reflection[0] > 0 else norm
+        weighted[0] = reflection[0] = reflection[0] - head
+        beta[k] = -1.0 / (head * reflection[0])
+        a[k, k], a[k + 1 :, k] = head, 0.0
+        rest, back = a[k:, k + 1 :], (beta[k] * reflection)[:, None]
+        rest -= back * (weighted @ rest)
+        # Independent errors add up as squares do, and so do not grow.
+        arriving = np.abs(back) * np.sqrt(np.square(weighted) @ np.square(errors))
+        np.maximum(errors, arriving, out=errors)
+        np.maximum(errors, np.abs(a[k:]), out=errors)
+    return len(beta), kept, dropped
+
+
+def power(exponents: Exponents) -> Matrix:
+    """Return ``2.0**exponents``; 0 or a very large number for what is out of range."""
+    found: Matrix = np.ldexp(1.0, np.minimum(np.maximum(exponents, -1100), 1000))
+    return found
+
+
+def _exchange(x: NDArray[Any], one: int, other: int) -> None:
+    """Exchange two rows; an index of both takes five times as long."""
+    kept = x[one].copy()
+    x[one] = x[other]
+    x[other] = kept
