@@ -116,16 +116,21 @@ class KroneckerHessian(Hessian):
             else ProductSvd(np.ones(outputs), np.zeros(outputs, np.int64), outputs, 1.0, 0.0, 0.0, 0.0)
         )
         rank = into.rank * out_of.rank
-        gap = math.inf
+        gap, possible = math.inf, 1
         for found in (into, out_of):
-            if found.rank == len(found.values):
+            left_out = found.rank < len(found.values) and (found.dropped or found.lost)
+            possible *= len(found.values) if left_out else found.rank
+            if not left_out:
                 continue
             if found.dropped:
                 gap = min(gap, min(into.kept, out_of.kept) / found.dropped)
             if found.lost:  # what was left out may be as large as its errors
                 gap = min(gap, 1.0 / (4.0 * tolerance * found.lost))
+        undecided = 0 if shift else possible - rank
         if rank == 0 and not shift:
-            return replace(undefined(size, tolerance), gap=gap)
+            return replace(
+                undefined(size, tolerance), gap=gap, undecided=undecided, below=math.inf if undecided else 0.0
+            )
         largest = smallest = _Number(shift)
         uncertainty = 0.0
         if rank:
@@ -145,6 +150,8 @@ class KroneckerHessian(Hessian):
             tolerance=tolerance,
             gap=gap,
             uncertainty=uncertainty,
+            undecided=undecided,
+            below=math.inf if undecided else 0.0,
         )
 
     def _input_svd(self, tolerance: float) -> ProductSvd:
