@@ -88,7 +88,9 @@ class Condition:
             )
         if self.gap < 1e3:
             notes.append(f"the rank is uncertain: the values around the cut differ by a factor {self.gap:.2g} only")
-        if self.uncertainty > 1e-3:
+        if math.isinf(self.uncertainty):
+            notes.append("the data do not determine the value: the bound on its error overflows")
+        elif self.uncertainty > 1e-3:
             notes.append(f"the data determine the value to a relative error of {self.uncertainty:.1g} only")
         return "; ".join(notes)
 

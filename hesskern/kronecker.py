@@ -140,7 +140,7 @@ class KroneckerHessian(Hessian):
             change = 4.0 * epsilon * (into.amplification + out_of.amplification)
             for hidden in (tolerance * into.lost, tolerance * out_of.lost):
                 change += hidden * min(hidden, 1.0)  # what stands apart adds up as squares do
-            uncertainty = change * (2.0 + change)
+            uncertainty = math.inf if math.isnan(change) else change * (2.0 + change)
         return Condition(
             value=float(largest / smallest),
             largest=float(largest),

@@ -196,7 +196,9 @@ def test_from_spectrum():
     assert at.rank == 1  # at the tolerance is not above it
     nothing = from_spectrum(hk.Spectrum([1e-9, 0.0], [1, 1]), 0.0, 1e-6, (0.0, 0.0), 1)
     assert (nothing.rank, nothing.gap, nothing.undecided, nothing.below) == (0, 1.0, 1, pytest.approx(1e-9))
-    assert nothing.note.startswith("the matrix cannot be told from zero at this precision (known only to be below 1e-09)")
+    assert nothing.note.startswith(
+        "the matrix cannot be told from zero at this precision (known only to be below 1e-09)"
+    )
     exact = from_spectrum(hk.Spectrum([2.0, 0.0], [1, 4]), 0.0, 1e-6, (1e-8, 1e-5), 4)
     assert (exact.undecided, exact.gap) == (0, math.inf)
     assert exact.note == "rank-deficient: 4 of 5 eigenvalues are zero and left out"

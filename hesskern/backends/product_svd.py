@@ -158,7 +158,9 @@ def _possible_rank(matrix: _Scaled, tolerance: float) -> int:
 
 def _rotated_errors(errors: Matrix, left: Matrix, right: Matrix) -> Matrix:
     """Return the errors of ``(I - left right.T) x``: independent ones add up as squares do, and so do not grow."""
-    return np.maximum(errors, np.outer(np.abs(left), np.sqrt(np.square(right) @ np.square(errors))))
+    unit = _power(-_exponents(np.abs(right).max(keepdims=True)).clip(-900, 900))  # squares may overflow without it
+    arriving = np.sqrt(np.square(right * unit) @ np.square(errors)) / unit
+    return np.maximum(errors, np.outer(np.abs(left), arriving))
 
 
 def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:

@@ -339,8 +339,10 @@ def condition(case: Case, judge: Judge) -> None:
     known = found.rank + found.undecided
     judge.ratio(descending[known] if known < len(descending) else 0.0, case.doubt, "what is zero for certain")
     largest = float(abs(values).max(initial=0.0))
+    # What float32 does not determine of the factors of one layer's block counts as zero.
+    doubt = case.doubt * (case.eps / DOUBLE if len(case.operator.parts) == 1 else 1.0)
     if found.rank and np.isfinite(found.largest):
-        judge.ratio(abs(float(found.largest / case.lift) - largest), case.doubt, "largest")
+        judge.ratio(abs(float(found.largest / case.lift) - largest), doubt, "largest")
     if found.rank == sure and (exact is None or exact == sure) and sure:
         smallest = float(np.sort(abs(values))[-sure])
         error = case.doubt / smallest + case.doubt / largest
