@@ -48,8 +48,8 @@ class Condition:
     undecided : int
         How many eigenvalues were left out that may be other numbers than zero.
     below : float
-        What each of those is smaller than, as an absolute eigenvalue; 0 where there are none, and infinite for the block
-        of one layer, whose rank is not decided on eigenvalues.
+        What each of those is smaller than, as an absolute eigenvalue; 0 where there are none, and infinite for the
+        block of one layer, whose rank is not decided on eigenvalues.
     remark : str
         What else stands in `note`: that the residual is rounding noise, and the number that of the Gauss-Newton part.
     """
@@ -104,7 +104,8 @@ class Condition:
     def __repr__(self) -> str:
         numbers = f"value={self.value:.10g}, largest={self.largest:.6g}, smallest={self.smallest:.6g}"
         doubt = f"tolerance={self.tolerance:.1e}, gap={self.gap:.2g}, uncertainty={self.uncertainty:.1e}"
-        return f"Condition({numbers}, rank={self.rank}, size={self.size}, {doubt}, negative={self.negative}, undecided={self.undecided})"
+        counts = f"negative={self.negative}, undecided={self.undecided}"
+        return f"Condition({numbers}, rank={self.rank}, size={self.size}, {doubt}, {counts})"
 
     def __str__(self) -> str:
         if self.rank == 0:

@@ -93,7 +93,8 @@ def _counted(found: hk.Condition, sizes: list[Any], judge: Judge) -> list[Any]:
     """Return the eigenvalues that the condition number speaks of, descending; judge what it says of the others.
 
     Eigenvalues of several layers come from one matrix, so those of a graded problem may be lost in its rounding errors;
-    and sums of features that were rounded are no longer exactly dependent. Then the answer must say how many they are and what they are smaller than, and state no wider gap than there is.
+    and sums of features that were rounded are no longer exactly dependent. Then the answer must say how many they are
+    and what they are smaller than, and state no wider gap than there is.
     """
     kept, left_out = sizes[: found.rank], sizes[found.rank :]
     judge.true(found.rank + found.undecided <= found.size, f"{found.undecided} undecided ones: {found!r}")
