@@ -96,7 +96,7 @@ class Condition:
 
     @property
     def _below(self) -> str:
-        return "" if math.isinf(self.below) else f" (known only to be below {self.below:.2g})"
+        return "" if self.below in (0.0, math.inf) else f" (known only to be below {self.below:.2g})"
 
     def __float__(self) -> float:
         return self.value
