@@ -7,7 +7,10 @@ Conventions: samples in rows, weights (out, in) as ``nn.Linear.weight``, arrays 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# First: it refuses a subinterpreter, in which NumPy's import need not come to an end.
+# Before the imports that it is for.
+from hesskern import _interrupted_start  # noqa: F401  # isort: split
+
+# Then, since it refuses a subinterpreter, in which NumPy's import need not come to an end.
 from hesskern._core import version as __version__  # isort: split
 
 from hesskern import datasets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hesskern import atomic_write
 
@@ -18,6 +19,17 @@ DONE, NOT_WELL, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 class RefusedError(Exception):
     """The command cannot do what it was asked for; the message says why."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose usage errors are one sentence."""
+
+    #: The exit code of a usage error.
+    refused = REFUSED
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is, and exit."""
+        self.exit(self.refused, f"hesskern: {message}; {self.prog} --help lists the options.\n")
 
 
 def say(what: str) -> None:

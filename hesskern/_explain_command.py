@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ def add_parser(commands: Any) -> None:
         "digits. Exit code 0 if it is, 1 if the cause was found, 2 if there is no known cause, 3 if it cannot "
         "be answered: bad input, no memory, or no room for the output.",
     )
-    parser.error = partial(_usage_error, parser)
+    parser.refused = _BAD_INPUT
     parser.add_argument(
         "candidate",
         metavar="CANDIDATE",
@@ -69,7 +68,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="of the minibatches that were used")
     parser.add_argument("--plot", metavar="FILE", help="also draw the difference before and after: .png, .svg, .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.set_defaults(command=explain, usage_error=parser.error, refused=_BAD_INPUT)
+    parser.set_defaults(command=explain, parser=parser)
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -101,10 +100,6 @@ def explain(arguments: argparse.Namespace) -> int:
     finally:  # what was found is shown, also where the disk was full
         print(to_json(why.as_dict()) if arguments.json else str(why), flush=True)
     return _CODES[why.status]
-
-
-def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    parser.exit(_BAD_INPUT, f"hesskern: {message}; {parser.prog} --help lists the options.\n")
 
 
 def _candidate(given: str) -> object:

@@ -98,7 +98,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", metavar="FILE", help="write the network to this .npz file")
     parser.add_argument("--history", metavar="FILE", help="write what was recorded to this .npz or .csv file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.set_defaults(command=fit)
+    parser.set_defaults(command=fit, parser=parser)
 
 
 def fit(arguments: argparse.Namespace) -> int:

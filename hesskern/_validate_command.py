@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="show a bar (default: on a terminal, if tqdm is there)",
     )
-    parser.set_defaults(command=validate)
+    parser.set_defaults(command=validate, parser=parser)
 
 
 def validate(arguments: argparse.Namespace) -> int:

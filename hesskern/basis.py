@@ -38,6 +38,10 @@ class Eigenbasis(Protocol):
     def dense_size(self) -> int:
         """Largest dimension of the matrices decomposed: what rounding errors in the eigenvalues grow with."""
 
+    @property
+    def structural_zeros(self) -> int:
+        """How many eigenvalues are zero whatever the numbers are."""
+
     def coordinates(self, columns: Matrix) -> Matrix:
         """Return ``V.T columns``, (P, k) to (P, k)."""
 
@@ -47,6 +51,8 @@ class Eigenbasis(Protocol):
 
 class DenseBasis:
     """From an eigendecomposition of the matrix itself."""
+
+    structural_zeros = 0
 
     def __init__(self, values: Values, vectors: Matrix, dense_size: int | None = None) -> None:
         self.values = values
@@ -71,6 +77,7 @@ class ValuesOnly:
         padded, multiplicities = np.zeros(len(values) + 1), np.ones(len(values) + 1, np.int64)
         padded[:-1], multiplicities[-1] = values, max(zeros, 0)
         self.groups = Spectrum._of(padded, multiplicities)
+        self.structural_zeros = int(multiplicities[-1])
         self.dense_size = dense_size or len(values)
 
     @property
@@ -108,6 +115,8 @@ class FactorBasis:
             found = decompositions.svdvals(factor)
         self.values: Values = np.zeros(columns)
         self.values[: len(found)] = scale * found**2
+        #: How many of them are computed; the others are zeros.
+        self.computed = len(found)
 
     def change(self, columns: Matrix, *, back: bool) -> Matrix:
         """Return ``V.T columns`` or (`back`) ``V columns``."""
@@ -128,6 +137,7 @@ class IdentityBasis:
 
     def __init__(self, size: int, scale: float) -> None:
         self.values: Values = np.full(size, scale)
+        self.computed = size
 
     def change(self, columns: Matrix, *, back: bool) -> Matrix:
         """Return the columns as they are."""
@@ -144,6 +154,7 @@ class KroneckerBasis:
     def __init__(self, outer: FactorBasis | IdentityBasis, inner: FactorBasis, order: NDArray[np.intp] | None) -> None:
         self._outer, self._inner, self._order = outer, inner, order
         self.dense_size = max(int(np.count_nonzero(factor.values)) for factor in (outer, inner))
+        self.structural_zeros = len(outer.values) * len(inner.values) - outer.computed * inner.computed
 
     @property
     def values(self) -> Values:
@@ -198,6 +209,8 @@ class WidthBasis:
         self._mix = np.array([[root, root], [root, -root]])
         rest = sum(coupling.shape) - 2 * self._pairs
         self.small_values = np.concatenate([sigma, -sigma, np.zeros(rest)])
+        zeros = rest if coupling.any() else len(self.small_values)
+        self.structural_zeros = inner.structural_zeros + reduction.left_over * zeros
 
     @cached_property
     def groups(self) -> Spectrum:

@@ -15,7 +15,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hesskern import _core, _explain_command, _fit_command, _validate_command, backends
-from hesskern._command import DONE, INTERRUPTED, NOT_WELL, REFUSED, UNREAD, RefusedError, reason, say, to_json
+from hesskern._command import (
+    DONE,
+    INTERRUPTED,
+    NOT_WELL,
+    REFUSED,
+    UNREAD,
+    CommandParser,
+    RefusedError,
+    reason,
+    say,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from hesskern.demo import Demo
@@ -42,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             parser = _parser()
             arguments, unknown = parser.parse_known_args(argv)
-            refused = getattr(arguments, "refused", REFUSED)
+            refused = arguments.parser.refused
             if unknown:  # refused by the command's own parser, with its exit code
-                getattr(arguments, "usage_error", parser.error)(f"unrecognized arguments: {' '.join(unknown)}")
+                arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             code: int = arguments.command(arguments)
         except SystemExit as stop:  # argparse: --help, --version, or a usage error it has printed
             code = stop.code if isinstance(stop.code, int) else REFUSED
@@ -72,12 +83,12 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="hesskern", description="Exact curvature of linear networks: Hessians, condition numbers, ranks, training."
     )
     parser.add_argument("--version", action="version", version=f"hesskern {_core.version}")
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
         "demo",
@@ -92,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--backend", metavar="NAME", help=f"compute with this backend: {', '.join(backends.host_names())}"
     )
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(command=_demo, parser=demo)
 
     _fit_command.add_parser(commands)
     _explain_command.add_parser(commands)
@@ -104,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Print what is running: versions, backend, instruction set, BLAS with its threads, GPU.",
     )
     info.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    info.set_defaults(command=_info)
+    info.set_defaults(command=_info, parser=info)
     return parser
 
 

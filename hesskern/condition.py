@@ -18,6 +18,10 @@ class Condition:
     Which eigenvalues are zero is a decision; what it rests on stands beside the number. ``float(condition)`` is its
     value.
 
+    Eigenvalues are of three kinds: the `rank` that are counted, since rounding errors cannot have made them; the
+    `undecided`, left out because they cannot be told from zero; and the rest, which are zero whatever the numbers are
+    (more inputs than samples, say). So the exact rank is at least `rank`, and at most `undecided` more.
+
     Attributes
     ----------
     value : float
@@ -26,20 +30,26 @@ class Condition:
         Largest and smallest nonzero absolute eigenvalue; infinite and 0 where beyond what float64 holds, though their
         ratio may be an ordinary number.
     rank, size : int
-        How many eigenvalues are not zero, and how many there are.
+        How many eigenvalues are certainly not zero, and how many there are.
     tolerance : float
-        What counted as zero, relative to the largest. For the block of one layer, an entry of a triangular factor
-        relative to the magnitudes it was summed from, so that units of measurement decide nothing: ``eps`` of the dtype
-        times the largest of the numbers of samples and units. Otherwise an absolute eigenvalue.
+        Up to where an eigenvalue was left out, relative to the largest (absolute where the rank is 0). For the block of
+        one layer, an entry of a triangular factor relative to the magnitudes it was summed from, so that units of
+        measurement decide nothing: ``eps`` of the dtype times the largest of the numbers of samples and units.
     gap : float
-        Smallest of these values counted over the largest not counted; infinite where none was left out but those that
-        are zero for structural reasons. A gap near 1 means that the rank is a matter of taste; it is 1 where rounding
-        errors may hide eigenvalues that are not zero.
+        Smallest of these values counted over the largest that one left out may have, its rounding error included;
+        infinite where all that was left out is certainly zero. A gap near 1 means that the rank is a matter of taste. A
+        large one does not mean that what was left out is zero: that is what `undecided` is for.
     uncertainty : float
-        Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows.
+        Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows,
+        for the `rank` that is stated.
     negative : int
         How many eigenvalues are negative; not zero for an indefinite Hessian, whose condition number says nothing about
         the speed of gradient descent.
+    undecided : int
+        How many eigenvalues were left out that may be other numbers than zero.
+    below : float
+        What each of those is smaller than, as an absolute eigenvalue; 0 where there are none, and infinite for the
+        block of one layer, whose rank is not decided on eigenvalues.
     remark : str
         What else stands in `note`: that the residual is rounding noise, and the number that of the Gauss-Newton part.
     """
@@ -53,26 +63,40 @@ class Condition:
     gap: float
     uncertainty: float
     negative: int = 0
+    undecided: int = 0
+    below: float = 0.0
     remark: str = ""
 
     @property
     def note(self) -> str:
         """What to know before quoting the number, in words; empty where there is nothing to say."""
         if self.rank == 0:
-            doubt = " up to rounding errors" if self.gap < 1e3 else ""
-            return f"the matrix is zero{doubt}: its condition number is undefined"
+            what = f"cannot be told from zero at this precision{self._below}" if self.undecided else "is zero"
+            return f"the matrix {what}: its condition number is undefined"
         notes = [self.remark] if self.remark else []
         if math.isinf(self.value):
             notes.append("the condition number is larger than the largest float64, 1.8e308")
         if self.negative:
             notes.append(f"indefinite: {self.negative} negative eigenvalues")
-        if self.rank < self.size:
-            notes.append(f"rank-deficient: {self.size - self.rank} of {self.size} eigenvalues are zero and left out")
+        zeros = self.size - self.rank - self.undecided
+        if zeros:
+            notes.append(f"rank-deficient: {zeros} of {self.size} eigenvalues are zero and left out")
+        if self.undecided:
+            notes.append(
+                f"{self.undecided} of {self.size} eigenvalues cannot be told from zero at this precision"
+                f"{self._below} and are left out"
+            )
         if self.gap < 1e3:
             notes.append(f"the rank is uncertain: the values around the cut differ by a factor {self.gap:.2g} only")
-        if self.uncertainty > 1e-3:
+        if math.isinf(self.uncertainty):
+            notes.append("the data do not determine the value: the bound on its error overflows")
+        elif self.uncertainty > 1e-3:
             notes.append(f"the data determine the value to a relative error of {self.uncertainty:.1g} only")
         return "; ".join(notes)
+
+    @property
+    def _below(self) -> str:
+        return "" if self.below in (0.0, math.inf) else f" (known only to be below {self.below:.2g})"
 
     def __float__(self) -> float:
         return self.value
@@ -80,7 +104,8 @@ class Condition:
     def __repr__(self) -> str:
         numbers = f"value={self.value:.10g}, largest={self.largest:.6g}, smallest={self.smallest:.6g}"
         doubt = f"tolerance={self.tolerance:.1e}, gap={self.gap:.2g}, uncertainty={self.uncertainty:.1e}"
-        return f"Condition({numbers}, rank={self.rank}, size={self.size}, {doubt}, negative={self.negative})"
+        counts = f"negative={self.negative}, undecided={self.undecided}"
+        return f"Condition({numbers}, rank={self.rank}, size={self.size}, {doubt}, {counts})"
 
     def __str__(self) -> str:
         if self.rank == 0:
@@ -94,7 +119,9 @@ def undefined(size: int, tolerance: float) -> Condition:
     return Condition(math.nan, 0.0, 0.0, 0, size, tolerance, math.inf, math.nan)
 
 
-def from_spectrum(spectrum: Spectrum, shift: float, tolerance: float, error: float) -> Condition:
+def from_spectrum(
+    spectrum: Spectrum, shift: float, tolerance: float, errors: tuple[float, float], zeros: int
+) -> Condition:
     """Return the condition of a matrix with this spectrum plus `shift` times the identity.
 
     Parameters
@@ -103,33 +130,44 @@ def from_spectrum(spectrum: Spectrum, shift: float, tolerance: float, error: flo
         Without the shift.
     shift : float
     tolerance : float
-        Absolute eigenvalues at or below it are zero before the shift.
-    error : float
-        Absolute error of an eigenvalue.
+        Absolute eigenvalues at or below it are left out, or taken for zero before the shift.
+    errors : (float, float)
+        What an eigenvalue that is zero is computed as at most, and the error of any eigenvalue, both absolute.
+    zeros : int
+        How many eigenvalues are zero before the shift, whatever the numbers are.
     """
+    least, error = errors
     values, multiplicities = spectrum.values, spectrum.multiplicities
-    before = np.abs(values)
-    zero = ~(before > tolerance)
-    shifted = np.where(zero, 0.0, values) + shift
+    exact = np.where(np.abs(values) > tolerance, values, 0.0)
+    shifted = exact + shift
     size = np.abs(shifted)
     # What was zero before the shift is exactly the shift; anything else is known to the tolerance only.
-    nonzero = np.where(zero, shift != 0, size > tolerance)
-    count = np.count_nonzero(nonzero)
-    if count == 0:
-        return undefined(spectrum.size, tolerance)
-    largest = float(size.max())
+    nonzero = np.where(exact == 0, shift != 0, size > tolerance)
+    largest = float(size.max(initial=0.0))
+    rank = int(multiplicities @ nonzero)
+    left_out = spectrum.size - rank
+    undecided = left_out if shift else left_out - zeros
+    dropped = float(np.abs(values + shift)[~nonzero].max(initial=0.0)) if left_out else 0.0
+    # Errors add up, or (eigenvalues being squares of values with errors) their roots do: the larger bound of the two.
+    below = (math.sqrt(dropped) + math.sqrt(least)) ** 2 if undecided else 0.0
+    if below == 0:
+        undecided = 0
+    if rank == 0:
+        found = undefined(spectrum.size, tolerance)
+        return replace(found, gap=1.0, undecided=undecided, below=below) if undecided else found
     smallest = float(size[nonzero].min())
-    dropped = float(before[~nonzero].max()) if count < len(values) else 0.0
     return Condition(
         value=largest / smallest,
         largest=largest,
         smallest=smallest,
-        rank=int(multiplicities @ nonzero),
+        rank=rank,
         size=spectrum.size,
         tolerance=tolerance / largest,
-        gap=smallest / dropped if dropped else math.inf,
+        gap=smallest / below if undecided else math.inf,
         uncertainty=error / largest + error / smallest,
         negative=int(multiplicities @ (shifted < 0)),
+        undecided=undecided,
+        below=below,
     )
 
 
@@ -151,7 +189,7 @@ def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], ep
     if rank == 0:
         return undefined(min(shape), tolerance)
     smallest = float(values[rank - 1])
-    dropped = float(values[rank]) if rank < len(values) else 0.0
+    below = float(values[rank]) + tolerance * largest if rank < len(values) else 0.0
     return Condition(
         value=largest / smallest,
         largest=largest,
@@ -159,6 +197,8 @@ def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], ep
         rank=rank,
         size=min(shape),
         tolerance=tolerance,
-        gap=smallest / dropped if dropped else math.inf,
+        gap=smallest / below if below else math.inf,
         uncertainty=tolerance * largest / smallest,
+        undecided=len(values) - rank,
+        below=below,
     )

@@ -177,7 +177,7 @@ def _keep(member: Member, job: Job, start: int, finite: int, every: int) -> None
     member.seen = start + finite
     for name, pieces in member.quick.items():
         if name == "2/lr":
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore", over="ignore"):
                 pieces.append(2.0 / job.rates[some])
         else:
             values = given[name]

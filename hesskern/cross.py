@@ -99,7 +99,7 @@ class CrossBlock(MatrixOperator):
         return self.condition().value
 
     def rank(self) -> int:
-        """Return the numerical rank."""
+        """Return the numerical rank, by the tolerance of `condition`; the exact one may be larger."""
         return self.condition().rank
 
     def gauss_newton(self) -> CrossBlock:

@@ -370,7 +370,7 @@ class Hessian(CurvatureOperator):
         basis = self._eigenbasis(lift=False)
         tolerance, error = self._tolerances(basis)
         zero = self._zero_below(basis, tolerance)
-        found = from_spectrum(basis.groups, shift, zero, error)
+        found = from_spectrum(basis.groups, shift, zero, (tolerance, error), basis.structural_zeros)
         if self._mode == "gauss_newton" and not shift:
             found = of_squares(found, error / (basis.groups.max or 1.0))
         if self.dtype == np.float32:

@@ -303,6 +303,7 @@ class _BlockBasis:
     def __init__(self, bases: Sequence[Eigenbasis], ends: NDArray[np.intp]) -> None:
         self._bases, self._ends = bases, ends
         self.dense_size = max(basis.dense_size for basis in bases)
+        self.structural_zeros = sum(basis.structural_zeros for basis in bases)
 
     @property
     def groups(self) -> Spectrum:

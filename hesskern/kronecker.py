@@ -116,16 +116,21 @@ class KroneckerHessian(Hessian):
             else ProductSvd(np.ones(outputs), np.zeros(outputs, np.int64), outputs, 1.0, 0.0, 0.0, 0.0)
         )
         rank = into.rank * out_of.rank
-        gap = math.inf
+        gap, possible = math.inf, 1
         for found in (into, out_of):
-            if found.rank == len(found.values):
+            left_out = found.rank < len(found.values) and (found.dropped or found.lost)
+            possible *= len(found.values) if left_out else found.rank
+            if not left_out:
                 continue
             if found.dropped:
                 gap = min(gap, min(into.kept, out_of.kept) / found.dropped)
             if found.lost:  # what was left out may be as large as its errors
                 gap = min(gap, 1.0 / (4.0 * tolerance * found.lost))
+        undecided = 0 if shift else possible - rank
         if rank == 0 and not shift:
-            return replace(undefined(size, tolerance), gap=gap)
+            return replace(
+                undefined(size, tolerance), gap=gap, undecided=undecided, below=math.inf if undecided else 0.0
+            )
         largest = smallest = _Number(shift)
         uncertainty = 0.0
         if rank:
@@ -135,7 +140,7 @@ class KroneckerHessian(Hessian):
             change = 4.0 * epsilon * (into.amplification + out_of.amplification)
             for hidden in (tolerance * into.lost, tolerance * out_of.lost):
                 change += hidden * min(hidden, 1.0)  # what stands apart adds up as squares do
-            uncertainty = change * (2.0 + change)
+            uncertainty = math.inf if math.isnan(change) else change * (2.0 + change)
         return Condition(
             value=float(largest / smallest),
             largest=float(largest),
@@ -145,6 +150,8 @@ class KroneckerHessian(Hessian):
             tolerance=tolerance,
             gap=gap,
             uncertainty=uncertainty,
+            undecided=undecided,
+            below=math.inf if undecided else 0.0,
         )
 
     def _input_svd(self, tolerance: float) -> ProductSvd:

@@ -153,19 +153,25 @@ class CurvatureOperator(MatrixOperator):
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `Condition`.
 
-        Largest over smallest nonzero absolute eigenvalue. An eigenvalue counts as zero when rounding alone could have
-        made it: below size times the rounding unit of the largest, or below the rounding error of the residual's part.
+        Largest over smallest nonzero absolute eigenvalue. An eigenvalue is left out when rounding alone could have made
+        it: below size times the rounding unit of the largest, or below the rounding error of the residual's part. What
+        was left out without being certainly zero is counted by `Condition.undecided`.
         """
         basis = self._eigenbasis(lift=False)
-        tolerance, error = self._tolerances(basis)
-        return from_spectrum(basis.groups, self._shift, self._zero_below(basis, tolerance), error)
+        errors = self._tolerances(basis)
+        return from_spectrum(
+            basis.groups, self._shift, self._zero_below(basis, errors[0]), errors, basis.structural_zeros
+        )
 
     def cond(self) -> float:
         """Return the condition number; NaN for the zero matrix."""
         return self.condition().value
 
     def rank(self) -> int:
-        """Return the numerical rank."""
+        """Return the numerical rank: how many eigenvalues are certainly not zero, by the tolerance of `condition`.
+
+        The exact rank may be larger by ``condition().undecided``: eigenvalues that cannot be told from zero.
+        """
         return self.condition().rank
 
     # Solving ----------------------------------------------------------------------------------------------------------

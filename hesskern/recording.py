@@ -28,6 +28,8 @@ SPECTRAL = ("condition", "rank", "smallest")
 
 #: Parameters up to which all eigenvalues cost no more than the largest.
 _DENSE = 300
+#: Eigenvalues below this come from products that have lost digits in subnormal numbers.
+_LEAST = 1e-290
 
 _BLOCK = re.compile(rf"({'|'.join(SPECTRAL)})(?:\[(.*)\])?")
 
@@ -166,9 +168,9 @@ class Recorder:
 
 
 def in_range(sharpness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a sharpness that products with the Hessian gave, NaN where squares leave the range of float64."""
+    """Return a sharpness that products with the Hessian gave, NaN where their entries leave the range of float64."""
     size = np.abs(sharpness)
-    return np.where((size < 1e150) & ((size > 1e-150) | (size == 0)), sharpness, np.nan)
+    return np.where((size < np.inf) & ((size > _LEAST) | (size == 0)), sharpness, np.nan)
 
 
 def _largest_eigenvalue(hessian: Hessian) -> float:
@@ -178,9 +180,12 @@ def _largest_eigenvalue(hessian: Hessian) -> float:
         return float(hessian.spectrum().max)
     from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415 - `import hesskern` need not wait for it
 
-    products = LinearOperator(hessian.shape, matvec=lambda v: hessian @ v, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(size)
-    return float(eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0])
+    # ARPACK takes what is small beside one for zero: the Hessian is multiplied by a power of two.
+    exponent = int(np.frexp(np.abs(hessian @ start).max())[1])
+    products = LinearOperator(hessian.shape, matvec=lambda v: np.ldexp(hessian @ v, -exponent), dtype=np.float64)
+    value = eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0]
+    return float(np.ldexp(value, exponent))
 
 
 def _balance(layers: PlainLayers) -> Array:

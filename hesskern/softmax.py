@@ -14,12 +14,16 @@ of a stick which is broken class by class: with the rest ``r_k = p_{k+1} + ... +
 
     ``diag(p) - p p.T = Σ_k  p_k r_k / (p_k + r_k)  w_k w_k.T,   w_k = e_k - Σ_{j>k} (p_j / r_k) e_j``,
 
-sums of positive numbers throughout, so that probabilities near 0 and 1 keep their digits.
+sums of positive numbers throughout, so that probabilities near 0 and 1 keep their digits. They enter as logarithms, and
+the factor is divided by a power of two: samples whose other classes have probabilities below 1e-308 have a condition
+number as well.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +34,7 @@ from hesskern._cached import cached_property
 from hesskern.assembly import interleaved
 from hesskern.backends.protocol import Softmax
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
-from hesskern.condition import Condition, of_squares
+from hesskern.condition import Condition, from_spectrum, of_squares
 from hesskern.factors import Matrix
 from hesskern.interruption import RATE, interruptibly
 from hesskern.operator import CurvatureOperator, dense_target
@@ -38,6 +42,20 @@ from hesskern.selection import Part
 
 #: Numbers of the Jacobian that are put together before they go into the triangular factor.
 _NUMBERS_AT_ONCE = 1 << 21
+
+
+#: A power of two beyond this is zero in all that is computed from it.
+_MOST_EXPONENT = 1 << 30
+
+
+class _Sticks(NamedTuple):
+    """What the factor of ``diag(p) - p p.T`` is made of."""
+
+    logs: NDArray[np.float64]  # of the probabilities (N, C)
+    rests: NDArray[np.float64]  # of the probability of a class and all behind it (N, C)
+    sizes: NDArray[np.float64]  # roots of the sizes of all w_k (N, C-1), over two to the power of the exponent
+    exponent: int
+    error: float  # relative to the largest of the sizes
 
 
 class SoftmaxHessian(CurvatureOperator):
@@ -125,12 +143,18 @@ class SoftmaxHessian(CurvatureOperator):
         size = classes * (self.features.shape[1] + self.bias)
         super().__init__(self.features.dtype, (size, size))
 
+    @property
+    def _behind(self) -> NDArray[np.float64]:
+        """How far each logit is behind the largest of its sample, negative (N, C)."""
+        with np.errstate(over="ignore"):  # logits of opposite signs near 1e308
+            found = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        clipped: NDArray[np.float64] = np.maximum(found, -1e300)
+        return clipped
+
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits (N, C)."""
-        with np.errstate(over="ignore"):  # logits of opposite signs near 1e308: minus infinity, so probability zero
-            below = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
-        odds = np.exp(below)
+        odds = np.exp(self._behind)
         found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
         return found
 
@@ -207,15 +231,35 @@ class SoftmaxHessian(CurvatureOperator):
         features = self.features.astype(np.float64)
         return np.column_stack([features, np.ones(len(features))]) if self.bias else features
 
+    @cached_property
+    def _sticks(self) -> _Sticks:
+        behind = self._behind
+        logs = behind - np.log(np.exp(behind).sum(axis=1, keepdims=True))
+        rests = np.logaddexp.accumulate(logs[:, ::-1], axis=1)[:, ::-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Of p_k r_k / (p_k + r_k), whose second factor is what the others are of all from the k-th on.
+            sizes = (
+                logs[:, :-1] + (rests[:, 1:] - rests[:, :-1]) + np.log(self.sample_weights.astype(np.float64))[:, None]
+            )
+        sizes = np.where(np.isnan(sizes), -np.inf, 0.5 * sizes)
+        largest = float(sizes.max())
+        exponent = max(math.floor(largest / math.log(2)), -_MOST_EXPONENT) if math.isfinite(largest) else 0
+        # A logarithm is rounded by eps of itself, which is the relative error of what it stands for.
+        logs_of = np.where(np.isfinite(sizes), np.abs(sizes) + np.abs(logs[:, :-1]) + np.abs(rests[:, 1:]), 0.0)
+        error = float((np.exp(sizes - largest) * logs_of).max()) if math.isfinite(largest) else 0.0
+        sizes = np.exp(sizes - (largest if exponent == -_MOST_EXPONENT else exponent * math.log(2)))
+        return _Sticks(logs, rests, sizes, exponent, error * float(np.finfo(np.float64).eps))
+
     def _stick(self, kind: int) -> NDArray[np.float64]:
-        """Return ``w_k`` times the root of its size (N, C-1-k), for k = `kind`, in the contrasts from the k-th on."""
-        p, scale = self.probabilities, self.sample_weights.astype(np.float64)
-        own, others = p[:, kind], p[:, kind + 1 :]
-        rest = others.sum(axis=1)
-        nonzero = np.where(rest > 0, rest, 1.0)
-        size = np.sqrt(scale * own * (rest / (own + nonzero)))
-        broken = np.column_stack([np.ones(len(p)), -others / nonzero[:, None]])
-        found: NDArray[np.float64] = size[:, None] * (broken @ _contrasts(p.shape[1])[kind:, kind:])
+        """Return ``w_k`` times the root of its size (N, C-1-k), for k = `kind`, in the contrasts from the k-th on.
+
+        Over two to the power of the exponent of `_sticks`.
+        """
+        logs, rests, sizes, *_ = self._sticks
+        with np.errstate(invalid="ignore"):
+            others = np.nan_to_num(np.exp(logs[:, kind + 1 :] - rests[:, kind + 1, None]))
+        broken = np.column_stack([np.ones(len(logs)), -others])
+        found: NDArray[np.float64] = sizes[:, kind, None] * (broken @ _contrasts(logs.shape[1])[kind:, kind:])
         return found
 
     @cached_property
@@ -256,11 +300,17 @@ class SoftmaxHessian(CurvatureOperator):
         return max(len(self.features), self.shape[0])
 
     def _values(self) -> Eigenbasis:
-        found = decompositions.svdvals(self._factor)
+        found = np.ldexp(self._singular_values, self._sticks.exponent)
         return ValuesOnly(found**2, zeros=self.shape[0] - len(found), dense_size=self._largest)
+
+    @cached_property
+    def _singular_values(self) -> NDArray[np.float64]:
+        """Of the factor, over two to the power of the exponent of `_sticks`."""
+        return decompositions.svdvals(self._factor)
 
     def _vectors(self) -> Eigenbasis:
         _, sigma, rows = decompositions.svd(self._factor)
+        sigma = np.ldexp(sigma, self._sticks.exponent)
         size, classes, width = self.shape[0], self.logits.shape[1], self._inner.shape[1]
         memory.require(3 * 8 * size * size, f"the eigenvectors of a Hessian of size {size}", "pass k to eigsh(H, k).")
         # Kronecker order: contrasts of the classes, then their common shift, whose eigenvalues are zero.
@@ -286,7 +336,15 @@ class SoftmaxHessian(CurvatureOperator):
         From singular values of a factor, never from the matrix. Zero is what is below ``max(N, P)`` times the rounding
         unit of the largest singular value; the d (+1) eigenvalues of the common shift of all classes are zero exactly.
         """
-        return of_squares(super().condition(), self._unit)
+        values, unit = self._singular_values**2, min(self._unit + self._sticks.error, 1.0)
+        zeros, largest = self.shape[0] - len(values), float(values.max(initial=0.0))
+        spectrum = ValuesOnly(values, zeros).groups
+        found = of_squares(
+            from_spectrum(spectrum, 0.0, unit**2 * largest, (unit**2 * largest, unit * largest), zeros), unit
+        )
+        power = 2 * self._sticks.exponent  # the values themselves may be too small for float64
+        sizes = {name: math.ldexp(getattr(found, name), power) for name in ("largest", "smallest", "below")}
+        return replace(found, **sizes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (self.features, self.logits, self.bias, self.sample_weights, self._backend.name)

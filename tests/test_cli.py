@@ -119,7 +119,9 @@ def test_unknown_backend_in_the_environment(monkeypatch, capsys, command):
 def test_usage_errors(capsys, arguments):
     assert cli.main(arguments) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("usage: hesskern") and "error: " in err
+    command = f"hesskern {arguments[0]}" if arguments and arguments[0] != "dmeo" else "hesskern"
+    assert out == "" and err.startswith("hesskern: ") and err.count("\n") == 1
+    assert err.endswith(f"; {command} --help lists the options.\n")
 
 
 def test_version_and_help(capsys):
@@ -224,3 +226,25 @@ def test_progress_goes_to_a_terminal_only(capsys, monkeypatch):
         _command.say("loading PyTorch")
         assert os.read(terminal, 100) == b"hesskern: loading PyTorch ...\r\n"
     os.close(terminal)
+
+
+@pytest.mark.parametrize("module", ["hesskern._core", "numpy.linalg", "hesskern.loss", "hesskern.cli", "argparse"])
+def test_ctrl_c_while_the_command_imports(module):
+    """As the console script does it, with Ctrl-C at the moment when this module is looked for."""
+    script = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where it is ignored
+sys.argv = ["/somewhere/bin/hesskern", "info"]
+sys.path[:0] = [path for path in {[p for p in sys.path if p]!r} if path not in sys.path]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r} and "hesskern" in sys.modules:
+            signal.raise_signal(signal.SIGINT)
+for name in ({module!r},):
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Finder())
+from hesskern.cli import main
+sys.exit(main())
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "hesskern: interrupted\n")

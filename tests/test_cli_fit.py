@@ -377,8 +377,8 @@ def test_refused_in_one_sentence(folder, capsys, options, said):
 def test_usage_errors(folder, capsys, options, said):
     code, out, err = run(capsys, **options)
     assert (code, out) == (2, "")
-    assert err.startswith("usage: hesskern fit")
-    assert err.splitlines()[-1].startswith(f"hesskern fit: error: {said}")
+    assert err.startswith(f"hesskern: {said}") and err.count("\n") == 1
+    assert err.endswith("; hesskern fit --help lists the options.\n")
 
 
 def test_a_checkpoint_of_another_run(folder, capsys):

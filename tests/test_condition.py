@@ -316,7 +316,9 @@ def test_a_clear_gap_is_stated():
     base = rng.standard_normal((9, 3))
     condition = hessian(np.hstack([base, base]), [rng.standard_normal((8, 6)), np.ones((1, 8))], 1).condition()
     assert condition.gap > 1e10
-    assert re.search(r"5 of 8 eigenvalues are zero", condition.note)
+    assert (condition.rank, condition.size, condition.undecided) == (3, 8, 3)
+    assert re.search(r"2 of 8 eigenvalues are zero and left out", condition.note)
+    assert re.search(r"3 of 8 eigenvalues cannot be told from zero at this precision and are left out", condition.note)
     vague = base.copy()
     vague[:, 2] = vague[:, 1] + 1e-14 * rng.standard_normal(9)
     condition = hessian(vague, [np.eye(3), np.ones((1, 3))], 1).condition()

@@ -471,3 +471,18 @@ def test_out_of_memory(monkeypatch):
         MemoryError, match=r"training 2 networks \(about .*\) does not fit into the memory that cuda:0 has free; train"
     ):
         hk.fit_ensemble(moved_nets, lost, lr=0.1, max_steps=1)
+
+
+@pytest.mark.parametrize("widths", [(3, 4, 2), (6, 8, 5)], ids=str)
+def test_sharpness_beyond_what_can_be_squared(widths):
+    """Scaled by powers of two the problem has the same sharpness, scaled."""
+    problem = problems.normal(list(widths), 9)
+    found = []
+    for scale in (0, 490, -400):
+        loss = hk.SquaredLoss(np.ldexp(problem.X, scale), np.ldexp(problem.Y, scale))
+        net, there = moved(problem.network(), loss)
+        run = hk.fit(net, there, lr=1e-3 * 2.0 ** (-2 * scale), max_steps=3, record=("sharpness",))
+        found.append(np.ldexp(run.history["sharpness"], -2 * scale))
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])

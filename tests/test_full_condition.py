@@ -126,7 +126,10 @@ def test_a_rank_deficient_hessian_says_so(backend):
     condition = problem.loss().hessian(problem.network()).condition()
     rank = hk.predicted_rank([4, 2, 3], 2).full
     assert rank < 14
-    assert f"rank-deficient: {14 - rank} of 14 eigenvalues are zero and left out" in condition.note
+    words = f"{14 - rank} of 14 eigenvalues cannot be told from zero at this precision (known only to be below "
+    assert words in condition.note
+    assert condition.undecided == 14 - rank
+    assert condition.below == pytest.approx(condition.smallest / condition.gap)
     assert f"(rank {rank} of 14," in str(condition)
 
 
@@ -178,17 +181,71 @@ def test_weight_decay_makes_it_regular(backend):
 
 
 def test_from_spectrum():
-    spectrum = hk.Spectrum([4.0, 1.0, 1e-9, -2.0, 0.0], [1, 2, 3, 4, 5])
-    found = from_spectrum(spectrum, 0.0, 1e-6, 1e-5)
+    spectrum = hk.Spectrum([4.0, 1.0, 4e-8, -2.0, 0.0], [1, 2, 3, 4, 5])
+    found = from_spectrum(spectrum, 0.0, 1e-6, (1e-8, 1e-5), 5)
+    below = (2e-4 + 1e-4) ** 2  # the largest that may have been computed as 4e-8
     assert found == Condition(
-        value=4.0, largest=4.0, smallest=1.0, rank=7, size=15, tolerance=0.25e-6, gap=1 / 1e-9,
-        uncertainty=1e-5 / 4 + 1e-5, negative=4,
+        value=4.0, largest=4.0, smallest=1.0, rank=7, size=15, tolerance=0.25e-6, gap=pytest.approx(1 / below),
+        uncertainty=1e-5 / 4 + 1e-5, negative=4, undecided=3, below=pytest.approx(below),
     )  # fmt: skip
-    shifted = from_spectrum(spectrum, 0.5, 1e-6, 1e-5)
+    assert from_spectrum(spectrum, 0.0, 1e-6, (1e-8, 1e-5), 2).undecided == 6
+    shifted = from_spectrum(spectrum, 0.5, 1e-6, (1e-8, 1e-5), 5)
     assert (shifted.largest, shifted.smallest, shifted.rank, shifted.negative) == (4.5, 0.5, 15, 4)
-    assert shifted.gap == math.inf
-    at = from_spectrum(hk.Spectrum([1.0, 1e-6], [1, 1]), 0.0, 1e-6, 0.0)
+    assert (shifted.gap, shifted.undecided) == (math.inf, 0)
+    at = from_spectrum(hk.Spectrum([1.0, 1e-6], [1, 1]), 0.0, 1e-6, (0.0, 0.0), 0)
     assert at.rank == 1  # at the tolerance is not above it
+    nothing = from_spectrum(hk.Spectrum([1e-9, 0.0], [1, 1]), 0.0, 1e-6, (0.0, 0.0), 1)
+    assert (nothing.rank, nothing.gap, nothing.undecided, nothing.below) == (0, 1.0, 1, pytest.approx(1e-9))
+    assert nothing.note.startswith(
+        "the matrix cannot be told from zero at this precision (known only to be below 1e-09)"
+    )
+    exact = from_spectrum(hk.Spectrum([2.0, 0.0], [1, 4]), 0.0, 1e-6, (1e-8, 1e-5), 4)
+    assert (exact.undecided, exact.gap) == (0, math.inf)
+    assert exact.note == "rank-deficient: 4 of 5 eigenvalues are zero and left out"
+
+
+def by_differences(weights, X, Y):
+    """The Hessian of half the sum of squares, by differences of a hundred digits."""
+    shapes = [weight.shape for weight in weights]
+    theta = [mpmath.mpf(float(entry)) for weight in weights for entry in weight.ravel()]
+    step = mpmath.mpf(10) ** -70
+
+    def value(*moved):
+        numbers = list(theta)
+        for at, sign in moved:
+            numbers[at] += sign * step
+        numbers, hidden = iter(numbers), mpmath.matrix(X.T.tolist())
+        for rows, columns in shapes:
+            hidden = mpmath.matrix([[next(numbers) for _ in range(columns)] for _ in range(rows)]) * hidden
+        residual = hidden - mpmath.matrix(Y.T.tolist())
+        return mpmath.fsum(entry**2 for entry in residual) / 2
+
+    found = mpmath.matrix(len(theta), len(theta))
+    for i in range(len(theta)):
+        for j in range(i + 1):
+            four = [a * b * value((i, a), (j, b)) for a in (1, -1) for b in (1, -1)]
+            found[i, j] = found[j, i] = mpmath.fsum(four) / (4 * step**2)
+    return found
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_eigenvalues_below_the_rounding_errors_are_not_called_zero(backend, layers):
+    """Features graded over thirty decades: what LAPACK cannot see is said to be unseen, and how large it may be."""
+    rng = np.random.default_rng(layers)
+    X = rng.integers(-4, 5, (4, 2)) * 10.0 ** np.array([0.0, -15.0])
+    widths = [2] * layers + [1]
+    weights = [rng.integers(1, 4, (o, i)).astype(float) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+    loss, net = hk.SquaredLoss(X, np.ones((4, 1))), hk.LinearNetwork(weights)
+    condition = loss.hessian(net).condition()
+    with mpmath.workdps(300):
+        truth = by_differences(weights, X, np.ones((4, 1)))
+        exact = sorted((abs(value) for value in mpmath.eigsy(truth, eigvals_only=True)), reverse=True)
+        nonzero = [value for value in exact if value > exact[0] * mpmath.mpf(10) ** -100]
+    assert condition.rank < len(nonzero) <= condition.rank + condition.undecided
+    assert nonzero[condition.rank] <= condition.below
+    assert condition.gap <= nonzero[condition.rank - 1] / nonzero[condition.rank] * (1 + condition.uncertainty)
+    assert f"{condition.undecided} of {condition.size} eigenvalues cannot be told from zero" in condition.note
+    assert "eigenvalues are zero" not in condition.note
 
 
 def test_from_singular_values():
@@ -196,7 +253,8 @@ def test_from_singular_values():
     found = from_singular_values(np.array([8.0, 2.0, 1e-20]), (7, 3), epsilon)
     assert (found.value, found.largest, found.smallest, found.rank, found.size) == (4.0, 8.0, 2.0, 2, 3)
     assert found.tolerance == 7 * epsilon
-    assert found.gap == 2.0 / 1e-20
+    assert found.gap == pytest.approx(2.0 / (7 * epsilon * 8.0))
+    assert (found.undecided, found.below) == (1, pytest.approx(7 * epsilon * 8.0))
     assert found.uncertainty == 7 * epsilon * 4
     assert from_singular_values(np.array([3.0]), (1, 5), epsilon).gap == math.inf
     assert from_singular_values(np.zeros(2), (2, 5), epsilon).rank == 0
@@ -217,5 +275,6 @@ def test_conditions_are_values():
     with pytest.raises(dataclasses.FrozenInstanceError):
         condition.value = 1.0
     assert [field.name for field in dataclasses.fields(condition)] == [
-        "value", "largest", "smallest", "rank", "size", "tolerance", "gap", "uncertainty", "negative", "remark",
+        "value", "largest", "smallest", "rank", "size", "tolerance", "gap", "uncertainty", "negative",
+        "undecided", "below", "remark",
     ]  # fmt: skip

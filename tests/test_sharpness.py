@@ -288,3 +288,54 @@ def test_what_its_squares_do_not_hold_is_not_recorded(backend):
     right = loss.hessian(net).spectrum().max
     assert right > 1e180
     assert np.isnan(found).all() or found[0] == pytest.approx(right, rel=1e-10)
+
+
+def scaled_run(widths, inputs, weights, count=1):
+    """Train with X over 2**-inputs and weights over 2**-weights: the Hessian, and the rate, scale by powers of two."""
+    rng = np.random.default_rng(len(widths))
+    depth = len(widths) - 1
+    layers = [
+        [rng.standard_normal((o, i)) * 0.3 * 2.0**weights for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        for _ in range(count)
+    ]
+    X = rng.standard_normal((widths[0] + 3, widths[0])) * 2.0**inputs
+    Y = rng.standard_normal((len(X), widths[-1])) * 2.0 ** (inputs + depth * weights)
+    power = 2 * inputs + (2 * depth - 2) * weights
+    nets, loss = [hk.LinearNetwork(each) for each in layers], hk.SquaredLoss(X, Y)
+    options = {"lr": 1e-3 * 2.0**-power, "max_steps": 5, "record": ("sharpness",)}
+    run = hk.fit(nets[0], loss, **options) if count == 1 else hk.fit_ensemble(nets, loss, **options)
+    return run.history["sharpness"], power
+
+
+@pytest.mark.parametrize("widths", [(3, 5, 2), (2, 3, 2, 2), (9, 12, 7)], ids=str)
+@pytest.mark.parametrize("count", [1, 3])
+def test_scaling_by_powers_of_two_rounds_nothing(backend, widths, count):
+    """Squares of the Hessian's entries overflow, or underflow; the sharpness must be the same number, scaled."""
+    found, _ = scaled_run(widths, 0, 0, count)
+    assert np.isfinite(found).all()
+    for inputs, weights in ((500, 0), (-400, 0), (-332, 0), (0, 120), (0, -110), (270, -3), (-260, 2)):
+        scaled, power = scaled_run(widths, inputs, weights, count)
+        np.testing.assert_array_equal(np.ldexp(scaled, -power), found)
+
+
+def test_a_hessian_that_is_no_number_of_float64_has_no_sharpness(backend):
+    rng = np.random.default_rng(0)
+    net = hk.LinearNetwork([rng.standard_normal((5, 3)), rng.standard_normal((2, 5))])
+    for scale in (511, -530):  # 1e+308 times a few, 1e-319
+        X, Y = (np.ldexp(rng.standard_normal(shape), scale) for shape in ((300, 3), (300, 2)))
+        run = hk.fit(net, hk.SquaredLoss(X, Y), lr=1e-320, max_steps=1, record=("sharpness",))
+        assert np.isnan(run.history["sharpness"]).all()
+
+
+def test_float32_networks_of_any_scale(backend):
+    """Taken by ARPACK where the network is large, which counts what is small beside one as zero."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((o, i)).astype(np.float32) for i, o in ((14, 14), (14, 14))]
+    X, Y = rng.standard_normal((20, 14)).astype(np.float32), np.zeros((20, 14), np.float32)
+    found = []
+    for scale in (0, -40, 30):
+        loss = hk.SquaredLoss(np.ldexp(X, scale), Y)
+        run = hk.fit(hk.LinearNetwork(weights), loss, lr=1e-30, max_steps=1, record=("sharpness",))
+        found.append(np.ldexp(run.history["sharpness"], -2 * scale))
+        wanted = float(loss.hessian(hk.LinearNetwork(weights)).spectrum().max)
+        np.testing.assert_allclose(run.history["sharpness"], wanted, rtol=1e-9)

@@ -248,3 +248,39 @@ def test_the_diagonal_of_features_whose_squares_overflow(backend):
     q = math.exp(-100.0) * 1e-60
     np.testing.assert_allclose(H.diagonal(), [q * 1e160 * 1e160, q, q * 1e160 * 1e160, q], rtol=1e-13)
     np.testing.assert_allclose(np.diag(H.toarray()), H.diagonal(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("gap", [20.0, 500.0, 730.5, 800.25, 5000.0])
+def test_conditions_of_probabilities_below_the_smallest_float(backend, gap):
+    """All samples are classified so confidently that p (1 - p) is subnormal, or 0."""
+    features = np.array([[2.0, 1.0], [1.0, -1.0], [0.5, 3.0]])
+    logits = np.array([[gap, 0.0, 0.5], [0.25, gap, -1.0], [0.0, 1.5, gap + 1.0]])
+    weights = np.array([1.0, 0.0, 2.0])
+    found = hk.SoftmaxHessian(features, logits, sample_weights=weights).condition()
+    with mpmath.workdps(60):
+        total = mpmath.zeros(6)
+        for feature, logit, weight in zip(features, logits, weights, strict=True):
+            odds = [mpmath.exp(mpmath.mpf(float(x)) - mpmath.mpf(float(max(logit)))) for x in logit]
+            p = [each / mpmath.fsum(odds) for each in odds]
+            for i in range(3):
+                # p (1 - p) without cancellation
+                rest = mpmath.fsum(p[k] for k in range(3) if k != i)
+                for j in range(3):
+                    entry = p[i] * rest if i == j else -p[i] * p[j]
+                    for a in range(2):
+                        for b in range(2):
+                            moment = mpmath.mpf(float(feature[a])) * mpmath.mpf(float(feature[b]))
+                            total[2 * i + a, 2 * j + b] += weight * entry * moment
+        largest = max(abs(total[i, i]) for i in range(6))
+        values = sorted(mpmath.eigsy(total / largest, eigvals_only=True), reverse=True)
+        exact = values[0] / values[3]
+        error = abs(found.value / exact - 1)
+    assert (found.rank, found.undecided) == (4, 0)
+    assert error <= 10 * found.uncertainty < 1e-9
+
+
+def test_logits_of_any_size_have_a_condition(backend):
+    for gap in (1e6, 1e15, 1e200, 1e308):
+        found = hk.SoftmaxHessian(np.array([[2.0], [1.0]]), np.array([[gap, -gap], [-gap, gap]])).condition()
+        assert "is zero" not in found.note
+        assert found.rank == 1 or found.undecided or "overflow" in found.note

@@ -83,18 +83,22 @@ inline double squares(const double *weight, const double *a, index n) {
     return total;
 }
 
-// Norm of weight * a: what independent errors a come to, weighted and summed.
+// Norm of weight * a: what independent errors a come to, weighted and summed. Only its square may overflow.
 inline double spread(const double *weight, const double *a, index n) {
     constexpr int L = lanes<double>;
-    Vector<double, L> acc = {};
-    index k = 0;
-    for (; k + L <= n; k += L) {
-        const Vector<double, L> x = load<double, L>(weight + k) * load<double, L>(a + k);
-        acc += x * x;
-    }
-    double total = sum<double, L>(acc);
-    for (; k < n; ++k) total += weight[k] * a[k] * weight[k] * a[k];
-    return square_root(total);
+    const auto norm = [=](double unit) {
+        Vector<double, L> acc = {};
+        index k = 0;
+        for (; k + L <= n; k += L) {
+            const Vector<double, L> x = load<double, L>(weight + k) * load<double, L>(a + k) * unit;
+            acc += x * x;
+        }
+        double total = sum<double, L>(acc);
+        for (; k < n; ++k) total += weight[k] * a[k] * unit * weight[k] * a[k] * unit;
+        return square_root(total);
+    };
+    const double found = norm(1);
+    return found < __builtin_inf() ? found : norm(0x1p-512) * 0x1p512;
 }
 
 inline void add_multiple(double *target, double factor, const double *source, index n) {

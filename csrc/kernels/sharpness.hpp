@@ -10,6 +10,9 @@
 // the others, and holds for as long as the Hessian's change since then is less than their distance from the largest.
 // The change is seen in the image of one fixed random vector z: ||dH z|| is ||dH||_F times the size of an entry of z,
 // on average; `sharpness_doubt` is for the times it is less.
+//
+// Squares of numbers beyond 1e154, or below 1e-154, are no numbers: a Hessian of such a size is multiplied by a power
+// of two, which rounds nothing, and the eigenvalue divided by it.
 #pragma once
 
 #include "kernels/descent_problem.hpp"
@@ -168,17 +171,17 @@ class EigenSpace {
         return bound;
     }
 
-    // How much the Hessian has changed since the last call (Frobenius norm, roughly).
+    // How much the Hessian has changed since the last call (Frobenius norm, roughly), not in units.
     double change() {
         T *z = search_.probe, *before = z + count_, *now = free_image();
         apply(z, now);
         double total = 0;
         for (index k = 0; k < count_; ++k) {
-            const double moved = double(now[k]) - double(before[k]);
+            const double moved = (double(now[k]) - double(before[k])) * unit_;
             total += moved * moved;
             before[k] = now[k];
         }
-        return square_root(3 * total);  // the entries of z have variance 1/3
+        return square_root(3 * total) / unit_;  // the entries of z have variance 1/3
     }
 
     void new_probe(std::uint64_t seed) {
@@ -206,6 +209,7 @@ class EigenSpace {
     }
 
     index size() const { return size_; }
+    double unit() const { return unit_; }  // what the Hessian is multiplied by in all numbers below
     double value() const { return values_[0]; }
     double error() const { return error_; }
     double scale() const { return larger(magnitude(values_[0]), magnitude(values_[size_ - 1])); }
@@ -225,6 +229,14 @@ class EigenSpace {
         if (decay_ != T(0)) add_multiple(to, decay_, v, count_);
     }
 
+    void choose_unit(const T *image) {
+        double largest = 0;
+        for (index k = 0; k < count_; ++k) largest = larger(largest, magnitude(double(image[k])));
+        if (!(largest > 0) || (largest > 0x1p-256 && largest < 0x1p256)) return;
+        while (largest * unit_ > 1 && unit_ > 0x1p-960) unit_ *= 0x1p-64;
+        while (largest * unit_ < 0x1p-64 && unit_ < 0x1p960) unit_ *= 0x1p64;
+    }
+
     void write_residual(index which, T *r) const {
         std::memset(r, 0, std::size_t(count_) * sizeof(T));
         for (index k = 0; k < size_; ++k) {
@@ -237,6 +249,8 @@ class EigenSpace {
     void take_image() {
         const index n = search_capacity;
         apply(vector(size_), image(size_));
+        if (size_ == 0) choose_unit(image(0));
+        if (unit_ != 1) multiply_by(image(size_), T(unit_), count_);
         for (index k = 0; k <= size_; ++k)
             projected_[k * n + size_] = projected_[size_ * n + k] = dot(vector(k), image(size_), count_);
         ++size_;
@@ -263,6 +277,7 @@ class EigenSpace {
     T decay_;
     EigenSearch<T> &search_;
     index size_ = 0;
+    double unit_ = 1;
     double *projected_, *work_, *mix_, *values_;
     double error_ = 0, outside_ = 0;
 };
@@ -274,11 +289,11 @@ inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &h
                                  double decay, index step, EigenSearch<T> &search) {
     EigenSpace<T> space(blas, hessian, base, count, decay, search);
     const index warm = search.kept;
+    for (index k = 0; k < warm; ++k) space.extend();
     if (warm > 0) {
         if (!search.probe_made) space.make_probe(std::uint64_t(search.looked_at));
         search.drift += sharpness_doubt * space.change();
     }
-    for (index k = 0; k < warm; ++k) space.extend();
     for (index k = warm; k < sharpness_kept; ++k) {
         const std::uint64_t seed = std::uint64_t(step) + (std::uint64_t(k + 1) << 48);
         if (!space.extend_by_random(seed)) break;
@@ -294,14 +309,15 @@ inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &h
         const double scale = space.scale();
         const bool top_known = space.error() <= sharpness_tolerance * scale;
         if (looked) {
-            search.rest = space.bound_of_others();
-            confirmed = search.rest <= space.value() + sharpness_close * scale ? confirmed + 1 : 0;
+            const double others = space.bound_of_others();
+            search.rest = others / space.unit();
+            confirmed = others <= space.value() + sharpness_close * scale ? confirmed + 1 : 0;
             all_known = confirmed >= sharpness_confirmed;
         } else {
-            all_known = warm > 0 && search.rest + search.drift < space.value();
+            all_known = warm > 0 && search.rest + search.drift < space.value() / space.unit();
         }
         if (top_known && all_known) {
-            value = space.value();
+            value = space.value() / space.unit();
             break;
         }
         if (space.full()) {
@@ -324,7 +340,7 @@ inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &h
         }
         if (!more) {  // nothing is outside the space any more
             space.solve();
-            value = space.value();
+            value = space.value() / space.unit();
             if (looked) search.rest = value;
             break;
         }

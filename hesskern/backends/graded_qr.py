@@ -78,7 +78,7 @@ def factor(
         rest, back = a[k:, k + 1 :], (beta[k] * reflection)[:, None]
         rest -= back * (weighted @ rest)
         # Independent errors add up as squares do, and so do not grow.
-        arriving = np.abs(back) * np.sqrt(np.square(weighted) @ np.square(errors))
+        arriving = np.abs(back) * np.sqrt(np.add.reduce(np.square(weighted[:, None] * errors)))
         np.maximum(errors, arriving, out=errors)
         np.maximum(errors, np.abs(a[k:]), out=errors)
     return len(beta), kept, dropped

@@ -7,6 +7,9 @@ which therefore rises from the largest Ritz value on. With c the ratio of the tw
 overlooked eigenvalue further away by d leaves a residual of at least about ``c d``. So a residual of `_TOLERANCE`
 says that nothing further away than `_TOLERANCE / c` was overlooked, c being about 0.3 over the root of the number of
 parameters.
+
+Squares of numbers beyond 1e154, or below 1e-154, are no numbers: a Hessian of such a size is multiplied by a power of
+two, which rounds nothing, and the eigenvalue divided by it.
 """
 
 from __future__ import annotations
@@ -106,6 +109,21 @@ def _eigenvector(alpha: NDArray[np.float64], beta: NDArray[np.float64], size: in
 
 
 @jit
+def _unit(memory: Array, vector: int, count: int) -> float:
+    """Return a power of two that makes the largest entry an ordinary number; 1 where it is one."""
+    largest, unit = 0.0, 1.0
+    for k in range(count):
+        largest = max(largest, abs(float(memory[vector + k])))
+    if not largest > 0 or 2.0**-256 < largest < 2.0**256:
+        return unit
+    while largest * unit > 1 and unit > 2.0**-960:
+        unit *= 2.0**-64
+    while largest * unit < 2.0**-64 and unit < 2.0**960:
+        unit *= 2.0**64
+    return unit
+
+
+@jit
 def largest_eigenvalue(memory: Array, layout: Layout, at: Places, theta: int, x: int, rows: int, product: bool,
                        scale: float, decay: float, seed: int, most: int) -> float:  # fmt: skip
     """Return the largest eigenvalue of the Hessian that was prepared for; NaN if it was not found.
@@ -119,7 +137,7 @@ def largest_eigenvalue(memory: Array, layout: Layout, at: Places, theta: int, x:
     if _dot(memory, at.best, at.best, count) > 0:
         _scale(memory, start, _RANDOM / np.sqrt(_dot(memory, start, start, count)), start, count)
         _add(memory, start, 1.0, at.best, count)
-    products, value, size, shift = 0, np.nan, 0, memory.dtype.type(decay)
+    products, value, size, shift, unit = 0, np.nan, 0, memory.dtype.type(decay), 1.0
     while products < _MOST_PRODUCTS:
         _scale(memory, start, 1 / np.sqrt(_dot(memory, start, start, count)), start, count)
         size, converged = 0, False
@@ -130,6 +148,10 @@ def largest_eigenvalue(memory: Array, layout: Layout, at: Places, theta: int, x:
             for k in range(0, count, lanes):
                 shifted = add(load(memory, image + k), load(memory, vector + k), shift)
                 store(memory, image + k, times(shifted, load(memory, at.mask + k)))
+            if products == 1:
+                unit = _unit(memory, image, count)
+            if unit != 1:
+                _scale(memory, image, unit, image, count)
             alpha[size] = _dot(memory, vector, image, count)
             for _ in range(2):
                 for j in range(size, -1, -1):
@@ -153,6 +175,6 @@ def largest_eigenvalue(memory: Array, layout: Layout, at: Places, theta: int, x:
         for j in range(1, size):
             _add(memory, at.best, small[j], start + j * count, count)
         if converged:
-            return value
+            return value / unit
         _scale(memory, start, 1.0, at.best, count)
     return np.nan

@@ -330,7 +330,14 @@ def condition(case: Case, judge: Judge) -> None:
     exact = None
     if case.problem.exact and case.dimension <= 24:
         exact = rank_of_integers(case.dense)
-        judge.true(found.rank == exact or _doubtful(found), f"rank {found.rank} instead of {exact}: {found}")
+        sayable = range(found.rank, found.rank + found.undecided + 1)
+        judge.true(exact in sayable or _doubtful(found), f"rank {found.rank} instead of {exact}: {found}")
+    descending = np.sort(abs(values))[::-1]
+    if found.undecided and np.isfinite(found.below):
+        next_one = descending[found.rank]
+        judge.ratio(max(0.0, next_one - float(found.below / case.lift)), case.doubt, "what was left out")
+    known = found.rank + found.undecided
+    judge.ratio(descending[known] if known < len(descending) else 0.0, case.doubt, "what is zero for certain")
     largest = float(abs(values).max(initial=0.0))
     if found.rank and np.isfinite(found.largest):
         doubt = case.doubt + found.uncertainty * largest / 3  # 10 times the uncertainty, as of the value below

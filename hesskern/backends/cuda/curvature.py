@@ -74,13 +74,27 @@ def _largest(shapes: Shapes, parameters: Tensor, data: Rows, scale: float, decay
         dense = hessian.times(unit.expand(len(parameters), -1, -1))
     dense = 0.5 * (dense + dense.mT)
     overflown = ~dense.isfinite().all(-1).all(-1)
-    values = torch.linalg.eigvalsh(torch.where(overflown[:, None, None], 0.0, dense))[:, -1]
+    exponent = _exponent(torch.where(overflown[:, None, None], 0.0, dense).flatten(1))
+    scaled = torch.where(overflown[:, None, None], 0.0, _ldexp(dense, -exponent[:, None, None]))
+    values = _ldexp(torch.linalg.eigvalsh(scaled)[:, -1], exponent)
     return torch.where(overflown, torch.nan, values)
+
+
+def _exponent(numbers: Tensor) -> Tensor:
+    """Return the exponent of the largest number of each row: squares of what is over ``2**exponent`` are numbers."""
+    return torch.frexp(numbers.abs().amax(1)).exponent
+
+
+def _ldexp(numbers: Tensor, exponent: Tensor) -> Tensor:
+    """Return ``numbers * 2**exponent``; the power itself may be out of range."""
+    half = exponent // 2
+    return torch.ldexp(torch.ldexp(numbers, half), exponent - half)
 
 
 def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return largest eigenvalues by Lanczos's method, and which are known; NaN where the Hessian overflows.
 
+    Each Hessian is multiplied by a power of two, which rounds nothing, for squares of numbers beyond 1e154 are none.
     Every vector is made orthogonal to all before. A full space is cut down to the best vectors it holds, and goes on
     from where it was (thick restart, Wu and Simon 2000).
     """
@@ -93,10 +107,11 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
     small = like.new_zeros(len(like), count, count)
     value = like.new_full((len(like),), torch.nan)
     done = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    exponent = _exponent(hessian.times(vector[:, None])[:, 0])
     for _ in range(_STARTS):
         for k in range(kept, count):
             basis[:, k] = vector
-            image = hessian.times(vector[:, None])[:, 0]
+            image = _ldexp(hessian.times(vector[:, None])[:, 0], -exponent[:, None])
             for again in range(2):
                 shares = (basis @ image[..., None])[..., 0]
                 image = image - (shares[:, None] @ basis)[:, 0]
@@ -122,7 +137,7 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
         basis[:, :kept] = best
         small.diagonal(dim1=1, dim2=2)[:, :kept] = values[:, -kept:]
         vector = torch.where(sound[:, None], vector, 0.0)
-    return value, done
+    return _ldexp(value, exponent), done
 
 
 def _length(shares: Tensor, outside: Tensor) -> Tensor:
