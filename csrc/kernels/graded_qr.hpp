@@ -34,7 +34,7 @@ struct GradedQr {
     index m, n, count, rank;  // count = min(m, n)
     Graded r;                 // the errors also below the diagonal
     index *order, *pivot;     // of rows and columns
-    double *v, *beta;         // reflections I - beta v (weight v)^T, one column each, rows in their own units
+    double *v, *beta;         // reflections I - beta v (weight^2 v)^T, one column each, rows in their own units
     double *left, *upper;     // the errors of R as (I + left) (R + upper), see part_errors
     double *inverse;          // |R^-1|, rank x rank
     double *weight, *weighted;
@@ -42,8 +42,8 @@ struct GradedQr {
 
 inline void weigh(const GradedQr &qr, index stride, index k, index from) {
     for (index i = from; i < qr.m; ++i) {
-        qr.weight[i] = two_to(2 * (qr.r.row[i] - qr.r.row[k]));
-        qr.weighted[i] = qr.weight[i] * qr.v[k * stride + i];
+        qr.weight[i] = two_to(qr.r.row[i] - qr.r.row[k]);
+        qr.weighted[i] = qr.weight[i] * (qr.weight[i] * qr.v[k * stride + i]);  // the square may be out of range
     }
 }
 
@@ -120,7 +120,7 @@ inline void factor(GradedQr &qr, index stride, index m, index n, Decisions &deci
         for (index i = 0; i < m; ++i) v[i] = i < k ? 0.0 : pivot[i];
         weigh(qr, stride, k, k);
         const double norm = square_root(dot(qr.weighted + k, v + k, rest));
-        const double error = square_root(squares(qr.weight + k, r.error + k * stride + k, rest));
+        const double error = spread(qr.weight + k, r.error + k * stride + k, rest);
         if (norm < decisions.kept * error) decisions.kept = norm / error;
         const double head = v[k] > 0 ? -norm : norm;
         v[k] -= head;

@@ -132,7 +132,10 @@ inline void rotate_weight(const ProductSvdMemory &memory, index outputs) {
         for (index k = 0; k < qr.rank; ++k) {
             const double *const v = qr.v + k * stride;
             const double factor = qr.beta[k] * dot(v, z, units), arriving = qr.beta[k] * spread(v, error, units);
-            for (index i = k; i < units; ++i) qr.weighted[i] = two_to(2 * (memory.unit[i] - memory.unit[k])) * v[i];
+            for (index i = k; i < units; ++i) {
+                const double scale = two_to(memory.unit[i] - memory.unit[k]);
+                qr.weighted[i] = scale * (scale * v[i]);
+            }
             add_multiple(z + k, -factor, qr.weighted + k, units - k);
             take_errors(error + k, z + k, arriving, qr.weighted + k, units - k);
         }

@@ -32,7 +32,8 @@ def factor(
     rows, columns, order, pivot : array of int
         Exponents of a's rows and columns, and what is to be pivoted with them.
     v, beta : (m, min(m, n)) and (min(m, n),) array of zeros
-        For the reflections ``I - beta v (weight v).T``, one column each, rows in their own units as those of a are.
+        For the reflections ``I - beta v (scale² v).T``, one column each, rows in their own units as those of a are;
+        `scale` takes them to the unit of the pivot's row.
     tolerance : float
         An entry that is no larger than this times its error is zero.
 
@@ -64,11 +65,11 @@ def factor(
             for x in (a, e, rows, order, v):
                 _exchange(x, k, row)
 
-        reflection, weight, errors = v[k:, k], power(2 * (units - units[0])), e[k:]
+        reflection, scale, errors = v[k:, k], power(units - units[0]), e[k:]
         reflection[:] = a[k:, k]
-        weighted = weight * reflection
+        weighted = scale * (scale * reflection)  # the square of a scale may be out of range
         norm = math.sqrt(weighted @ reflection)
-        error = math.sqrt(weight @ np.square(errors[:, k]))
+        error = math.sqrt(np.square(scale * errors[:, k]).sum())
         if norm < kept * error:
             kept = norm / error
         head = -norm if reflection[0] > 0 else norm

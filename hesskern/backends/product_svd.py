@@ -71,9 +71,10 @@ class _Qr(NamedTuple):
     def rank(self) -> int:
         return len(self.beta)
 
-    def weight(self, k: int) -> Matrix:
-        """Return what makes a scalar product of rows in the unit of row k."""
-        return power(2 * (self.R.rows - self.R.rows[k]))
+    def weighted(self, k: int) -> Matrix:
+        """Return what scalar products with reflection k are taken with: its rows in the unit of row k, twice."""
+        scale = power(self.R.rows - self.R.rows[k])
+        return scale * (scale * self.v[:, k])
 
 
 class _Decisions:
@@ -137,10 +138,10 @@ def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
     z = (entries * power(qr.R.rows - units[:, None])).T
     e = np.abs(z)
     for k, beta in enumerate(qr.beta):
-        v, weighted = qr.v[:, k], qr.weight(k) * qr.v[:, k]
+        v, weighted = qr.v[:, k], qr.weighted(k)
         by = (beta * weighted)[:, None]
         z -= by * (v @ z)
-        e = np.maximum(e, np.abs(by) * np.sqrt(np.square(v) @ np.square(e)))
+        e = np.maximum(e, np.abs(by) * np.sqrt(np.square(v[:, None] * e).sum(axis=0)))
         e = np.maximum(e, np.abs(z))
     count = qr.v.shape[1]
     e[: qr.rank] = np.maximum(e[: qr.rank], np.sqrt(np.square(Y).T @ np.square(z)))

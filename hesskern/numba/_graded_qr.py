@@ -96,11 +96,11 @@ def factor(
 
         norm = error = 0.0
         for i in range(k, m):
-            weight[i] = math.ldexp(1.0, min(max(2 * (rows[i] - rows[k]), -1100), 1000))
+            scale = math.ldexp(1.0, min(max(rows[i] - rows[k], -1100), 1000))
             v[i, k] = a[i, k]
-            weighted[i] = weight[i] * v[i, k]
+            weighted[i] = scale * (scale * v[i, k])  # the square of a scale may be out of range
             norm += weighted[i] * v[i, k]
-            error += weight[i] * e[i, k] * e[i, k]
+            error += (scale * e[i, k]) ** 2
             a[i, k] = 0.0
         norm, error = math.sqrt(norm), math.sqrt(error)
         if norm < kept * error:
