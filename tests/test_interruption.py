@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from children import BY, child, train
+from scipy.linalg import lapack
 from test_checkpoint import same
 
 import hesskern as hk
@@ -218,3 +219,29 @@ def test_the_first_ctrl_c_leaves_a_long_call_of_a_recorded_hessian(monkeypatch):
     assert (run.status, run.steps) == ("interrupted", 2)
     assert len(run.history["condition"]) == len(run.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("call", ["graded_svdvals", "condition"])
+def test_ctrl_c_out_of_jacobis_method(call):
+    """SciPy's wrapper of dgejsv holds the GIL: Ctrl-C would be seen when it has ended."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((700, 700))
+    H = hk.SquaredLoss(matrix, matrix, backend="numpy").hessian(hk.LinearNetwork([matrix]))
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        decompositions.graded_svdvals(matrix) if call == "graded_svdvals" else H.condition()
+    left = [thread for thread in threading.enumerate() if thread.name == "hesskern-call"]
+    assert left and all(thread.is_alive() for thread in left)
+    for thread in left:
+        thread.join()
+
+
+def test_jacobis_method_is_that_of_scipy():
+    rng = np.random.default_rng(1)
+    for size in (1, 2, 5, 30):
+        matrix = rng.standard_normal((size, size)) * 10.0 ** rng.uniform(-40, 40, size)
+        before = matrix.copy()
+        found, _, _, work, _, _ = lapack.dgejsv(matrix, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)
+        np.testing.assert_array_equal(decompositions.graded_svdvals(matrix), found * (work[0] / work[1]))
+        np.testing.assert_array_equal(matrix, before)
