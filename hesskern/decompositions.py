@@ -6,6 +6,7 @@ checked when they come in; what was computed from them may have overflowed.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 from collections.abc import Callable
@@ -196,6 +197,45 @@ def triangular(tall: Given) -> Matrix:
 
 def _r(tall: Given) -> Any:
     return np.linalg.qr(tall, mode="r")
+
+
+def graded_svdvals(matrix: Given) -> Matrix:
+    """Return the singular values of a square float64 matrix by Jacobi's method: columns may have any scales.
+
+    SciPy's wrapper holds the GIL, so that no thread would see Ctrl-C: LAPACK is called by its address, as the kernels
+    of the package do.
+    """
+    finite(matrix)
+    size = len(matrix)
+    found: Matrix = interruptibly(_jacobi, np.array(matrix, order="F"), seconds=25.0 * size**3 / RATE)
+    return found
+
+
+def _jacobi(matrix: Matrix) -> Matrix:
+    size = len(matrix)
+    values, work, integers = np.empty(size), np.empty(max(7, 4 * size + size**2)), np.empty(4 * size, np.intc)
+    nothing, one, n, length, info = np.empty(1), *(np.array([i], np.intc) for i in (1, size, len(work), 0))
+    # Columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.
+    numbers = (n, n, matrix, n, values, nothing, one, nothing, one, work, length, integers, info)
+    _lapack("dgejsv")(*(b"C", b"N", b"N", b"N", b"N", b"N"), *(each.ctypes.data for each in numbers))
+    if info[0]:
+        raise np.linalg.LinAlgError("the singular values did not converge in LAPACK's Jacobi iteration")
+    scaled: Matrix = values * (work[0] / work[1])
+    return scaled
+
+
+def _lapack(routine: str) -> Any:
+    """Return a routine of LAPACK as SciPy publishes it for Cython, to be called with addresses, without the GIL."""
+    from scipy.linalg import cython_lapack  # noqa: PLC0415
+
+    capsule = cython_lapack.__pyx_capi__[routine]
+    api = ctypes.pythonapi
+    name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))(capsule)
+    if b"int *" not in name:
+        raise ImportError(f"SciPy's LAPACK has another interface: {routine} is {name.decode()}.")
+    find = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", api))
+    arguments = [ctypes.c_char_p if each.strip() == b"char *" else ctypes.c_void_p for each in name[6:-1].split(b",")]
+    return ctypes.CFUNCTYPE(None, *arguments)(find(capsule, name))
 
 
 def _succeeded(routine: str, info: int) -> None:

@@ -17,6 +17,9 @@ Result = TypeVar("Result")
 class Interruption:
     """While it is entered, the first Ctrl-C sets `wished`, and the second raises KeyboardInterrupt.
 
+    A long call of compiled code (see `interruptibly`) is left by the first one too: with KeyboardInterrupt, and without
+    `forced`.
+
     Only Python's own handling of SIGINT is replaced, and only in the main thread, which alone receives it: whoever has
     installed a handler keeps it.
 
@@ -38,6 +41,7 @@ class Interruption:
         if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._handle)
             self._replaced = True
+            _entered.append(self)
         return self
 
     def __exit__(
@@ -45,6 +49,7 @@ class Interruption:
     ) -> None:
         if self._replaced:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            _entered.remove(self)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.wished:
@@ -52,6 +57,9 @@ class Interruption:
             signal.default_int_handler(number, frame)
         self.wished = True
 
+
+#: The one that is entered, which has replaced Python's handler.
+_entered: list[Interruption] = []
 
 #: Floating-point operations a second that a slow core does in BLAS and LAPACK: to tell long calls from short ones.
 RATE = 2e9
@@ -95,7 +103,8 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
     threading.Thread(target=context.run, args=(work,), name="hesskern-call", daemon=True).start()
     try:
         while not ended.wait(_LOOK):
-            pass
+            if any(each.wished for each in _entered):
+                raise KeyboardInterrupt
     except BaseException:
         with lock:
             if not ended.is_set():

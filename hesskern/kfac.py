@@ -192,20 +192,22 @@ class KFAC(CurvatureOperator):
         return _BlockBasis([block._eigenbasis(lift=lift) for block in self.blocks], self._ends)
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        unit = basis.dense_size * float(np.finfo(np.float64).eps)
-        return unit**2 * basis.groups.max, unit * basis.groups.max
+        found = [block._tolerances(block._eigenbasis(lift=False)) for block in self.blocks]
+        return max(least for least, _ in found), max(error for _, error in found)
 
     def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
-        return unit**2 * basis.groups.max
+        return max(self._tolerances(basis)[0], unit**2 * basis.groups.max)
 
     def condition(self) -> Condition:
         """Return the condition number of all blocks together; see `CurvatureOperator.condition`.
 
         Of one block, `blocks` knows a better one.
         """
-        unit = self._eigenbasis(lift=False).dense_size * float(np.finfo(self.dtype).eps)
-        return of_squares(super().condition(), unit)
+        basis = self._eigenbasis(lift=False)
+        unit = basis.dense_size * float(np.finfo(self.dtype).eps)
+        error = self._tolerances(basis)[1] / (basis.groups.max or 1.0)
+        return of_squares(super().condition(), max(unit, error))
 
     # Natural gradient -------------------------------------------------------------------------------------------------
 

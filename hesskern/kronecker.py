@@ -24,6 +24,7 @@ from hesskern.backends.protocol import ProductSvd
 from hesskern.basis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
 from hesskern.condition import Condition, undefined
 from hesskern.hessian import Hessian
+from hesskern.interruption import RATE, interruptibly
 from hesskern.powers import Scaled, too_large
 from hesskern.problem import Data
 
@@ -109,9 +110,7 @@ class KroneckerHessian(Hessian):
         tolerance = max(self._loss.num_samples, *self._net.widths) * epsilon
         into = self._input_svd(tolerance)
         out_of = (
-            self._backend.product_svd(
-                _float64(above[0]).T, [_float64(weight) for weight in above[1:]], tolerance, rotated=False
-            )
+            self._product_svd([_float64(above[0]).T, *map(_float64, above[1:])], tolerance, rotated=False)
             if above
             else ProductSvd(np.ones(outputs), np.zeros(outputs, np.int64), outputs, 1.0, 0.0, 0.0, 0.0)
         )
@@ -157,8 +156,8 @@ class KroneckerHessian(Hessian):
     def _input_svd(self, tolerance: float) -> ProductSvd:
         """Return the singular values of what goes into this layer."""
         reduced = len(self._data.X) < self._loss.num_samples
-        first, *weights = self._input_chain(self._data)
-        found = self._backend.product_svd(first, weights, tolerance, rotated=reduced)
+        chain = self._input_chain(self._data)
+        found = self._product_svd(chain, tolerance, rotated=reduced)
         if not reduced or (found.rank == len(found.values) and found.amplification < _AMPLIFIED):
             return found
         data = self._loss.data(bias=self._net.has_bias, reduced=False)
@@ -167,8 +166,13 @@ class KroneckerHessian(Hessian):
             return found
         if gone or data.X.size > _MOST_NUMBERS:
             return found._replace(dropped=found.kept) if found.rank < len(found.values) else found
-        first, *weights = self._input_chain(data)
-        return self._backend.product_svd(first, weights, tolerance, rotated=False)
+        return self._product_svd(self._input_chain(data), tolerance, rotated=False)
+
+    def _product_svd(self, chain: list[NDArray[np.float64]], tolerance: float, *, rotated: bool) -> ProductSvd:
+        """Return the singular values of ``chain[0] chain[1].T ...``."""
+        work = sum(50.0 * factor.size * min(factor.shape) for factor in chain)
+        first, *weights = chain
+        return interruptibly(self._backend.product_svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
 
     def _input_chain(self, data: Data) -> list[NDArray[np.float64]]:
         """Return X and weights whose product ``X W_1.T ... W_{l-1}.T`` is the input of this layer, biases included."""

@@ -343,8 +343,12 @@ class SoftmaxHessian(CurvatureOperator):
             from_spectrum(spectrum, 0.0, unit**2 * largest, (unit**2 * largest, unit * largest), zeros), unit
         )
         power = 2 * self._sticks.exponent  # the values themselves may be too small for float64
-        sizes = {name: math.ldexp(getattr(found, name), power) for name in ("largest", "smallest", "below")}
-        return replace(found, **sizes)
+        return replace(
+            found,
+            largest=math.ldexp(found.largest, power),
+            smallest=math.ldexp(found.smallest, power),
+            below=math.ldexp(found.below, power),
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (self.features, self.logits, self.bias, self.sample_weights, self._backend.name)

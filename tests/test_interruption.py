@@ -9,13 +9,19 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
 import psutil
 import pytest
 from children import BY, child, train
+from scipy.linalg import lapack
 from test_checkpoint import same
+
+import hesskern as hk
+from hesskern import decompositions
+from hesskern.interruption import interruptibly
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
 
@@ -188,3 +194,54 @@ def test_ctrl_c_in_the_function_of_the_learning_rate(backend):
     if run.steps:
         expected = train("full width", max_steps=run.steps, lr=1e-4)
         np.testing.assert_array_equal(run.network.flatten(), expected.network.flatten())
+
+
+def test_the_first_ctrl_c_leaves_a_long_call_of_a_recorded_hessian(monkeypatch):
+    """What is recorded between steps may take hours; the run ends with what it has."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    asked, let_go = [], threading.Event()
+
+    def endless(matrix):
+        asked.append(len(matrix))
+        if len(asked) < 3:
+            return np.linalg.eigvalsh(matrix)
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+        return interruptibly(let_go.wait, 300.0, seconds=300.0)
+
+    monkeypatch.setattr(decompositions, "eigvalsh", endless)
+    net = hk.LinearNetwork.random([3, 2, 3], seed=0)
+    rng = np.random.default_rng(0)
+    loss = hk.SquaredLoss(rng.standard_normal((9, 3)), rng.standard_normal((9, 3)))
+    try:
+        run = hk.fit(net, loss, lr=1e-3, max_steps=50, record=("loss", "condition"), reduce="none")
+    finally:
+        let_go.set()
+    assert (run.status, run.steps) == ("interrupted", 2)
+    assert len(run.history["condition"]) == len(run.history["loss"]) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("call", ["graded_svdvals", "condition"])
+def test_ctrl_c_out_of_jacobis_method(call):
+    """SciPy's wrapper of dgejsv holds the GIL: Ctrl-C would be seen when it has ended."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((700, 700))
+    H = hk.SquaredLoss(matrix, matrix, backend="numpy").hessian(hk.LinearNetwork([matrix]))
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        decompositions.graded_svdvals(matrix) if call == "graded_svdvals" else H.condition()
+    left = [thread for thread in threading.enumerate() if thread.name == "hesskern-call"]
+    assert left and all(thread.is_alive() for thread in left)
+    for thread in left:
+        thread.join()
+
+
+def test_jacobis_method_is_that_of_scipy():
+    rng = np.random.default_rng(1)
+    for size in (1, 2, 5, 30):
+        matrix = rng.standard_normal((size, size)) * 10.0 ** rng.uniform(-40, 40, size)
+        before = matrix.copy()
+        found, _, _, work, _, _ = lapack.dgejsv(matrix, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)
+        np.testing.assert_array_equal(decompositions.graded_svdvals(matrix), found * (work[0] / work[1]))
+        np.testing.assert_array_equal(matrix, before)

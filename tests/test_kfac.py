@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import mpmath
 import numpy as np
 import problems
 import pytest
@@ -150,3 +151,20 @@ def test_curvlinops(kind, separate_bias):
         inverse = curvlinops.KFACInverseLinearOperator(theirs, damping=0.125, **arguments)
         expected = (inverse @ torch.from_numpy(gradient)).numpy()
         np.testing.assert_allclose(ours.solve(gradient, 0.125, how=how), expected, atol=1e-12, err_msg=how)
+
+
+def test_digits_that_cancel_in_a_product_are_part_of_the_uncertainty(backend):
+    """Nearly equal features with large opposite weights: what goes into the second layer has lost nine digits."""
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((8, 2))
+    X = np.column_stack([base[:, 0], base[:, 0] + 1e-9 * base[:, 1]])
+    weights = [np.array([[1e9, -1e9], [1.0, 1.0]]), rng.standard_normal((2, 2))]
+    loss = hk.SquaredLoss(X, rng.standard_normal((8, 2)))
+    found = hk.KFAC(hk.LinearNetwork(weights), loss, params=[1]).condition()
+    with mpmath.workdps(60):
+        below = mpmath.matrix(X.tolist()) * mpmath.matrix(weights[0].tolist()).T
+        values = sorted(mpmath.eigsy(below.T * below, eigvals_only=True))
+        error = abs(found.value / (values[1] / values[0]) - 1)
+    assert found.rank == 4
+    assert error <= found.uncertainty
+    assert 1e-12 < found.uncertainty < 1e-3

@@ -255,8 +255,6 @@ def _right(qr: _Qr, U: Matrix) -> float:
 
 def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
     """Return the singular values of R, descending, as numbers times powers of two."""
-    from scipy.linalg import lapack  # noqa: PLC0415
-
     r = qr.rank
     entries, _, rows, columns = qr.R
     # Each row of R with the exponent of its largest entry: columns of R.T.
@@ -275,11 +273,7 @@ def _singular_values(qr: _Qr) -> tuple[Matrix, Exponents]:
         block = triangle[start : end if ends else None, start:end] * power(units[start:end] - base)
         if not np.isfinite(block).all():
             raise np.linalg.LinAlgError("the factors of this block are beyond the range of float64")
-        # joba=0, jobr=0: columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.
-        found, _, _, work, _, info = lapack.dgejsv(block, joba=0, jobu=3, jobv=3, jobr=0, jobt=1, jobp=1)
-        if info > 0:
-            raise np.linalg.LinAlgError("the singular values did not converge in LAPACK's Jacobi iteration")
-        values += list(found * (work[0] / work[1]))
+        values += list(decompositions.graded_svdvals(block))
         exponents += [base] * (end - start)
     mantissas, shifts = np.frexp(values)
     total = np.array(exponents) + shifts
