@@ -117,12 +117,11 @@ def svdvals(matrix: Given) -> Matrix:
     return _scaled_back(values, exponent)
 
 
-def svdvals_of_each(matrices: Matrix) -> Matrix:
+def svdvals_of_each(matrices: Given) -> Matrix:
     """Return the singular values of a stack (k, m, n) of small matrices, a row for each."""
     squares = np.einsum("kmn,kmn->k", matrices, matrices).tolist()
     if _SQUARES[0] < min(squares) and max(squares) < _SQUARES[1]:  # one call for all of them
-        values: Matrix = np.linalg.svd(matrices, compute_uv=False)
-        return values
+        return np.linalg.svd(matrices, compute_uv=False).astype(np.float64, copy=False)
     return np.array([svdvals(matrix) for matrix in matrices])
 
 
