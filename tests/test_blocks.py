@@ -23,7 +23,7 @@ def hessian(seed, dtype="float64"):
     return problem, problem.loss(dtype).hessian(problem.network(dtype))
 
 
-@each("seed", DEEP[::3])
+@each("seed", DEEP[::3], quick=16)
 def test_cross_blocks_multiply_as_their_dense_matrices(backend, seed):
     problem, H = hessian(seed)
     rng = np.random.default_rng(seed)
