@@ -14,12 +14,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib mode leaves sys.path alone
 
+import shared_folder
+
 import hesskern as hk
 from hesskern import backends
 from hesskern.backends.protocol import Backend
 
 if importlib.util.find_spec("torch"):
     from device_place import place  # noqa: F401
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = shared_folder.begin()
+    if folder is not None:
+        config.add_cleanup(lambda: shared_folder.end(folder))
 
 
 @pytest.fixture(params=backends.host_names())
