@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib mode leaves sys.path alone
 
 import shared_folder
+from children import child_environment
 
 import hesskern as hk
 from hesskern import backends
@@ -70,16 +70,3 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
-
-
-def child_environment(**variables: str | None) -> dict[str, str]:
-    """The environment of a child: ours without HESSKERN_*, with these variables."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HESSKERN_")}
-    root = str(Path(hk.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-    for name, value in variables.items():
-        if value is None:
-            environment.pop(name, None)
-        else:
-            environment[name] = value
-    return environment

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import child_environment
+from children import child_environment
 from looped import few_quick
 
 SCRIPT = """
