@@ -106,7 +106,7 @@ def test_a_cross_block_that_is_zero(backend):
     assert H.block(1, 2).toarray().any()  # the residual passes there
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_diagonal_blocks_show_their_factors(backend, seed):
     problem, H = hessian(seed)
     for layer, weight in enumerate(problem.weights):
