@@ -77,7 +77,22 @@ def test_tuples_against_exact_differences(seed):
     against_exact_differences(seed, "tuple")
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
+@each("seed", range(0, 60, 4))
+def test_gradients_and_products_in_single_precision(seed):
+    problem = problems.general(seed)
+    weights, X, Y, options = arguments(problem, "float32", "list")
+    H = hk.SquaredLoss(X, Y, problem.kind, problem.weight_decay, backend="numpy").hessian(problem.network("float32"))
+    expected, slope = oracle.loss_and_gradient(problem.network().flatten(), problem)
+    value, gradient = nb.value_and_gradient(weights, X, Y, **options)
+    assert value == pytest.approx(expected, rel=1e-5)
+    product = nb.hvp(weights, X, Y, np.ones(len(gradient), np.float32), gauss_newton=True, functional=True, **options)
+    assert gradient.dtype == product.dtype == np.float32
+    size = float(np.abs(H.toarray()).sum(axis=0).max())
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-5 * max(np.abs(slope).max(), size))
+    np.testing.assert_allclose(product, H.toarray().sum(axis=1), rtol=0, atol=1e-4 * size)
+
+
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.long)])
 @each("seed", range(0, 60, 4))
 def test_parts_and_single_precision(seed, dtype):
     """The Gauss-Newton and the functional part add up, and agree with those of the operators, on normal problems."""
@@ -306,7 +321,7 @@ REFUSED = [
 ]
 
 
-@each("number", range(len(REFUSED)))
+@each("number", range(len(REFUSED)), quick=12)
 def test_what_does_not_fit_is_refused(number):
     call, error, words = REFUSED[number]
     with pytest.raises(error, match=words):
