@@ -1,16 +1,19 @@
-"""Trainings in a process of their own, to be interrupted or killed, and the same ones here."""
+"""Trainings in a process of their own, to be interrupted or killed, and the same ones here.
+
+The children import this file: nothing that is slow to load.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from conftest import child_environment
 
 import hesskern as hk
 
@@ -52,6 +55,19 @@ def train(name: str, **options: object) -> hk.Run:
         return hk.fit(hk.LinearNetwork.random(widths, seed=0, bias=True), loss, **options)
     starts = [hk.LinearNetwork.random(widths, seed=seed, bias=True) for seed in range(nets)]
     return hk.fit_ensemble(starts, loss, **options)
+
+
+def child_environment(**variables: str | None) -> dict[str, str]:
+    """The environment of a child: ours without HESSKERN_*, with these variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HESSKERN_")}
+    root = str(Path(hk.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    for name, value in variables.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment
 
 
 @contextlib.contextmanager

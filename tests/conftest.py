@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +13,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib mode leaves sys.path alone
 
+import shared_folder
+from children import child_environment
+
 import hesskern as hk
 from hesskern import backends
 from hesskern.backends.protocol import Backend
 
 if importlib.util.find_spec("torch"):
     from device_place import place  # noqa: F401
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = shared_folder.begin()
+    if folder is not None:
+        config.add_cleanup(lambda: shared_folder.end(folder))
 
 
 @pytest.fixture(params=backends.host_names())
@@ -62,16 +70,3 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
-
-
-def child_environment(**variables: str | None) -> dict[str, str]:
-    """The environment of a child: ours without HESSKERN_*, with these variables."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HESSKERN_")}
-    root = str(Path(hk.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-    for name, value in variables.items():
-        if value is None:
-            environment.pop(name, None)
-        else:
-            environment[name] = value
-    return environment

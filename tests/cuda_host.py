@@ -7,10 +7,10 @@ import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
+from shared_folder import for_all_workers
 
 from hesskern.backends.cuda.persistent import Limits
 
@@ -26,16 +26,18 @@ def library() -> ctypes.CDLL:
         pytest.skip("no C++ compiler on PATH to compile the GPU's kernels for the host")
     # Where the process has the address sanitizer loaded, the kernels are built for it.
     extra = ["-fsanitize=address"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "kernels.so"
-        subprocess.run(
-            [
-                compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC",
-                "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", *extra,
-                f"-I{SOURCES}", str(HERE / "cuda_host.cpp"), "-o", str(target),
-            ],
-            check=True,
-        )  # fmt: skip
+    with for_all_workers("kernels.so") as target:
+        if not target.exists():
+            made = target.with_suffix(".made")
+            subprocess.run(
+                [
+                    compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared",
+                    "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", *extra,
+                    f"-I{SOURCES}", str(HERE / "cuda_host.cpp"), "-o", str(made),
+                ],
+                check=True,
+            )  # fmt: skip
+            made.rename(target)
         return ctypes.CDLL(str(target))
 
 

@@ -12,11 +12,16 @@ import pytest
 Test = Callable[..., None]
 
 
-def each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Test], Test]:
-    """As ``pytest.mark.parametrize``, in a loop; a failure says with which case. Fixtures are made once for all."""
+def each(names: str | tuple[str, ...], cases: Iterable[Any], quick: int | None = None) -> Callable[[Test], Test]:
+    """As ``pytest.mark.parametrize``, in a loop; a failure says with which case. Fixtures are made once for all.
+
+    With `quick`, about so many of the cases, spread out, run in `make test`, and the others in `make test-all`.
+    """
     several = names if isinstance(names, tuple) else (names,)
     listed = [_values(case, len(several)) for case in cases]
     assert listed, "no cases"
+    if quick is not None:
+        return _in_two_parts(names, listed if len(several) > 1 else [value for (value,) in listed], quick)
 
     def decorate(test: Test) -> Test:
         @functools.wraps(test)
@@ -49,11 +54,40 @@ def few_quick(cases: Iterable[Any], kept: int) -> list[Any]:
     `make test-all`.
     """
     listed = [case if isinstance(case, type(pytest.param())) else pytest.param(case) for case in cases]
-    quick = {round(k * (len(listed) - 1) / max(kept - 1, 1)) for k in range(kept)}
+    quick = _spread(len(listed), kept)
     return [
         case if at in quick else pytest.param(*case.values, id=case.id, marks=[*case.marks, pytest.mark.long])
         for at, case in enumerate(listed)
     ]
+
+
+def _spread(count: int, kept: int) -> set[int]:
+    return {round(k * (count - 1) / max(kept - 1, 1)) for k in range(kept)}
+
+
+def _in_two_parts(names: str | tuple[str, ...], listed: list[Any], quick: int) -> Callable[[Test], Test]:
+    """Return what makes two tests of one: the quick cases, and the others, which are marked `long`."""
+    kept = _spread(len(listed), quick)
+    parts = ([case for at, case in enumerate(listed) if (at in kept) == few] for few in (True, False))
+    some, others = parts
+    assert others, f"quick={quick} of {len(listed)} cases leaves none"
+
+    def decorate(test: Test) -> Test:
+        runs = {"some": each(names, some)(test), "others": each(names, others)(test)}
+
+        @functools.wraps(runs["some"])
+        def run(cases: str, **fixtures: Any) -> None:
+            runs[cases](**fixtures)
+
+        signature = inspect.signature(runs["some"])
+        added = inspect.Parameter("cases", inspect.Parameter.KEYWORD_ONLY)
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*signature.parameters.values(), added]
+        )
+        marked = pytest.param("others", marks=pytest.mark.long)
+        return pytest.mark.parametrize("cases", ["some", marked])(run)
+
+    return decorate
 
 
 def _values(case: Any, count: int) -> tuple[Any, ...]:

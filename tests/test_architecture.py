@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from pathlib import Path
 
 import pytest
+from looped import each
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, CSRC = ROOT / "hesskern", ROOT / "csrc"
@@ -16,6 +18,11 @@ OPTIONAL = {"torch", "numba", "matplotlib", "tqdm", "cuda"}
 TESTING = {"tests", "pytest", "hypothesis", "mpmath"} | {
     path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("test_")
 }
+
+
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
 
 
 def type_checking_only(tree):
@@ -29,9 +36,10 @@ def type_checking_only(tree):
     }
 
 
+@functools.cache
 def imports(path, *, top_level_only=False):
     """Pairs (module, name or None) that a module imports at run time: `import a.b`, `from a.b import name`."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     skipped = type_checking_only(tree)
     if top_level_only:
         skipped |= {
@@ -72,10 +80,6 @@ def ours(path, **options):
     return found
 
 
-def names(paths):
-    return [str(path.relative_to(ROOT)) for path in paths]
-
-
 #: Files and the trust in them: below everything, networks unknown.
 BASE = {"hesskern.array_files", "hesskern.atomic_write", "hesskern.trusted"}
 BACKENDS = [path for path in MODULES if path.parent.name == "backends" and "\nBACKEND = " in path.read_text()]
@@ -93,7 +97,7 @@ def test_the_reader_sees_imports():
     assert {path.stem for path in BACKENDS} == {"cpp", "jitted", "reference"}
 
 
-@pytest.mark.parametrize("path", BACKENDS, ids=names(BACKENDS))
+@each("path", BACKENDS)
 def test_a_backend_imports_neither_another_nor_the_api(path):
     allowed = {"hesskern._core", "hesskern._array", "hesskern.problem", "hesskern.backends.protocol"}
     allowed |= {"hesskern.decompositions"}
@@ -104,14 +108,14 @@ def test_a_backend_imports_neither_another_nor_the_api(path):
     assert ours(path) <= allowed
 
 
-@pytest.mark.parametrize("path", JITTED, ids=names(JITTED))
+@each("path", JITTED)
 def test_jitted_code_stands_alone(path):
     """It is a second implementation: nothing of the first, and nothing of the API, goes into it."""
     allowed = {"hesskern._array", *(BASE if path.stem == "_compile" else ())}  # where compiled code is kept
     assert all(module in allowed or module.startswith("hesskern.numba.") for module in ours(path))
 
 
-@pytest.mark.parametrize("path", CUDA, ids=names(CUDA))
+@each("path", CUDA)
 def test_the_cuda_backend_stands_alone(path):
     allowed = {"hesskern._array", "hesskern.problem", "hesskern.backends.protocol", "hesskern.trusted"}
     assert all(module in allowed or module.startswith("hesskern.backends.cuda") for module in ours(path))
@@ -119,7 +123,7 @@ def test_the_cuda_backend_stands_alone(path):
 
 def used_of_the_extension(path):
     """What a module takes from `_core`."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(parsed(path)))
     found = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "_core"}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module == "hesskern._core":
@@ -127,10 +131,12 @@ def used_of_the_extension(path):
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+@each("path", MODULES)
 def test_kernels_are_called_by_one_backend_only(path):
     if path.name == "cpp.py":
         assert {"forward", "Descent"} <= used_of_the_extension(path)
+    elif path.name == "interruption.py":
+        assert used_of_the_extension(path) == {"count_left_call"}  # the extension waits for calls at the end of Python
     else:
         assert used_of_the_extension(path) <= {"version", "isa", "available_isas"}
 
@@ -148,7 +154,7 @@ def test_the_lower_layers_do_not_import_the_higher_ones():
         "trusted": set(),
         "atomic_write": {"hesskern.checks"},
         "array_files": {"hesskern.memory"},
-        "interruption": set(),
+        "interruption": {"hesskern._core"},
         "decompositions": {"hesskern.interruption"},
         "powers": {"hesskern.devices"},
         "problem": {"hesskern._array", "hesskern.devices", "hesskern.interruption", "hesskern.powers"},
@@ -165,24 +171,24 @@ def test_the_lower_layers_do_not_import_the_higher_ones():
 DIRECT = {"norm", "LinAlgError"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+@each("path", MODULES)
 def test_lapack_is_called_in_one_place(path):
     """Where matrices are checked for NaN and infinities, and Ctrl-C works."""
     if path.stem in ("decompositions", "product_svd") or path in TORCH:
         pytest.skip("it is that place, or checks itself")
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
     lapack = [ast.unparse(call) for call in calls if re.search(r"(^|\.)(np\.linalg|lapack)\.", ast.unparse(call))]
     assert {call.split(".")[-1] for call in lapack} <= DIRECT
     # The norm of order two of a matrix is a singular value.
     assert not re.search(r"linalg\.norm\(.*, 2\)", path.read_text())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+@each("path", MODULES)
 def test_production_code_imports_no_test(path):
     assert not packages(path) & TESTING
 
 
-@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+@each("path", MODULES)
 def test_optional_packages_are_imported_where_they_are_used(path):
     if path.stem in ("plot", "jitted") or path in JITTED + CUDA + TORCH:
         pytest.skip("loaded only by those who ask for it by name")
@@ -197,7 +203,7 @@ KERNELS = sorted((CSRC / "kernels").rglob("*.[hc]*"))
 BINDINGS = sorted((CSRC / "bindings").rglob("*.[hc]*"))
 
 
-@pytest.mark.parametrize("path", KERNELS, ids=names(KERNELS))
+@each("path", KERNELS)
 def test_kernels_know_no_python(path):
     for header in includes(path):
         assert not re.search(r"python|pybind11|numpy|bindings", header, flags=re.IGNORECASE), header
@@ -214,7 +220,7 @@ def test_bindings_are_where_python_is():
         assert inner <= {"kernels/table.hpp", "kernels/blas.hpp", "kernels/network.hpp"}, path.name
 
 
-@pytest.mark.parametrize("path", KERNELS, ids=names(KERNELS))
+@each("path", KERNELS)
 def test_what_is_compiled_per_instruction_set_shares_no_inline_code(path):
     """An inline function of the standard library, compiled for AVX-512, may be the copy that the linker keeps."""
     if path.name in ("dispatch.cpp", "dispatch.hpp"):
@@ -239,17 +245,19 @@ print(json.dumps([ended - began, ended - needed, sorted(sys.modules)]))
 
 
 def test_import_is_quick_and_loads_nothing_heavy(python):
-    best, own, loaded = float("inf"), float("inf"), set()
+    loaded, quick = set(), False
     for _ in range(7):  # the best of several: the machine may be busy
         done = python(IMPORTED)
         assert done.returncode == 0, done.stderr
-        took, without, modules = json.loads(done.stdout)
-        best, own, loaded = min(best, took), min(own, without), loaded | set(modules)
-        if best < 0.2:
+        took, own, modules = json.loads(done.stdout)
+        loaded |= set(modules)
+        # NumPy and SciPy alone may take longer than that on a slow or busy machine, which slows them and us alike.
+        quick = took < 0.3 or own < 0.1 or own < 0.5 * (took - own)
+        if quick:
             break
     assert not loaded & {"torch", "numba", "matplotlib", "scipy.sparse", "tqdm", "cuda", "jax"}
     assert "numpy" in loaded
-    assert best < 0.3 or own < 0.1  # NumPy and SciPy alone may take longer than that on a slow machine
+    assert quick, f"{took:.2f} s, of which {own:.2f} s are its own"
 
 
 #: What a user may import from the package: adding or losing a name is a decision.

@@ -63,8 +63,11 @@ def test_every_epoch_sees_every_sample_once(backend):
 
 
 @pytest.mark.parametrize("shape", ["two layers", "wide with biases", "deep", "few samples"])
-@pytest.mark.parametrize("method", ["minibatches", "minibatches in order", "everything"])
-@pytest.mark.parametrize("number", range(6))  # kinds and decay
+@each(
+    ("method", "number"),  # kinds and decay
+    [(method, k) for k in range(6) for method in ("minibatches", "minibatches in order", "everything")],
+    quick=6,
+)
 def test_the_two_losses(backend, shape, method, number):
     problem, lr = training(shape, number), rate(shape, number)
     expected = oracle.train(problem, lr, 30, **METHODS[method])

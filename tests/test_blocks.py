@@ -23,7 +23,7 @@ def hessian(seed, dtype="float64"):
     return problem, problem.loss(dtype).hessian(problem.network(dtype))
 
 
-@each("seed", DEEP[::3])
+@each("seed", DEEP[::3], quick=16)
 def test_cross_blocks_multiply_as_their_dense_matrices(backend, seed):
     problem, H = hessian(seed)
     rng = np.random.default_rng(seed)
@@ -106,7 +106,7 @@ def test_a_cross_block_that_is_zero(backend):
     assert H.block(1, 2).toarray().any()  # the residual passes there
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_diagonal_blocks_show_their_factors(backend, seed):
     problem, H = hessian(seed)
     for layer, weight in enumerate(problem.weights):

@@ -11,8 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from children import child
-from conftest import child_environment
+from children import child, child_environment
 
 import hesskern as hk
 from hesskern import cli

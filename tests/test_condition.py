@@ -9,6 +9,7 @@ import re
 import numpy as np
 import oracle
 import pytest
+from looped import each
 
 import hesskern as hk
 
@@ -84,7 +85,7 @@ def test_every_layer_of_a_deep_net_with_graded_data(seed, layer):
 
 
 @pytest.mark.parametrize("decades", [2, 4, 6, 8, 10])
-@pytest.mark.parametrize("seed", range(5))
+@each("seed", range(5), quick=1)
 def test_dense_ill_conditioned_data_come_with_an_honest_uncertainty(backend, decades, seed):
     rng = np.random.default_rng([3, seed])
     X = orthogonal(rng, 20, 6) @ np.diag(10.0 ** -np.linspace(0, decades, 6)) @ orthogonal(rng, 6, 6)
@@ -99,7 +100,7 @@ def test_dense_ill_conditioned_data_come_with_an_honest_uncertainty(backend, dec
         assert condition.uncertainty <= 1e-11 * 10**decades
 
 
-@pytest.mark.parametrize("seed", range(10))
+@each("seed", range(10), quick=4)
 def test_moderate_problems_agree_with_the_definition(backend, seed):
     rng = np.random.default_rng([4, seed])
     samples, inputs, hidden, outputs = (int(k) for k in rng.integers(1, 9, 4))

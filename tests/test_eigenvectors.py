@@ -31,7 +31,7 @@ def check_pairs(operator, values, vectors, norm=None):
     assert np.abs(vectors.T @ vectors - np.eye(len(values))).max() <= 1e-12
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=15)
 def test_all_eigenvectors(backend, seed):
     problem = problems.general(seed)
     for operator in operators(problem):
@@ -42,7 +42,7 @@ def test_all_eigenvectors(backend, seed):
         check_pairs(operator, values, vectors)
 
 
-@each("seed", problems.GENERAL[::2])
+@each("seed", problems.GENERAL[::2], quick=8)
 @pytest.mark.parametrize("which", WHICH)
 def test_the_ones_asked_for(backend, which, seed):
     problem = problems.general(seed)
@@ -62,7 +62,7 @@ def test_the_ones_asked_for(backend, which, seed):
             np.testing.assert_allclose(values, np.sort(expected), rtol=0, atol=1e-12 * norm)
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=12)
 def test_eigenvectors_as_an_operator(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)

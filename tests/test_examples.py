@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import child_environment
+from children import child_environment
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("numba")

@@ -48,7 +48,7 @@ def check(condition, dense, negative=None):
 SMALL = [seed for seed in range(80) if problems.deep_integers(seed).network().num_parameters <= 26]
 
 
-@each("seed", SMALL)
+@each("seed", SMALL, quick=8)
 def test_integers_against_fifty_digits(backend, seed):
     problem = problems.deep_integers(seed)
     kind = "sum" if problem.kind == "mean" else problem.kind  # whose factor has no exact float

@@ -35,7 +35,7 @@ def check_parts(problem, full, gauss_newton, tolerance=1e-12):
         assert np.abs(difference).max() <= tolerance * scale
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_autograd_agrees(backend, seed):
     check_parts(problems.general(seed), *witness.of_general(seed))
 
@@ -62,14 +62,14 @@ def test_the_random_problems_are_what_they_should_be():
     assert not wanted - seen
 
 
-@each("seed", range(0, 120, 2))
+@each("seed", range(0, 120, 2), quick=20)
 def test_exact_on_integers(backend, seed):
     problem = problems.deep_integers(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
     check_parts(problem, truth.hessian, witness.exact_gauss_newton(problem))
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_differences_of_the_gradient_agree(seed):
     problem = problems.general(seed)
     H = problem.loss().hessian(problem.network())
@@ -77,7 +77,7 @@ def test_differences_of_the_gradient_agree(seed):
     relative(H.toarray(), differences)
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_float32(backend, close, seed):
     problem = problems.general(seed)
     full, gauss_newton = witness.of_general(seed)
@@ -89,7 +89,7 @@ def test_float32(backend, close, seed):
         close(found.diagonal(), np.diag(expected), "float32")
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_diagonal_and_trace(backend, seed):
     problem = problems.general(seed)
     full, gauss_newton = witness.of_general(seed)

@@ -39,12 +39,7 @@ def arguments(problem, dtype, form):
     return tuple(weights), X, Y, {"biases": tuple(biases) if any(b is not None for b in biases) else None, **options}
 
 
-# As tuples one depth, with biases and without: each is compiled anew. A typed list is compiled once for all depths.
-CASES = [(seed, "list") for seed in range(25)] + [(seed, "tuple") for seed in (6, 16)]
-
-
-@each(("seed", "form"), CASES)
-def test_against_exact_differences(seed, form):
+def against_exact_differences(seed, form):
     problem = problems.deep_integers(seed)
     exact = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)
     weights, X, Y, options = arguments(problem, "float64", form)
@@ -70,6 +65,34 @@ def test_against_exact_differences(seed, form):
     np.testing.assert_allclose(nb.forward(weights, X, options["biases"]), predicted, rtol=1e-13, atol=1e-12)
 
 
+@each("seed", range(25))
+def test_lists_against_exact_differences(seed):
+    against_exact_differences(seed, "list")
+
+
+# One depth, with biases and without: each is compiled anew. A typed list is compiled once for all depths.
+@pytest.mark.long
+@each("seed", [6, 16])
+def test_tuples_against_exact_differences(seed):
+    against_exact_differences(seed, "tuple")
+
+
+@each("seed", range(0, 60, 4))
+def test_gradients_and_products_in_single_precision(seed):
+    problem = problems.general(seed)
+    weights, X, Y, options = arguments(problem, "float32", "list")
+    H = hk.SquaredLoss(X, Y, problem.kind, problem.weight_decay, backend="numpy").hessian(problem.network("float32"))
+    expected, slope = oracle.loss_and_gradient(problem.network().flatten(), problem)
+    value, gradient = nb.value_and_gradient(weights, X, Y, **options)
+    assert value == pytest.approx(expected, rel=1e-5)
+    product = nb.hvp(weights, X, Y, np.ones(len(gradient), np.float32), gauss_newton=True, functional=True, **options)
+    assert gradient.dtype == product.dtype == np.float32
+    size = float(np.abs(H.toarray()).sum(axis=0).max())
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-5 * max(np.abs(slope).max(), size))
+    np.testing.assert_allclose(product, H.toarray().sum(axis=1), rtol=0, atol=1e-4 * size)
+
+
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.long)])
 @each("seed", range(0, 60, 4))
 def test_parts_and_single_precision(seed, dtype):
     """The Gauss-Newton and the functional part add up, and agree with those of the operators, on normal problems."""
@@ -79,18 +102,14 @@ def test_parts_and_single_precision(seed, dtype):
     size = float(np.abs(H.toarray()).sum(axis=0).max())
     tolerance = {"float64": 1e-13, "float32": 1e-5}[dtype] * size
     options["weight_decay"] = 0.0
-    one = nb.full_hessian(weights, X, Y, functional=False, **options)
-    other = nb.full_hessian(weights, X, Y, gauss_newton=False, **options)
+    parts = {"gauss_newton": True, "functional": False}, {"gauss_newton": False, "functional": True}
+    one, other = (nb.full_hessian(weights, X, Y, **part, **options) for part in parts)
     assert one.dtype == other.dtype == np.dtype(dtype)
     np.testing.assert_allclose(one, H.gauss_newton().toarray(), rtol=0, atol=tolerance)
     np.testing.assert_allclose(other, H.functional().toarray(), rtol=0, atol=tolerance)
     v = np.ones(len(one), dtype)
-    np.testing.assert_allclose(
-        nb.hvp(weights, X, Y, v, functional=False, **options), one @ v, rtol=0, atol=10 * tolerance
-    )
-    np.testing.assert_allclose(
-        nb.hvp(weights, X, Y, v, gauss_newton=False, **options), other @ v, rtol=0, atol=10 * tolerance
-    )
+    for part, dense in zip(parts, (one, other), strict=True):
+        np.testing.assert_allclose(nb.hvp(weights, X, Y, v, **part, **options), dense @ v, rtol=0, atol=10 * tolerance)
 
 
 def test_flatten_and_assign_are_inverse():
@@ -104,7 +123,11 @@ def test_flatten_and_assign_are_inverse():
         nb.assign(weights, flat[1:], options["biases"])
 
 
-METHODS = [{}, {"momentum": 0.8}, {"momentum": 0.8, "nesterov": True}]
+# With the arguments left out each function is compiled anew.
+METHODS = [
+    pytest.param({}, marks=pytest.mark.long),
+    *({"momentum": momentum, "nesterov": nesterov} for momentum, nesterov in [(0.0, False), (0.8, False), (0.8, True)]),
+]
 
 
 def starting(seed=6):
@@ -119,7 +142,7 @@ def test_steps_and_epochs_and_runs_are_those_of_the_plain_loop(method):
     problem, weights, X, Y, options = starting()
     expected = oracle.train(problem, lr, steps, **method)
     velocity = np.zeros(len(nb.flatten(weights, options["biases"])))
-    moving = {"velocity": velocity} if method else {}
+    moving = {"velocity": velocity} if method else {}  # without momentum it is not needed
     losses = [nb.gd_step(weights, X, Y, lr, **options, **method, **moving) for _ in range(steps)]
     np.testing.assert_allclose(nb.flatten(weights, options["biases"]), expected.thetas[-1], rtol=1e-12)
     np.testing.assert_allclose(losses, expected.losses[:-1], rtol=1e-12)
@@ -244,6 +267,15 @@ def test_arrays_in_any_layout():
     np.testing.assert_allclose(nb.hvp(frozen, X, Y, v), expected, rtol=1e-12)
 
 
+def run(lr, max_steps, weight_decay=0.0, momentum=0.0):
+    """With all arguments each time: a call without some of them is compiled anew."""
+    return nb.fit((W, V), X, Y, lr, max_steps, weight_decay=weight_decay, momentum=momentum)
+
+
+def step(momentum, nesterov, velocity):
+    return nb.gd_step((W, V), X, Y, 0.1, momentum=momentum, nesterov=nesterov, velocity=velocity)
+
+
 W, V, X, Y = np.ones((4, 3)), np.ones((2, 4)), np.ones((5, 3)), np.ones((5, 2))
 REFUSED = [
     (lambda: nb.loss((W, V.T.copy()), X, Y), ValueError, "weights do not follow each other"),
@@ -256,24 +288,24 @@ REFUSED = [
     (lambda: nb.hvp((W, V), X, Y, np.ones(19)), ValueError, "v has the wrong length"),
     (lambda: nb.hvp((W, V), X, Y, np.ones(20, np.float32)), ValueError, "v has another dtype"),
     (lambda: nb.block_hessian((W, V), X, Y, 0, 2), ValueError, "is no layer"),
-    (lambda: nb.gd_step((W, V), X, Y, 0.1, momentum=0.5), ValueError, "velocity is missing"),
-    (lambda: nb.gd_step((W, V), X, Y, 0.1, momentum=0.5, velocity=np.zeros(3)), ValueError, "velocity has the wrong"),
-    (lambda: nb.gd_step((W, V), X, Y, 0.1, nesterov=True), ValueError, "nesterov is True"),
+    (lambda: step(0.5, False, None), ValueError, "velocity is missing"),
+    (lambda: step(0.5, False, np.zeros(3)), ValueError, "velocity has the wrong"),
+    (lambda: step(0.0, True, None), ValueError, "nesterov is True"),
     (lambda: nb.sgd_epoch((W, V), X, Y, 0.1, np.arange(6), 2), ValueError, "order holds a number"),
     (lambda: nb.sgd_epoch((W, V), X, Y, 0.1, np.arange(5), 0), ValueError, "batch_size is less than 1"),
-    (lambda: nb.fit((W, V), X, Y, np.full(3, 0.1), 4), ValueError, "lr has fewer rates than max_steps"),
-    (lambda: nb.fit((W, V), X, Y, np.array([0.1, -0.1]), 2), ValueError, "lr holds a number that is negative"),
-    (lambda: nb.fit((W, V), X, Y, -0.1, 4), ValueError, "lr is negative or not finite: expected a number >= 0"),
-    (lambda: nb.fit((W, V), X, Y, np.nan, 4), ValueError, "lr is negative or not finite"),
-    (lambda: nb.fit((W, V), X, Y, 0.1, -1), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
-    (lambda: nb.fit((W, V), X, Y, 0.1, 2**62), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
+    (lambda: run(np.full(3, 0.1), 4), ValueError, "lr has fewer rates than max_steps"),
+    (lambda: run(np.array([0.1, -0.1]), 2), ValueError, "lr holds a number that is negative"),
+    (lambda: run(-0.1, 4), ValueError, "lr is negative or not finite: expected a number >= 0"),
+    (lambda: run(np.nan, 4), ValueError, "lr is negative or not finite"),
+    (lambda: run(0.1, -1), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
+    (lambda: run(0.1, 2**62), ValueError, r"max_steps is negative, or beyond 2\*\*40"),
     (
-        lambda: nb.fit((W, V), X, Y, 0.1, 4, weight_decay=0.0, momentum=-0.5),
+        lambda: run(0.1, 4, momentum=-0.5),
         ValueError,
         "momentum is negative or not finite",
     ),
     (
-        lambda: nb.fit((W, V), X, Y, 0.1, 4, weight_decay=-1.0, momentum=0.0),
+        lambda: run(0.1, 4, weight_decay=-1.0),
         ValueError,
         "weight_decay is negative or not finite",
     ),
@@ -289,7 +321,7 @@ REFUSED = [
 ]
 
 
-@each("number", range(len(REFUSED)))
+@each("number", range(len(REFUSED)), quick=12)
 def test_what_does_not_fit_is_refused(number):
     call, error, words = REFUSED[number]
     with pytest.raises(error, match=words):

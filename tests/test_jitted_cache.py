@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import child_environment
+from children import child_environment
 
 pytest.importorskip("numba")
 

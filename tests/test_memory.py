@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import child_environment
+from children import child_environment
 
 from hesskern import memory
 

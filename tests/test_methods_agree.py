@@ -44,7 +44,7 @@ def close(found, expected, size, tolerance=1e-12):
 
 
 @pytest.mark.parametrize("compiled", few_quick(["cpp", "numba"], 1))
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_numbers(seed, compiled):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_numbers(seed, compiled):
 
 
 @COMPILED
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_conditions(seed, compiled):
     for name, ours, theirs, _ in both(problems.general(seed), compiled):
         one, other = ours.condition(), theirs.condition()
@@ -85,7 +85,7 @@ def test_conditions(seed, compiled):
 
 
 @pytest.mark.parametrize("compiled", few_quick(["cpp", "numba"], 1))
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_float32(seed, compiled):
     problem = problems.general(seed)
     for name, ours, theirs, size in both(problem, compiled, "float32"):
@@ -100,7 +100,7 @@ def test_float32(seed, compiled):
 
 
 @COMPILED
-@each("seed", [seed for seed in range(300) if seed % 5][::5])
+@each("seed", [seed for seed in range(300) if seed % 5][::5], quick=14)
 def test_cross_blocks(seed, compiled):
     problem = problems.general(seed)
     last = len(problem.weights) - 1
@@ -146,7 +146,7 @@ def activations(problem):
     return [np.array([inputs[layer] for inputs in rows]) for layer in range(len(problem.weights))]
 
 
-@each("seed", range(0, 300, 9))
+@each("seed", range(0, 300, 9), quick=10)
 def test_factors(backend, seed):
     """Both factors of a layer's block, by the definition, and the block as their Kronecker product."""
     problem = problems.general(seed)

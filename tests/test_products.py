@@ -21,7 +21,7 @@ def operators(problem, dtype="float64"):
     return [H, H.gauss_newton(), H.functional()]
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_products_are_those_of_the_dense_matrix(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)

@@ -99,7 +99,7 @@ def elimination(matrix):
     return rank
 
 
-@each("seed", range(0, 120, 2))
+@each("seed", range(0, 120, 2), quick=20)
 def test_ranks_of_integer_networks_are_exact(backend, seed):
     """Small integers make weights and data that are singular for every reason there is."""
     problem = problems.small(seed)

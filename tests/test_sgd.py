@@ -148,7 +148,7 @@ def test_the_same_arguments_give_the_same_bits(backend, shape):
     np.testing.assert_array_equal(first.history["loss"], second.history["loss"])
 
 
-@each("seed", range(0, 150, 2))
+@each("seed", range(0, 150, 2), quick=20)
 def test_any_shape(backend, seed):
     """Widths around the length of a vector register, short last batches, with and without records beside."""
     rng = np.random.default_rng([99, seed])

@@ -261,7 +261,7 @@ def test_the_case(backend):
     np.testing.assert_allclose(run.history["sharpness"][0], np.linalg.eigvalsh(first)[-1], rtol=1e-10)
 
 
-@each("seed", range(0, 100, 2))
+@each("seed", range(0, 100, 2), quick=14)
 def test_any_shape(backend, seed):
     """Widths around the length of a vector register, minibatches with short last batches, biases anywhere."""
     rng = np.random.default_rng([77, seed])

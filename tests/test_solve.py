@@ -28,7 +28,7 @@ def size_of(matrix):
     return float(np.abs(np.linalg.eigvalsh(matrix)).max())
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_damped_systems(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def test_damped_systems(backend, seed):
         assert operator.logdet(damping=damping) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-12, abs=1e-12)
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_small_damping_is_accurate_to_the_condition_number(backend, seed):
     _, gauss_newton, _, first, _ = operators(problems.general(seed))
     for operator, matrix in (gauss_newton, first):
@@ -56,7 +56,7 @@ def test_small_damping_is_accurate_to_the_condition_number(backend, seed):
         assert operator.logdet(damping) == pytest.approx(np.linalg.slogdet(shifted)[1], rel=1e-9, abs=1e-9)
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_undamped_systems_are_solved_or_refused(backend, seed):
     problem = problems.general(seed)
     for operator, matrix in operators(problem):
@@ -75,7 +75,7 @@ def test_undamped_systems_are_solved_or_refused(backend, seed):
                 operator.logdet()
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_least_norm_solutions(backend, seed):
     problem = problems.general(seed)
     for operator, matrix in operators(problem):

@@ -33,7 +33,7 @@ def check_complete(spectrum, dense, tolerance=1e-12):
         assert found == near(all_values, value, 2 * tolerance * size)
 
 
-@each("seed", problems.GENERAL)
+@each("seed", problems.GENERAL, quick=16)
 def test_the_spectrum_is_complete(backend, seed):
     problem = problems.general(seed)
     full, gauss_newton = witness.of_general(seed)
@@ -50,7 +50,7 @@ def test_the_spectrum_is_complete(backend, seed):
         check_complete(H.block(layer, layer).spectrum(), full[at, at])
 
 
-@each("seed", [seed for seed in range(300) if seed % 5 >= 2][::4])
+@each("seed", [seed for seed in range(300) if seed % 5 >= 2][::4], quick=14)
 def test_spectra_of_selections(backend, seed):
     problem = problems.general(seed)
     net, loss = problem.network(), problem.loss()
