@@ -199,31 +199,36 @@ def _r(tall: Given) -> Any:
 
 
 def graded_svdvals(matrix: Given) -> Matrix:
-    """Return the singular values of a square float64 matrix by Jacobi's method: columns may have any scales.
+    """Return the singular values of a float64 matrix, no wider than tall, by Jacobi's method.
+
+    Columns may have any scales.
 
     SciPy's wrapper holds the GIL, so that no thread would see Ctrl-C: LAPACK is called by its address, as the kernels
     of the package do.
     """
     finite(matrix)
-    size = len(matrix)
-    found: Matrix = interruptibly(_jacobi, np.array(matrix, order="F"), seconds=25.0 * size**3 / RATE)
+    rows, columns = matrix.shape
+    found: Matrix = interruptibly(_jacobi, np.array(matrix, order="F"), seconds=25.0 * rows * columns**2 / RATE)
     return found
 
 
 def _jacobi(matrix: Matrix) -> Matrix:
-    size = len(matrix)
-    values, work, integers = np.empty(size), np.empty(max(7, 4 * size + size**2)), np.empty(4 * size, np.intc)
-    nothing, one, n, length, info = np.empty(1), *(np.array([i], np.intc) for i in (1, size, len(work), 0))
+    rows, columns = matrix.shape
+    values, integers = np.empty(columns), np.empty(rows + 3 * columns, np.intc)
+    work = np.empty(max(7, 4 * columns + columns**2, 2 * rows + columns))
+    nothing, one = np.empty(1), np.ones(1, np.intc)
+    m, n, length, info = (np.array([i], np.intc) for i in (rows, columns, len(work), 0))
     # Columns of any scale, none of them dropped as small; neither singular vectors nor a transpose.
-    numbers = (n, n, matrix, n, values, nothing, one, nothing, one, work, length, integers, info)
-    _lapack("dgejsv")(*(b"C", b"N", b"N", b"N", b"N", b"N"), *(each.ctypes.data for each in numbers))
+    numbers = (m, n, matrix, m, values, nothing, one, nothing, one, work, length, integers, info)
+    _routine("dgejsv")(*(b"C", b"N", b"N", b"N", b"N", b"N"), *(each.ctypes.data for each in numbers))
     if info[0]:
         raise np.linalg.LinAlgError("the singular values did not converge in LAPACK's Jacobi iteration")
     scaled: Matrix = values * (work[0] / work[1])
     return scaled
 
 
-def _lapack(routine: str) -> Any:
+@functools.cache
+def _routine(routine: str) -> Any:
     """Return a routine of LAPACK as SciPy publishes it for Cython, to be called with addresses, without the GIL."""
     from scipy.linalg import cython_lapack  # noqa: PLC0415
 

@@ -172,7 +172,11 @@ class KroneckerHessian(Hessian):
         """Return the singular values of ``chain[0] chain[1].T ...``."""
         work = sum(50.0 * factor.size * min(factor.shape) for factor in chain)
         first, *weights = chain
-        return interruptibly(self._backend.product_svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
+        svd = self._backend.product_svd
+        found = interruptibly(svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
+        if found.rank == 0 and not all(factor.any() for factor in chain):  # nothing was lost: a factor is zero
+            found = found._replace(dropped=0.0, lost=0.0)
+        return found
 
     def _input_chain(self, data: Data) -> list[NDArray[np.float64]]:
         """Return X and weights whose product ``X W_1.T ... W_{l-1}.T`` is the input of this layer, biases included."""
