@@ -8,6 +8,7 @@ import sys
 
 import benches
 import pytest
+from looped import few_quick
 
 ROOT = benches.ROOT
 
@@ -48,8 +49,9 @@ def killed():
     raise subprocess.CalledProcessError(-2, "a process that Ctrl-C has reached too")
 
 
-@pytest.mark.parametrize("pressed", [1, 2, 5])
-@pytest.mark.parametrize("then", [lambda: 1.0, killed])
+@pytest.mark.parametrize(
+    ("pressed", "then"), few_quick([pytest.param(k, then) for k in (1, 2, 5) for then in (lambda: 1.0, killed)], 3)
+)
 def test_ctrl_c_keeps_what_is_finished(pressed, then, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(TASKS, "fake", Fake(pressed, then))
     before = signal.getsignal(signal.SIGINT)

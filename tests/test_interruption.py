@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from children import BY, child, train
+from looped import few_quick
 from scipy.linalg import lapack
 from test_checkpoint import same
 
@@ -85,14 +86,25 @@ print(json.dumps([run.status, run.steps, {name: len(values) for name, values in 
 
 @pytest.mark.parametrize(
     ("widths", "samples", "options", "moved"),
-    [
-        ([5, 100, 5], 5, {"backend": "cpp"}, True),
-        ([5, 100, 5], 5, {"backend": "cpp", "record": ["loss", "sharpness"], "momentum": 0.5}, True),
-        ([5, 100, 5], 50, {"backend": "cpp", "record": ["loss", "batch_loss", "condition[1]"], "batch_size": 7}, True),
-        ([5, 100, 5], 5, {"backend": "numpy"}, True),
-        ([5, 20, 5], 50, {"backend": "numpy", "batch_size": 7, "record": ["loss", "gradient_norm"]}, True),
-        ([500, 500, 500, 500], 700, {"backend": "cpp"}, False),  # a step takes tens of milliseconds
-    ],
+    few_quick(
+        [
+            pytest.param(*case)
+            for case in [
+                ([5, 100, 5], 5, {"backend": "cpp"}, True),
+                ([5, 100, 5], 5, {"backend": "cpp", "record": ["loss", "sharpness"], "momentum": 0.5}, True),
+                (
+                    [5, 100, 5],
+                    50,
+                    {"backend": "cpp", "record": ["loss", "batch_loss", "condition[1]"], "batch_size": 7},
+                    True,
+                ),
+                ([5, 100, 5], 5, {"backend": "numpy"}, True),
+                ([5, 20, 5], 50, {"backend": "numpy", "batch_size": 7, "record": ["loss", "gradient_norm"]}, True),
+                ([500, 500, 500, 500], 700, {"backend": "cpp"}, False),  # a step takes tens of milliseconds
+            ]
+        ],
+        3,
+    ),
 )
 def test_it_stops_within_a_second_and_keeps_what_was_reached(widths, samples, options, moved):
     with child(FIT, widths, samples, options) as process:
@@ -134,7 +146,10 @@ print(json.dumps([runs.status.tolist(), runs.steps.tolist(), same]))
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "batch_size", "threads"), [("cpp", None, 1), ("cpp", 2, 2), ("numba", 2, 2), ("numpy", 4, None)]
+    ("backend_name", "batch_size", "threads"),
+    few_quick(
+        [pytest.param(*case) for case in [("cpp", None, 1), ("cpp", 2, 2), ("numba", 2, 2), ("numpy", 4, None)]], 3
+    ),
 )
 def test_ensembles(backend_name, batch_size, threads):
     with child(ENSEMBLE, backend_name, batch_size, threads) as process:
@@ -164,7 +179,8 @@ print(json.dumps([np.array(run.status).tolist(), np.array(run.steps).tolist()]))
 
 
 @pytest.mark.parametrize(
-    ("name", "backend_name", "every"), [*((*by, None) for by in BY), ("minibatches", "cpp", 10**8)]
+    ("name", "backend_name", "every"),
+    [*few_quick([pytest.param(*by, None) for by in BY], 6), ("minibatches", "cpp", 10**8)],
 )
 def test_a_last_checkpoint_is_written(tmp_path, name, backend_name, every):
     path = tmp_path / "state.npz"

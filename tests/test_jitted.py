@@ -329,6 +329,7 @@ def test_what_does_not_fit_is_refused(number):
     np.testing.assert_array_equal(W, np.ones((4, 3)))
 
 
+@pytest.mark.long
 def test_the_example_of_the_docs(tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "numba.md").read_text(encoding="utf-8")
     script = tmp_path / "example.py"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from children import child_environment
+from looped import few_quick
 
 pytest.importorskip("numba")
 
@@ -59,7 +60,10 @@ def test_compiled_once_for_all_processes(tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("spoiled", [("empty", "short", "changed"), ("text", "text", "folder")])
+SPOILED = [("empty", "changed", "folder"), ("empty", "short", "changed"), ("text", "text", "folder")]
+
+
+@pytest.mark.parametrize("spoiled", few_quick([pytest.param(each) for each in SPOILED], 1))
 def test_broken_files_are_compiled_again(tmp_path, spoiled):
     """Each of the three in its own way."""
     outcome(run(tmp_path))
@@ -84,10 +88,11 @@ def test_broken_files_are_compiled_again(tmp_path, spoiled):
     assert outcome(run(tmp_path))[0] == (2 if "folder" in spoiled else 3)
 
 
-def test_processes_that_compile_at_once(tmp_path):
-    """Two precisions of the same functions, several times each: nobody gets the other's code, nothing is lost."""
+@pytest.mark.parametrize("times", few_quick([1, 2], 1))
+def test_processes_that_compile_at_once(tmp_path, times):
+    """Two precisions of the same functions, once or twice each: nobody gets the other's code, nothing is lost."""
     environment = child_environment(NUMBA_CACHE_DIR=str(tmp_path))
-    kinds = ["float64", "float32"] * 2
+    kinds = ["float64", "float32"] * times
     processes = [
         subprocess.Popen([sys.executable, "-c", SCRIPT, kind], env=environment, stdout=subprocess.PIPE, text=True)
         for kind in kinds

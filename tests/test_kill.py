@@ -34,7 +34,7 @@ def wait_for_a_write(path, process, before):
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize(("name", "backend_name"), BY)
+@pytest.mark.parametrize(("name", "backend_name"), few_quick([pytest.param(*by) for by in BY], 6))
 def test_killed_at_random_moments(tmp_path, name, backend_name):
     """A checkpoint at every step or two: most moments are moments of writing."""
     random.seed(name + backend_name)
@@ -78,7 +78,7 @@ train(name, checkpoint=path, **options)
 
 @pytest.mark.parametrize("count", [1, 2, 9])
 @pytest.mark.parametrize("event", ["open", "os.rename"])
-@pytest.mark.parametrize("name", ["momentum, sharpness", "ensemble, minibatches"])
+@pytest.mark.parametrize("name", few_quick(["momentum, sharpness", "ensemble, minibatches"], 1))
 def test_killed_between_the_steps_of_writing(tmp_path, name, event, count):
     path = tmp_path / "state.npz"
     options = {"max_steps": 60, "record_every": 7}
