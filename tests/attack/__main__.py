@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import shared_folder
+
 from attack import driver, groups
 from attack.driver import Tally
 
@@ -22,6 +24,15 @@ _SHOWN, _SHOWN_OF_GROUP = 5, 30
 def main(arguments: list[str] | None = None) -> int:
     """Run a campaign or single cases; the exit code is 1 where anything was wrong."""
     options = _parser().parse_args(arguments)
+    folder = shared_folder.begin()
+    try:
+        return _run(options)
+    finally:
+        if folder is not None:
+            shared_folder.end(folder)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.case:
         return _cases(options)
     known = groups.available()

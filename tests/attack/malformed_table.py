@@ -101,7 +101,7 @@ KINDS: dict[str, set[str]] = {
     "seed": _INTEGERS | {"0", "2**70", "10**400", "np.uint64(2**64 - 1)"},
     "word": set(),
     "backend": {"'cpp'"},
-    "array": _ARRAYS,
+    "array": _ARRAYS | {"X"},
     "vector": _ARRAYS | {"X",
                          "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
                          "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
