@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ if importlib.util.find_spec("torch"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell may have told its background jobs to ignore Ctrl-C: take Python's own handler.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = shared_folder.begin()
     if folder is not None:
         config.add_cleanup(lambda: shared_folder.end(folder))

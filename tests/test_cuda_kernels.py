@@ -77,7 +77,7 @@ def compile_by_hand(program, architecture):
     assert status == 0
     flags = [f"--gpu-architecture={architecture}".encode(), b"--fmad=false", b"--std=c++17", b"--ptxas-options=-v"]
     assert nvrtc.nvrtcCompileProgram(compiled, len(flags), flags)[0] == 0
-    log = b" " * nvrtc.nvrtcGetProgramLogSize(compiled)[1]
+    log = bytes(nvrtc.nvrtcGetProgramLogSize(compiled)[1] + 1)  # of its own: there is one b" " in the whole process
     nvrtc.nvrtcGetProgramLog(compiled, log)
     return compiled, log.decode(errors="replace")
 
@@ -86,7 +86,7 @@ def compile_by_hand(program, architecture):
 def instructions():
     """PTX of each kernel of the assembly."""
     compiled, _ = compile_by_hand("assembly", "compute_90")
-    text = b" " * nvrtc.nvrtcGetPTXSize(compiled)[1]
+    text = bytes(nvrtc.nvrtcGetPTXSize(compiled)[1] + 1)
     nvrtc.nvrtcGetPTX(compiled, text)
     parts = re.split(r"\.entry (\w+)\(", text.decode())
     return dict(zip(parts[1::2], parts[2::2], strict=True))

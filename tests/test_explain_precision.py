@@ -176,8 +176,9 @@ def test_second_differences_of_the_loss():
     assert "second differences of the loss" in finding.words and "h = 0.001" in finding.words
 
 
-@pytest.mark.parametrize("size", [1e-3, 1e-7, 1e-10])
-@pytest.mark.parametrize("symmetric", [True, False])
+@each(
+    ("size", "symmetric"), [(size, symmetric) for size in (1e-3, 1e-7, 1e-10) for symmetric in (True, False)], quick=2
+)
 @pytest.mark.parametrize("seed", judged.quick_first((2,), PROBLEMS))
 def test_noise_is_neither(seed, symmetric, size):
     problem = corruptions.random_problem(seed)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from looped import few_quick
 
 import hesskern as hk
 from hesskern import backends, blas_threads
@@ -190,7 +191,7 @@ def test_a_child_multiplies_while_a_thread_of_its_parent_does(backend):
 
 
 @needs_fork
-@pytest.mark.parametrize("what", ["fit", "fit_ensemble", "condition", "softmax", "toarray"])
+@pytest.mark.parametrize("what", few_quick(["fit", "fit_ensemble", "condition", "softmax", "toarray"], 3))
 def test_a_child_computes_while_a_thread_of_its_parent_does(what):
     net, loss = problem()
     softmax = hk.SoftmaxHessian(loss.X, loss.Y[:, :5].copy())

@@ -43,7 +43,7 @@ ARCHITECTURES = [
 ]
 
 
-@each("seed", range(3))
+@each("seed", range(3), quick=1)
 @pytest.mark.parametrize(("widths", "samples"), ARCHITECTURES)
 def test_the_ranks_predicted(backend, widths, samples, seed):
     problem = problems.normal(widths, samples, seed)
@@ -125,8 +125,11 @@ def test_ranks_of_integer_networks_are_exact(backend, seed):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("widths", [[5, 30, 4], [4, 6, 3], [4, 3, 5, 2], [3, 5, 4, 5, 3]])
+@each(
+    ("widths", "bias"),
+    [(widths, bias) for widths in ([5, 30, 4], [4, 6, 3], [4, 3, 5, 2], [3, 5, 4, 5, 3]) for bias in (False, True)],
+    quick=3,
+)
 def test_interpolation(backend, widths, bias, scale):
     """The residual is rounding errors: the functional part is zero, and H has the rank of its Gauss-Newton part."""
     if bias:  # the constant input is not scaled, and a matrix of condition 1e24 has no rank in float64

@@ -108,8 +108,7 @@ BLOCKS = {
 
 
 @each("reduce", ["auto", "none"])
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-@pytest.mark.parametrize("hidden", [4, 12])
+@each(("hidden", "decay"), [(hidden, decay) for hidden in (4, 12) for decay in (0.0, 0.3)], quick=2)
 def test_blocks(backend, hidden, decay, reduce):
     problem = problems.normal([3, hidden, 2], 9, 1, bias=True, weight_decay=decay)
     record = [f"{what}[{block}]" for block in BLOCKS for what in ("condition", "rank", "smallest")]

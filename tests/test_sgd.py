@@ -24,7 +24,7 @@ def run(shape, method, number, steps=STEPS, dtype="float64", **options):
 
 
 @each("reduce", ["auto", "none"])
-@each(("shape", "method", "number"), PAIRS)
+@each(("shape", "method", "number"), PAIRS, quick=14)
 def test_every_step_is_that_of_torch(backend, shape, method, number, reduce):
     expected = of_torch(shape, method, number, STEPS)
     assert np.isfinite(expected.thetas).all()
@@ -36,7 +36,7 @@ def test_every_step_is_that_of_torch(backend, shape, method, number, reduce):
     np.testing.assert_array_equal(found.history["step"], np.arange(STEPS))
 
 
-@each(("shape", "method", "number"), PAIRS)
+@each(("shape", "method", "number"), PAIRS, quick=14)
 def test_the_plain_loop_of_these_tests_is_that_of_torch(shape, method, number):
     """Other tests compare with `oracle.train`, which knows more kinds of numbers and more rates."""
     ours, theirs = of_oracle(shape, method, number, STEPS), of_torch(shape, method, number, STEPS)
@@ -46,7 +46,7 @@ def test_the_plain_loop_of_these_tests_is_that_of_torch(shape, method, number):
 
 
 @each("reduce", ["auto", "none"])
-@each(("shape", "method", "number"), PAIRS)
+@each(("shape", "method", "number"), PAIRS, quick=14)
 def test_single_precision(backend, close, shape, method, number, reduce):
     expected = of_oracle(shape, method, number, STEPS)
     found = run(shape, method, number, dtype="float32", reduce=reduce)

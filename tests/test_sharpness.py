@@ -33,7 +33,7 @@ def check(run, problem, tolerance=1e-10):
 
 
 @each("reduce", ["auto", "none"])
-@each(("shape", "method", "number"), PAIRS[::2])
+@each(("shape", "method", "number"), PAIRS[::2], quick=7)
 def test_every_step(backend, shape, method, number, reduce):
     problem = training(shape, number)
     check(watched(problem, 3 * rate(shape, number), 12, reduce=reduce, **METHODS[method]), problem)

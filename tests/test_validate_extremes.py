@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from looped import each
 
 import hesskern as hk
 
@@ -33,8 +34,7 @@ def two_layers(scale, data, seed=1):
     return net, hk.SquaredLoss(rng.standard_normal((4, 2)) * data, rng.standard_normal((4, 2)))
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("scale", [3e-3, 1.0, 1e4])
+@each(("scale", "decay"), [(scale, decay) for scale in (3e-3, 1.0, 1e4) for decay in (0.0, 0.1)], quick=2)
 def test_a_functional_part_that_is_zero(scale, decay):
     for seed in range(3):
         rng = np.random.default_rng(seed)
