@@ -217,13 +217,15 @@ def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matr
     """
     from scipy.linalg import qr  # noqa: PLC0415 - `import hesskern` need not wait for it
 
-    sizes = np.linalg.norm(triangle, axis=1, keepdims=True)
-    turn, pivoted, order = qr(np.divide(triangle, sizes, where=sizes > 0, out=np.zeros_like(triangle)).T, pivoting=True)
+    exponents = np.frexp(np.abs(triangle).max(axis=1, keepdims=True))[1]  # squares may be out of range without them
+    scaled = np.ldexp(triangle, -exponents)
+    sizes = np.linalg.norm(scaled, axis=1, keepdims=True)
+    turn, pivoted, order = qr(np.divide(scaled, sizes, where=sizes > 0, out=np.zeros_like(scaled)).T, pivoting=True)
     pivots = np.abs(pivoted.diagonal())
     pivoted[pivots <= units * np.finfo(np.float64).eps * pivots[0]] = 0.0
     turned = np.empty_like(triangle)
     turned[order] = pivoted.T
-    return basis @ turn, turned * sizes
+    return basis @ turn, np.ldexp(turned * sizes, exponents)
 
 
 @functools.lru_cache(maxsize=4)

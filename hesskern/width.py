@@ -141,15 +141,9 @@ _SQUARES = (1e-140, 1e140)
 
 
 def _wide_layer(below: list[Array], above: Array, backend: Backend) -> tuple[Matrix, Matrix]:
-    """Return what `Backend.wide_layer` does, also where squares of the weights overflow or vanish.
-
-    A column's rounding errors are as large as the column: multiplying columns by powers of two changes nothing else.
-    """
+    """Return what `Backend.wide_layer` does, also where squares of the weights overflow or vanish."""
     R, across = backend.wide_layer(below, above)
     sizes = np.abs(R).max(axis=0)
     if not ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():
-        parts = [*below, above]
-        exponents = [np.frexp(np.abs(part).max(axis=0))[1] for part in parts]
-        scaled = [np.ldexp(part, -exponent) for part, exponent in zip(parts, exponents, strict=True)]
-        R = np.ldexp(backend.triangular_factor(scaled), np.concatenate(exponents))
+        R = backend.triangular_factor([*below, above])
     return R, across

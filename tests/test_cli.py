@@ -235,7 +235,6 @@ def test_ctrl_c_while_the_command_imports(module):
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where it is ignored
 sys.argv = ["/somewhere/bin/hesskern", "info"]
-sys.path[:0] = [path for path in {[p for p in sys.path if p]!r} if path not in sys.path]
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r} and "hesskern" in sys.modules:

@@ -140,3 +140,22 @@ def test_jitted_functions(dtype, power):
         (nb.hvp(layers, X, Y, v, biases, nb.HALF_SUM, 0.5), expected @ v),
     ):
         np.testing.assert_allclose(found, true, rtol=0, atol=8 * tolerance)
+
+
+@pytest.mark.parametrize("name", ["cpp", "numba", "numpy"])
+@pytest.mark.parametrize("power", [-565, -480, 480, 532])
+@pytest.mark.parametrize("samples", [3, 20])
+def test_samples_whose_squares_are_out_of_range(power, samples, name):
+    """With the first weight divided by what the samples are multiplied by, nothing changes: powers of two are exact."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((samples, 3)), rng.standard_normal((samples, 2))
+    first, last = rng.standard_normal((9, 3)), rng.standard_normal((2, 9))
+    found = []
+    for by in (power, 0):
+        net = hk.LinearNetwork([np.ldexp(first, -by), last])
+        loss = hk.SquaredLoss(np.ldexp(X, by), Y, backend=name)
+        block = loss.hessian(net, params=[1])
+        run = hk.fit(net, loss, lr=5e-324, max_steps=2, backend=name)
+        numbers = block.condition().value, block.trace(), loss(net), run.history["loss"][0]
+        found.append(np.array([*numbers, *(block @ np.ones(18))]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)

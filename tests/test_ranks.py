@@ -164,3 +164,28 @@ def test_the_case_after_training():
     # Along the minima H is flat up to that residual.
     values = np.abs(H.spectrum().values)
     assert H.spectrum().count(1e-8 * values.max()) == 25
+
+
+@pytest.mark.parametrize("name", ["cpp", "numba", "numpy"])
+def test_dependent_integers_are_not_told_from_zero_by_rounding_errors(name):
+    """Row 3 is -3 times row 2; the third pivot is a rounding error just above what such errors are expected to be."""
+    X = np.array([[0.0, 1, -1], [1, 0, 1], [-3, 0, -3]])
+    net = hk.LinearNetwork([np.ones((1, 3))])
+    condition = hk.SquaredLoss(X, np.zeros((3, 1)), backend=name).hessian(net).condition()
+    assert (condition.rank, condition.undecided) == (2, 1)
+    largest = 11 + np.sqrt(91)  # of X.T X, whose eigenvalues solve x (x² - 22 x + 30) = 0
+    assert abs(condition.value / (largest**2 / 30) - 1) < 10 * condition.uncertainty < 1e-12
+    assert condition.gap > 1e10
+
+
+@each("seed", range(400), quick=40)
+def test_integers_never_have_more_rank_than_exactly(seed):
+    rng = np.random.default_rng(seed)
+    rows, columns, rank = [(3, 3, 2), (7, 6, 5), (6, 6, 2), (9, 4, 3)][seed % 4]
+    X = rng.integers(-3, 4, (rows, rank)) @ rng.integers(-3, 4, (rank, columns))
+    X *= 2 ** rng.integers(0, 21 if seed % 3 == 0 else 1, (rows, 1))
+    exact = elimination(X)
+    net = hk.LinearNetwork([np.ones((1, columns))])
+    condition = hk.SquaredLoss(X.astype(float), np.zeros((rows, 1))).hessian(net).condition()
+    assert condition.rank <= exact <= condition.rank + condition.undecided
+    assert condition.uncertainty < 1

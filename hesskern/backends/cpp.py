@@ -31,6 +31,8 @@ from hesskern.problem import Data
 #: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
 _THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 _THREADS_FROM_BYTES = 16 << 20
+#: Columns whose squares the kernels can sum, by their largest entry.
+_RANGE = (2.0**-400, 2.0**400)
 
 
 def _load_blas() -> str:
@@ -170,6 +172,14 @@ class CppBackend:
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         triangle: NDArray[np.float64] = _core.triangular_factor(parts)
+        sizes = np.abs(triangle).max(axis=0, initial=0.0)
+        if ((sizes > _RANGE[0]) & (sizes < _RANGE[1])).all():
+            return triangle
+        # The kernel squares columns: those out of range, or zero for that reason, are brought into it. A column's
+        # rounding errors are as large as the column, so that powers of two change nothing else.
+        exponents = [np.frexp(np.abs(part).max(axis=0))[1] for part in parts]
+        scaled = [np.ldexp(part.astype(np.float64), -by) for part, by in zip(parts, exponents, strict=True)]
+        triangle = np.ldexp(_core.triangular_factor(scaled), np.concatenate(exponents))
         return triangle
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -219,7 +219,10 @@ class Backend(Protocol):
         """Write its product with v, (P,) or (P, k), into `out`. Not of a backend on a GPU."""
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
-        """Return R (n, n) of the thin QR of these matrices side by side; any strides, rows of zeros if they are few."""
+        """Return R (n, n) of the thin QR of these matrices side by side.
+
+        Any strides, columns of any scale; rows of zeros if there are few.
+        """
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return R of the thin QR of ``[*below, above]``, as `triangular_factor` does, and ``above.T [*below]``.

@@ -137,7 +137,9 @@ class ReferenceDescent:
             kind = theta.dtype.type
             decay, momentum, rate = kind(self._update.decay), kind(self._update.momentum), kind(job.rates[k])
             recorded = steps % self._watch.every == 0
-            penalty = 0.5 * self._update.decay * float(np.sum(np.square(theta, dtype=np.float64)))
+            penalty = 0.0  # of large weights 0 times their squares would not be
+            if self._update.decay:
+                penalty = 0.5 * self._update.decay * float(np.sum(np.square(theta, dtype=np.float64)))
 
             squared, gradients = _gradients(net, self._data, self._scale)
             gradient = _flat(gradients)

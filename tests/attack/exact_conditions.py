@@ -70,7 +70,8 @@ def _judge(
     if not decay and (whole or problem.family == "deficient"):  # deficient up to rounding: see `generator`
         sizes = _counted(found, sizes, judge)
     if not decay:
-        judge.true(found.rank == len(sizes) or doubtful, f"rank {found.rank} instead of {len(sizes)}: {found!r}")
+        right = found.rank == len(sizes) or (found.rank < len(sizes) and doubtful)
+        judge.true(right, f"rank {found.rank} instead of {len(sizes)}: {found!r}")
     if found.rank != len(sizes) or not sizes:
         return
     with mpmath.workdps(_DIGITS):

@@ -332,6 +332,7 @@ def condition(case: Case, judge: Judge) -> None:
         exact = rank_of_integers(case.dense)
         sayable = range(found.rank, found.rank + found.undecided + 1)
         judge.true(exact in sayable or _doubtful(found), f"rank {found.rank} instead of {exact}: {found}")
+        judge.true(found.rank <= exact, f"rank {found.rank}, more than there are: {exact}: {found}")
     descending = np.sort(abs(values))[::-1]
     if found.undecided and np.isfinite(found.below):
         next_one = descending[found.rank]
