@@ -17,6 +17,8 @@ from hesskern import array_files, atomic_write, checks, devices
 from hesskern._array import Array
 
 _FORMAT = "hesskern training checkpoint 2"
+#: What is told apart by fingerprints, which say nothing to a reader.
+_FINGERPRINTS = ("net", "nets", "X", "Y")
 #: Bits depend on it, but going on from it is right all the same.
 _BITS_ONLY = ("isa",)
 
@@ -92,9 +94,12 @@ def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, 
                 stacklevel=4,
             )
             continue
+        differ = f"its {key} was {there!r}, here it is {here!r}"
+        if key in _FINGERPRINTS:
+            differ = f"its {key} had other numbers, or another shape or dtype"
         raise ValueError(
-            f"resume is {name!r}, a checkpoint of another run: its {key} was {there!r}, here it is {here!r}; expected "
-            "the same arguments (only max_steps may differ)."
+            f"resume is {name!r}, a checkpoint of another run: {differ}; expected the same arguments (only max_steps "
+            "may differ)."
         )
     return arrays
 

@@ -183,10 +183,11 @@ def _stack(biases: Sequence[Array | None]) -> Array | None:
 def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
     if isinstance(nets, NetworkStack):
         return nets if nets.device != "cpu" else list(nets)
-    if isinstance(nets, LinearNetwork) or not isinstance(nets, Sequence) or len(nets) == 0:
-        raise TypeError(
-            f"nets is {type(nets).__name__}; expected a list of at least one hesskern.LinearNetwork, or a NetworkStack."
-        )
+    expected = "a list of at least one hesskern.LinearNetwork, or a NetworkStack"
+    if isinstance(nets, LinearNetwork) or not isinstance(nets, Sequence):
+        raise TypeError(f"nets is a {type(nets).__name__}; expected {expected}.")
+    if len(nets) == 0:
+        raise ValueError(f"nets is empty; expected {expected}.")
     for k, net in enumerate(nets):
         if not isinstance(net, LinearNetwork):
             raise TypeError(f"nets[{k}] is a {type(net).__name__}; expected a hesskern.LinearNetwork.")

@@ -334,7 +334,7 @@ class LinearNetwork:
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to an ``.npz`` file: "format", "0.weight", "0.bias", ..., unusual names as "names".
+        """Write the network to an ``.npz`` file: "format", "names" (of all parameters), "0.weight", "0.bias", ...
 
         The file is replaced as a whole: where it cannot be written, the one that was there is left as it was. Whatever
         the path's ending, no other is added.
@@ -350,13 +350,12 @@ class LinearNetwork:
         arrays = {"format": np.array(_FILE_FORMAT)}
         arrays |= {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
         arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(net.biases) if bias is not None}
-        if net.parameter_names != usual_names(net.biases):
-            arrays["names"] = np.array(net.parameter_names)
+        arrays["names"] = np.array(net.parameter_names)  # also the usual ones: they tell when an array is missing
         atomic_write.write(path, "path", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LinearNetwork:
-        """Read a network that `save` wrote; or a file of the same arrays without "format".
+        """Read a network that `save` wrote; or a file of the same arrays without "format" and "names".
 
         Raises
         ------

@@ -42,10 +42,11 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
         return tuple(Part(layer, True, bias is not None) for layer, bias in enumerate(net.biases))
     if isinstance(params, np.ndarray) and params.ndim == 1:
         params = list(params)
-    if isinstance(params, str | bytes | memoryview) or not isinstance(params, Sequence) or len(params) == 0:
-        raise TypeError(
-            f"params is {checks.shown(params)}; expected a list of layer numbers or parameter names, for instance [1]."
-        )
+    expected = "a list of layer numbers or parameter names, for instance [1]"
+    if isinstance(params, str | bytes | memoryview) or not isinstance(params, Sequence):
+        raise TypeError(f"params is {checks.shown(params)}; expected {expected}.")
+    if len(params) == 0:
+        raise ValueError(f"params is empty; expected {expected}.")
     weights: set[int] = set()  # layers of which they are selected
     biases: set[int] = set()
     known: dict[str, Place] = {}
@@ -56,8 +57,8 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
                 raise ValueError(f"params holds {given!r}; the network has {', '.join(known)}.")
             (biases if known[given].bias else weights).add(known[given].layer)
             continue
-        number = checks.integer(given, "params", 0)
-        if number >= net.depth:
+        number = checks.integer(given, "params", -(2**63))
+        if not 0 <= number < net.depth:
             raise ValueError(f"params holds layer {number}; layers are counted from 0 to {net.depth - 1}.")
         weights.add(number)
         if net.biases[number] is not None:

@@ -158,3 +158,12 @@ def test_the_campaign_runs(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([folder, os.path.dirname(os.path.dirname(hk.__file__))])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "3 damaged files, 0 wrong\n", done.stderr
+
+
+def test_a_network_without_its_last_layer_is_not_another_network(tmp_path):
+    path, part = tmp_path / "net.npz", tmp_path / "part.npz"
+    hk.LinearNetwork.random([3, 9, 2], seed=0).save(path)
+    with np.load(path) as arrays:
+        np.savez(part, **{name: array for name, array in arrays.items() if name != "1.weight"})
+    with pytest.raises(ValueError, match="names"):
+        hk.LinearNetwork.load(part)
