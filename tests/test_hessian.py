@@ -137,13 +137,13 @@ def test_names_and_numbers_select_the_same_block():
     ("params", "error", "message"),
     [
         ([2], ValueError, "params holds layer 2; layers are counted from 0 to 1"),
-        ([-1], ValueError, "params is -1; expected at least 0"),
+        ([-1], ValueError, "params holds layer -1; layers are counted from 0 to"),
         (["2.weight"], ValueError, r"params holds '2\.weight'; the network has 0\.weight, 1\.weight"),
         ("1.weight", TypeError, r"params is '1\.weight' .*expected a list"),
         (1, TypeError, "params is 1 .*expected a list"),
         ([1.0], TypeError, r"params is 1\.0 .*expected an integer"),
         ([True], TypeError, "params is True .*expected an integer"),
-        ([], TypeError, r"params is \[\] .*expected a list"),
+        ([], ValueError, "params is empty; expected a list"),
     ],
 )
 def test_bad_params_are_named(params, error, message):
