@@ -108,7 +108,7 @@ stubs: install tools
 
 # The corruption suite of hesskern.explain at full length: about half an hour on one core.
 explain-suite: install
-	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/test_explain_suite.py -s
+	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/test_explain_suite.py tests/test_explain_causes.py -s
 
 # Random problems, malformed calls, kills and threads against everything that is public: new ones each time, for so many
 # seconds; with ATTACK_SEED=1 the same ones each time. ATTACK_ARGS="--case problem:12345" repeats one.
