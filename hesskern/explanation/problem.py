@@ -42,7 +42,7 @@ class Problem:
         others: list[LinearNetwork] = []
         if isinstance(trajectory, LinearNetwork):
             trajectory = [trajectory]
-        if not isinstance(trajectory, Sequence):
+        if isinstance(trajectory, str | bytes | memoryview) or not isinstance(trajectory, Sequence):
             raise TypeError(f"trajectory is {checks.shown(trajectory)}; expected a list of hesskern.LinearNetwork.")
         for at, other in enumerate(trajectory):
             if not isinstance(other, LinearNetwork):
