@@ -222,7 +222,7 @@ def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetw
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    if not isinstance(seed, list | tuple | range | np.ndarray) or np.shape(seed) == ():
+    if not isinstance(seed, list | tuple | range | np.ndarray) or (isinstance(seed, np.ndarray) and seed.ndim == 0):
         return [checks.seed(seed)] * count
     seeds = [checks.seed(each, f"seed[{k}]") for k, each in enumerate(checks.read(seed, "seed"))]
     if len(seeds) != count:

@@ -146,7 +146,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
         known = catalogue.names()
         if names is None:
             return [catalogue.problem(name) for name in known]
-        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
+        if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
                 f"problems is {arguments.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
             )
@@ -164,7 +164,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
 def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
     """Return the backends that load, and a row for each that does not; an error if that was asked for by name."""
     if names is not None:
-        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
+        if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
                 f"backends is {arguments.shown(names)}; expected a list of names: "
                 f"{', '.join(map(repr, registry.host_names()))}."

@@ -39,6 +39,10 @@ INTERNAL = re.compile(
     r"indices must be|byte-like|buffer|axis \d"
 )
 ALLOWED = (TypeError, ValueError, MemoryError, ImportError, OSError)
+#: Kinds of argument that are given the spoiled arrays too.
+_ARRAY_KINDS = frozenset(
+    ("array", "samples array", "targets", "vector", "right side", "out", "candidate", "values", "multiplicities")
+)
 #: What messages call an argument that has another name for its reader.
 ALSO = {
     "backends": "backends?",
@@ -90,7 +94,7 @@ def every() -> list[tuple[str, str, bool]]:
         for name, (kind, good) in arguments.items():
             optional, kind = kind.endswith("?"), kind.removesuffix("?")
             values = {bad: bad for bad in PLAIN}
-            if kind in ("array", "targets", "vector", "right side", "out", "candidate", "values", "multiplicities"):
+            if kind in _ARRAY_KINDS:
                 values |= {bad: bad.format(*[f"({good})"] * 2) for bad in SPOILED}
             if kind in ("arrays", "biases"):
                 values |= {f"first {bad}": f"first({good}, lambda a: {bad.format('a', 'a')})" for bad in SPOILED}

@@ -102,12 +102,13 @@ KINDS: dict[str, set[str]] = {
     "word": set(),
     "backend": {"'cpp'"},
     "array": _ARRAYS | {"X"},
+    "samples array": _ARRAYS | {"X", "np.asarray({})[:-1]"},
     "vector": _ARRAYS | {"X",
                          "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(int)",
                          "np.asarray({}).astype(complex)", "np.asarray({}).astype(np.longdouble)", "H",
                          "np.asarray({}).astype(np.float16)", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0",
                          "np.asarray({}).astype(bool)"},  # of H @ v
-    "right side": _ARRAYS | {"H", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)"},  # of solve
+    "right side": _ARRAYS | {"H", "X", "np.asarray({})[..., None]", "np.asarray({}).astype(np.float32)"},  # of solve
     "out": {"np.matrix({})", "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "unmasked({})"},
     "arrays": set(),
     "biases": set(),
@@ -148,7 +149,7 @@ TABLE = (
     call("hk.LinearNetwork.from_torch", module=("module", "net.to_torch()")),
     call("hk.LinearNetwork.load", path=("path", "PATH")),
     call("net.save", path=("path", "FOLDER + '/other.npz'")),
-    call("net.forward", X=("array", "X"), backend=BACKEND),
+    call("net.forward", X=("samples array", "X"), backend=BACKEND),
     call("net.unflatten", vector=("array", "net.flatten()")),
     call("hk.SquaredLoss", X=("array", "X"), Y=("targets", "Y"), kind=("word", "'mean'"),
          weight_decay=("least 0", "0.5"), backend=BACKEND),
@@ -206,7 +207,7 @@ KINDS |= {
                "np.asarray({}) * np.nan", "np.asarray({}) / 0.0", "np.asarray({}).astype(int)", "[0, 0]",
                "np.asarray({}).astype(np.float32)", "np.asarray({}).astype(np.float16)",
                "np.asarray({}).astype(np.longdouble)"},
-    "multiplicities": {*_ARRAYS, "np.asarray({}).astype(int)", "[0, 0]"},
+    "multiplicities": {*_ARRAYS, "memoryview(b'ab')", "np.asarray({}).astype(int)", "[0, 0]"},
     "bins": {"1", "3", "np.int8(1)", "range(3)"},
     "seeds": KINDS["seed"] | {"[0, 0]", "[1, 2]", "np.zeros(2, object)"},
     "candidate": {*_REALS, *SPOILED, "memoryview(b'ab')", "np.uint64(2**64 - 1)", "0", "-1", "-0.5", "-2**70",
