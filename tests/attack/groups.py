@@ -51,6 +51,8 @@ GROUPS = {
     "damage": Group("damaged_files", 20, "damaged files", "attack.damage"),
     "grading": Group("graded_blocks", 150, "graded blocks", "attack.gradings"),
     "broken": Group("broken", 0, "cases that break"),
+    "dependent": Group("dependent_integers", 400, "layers on dependent integers"),
+    "far": Group("far_scales", 200, "networks on samples whose squares leave float64"),
     "unbalanced": Group("unbalanced_units", 150, "networks with unbalanced hidden units", "attack.unbalanced"),
 }
 
