@@ -31,7 +31,7 @@ from hesskern.problem import Data
 #: Samples that were reduced are read again where that amplified rounding errors by more, and samples are as small as:
 _AMPLIFIED = 1e3
 _SMALL = 1e-2
-#: The largest relative error of singular values that are told from zero, and up to which tolerance one is looked for.
+#: The largest relative error of singular values that are told from zero, and up to which tolerance they are looked for.
 _LEAST_KNOWN, _MOST_TOLERANCE = 0.1, 1e-3
 #: Where there are more numbers than this, it is left at the reduction and what it says of its errors.
 _MOST_NUMBERS = 1 << 21
@@ -174,13 +174,15 @@ class KroneckerHessian(Hessian):
         """Return the singular values of ``chain[0] chain[1].T ...``."""
         work = sum(50.0 * factor.size * min(factor.shape) for factor in chain)
         first, *weights = chain
-        svd, epsilon = self._backend.product_svd, float(np.finfo(self.dtype).eps)
+        svd, unit = self._backend.product_svd, float(np.finfo(self.dtype).eps)
         found = interruptibly(svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
-        # A pivot that is small, and just above what its errors are expected to be, is one all the same where the values
-        # are then known to no digit: less of it counts as nonzero until they are.
-        while found.rank and 4.0 * epsilon * found.amplification > _LEAST_KNOWN and tolerance < _MOST_TOLERANCE:
-            tolerance *= 8.0
-            found = interruptibly(svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
+        # A pivot just above what its errors are expected to be leaves values that are known to no digit. More counts as
+        # zero then, and what may so be lost is an error like that of rounding.
+        raised = 1.0
+        while found.rank and 4.0 * unit * found.amplification > _LEAST_KNOWN and raised * tolerance < _MOST_TOLERANCE:
+            raised *= 8.0
+            found = interruptibly(svd, first, weights, raised * tolerance, rotated=rotated, seconds=work / RATE)
+            found = found._replace(amplification=raised * found.amplification)
         if found.rank == 0 and not all(factor.any() for factor in chain):  # nothing was lost: a factor is zero
             found = found._replace(dropped=0.0, lost=0.0)
         return found

@@ -133,6 +133,12 @@ inline void factor(GradedQr &qr, index stride, index m, index n, Decisions &deci
             if (j > k) add_multiple(entry, -qr.beta[k] * dot(qr.weighted + k, entry, rest), v + k, rest);
             const double arriving = qr.beta[k] * spread(qr.weighted + k, errors, rest);
             take_errors(errors, entry, arriving, v + k, rest);
+            if (j > k) {
+                // An error in the pivot's column takes as much of the pivot's row with it, also where the entry itself
+                // was noise.
+                const double share = magnitude(entry[0] / head), *const own = r.error + k * stride + k;
+                for (index i = 1; i < rest; ++i) errors[i] = larger(errors[i], own[i] * share);
+            }
             if (j > k) decisions.remove_noise(entry + 1, errors + 1, rest - 1);
         }
         ++qr.rank;
