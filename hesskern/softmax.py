@@ -38,6 +38,7 @@ from hesskern.condition import Condition, from_spectrum, of_squares
 from hesskern.factors import Matrix
 from hesskern.interruption import RATE, interruptibly
 from hesskern.operator import CurvatureOperator, dense_target
+from hesskern.powers import too_large
 from hesskern.selection import Part
 
 #: Numbers of the Jacobian that are put together before they go into the triangular factor.
@@ -301,6 +302,8 @@ class SoftmaxHessian(CurvatureOperator):
 
     def _values(self) -> Eigenbasis:
         found = np.ldexp(self._singular_values, self._sticks.exponent)
+        if float(found.max(initial=0.0)) > math.sqrt(np.finfo(np.float64).max):
+            raise too_large(np.dtype(np.float64))
         return ValuesOnly(found**2, zeros=self.shape[0] - len(found), dense_size=self._largest)
 
     @cached_property
@@ -342,13 +345,10 @@ class SoftmaxHessian(CurvatureOperator):
         found = of_squares(
             from_spectrum(spectrum, 0.0, unit**2 * largest, (unit**2 * largest, unit * largest), zeros), unit
         )
-        power = 2 * self._sticks.exponent  # the values themselves may be too small for float64
-        return replace(
-            found,
-            largest=math.ldexp(found.largest, power),
-            smallest=math.ldexp(found.smallest, power),
-            below=math.ldexp(found.below, power),
-        )
+        power = 2 * self._sticks.exponent  # the values themselves may be out of float64's range, and their ratio is not
+        with np.errstate(over="ignore"):
+            largest, smallest, below = np.ldexp([found.largest, found.smallest, found.below], power).tolist()
+        return replace(found, largest=largest, smallest=smallest, below=below)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (self.features, self.logits, self.bias, self.sample_weights, self._backend.name)

@@ -178,6 +178,16 @@ def test_dependent_integers_are_not_told_from_zero_by_rounding_errors(name):
     assert condition.gap > 1e10
 
 
+@pytest.mark.parametrize("name", ["cpp", "numba", "numpy"])
+def test_errors_of_a_vanished_entry_count(name):
+    """Row 3 is 4096 times row 1: what is left of row 1 is the error of an entry that vanished, times that of row 2."""
+    X = np.array([[-128.0, 192, 192, 0], [-24, 44, 12, 8], [-524288, 786432, 786432, 0]])
+    net = hk.LinearNetwork([np.ones((1, 4))])
+    condition = hk.SquaredLoss(X, np.zeros((3, 1)), backend=name).hessian(net).condition()
+    assert (condition.rank, elimination(X)) == (2, 2)
+    assert condition.uncertainty < 1e-10
+
+
 @each("seed", range(400), quick=40)
 def test_integers_never_have_more_rank_than_exactly(seed):
     rng = np.random.default_rng(seed)

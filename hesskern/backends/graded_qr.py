@@ -82,7 +82,7 @@ def factor(
         arriving = np.abs(back) * np.sqrt(np.add.reduce(np.square(weighted[:, None] * errors)))
         np.maximum(errors, arriving, out=errors)
         np.maximum(errors, np.abs(a[k:]), out=errors)
-        # An error in the pivot's column takes as much of the pivot's row with it, also where the entry itself was noise.
+        # An error in the pivot's column takes as much of the pivot's row with it, also where the entry was noise.
         taken = errors[1:, k, None] * np.abs(a[k, k + 1 :] / head)
         np.maximum(errors[1:, k + 1 :], taken, out=errors[1:, k + 1 :])
     return len(beta), kept, dropped

@@ -125,7 +125,7 @@ def factor(
                 a[i, j] -= back * total[j]
                 # Independent errors add up as squares do, and so do not grow.
                 e[i, j] = max(e[i, j], size * arriving[j], abs(a[i, j]))
-        # An error in the pivot's column takes as much of the pivot's row with it, also where the entry itself was noise.
+        # An error in the pivot's column takes as much of the pivot's row with it, also where the entry was noise.
         for i in range(k + 1, m):
             for j in range(k + 1, n):
                 e[i, j] = max(e[i, j], e[i, k] * abs(a[k, j] / head))
