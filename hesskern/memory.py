@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psutil
 
-#: Bytes from which control groups are looked at. Reading their files takes as long as writing a megabyte or two, which is
-#: then at most a twentieth of what follows.
+#: Bytes from which control groups are looked at. Reading their files takes as long as writing a megabyte or two, which
+#: is at most a twentieth of what follows.
 _LOOK_AT_GROUPS = 32 << 20
 #: What version 1 writes as a limit where there is none, and any more.
 _NO_LIMIT = 1 << 60
