@@ -181,24 +181,35 @@ def of_squares(found: Condition, unit: float) -> Condition:
     return replace(found, uncertainty=2 * unit * (1 + math.sqrt(found.value)))
 
 
-def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], epsilon: float) -> Condition:
-    """Return the condition of a rectangular matrix from its singular values, descending."""
-    tolerance = max(shape) * epsilon
+def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], error: float) -> Condition:
+    """Return the condition of a rectangular matrix.
+
+    Parameters
+    ----------
+    values : (min(shape),) array
+        Its singular values, descending.
+    shape : (int, int)
+    error : float
+        How far the matrix may be, in norm, from the true one.
+    """
     largest = float(values[0])
-    rank = int(np.sum(values > tolerance * largest))
+    error += max(shape) * float(np.finfo(np.float64).eps) * largest
+    rank = int(np.sum(values > error))
+    left_out = len(values) - rank if error else 0
+    below = float(values[rank]) + error if left_out else 0.0
     if rank == 0:
-        return undefined(min(shape), tolerance)
+        found = undefined(len(values), error)
+        return replace(found, gap=1.0, undecided=left_out, below=below) if left_out else found
     smallest = float(values[rank - 1])
-    below = float(values[rank]) + tolerance * largest if rank < len(values) else 0.0
     return Condition(
         value=largest / smallest,
         largest=largest,
         smallest=smallest,
         rank=rank,
-        size=min(shape),
-        tolerance=tolerance,
+        size=len(values),
+        tolerance=error / largest,
         gap=smallest / below if below else math.inf,
-        uncertainty=tolerance * largest / smallest,
-        undecided=len(values) - rank,
+        uncertainty=error / largest + error / smallest,
+        undecided=left_out,
         below=below,
     )

@@ -18,6 +18,7 @@ from hesskern.interruption import BYTES, interruptibly
 from hesskern.matrix_operator import MatrixOperator
 from hesskern.network import LinearNetwork
 from hesskern.operator import dense_target
+from hesskern.rounding import Magnitudes
 from hesskern.selection import Part, part_size
 from hesskern.wording import setting
 
@@ -73,10 +74,16 @@ class CrossBlock(MatrixOperator):
         checks.one_of(vec, "vec", ("row", "column"))
         what = f"block of layers {self.row.layer} and {self.column.layer}"
         out = dense_target(out, self.shape, self.dtype, what)
-        factors = Factors(self._net, self._loss.reduction(bias=self._net.has_bias), self._loss.scale)
-        sides = grid(factors, (self.row,), (self.column,), self._mode, vec, self.dtype)
-        interruptibly(self._backend.assemble, *sides, out, seconds=out.nbytes / BYTES)
+        self._write(out, vec)
         return out
+
+    def _write(self, out: Array, vec: str) -> None:
+        sides = grid(self._factors, (self.row,), (self.column,), self._mode, vec, out.dtype)
+        interruptibly(self._backend.assemble, *sides, out, seconds=out.nbytes / BYTES)
+
+    @property
+    def _factors(self) -> Factors:
+        return Factors(self._net, self._loss.reduction(bias=self._net.has_bias), self._loss.scale)
 
     def diagonal(self) -> Array:
         """Return the main diagonal of the rectangle."""
@@ -87,12 +94,21 @@ class CrossBlock(MatrixOperator):
         return float(np.sum(self.diagonal(), dtype=np.float64))
 
     def svdvals(self) -> NDArray[np.float64]:
-        """Return the singular values, descending, of the dense block."""
-        return decompositions.svdvals(self.toarray().astype(np.float64))
+        """Return the singular values, descending, of the dense block in float64; O(rows · columns²)."""
+        dense = dense_target(None, self.shape, np.dtype(np.float64), "block for its singular values")
+        self._write(dense, "row")
+        return decompositions.svdvals(dense)
 
     def condition(self) -> Condition:
-        """Return largest over smallest nonzero singular value, with the decision about the rank."""
-        return from_singular_values(self.svdvals(), self.shape, float(np.finfo(self.dtype).eps))
+        """Return largest over smallest nonzero singular value, with the decision about the rank.
+
+        The errors are those of the decomposition, and what rounding the weights, the data and products of them to the
+        network's dtype does to the block (`hesskern.rounding`), which may cancel.
+        """
+        both = sorted((self.row, self.column), key=lambda part: part.layer)
+        error = float(Magnitudes(self._factors).blocks(both, self._mode)[0, 1])
+        rounded = float(np.finfo(self.dtype).eps / np.finfo(np.float64).eps)
+        return from_singular_values(self.svdvals(), self.shape, rounded * error)
 
     def cond(self) -> float:
         """Return the condition number; NaN for the zero matrix."""

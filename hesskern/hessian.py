@@ -87,7 +87,9 @@ class Hessian(CurvatureOperator):
         self._backend = loss.kernels
         self._data = loss.reduction(bias=net.has_bias)
         self._shift = loss.weight_decay if mode == "full" else 0.0
-        size = sum(part_size(net, part) for part in parts)
+        #: How many parameters each layer has here.
+        self.part_sizes = [part_size(net, part) for part in parts]
+        size = sum(self.part_sizes)
         super().__init__(np.dtype(net.dtype), (size, size))
 
     # Parts and blocks -------------------------------------------------------------------------------------------------
@@ -319,6 +321,14 @@ class Hessian(CurvatureOperator):
     @cached_property
     def _magnitudes(self) -> Magnitudes:
         return Magnitudes(self._factors)
+
+    def rounding(self) -> tuple[NDArray[np.float64], list[float]]:
+        """Return bounds, as norms, on what rounding in products of the network's matrices adds to what there is of it.
+
+        To the blocks of this matrix (L, L), and to the gradient with respect to the parameters of each layer.
+        """
+        magnitudes = self._magnitudes
+        return magnitudes.blocks(self.parts, self._mode), magnitudes.gradient(self.parts, self._given_error)
 
     @property
     def _given_error(self) -> float:

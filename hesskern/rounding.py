@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from hesskern._cached import cached_property
 from hesskern.backends.protocol import Layers
-from hesskern.factors import Factors
+from hesskern.factors import Factors, Mode
 from hesskern.powers import Scaled, aligned, moderate
 from hesskern.problem import Data
 from hesskern.selection import Part
@@ -90,6 +90,42 @@ class Magnitudes:
             for lower, upper in _pairs(parts)
         ]
         return _power(_log2(self._factors.scale) + 0.5 + _root_of_squares(sizes))
+
+    def blocks(self, parts: Sequence[Part], mode: Mode) -> NDArray[np.float64]:
+        """Return bounds on the errors of the blocks of these layers, as norms (L, L)."""
+        found = np.zeros((len(parts), len(parts)))
+        for at, lower in enumerate(parts):
+            for beside, upper in enumerate(parts[at:], at):
+                found[at, beside] = found[beside, at] = self._block(lower, upper, mode)
+        return found
+
+    def _block(self, lower: Part, upper: Part, mode: Mode) -> float:
+        wrong = []
+        if mode != "functional":
+            sizes = [self._jacobian_size(part) for part in (lower, upper)]
+            # Each entry is itself a sum, over samples and outputs, which may cancel.
+            own = _unit(max(len(self._factors.column), *map(len, self._factors.weights)))
+            wrong = [math.log2(own) + sum(sizes), self._jacobian(lower) + sizes[1], self._jacobian(upper) + sizes[0]]
+        if mode != "gauss_newton" and upper.weight and upper.layer > lower.layer:
+            wrong.append(self._functional(lower, upper))
+        return _power(_log2(self._factors.scale) + _sum(wrong))
+
+    def gradient(self, parts: Sequence[Part], given: float) -> list[float]:
+        """Return bounds on the errors of the gradient with respect to each of these layers, as norms."""
+        residual, error = _log(self._residual), _sum([_log(term) for term in self._residual_errors(given)])
+        own = math.log2(_unit(len(self._factors.column)))  # the sum over samples
+        scale = _log2(self._factors.scale)
+        return [
+            _power(
+                scale
+                + _sum([self._jacobian(part) + residual, self._jacobian_size(part) + _sum([own + residual, error])])
+            )
+            for part in parts
+        ]
+
+    def _jacobian_size(self, part: Part) -> float:
+        """Return the logarithm of the norm of ``B ⊗ Z``, at most."""
+        return _log(self._map(part.layer, self._factors.depth)) + _log(self._inputs(part))
 
     def _jacobian(self, part: Part) -> float:
         """Return the logarithm of a bound on the error of a layer's ``B ⊗ Z``."""

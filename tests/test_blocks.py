@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -104,6 +105,37 @@ def test_a_cross_block_that_is_zero(backend):
     assert np.isnan(condition.value)
     assert "zero" in condition.note
     assert H.block(1, 2).toarray().any()  # the residual passes there
+
+
+def test_a_cross_block_that_cancels_is_known_to_no_digit(backend):
+    """Between a weight and a bias above, features are summed up: of centred ones rounding errors are left."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((1000, 3))
+    weights = [rng.standard_normal((4, 3)), rng.standard_normal((2, 4))]
+    net = hk.LinearNetwork(weights, [None, np.zeros(2)])
+    for moved in (0.0, 1e-9, 1.0):
+        features = X - X.mean(axis=0) + moved
+        H = hk.SquaredLoss(features, rng.standard_normal((1000, 2))).hessian(net, params=["0.weight", "1.bias"])
+        sums = np.array([math.fsum(column) for column in features.T])
+        values = np.linalg.svd(np.kron(weights[1].T, sums[:, None]), compute_uv=False)
+        condition = H.block(0, 1).condition()
+        assert condition.rank == (2 if moved else 0)
+        assert condition.rank + condition.undecided == 2
+        if condition.rank:
+            assert condition.largest == pytest.approx(values[0], rel=10 * condition.uncertainty)
+            assert condition.uncertainty < 1e-2
+        else:
+            assert "cannot be told from zero" in condition.note
+            assert values[0] < condition.below < 1e-9
+
+
+def test_the_condition_of_a_cross_block_has_the_errors_of_float32():
+    problem = problems.normal([4, 5, 3], 30, bias=True)
+    single = problem.loss("float32").hessian(problem.network("float32")).block(0, 1).condition()
+    double = problem.loss().hessian(problem.network()).block(0, 1).condition()
+    assert single.rank == double.rank == double.size
+    assert abs(single.value / double.value - 1) < single.uncertainty < 1e-2
+    assert double.uncertainty < 1e-10
 
 
 @each("seed", problems.GENERAL, quick=16)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 import tempfile
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -263,6 +265,22 @@ def block(case: Case, judge: Judge) -> None:
     unit = case.unit + case.eps * max(dense.shape)
     lost = np.finfo(case.problem.X.dtype).tiny / lift  # the dense block is in the dtype of the problem
     judge.ratio(abs(off).max(), unit * float(np.linalg.norm((size / lift).astype(float))) + lost, "svdvals")
+    _condition_of_rectangle(found.condition(), values, lift, judge)
+
+
+def _condition_of_rectangle(found: Any, values: np.ndarray, lift: LONG, judge: Judge) -> None:
+    """Hold the condition of a rectangular block against its singular values over `lift`."""
+    judge.true(found.size == len(values), f"condition: size {found.size} of {len(values)}")
+    judge.true(found.rank + found.undecided <= found.size, f"condition: {found}")
+    left_out = float(values[found.rank] * lift) if found.rank < len(values) else 0.0
+    own = 10.0 * np.finfo(float).eps * len(values) * float(values[0] * lift)
+    judge.true(left_out <= 1.01 * found.below + own, f"condition: {left_out} is left out, below={found.below}")
+    if found.rank == 0 or not math.isfinite(found.uncertainty):
+        return
+    for name, true in (("largest", values[0]), ("smallest", values[found.rank - 1])):
+        off = abs(float(LONG(getattr(found, name)) / lift - true))
+        allowed = 10.0 * found.uncertainty * float(true) + own / float(lift)
+        judge.true(off <= allowed, f"condition: {name} is off by {off / allowed:.2g} times what it may be: {found}")
 
 
 # Eigenvalues
