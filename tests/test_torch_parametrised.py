@@ -395,6 +395,33 @@ def test_the_condition_number_is_that_of_the_dense_matrix(data):
     assert float(kappa) == pytest.approx(float(nonzero.max() / nonzero.min()), rel=1e-4)
 
 
+def test_errors_of_the_network_are_errors_here():
+    """Large hidden numbers cancel in what follows the layer, which has few digits, and with it the Hessian."""
+
+    def condition(seed, moved):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        torch.manual_seed(seed)
+        first = parametrizations.weight_norm(nn.Linear(3, 4, bias=False))
+        model = nn.Sequential(first, nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)).double()
+        X, Y, along = normal(9, 3), normal(9, 4), normal(4, 1)
+        with torch.no_grad():
+            model[1].weight += 1e7 * along @ normal(1, 4)
+            model[2].weight -= model[2].weight @ along @ along.T / (along.T @ along)
+            for parameter in model.parameters():
+                parameter *= 1 + moved * normal(*parameter.shape).clamp(-1, 1)
+        names = [f"0.parametrizations.weight.original{k}" for k in (0, 1)]
+        return ht.condition(model, MSE, (X, Y), params=names).decision
+
+    for seed in range(5):
+        here, there = condition(seed, 0.0), condition(seed, 2e-16)
+        assert here.rank == there.rank
+        assert abs(there.value / here.value - 1) < here.uncertainty
+
+
 def test_a_layer_that_is_replaced_is_refused(data):
     model = made("exponential")
     operator = HessianLinearOperator(model, MSE, list(model.parameters()), [data])

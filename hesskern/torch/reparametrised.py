@@ -9,6 +9,7 @@ without the second term for the Gauss-Newton matrix. ``H_w`` is exact, from hess
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,6 +25,9 @@ from hesskern._array import Array
 from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.hessian import Hessian
 from hesskern.operator import CurvatureOperator, dense_target
+
+#: With how many random vectors norms are estimated.
+_VECTORS = 3
 
 
 @contextmanager
@@ -219,5 +223,31 @@ class ReparametrisedHessian(CurvatureOperator):
         return DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        rounding = basis.dense_size * self._epsilon * float(np.abs(basis.groups.values).max(initial=0.0))
-        return rounding, rounding
+        unit = basis.dense_size * float(np.finfo(np.float64).eps)
+        error = unit * float(np.abs(basis.groups.values).max(initial=0.0)) + self._carried
+        error *= self._epsilon / float(np.finfo(np.float64).eps)
+        return error, error
+
+    @cached_property
+    def _carried(self) -> float:
+        """What rounding in products of the network's matrices becomes here: ``J.T dH_w J + Σ_k dg_k ∇²φ_k``, as a norm.
+
+        Norms of J and of second derivatives are estimated, layer by layer, with a few random vectors.
+        """
+        generator = torch.Generator("cpu").manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+        blocks, slopes = self._inner.rounding()
+        layers = torch.split(torch.arange(self._inner.shape[0]), self._inner.part_sizes)
+        pushed = self._weights.pushed(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
+        sizes = np.array([float(torch.linalg.norm(pushed[layer])) for layer in layers])
+        error = 2.0 * float(np.linalg.norm(sizes[:, None] * blocks * sizes))
+        if self._bent is not None:
+            for layer, slope in zip(layers, slopes, strict=True):
+                direction = torch.zeros(self._inner.shape[0], dtype=torch.float64, device="cpu")
+                direction[layer] = normal(len(layer))  # which has all numbers, each of a size of one
+                bent = self._weights.curvature(direction)(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
+                error += 2.0 * slope * float(torch.linalg.norm(bent))
+        return error
