@@ -94,15 +94,9 @@ class Schedule:
 
 def _numbers(value: Any, what: str) -> Rates:
     """Return real numbers; text, complex numbers and truth values are not converted."""
-    checks.refuse_masked(value, what.split(maxsplit=1)[0])
-    try:
-        found = np.asarray(value)
-        if found.dtype == np.dtype(object) and all(isinstance(each, Real) for each in found.ravel()):
-            found = found.astype(np.float64)  # fractions, say
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{what} a {type(value).__name__} that NumPy cannot read ({error}); expected numbers."
-        ) from error
+    found = np.asarray(value) if isinstance(value, Real) else checks.read(value, what.split(maxsplit=1)[0])
+    if found.dtype == np.dtype(object) and all(isinstance(each, Real) for each in found.ravel()):
+        found = found.astype(np.float64)  # fractions, say
     if found.dtype.kind not in "iuf":
         kind = "values" if found.ndim else "a value"
         raise TypeError(f"{what} {kind} of type {found.dtype}; expected real numbers.")

@@ -154,3 +154,11 @@ def test_an_error_in_the_function_comes_out_as_it_is(backend):
 
     with pytest.raises(ZeroDivisionError, match="at step 30"):
         hk.fit(problem.network(), problem.loss(), lr=lr, max_steps=100)
+
+
+@pytest.mark.parametrize("rates", [[0.1, [0.2, 0.3]], lambda step: [0.1, [0.2, 0.3]]])
+def test_rows_of_unequal_length_get_a_sentence_of_ours(rates):
+    problem = problems.normal([3, 4, 2], 8)
+    nets = [problem.network()] * 2
+    with pytest.raises(TypeError, match=r"^lr(\(0\))? is a list that is no array; expected numbers, in rows of one"):
+        hk.fit_ensemble(nets, problem.loss(), lr=rates, max_steps=2)
