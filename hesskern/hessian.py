@@ -88,8 +88,8 @@ class Hessian(CurvatureOperator):
         self._data = loss.reduction(bias=net.has_bias)
         self._shift = loss.weight_decay if mode == "full" else 0.0
         #: How many parameters each layer has here.
-        self.part_sizes = [part_size(net, part) for part in parts]
-        size = sum(self.part_sizes)
+        self._part_sizes = [part_size(net, part) for part in parts]
+        size = sum(self._part_sizes)
         super().__init__(np.dtype(net.dtype), (size, size))
 
     # Parts and blocks -------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ class Hessian(CurvatureOperator):
     def _magnitudes(self) -> Magnitudes:
         return Magnitudes(self._factors)
 
-    def rounding(self) -> tuple[NDArray[np.float64], list[float]]:
+    def _rounding(self) -> tuple[NDArray[np.float64], list[float]]:
         """Return bounds, as norms, on what rounding in products of the network's matrices adds to what there is of it.
 
         To the blocks of this matrix (L, L), and to the gradient with respect to the parameters of each layer.

@@ -250,14 +250,19 @@ def test_eigenvalues_below_the_rounding_errors_are_not_called_zero(backend, laye
 
 def test_from_singular_values():
     epsilon = 2.0**-52
-    found = from_singular_values(np.array([8.0, 2.0, 1e-20]), (7, 3), epsilon)
-    assert (found.value, found.largest, found.smallest, found.rank, found.size) == (4.0, 8.0, 2.0, 2, 3)
-    assert found.tolerance == 7 * epsilon
-    assert found.gap == pytest.approx(2.0 / (7 * epsilon * 8.0))
-    assert (found.undecided, found.below) == (1, pytest.approx(7 * epsilon * 8.0))
-    assert found.uncertainty == 7 * epsilon * 4
-    assert from_singular_values(np.array([3.0]), (1, 5), epsilon).gap == math.inf
-    assert from_singular_values(np.zeros(2), (2, 5), epsilon).rank == 0
+    for error in (0.0, 1e-3):
+        bound = error + 7 * epsilon * 8.0
+        found = from_singular_values(np.array([8.0, 2.0, 1e-20]), (7, 3), error)
+        assert (found.value, found.largest, found.smallest, found.rank, found.size) == (4.0, 8.0, 2.0, 2, 3)
+        assert found.tolerance == pytest.approx(bound / 8.0)
+        assert found.gap == pytest.approx(2.0 / bound)
+        assert (found.undecided, found.below) == (1, pytest.approx(bound))
+        assert found.uncertainty == pytest.approx(bound / 8.0 + bound / 2.0)
+    assert from_singular_values(np.array([3.0]), (1, 5), 0.0).gap == math.inf
+    zero, unknown = from_singular_values(np.zeros(2), (2, 5), 0.0), from_singular_values(np.ones(2), (2, 5), 2.0)
+    assert (zero.rank, zero.undecided, unknown.rank, unknown.undecided) == (0, 0, 0, 2)
+    assert zero.note.startswith("the matrix is zero") and "cannot be told from zero" in unknown.note
+    assert math.isnan(unknown.value) and unknown.below >= 3.0
 
 
 def test_notes_about_doubt():

@@ -239,8 +239,8 @@ class ReparametrisedHessian(CurvatureOperator):
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
 
-        blocks, slopes = self._inner.rounding()
-        layers = torch.split(torch.arange(self._inner.shape[0]), self._inner.part_sizes)
+        blocks, slopes = self._inner._rounding()
+        layers = torch.split(torch.arange(self._inner.shape[0]), self._inner._part_sizes)
         pushed = self._weights.pushed(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
         sizes = np.array([float(torch.linalg.norm(pushed[layer])) for layer in layers])
         error = 2.0 * float(np.linalg.norm(sizes[:, None] * blocks * sizes))
