@@ -213,16 +213,25 @@ class SoftmaxHessian(CurvatureOperator):
         # Each column over a power of two: squares beyond 1e154 overflow where their products with variances do not.
         exponent = np.frexp(np.abs(self.features).max(axis=0))[1]
         squares = np.square(np.ldexp(self.features.astype(np.float64), -exponent))
-        pieces = [np.ldexp(variances.T @ squares, 2 * exponent).ravel(), variances.sum(axis=0)]
+        with np.errstate(over="ignore"):
+            pieces = [np.ldexp(variances.T @ squares, 2 * exponent).ravel(), variances.sum(axis=0)]
         return np.concatenate(pieces) if self.bias else pieces[0]
 
     def diagonal(self) -> Array:
         """Return the diagonal (P,), exact, without the matrix. O(N·C·d)."""
-        return self._diagonal().astype(self.dtype)
+        with np.errstate(over="ignore"):
+            diagonal = self._diagonal().astype(self.dtype)
+        if not np.isfinite(diagonal).all():
+            raise too_large(self.dtype)
+        return diagonal
 
     def trace(self) -> float:
         """Return the trace, exact, without the matrix. O(N·C·d)."""
-        return float(self._diagonal().sum())
+        with np.errstate(over="ignore"):
+            total = float(self._diagonal().sum())
+        if not math.isfinite(total):
+            raise too_large(np.dtype(np.float64))
+        return total
 
     # Eigenvalues ------------------------------------------------------------------------------------------------------
 

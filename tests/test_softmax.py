@@ -250,6 +250,13 @@ def test_the_diagonal_of_features_whose_squares_overflow(backend):
     np.testing.assert_allclose(np.diag(H.toarray()), H.diagonal(), rtol=1e-13)
 
 
+def test_a_diagonal_that_does_not_fit_is_refused():
+    H = hk.SoftmaxHessian(np.array([[1e160, 1.0]]), np.zeros((1, 2)))
+    for call in (H.diagonal, H.trace):
+        with pytest.raises(OverflowError, match="larger than float64 can hold"):
+            call()
+
+
 @pytest.mark.parametrize("gap", [20.0, 500.0, 730.5, 800.25, 5000.0])
 def test_conditions_of_probabilities_below_the_smallest_float(backend, gap):
     """All samples are classified so confidently that p (1 - p) is subnormal, or 0."""
