@@ -183,6 +183,9 @@ class KroneckerHessian(Hessian):
             raised *= 8.0
             found = interruptibly(svd, first, weights, raised * tolerance, rotated=rotated, seconds=work / RATE)
             found = found._replace(amplification=raised * found.amplification)
+        counted = int(np.count_nonzero(found.values[: found.rank] > 0))
+        if counted < found.rank:  # of errors whose squares are beyond float64: nothing is known of these values
+            found = found._replace(rank=counted, dropped=found.kept, amplification=math.nan)
         if found.rank == 0 and not all(factor.any() for factor in chain):  # nothing was lost: a factor is zero
             found = found._replace(dropped=0.0, lost=0.0)
         return found

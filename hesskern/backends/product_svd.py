@@ -148,6 +148,7 @@ def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
     return _Scaled(z[:count].T, e[:count].T, given.rows + units, np.zeros(count, np.int64))
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite in the end is known to no digit
 def product_svd(
     first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False, factor: Factor = factor
 ) -> ProductSvd:
