@@ -36,7 +36,7 @@ test test-all test-isa sanitize: export OMP_NUM_THREADS := 1
 demo: install
 	$(BIN)/hesskern demo $(DEMO_ARGS)
 
-# Every behaviour has a test here; those marked `long` repeat it at length or time whole programs.
+# Those marked `long` repeat a test at length or with other backends, compile for seconds, or time whole programs.
 test: install
 	$(RUN) pytest -m "not long" $(PYTEST_ARGS)
 

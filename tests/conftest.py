@@ -34,6 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shared_folder.end(folder))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `long` what other backends than C++ do of tests that say so, and examples that are compiled."""
+    for item in items:
+        if item.get_closest_marker("quick_in_cpp"):
+            chosen = {each for each in item.callspec.params.values() if isinstance(each, str)}  # type: ignore[attr-defined]
+            if chosen & {"numba", "numpy"}:
+                item.add_marker(pytest.mark.long)
+        elif isinstance(item, pytest.DoctestItem) and "hesskern.numba" in item.name:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(params=backends.host_names())
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each backend in turn, chosen for the whole process while the test runs."""

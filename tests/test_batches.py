@@ -115,6 +115,7 @@ def test_rtol_is_about_all_samples(backend, reduce, batch_size):
     relative(run.network.flatten(), expected.thetas[first + 1])
 
 
+@pytest.mark.quick_in_cpp
 def test_recording_does_not_change_the_path(backend):
     problem = problems.normal([4, 9, 3], 11, bias=True, weight_decay=0.1)
     keywords = {"lr": 0.005, "max_steps": 60, "batch_size": 4, "momentum": 0.5}

@@ -25,6 +25,7 @@ def hessian(seed, dtype="float64"):
 
 
 @each("seed", DEEP[::3], quick=16)
+@pytest.mark.quick_in_cpp
 def test_cross_blocks_multiply_as_their_dense_matrices(backend, seed):
     problem, H = hessian(seed)
     rng = np.random.default_rng(seed)

@@ -47,6 +47,7 @@ PAIRS = [
 
 @each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 2))
+@pytest.mark.quick_in_cpp
 def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number, reduce):
     problem = training(shape, number)
     options = {"lr": rate(shape, number), "record": RECORD, "record_every": 3, "reduce": reduce} | METHODS[method]
@@ -60,6 +61,7 @@ def test_going_on_ends_at_the_same_bits(backend, tmp_path, shape, method, number
 
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.long)])
 @pytest.mark.parametrize("method", few_quick(["heavy ball", "everything"], 1))
+@pytest.mark.quick_in_cpp
 def test_ensembles_go_on_too(backend, tmp_path, method, dtype):
     problem = training("wide with biases", 3)
     nets = starts(problem, dtype=dtype)
@@ -73,6 +75,7 @@ def test_ensembles_go_on_too(backend, tmp_path, method, dtype):
     same(hk.fit_ensemble(nets, loss, max_steps=40, resume=path, threads=2, **options), expected)
 
 
+@pytest.mark.quick_in_cpp
 def test_networks_that_stopped_stay_where_they_are(backend, tmp_path):
     problem = problems.normal([3, 9, 2], 3, 2)
     nets = starts(problem, spread=0.1)
@@ -88,6 +91,7 @@ def test_networks_that_stopped_stay_where_they_are(backend, tmp_path):
 
 
 @pytest.mark.parametrize("every", few_quick([1, 4, 16, 17, 18, 1000], 3))
+@pytest.mark.quick_in_cpp
 def test_any_rhythm(backend, tmp_path, every):
     """Whether there is a last checkpoint at the end or not: the run goes on from what there is."""
     problem = training("deep", 2)
@@ -101,6 +105,7 @@ def test_any_rhythm(backend, tmp_path, every):
         same(hk.fit(problem.network(), problem.loss(), max_steps=40, resume=path, **options), expected)
 
 
+@pytest.mark.quick_in_cpp
 def test_again_and_again(backend, tmp_path):
     """Ten resumptions on one file: each goes on from the last and writes to it."""
     problem = training("wide", 1)
@@ -138,6 +143,7 @@ def test_a_function_as_learning_rate_goes_on_at_its_step(backend, tmp_path):
     np.testing.assert_allclose(found.network.flatten(), expected.network.flatten(), rtol=1e-13)
 
 
+@pytest.mark.quick_in_cpp
 def test_a_run_that_has_ended_is_at_its_end(backend, tmp_path):
     problem = problems.normal([3, 9, 2], 3)
     path = tmp_path / "state.npz"
@@ -149,6 +155,7 @@ def test_a_run_that_has_ended_is_at_its_end(backend, tmp_path):
         same(hk.fit(problem.network(), problem.loss(), max_steps=5000, resume=path, **options), ended)
 
 
+@pytest.mark.quick_in_cpp
 def test_nothing_else_is_left_in_the_folder(backend, tmp_path):
     """The file has the name that was asked for, whatever its ending, and nothing lies beside it."""
     problem = problems.normal([3, 4, 2], 6)

@@ -46,6 +46,7 @@ def written(tmp_path, **options):
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.quick_in_cpp
 def test_another_argument_is_named(backend, tmp_path, change):
     path = written(tmp_path)
     problem = given()

@@ -32,7 +32,7 @@ def test_without_a_gpu(monkeypatch):
         backends.get()
 
 
-@pytest.mark.parametrize("missing", ["torch", "cuda.core"])
+@pytest.mark.parametrize("missing", few_quick(["torch", "cuda.core"], 1))
 def test_without_a_package(python, missing):
     done = python(ASKED.format(before=f"sys.modules[{missing!r}] = None"))
     assert done.returncode == 0, done.stderr

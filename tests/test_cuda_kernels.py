@@ -92,6 +92,7 @@ def instructions():
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+@pytest.mark.long
 def test_training_keeps_its_numbers_in_registers():
     """Of a block of 512 threads each has up to 128 registers; five blocks of 128 threads run at the same time."""
     _, log = compile_by_hand("training", "sm_90")
@@ -126,7 +127,9 @@ def test_another_source_is_compiled(folder, compiled, monkeypatch):
     assert len(compiled) == 2
 
 
-@pytest.mark.parametrize("damage", [lambda code: code[:-100], lambda code: b"", lambda code: code[:-1] + b"?"])
+@pytest.mark.parametrize(
+    "damage", few_quick([lambda code: code[:-100], lambda code: b"", lambda code: code[:-1] + b"?"], 1)
+)
 def test_a_damaged_file_is_compiled_anew_and_mended(folder, compiled, damage):
     first = kernels.machine_code("assembly", "sm_90")
     (entry,) = entries(folder)
@@ -144,6 +147,7 @@ def test_without_a_folder_it_is_compiled_each_time(tmp_path, compiled, monkeypat
     assert len(compiled) == 2
 
 
+@pytest.mark.long
 def test_several_at_the_same_time(folder):
     with ThreadPoolExecutor(4) as pool:
         codes = list(pool.map(kernels.machine_code, ["assembly"] * 4, ["sm_90"] * 4))

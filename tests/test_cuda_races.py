@@ -27,6 +27,7 @@ def run(sources, folder):
     return subprocess.run([program], capture_output=True, text=True, timeout=60, check=False, env=environment)
 
 
+@pytest.mark.long
 def test_no_race(tmp_path):
     done = run(SOURCES, tmp_path)
     assert done.returncode == 0, done.stderr[:2000]

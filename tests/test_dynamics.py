@@ -31,6 +31,7 @@ def catapult(n, eta_lambda, reduce, seed=0, steps=300):
 @pytest.mark.parametrize(
     ("n", "eta_lambda"), few_quick([pytest.param(n, e) for n in (3, 50, 1000) for e in (0.5, 1.9, 2.5, 3.9)], 4)
 )
+@pytest.mark.quick_in_cpp
 def test_catapult_recursion(backend, n, eta_lambda, reduce):
     run, f, kernel, lr = catapult(n, eta_lambda, reduce)
     np.testing.assert_allclose(np.sqrt(2 * run.history["loss"]), np.abs(f), rtol=1e-13, atol=1e-14 * kernel.max())
@@ -43,6 +44,7 @@ def test_catapult_recursion(backend, n, eta_lambda, reduce):
 
 @each("reduce", ["auto", "none"])
 @each("seed", range(3), quick=1)
+@pytest.mark.quick_in_cpp
 def test_catapult_converges_below_four_and_diverges_above(backend, reduce, seed):
     run, f, kernel, lr = catapult(500, 3.9, reduce, seed, steps=3000)
     assert run.status == "max_steps"
@@ -160,6 +162,7 @@ def test_one_layer_is_a_quadratic(backend, momentum):
 
 @pytest.mark.parametrize(("fraction", "stable"), [(0.999, True), (1.001, False)])
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
+@pytest.mark.quick_in_cpp
 def test_the_threshold_of_stability(backend, momentum, fraction, stable):
     """Heavy ball on a quadratic is stable up to 2 (1 + momentum) / lambda_max, without momentum up to 2/lambda_max."""
     problem = problems.normal([4, 3], 9, 5)

@@ -44,6 +44,7 @@ def test_all_eigenvectors(backend, seed):
 
 @each("seed", problems.GENERAL[::2], quick=8)
 @pytest.mark.parametrize("which", WHICH)
+@pytest.mark.quick_in_cpp
 def test_the_ones_asked_for(backend, which, seed):
     problem = problems.general(seed)
     for operator in operators(problem):
@@ -84,6 +85,7 @@ def test_eigenvectors_as_an_operator(backend, seed):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("widths", [[4, 2000, 3], [3, 300, 2, 250, 3], [2, 20, 300, 2]])
+@pytest.mark.quick_in_cpp
 def test_lifted_from_reduced_layers(backend, widths, bias):
     """Far too large for a dense eigenproblem."""
     problem = problems.normal(widths, 30, bias=bias, weight_decay=0.5)
@@ -138,6 +140,7 @@ def generic():
 
 
 @pytest.mark.parametrize("made", few_quick([single, generic, saddle, whitened, identities], 1))
+@pytest.mark.quick_in_cpp
 def test_a_few_of_a_thousand(backend, made):
     """With every copy of those that repeat, of which an iteration from one vector may see one only."""
     X, Y, weights = made()

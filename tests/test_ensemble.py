@@ -75,6 +75,7 @@ PAIRS = [
 
 @each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 2))
+@pytest.mark.quick_in_cpp
 def test_every_network_is_trained_as_if_alone(backend, shape, method, number, reduce):
     problem = training(shape, number)
     nets = starts(problem)
@@ -116,6 +117,7 @@ def test_shapes_of_the_results(backend):
     assert len(runs) == 4
 
 
+@pytest.mark.quick_in_cpp
 def test_own_learning_rates(backend):
     problem = problems.normal([3, 9, 2], 8, bias=True)
     nets = starts(problem)
@@ -168,6 +170,7 @@ def test_own_seeds(backend):
     same_as_alone(runs, nets, problem.loss(), seed=5, **options)
 
 
+@pytest.mark.quick_in_cpp
 def test_own_ends(backend):
     """One converges at once, others later, one diverges, one takes all steps; none disturbs another."""
     problem = problems.normal([3, 9, 2], 3, 2)

@@ -63,6 +63,7 @@ def test_the_random_problems_are_what_they_should_be():
 
 
 @each("seed", range(0, 120, 2), quick=20)
+@pytest.mark.quick_in_cpp
 def test_exact_on_integers(backend, seed):
     problem = problems.deep_integers(seed)
     truth = oracle.exact(problem.weights, problem.biases, problem.X, problem.Y, problem.kind, problem.weight_decay)

@@ -45,6 +45,7 @@ def judge(found, truth):
 
 @pytest.mark.parametrize("name", ["cpp", "numba", "numpy"])
 @pytest.mark.parametrize("start", range(0, 120, 20))
+@pytest.mark.quick_in_cpp
 def test_every_side_graded(start, name):
     wrong = []
     for seed in range(start, start + 20):

@@ -151,6 +151,7 @@ print(json.dumps([runs.status.tolist(), runs.steps.tolist(), same]))
         [pytest.param(*case) for case in [("cpp", None, 1), ("cpp", 2, 2), ("numba", 2, 2), ("numpy", 4, None)]], 3
     ),
 )
+@pytest.mark.quick_in_cpp
 def test_ensembles(backend_name, batch_size, threads):
     with child(ENSEMBLE, backend_name, batch_size, threads) as process:
         (status, steps, same_bits), went_on = interrupt(process, 0.3)
@@ -182,6 +183,7 @@ print(json.dumps([np.array(run.status).tolist(), np.array(run.steps).tolist()]))
     ("name", "backend_name", "every"),
     [*few_quick([pytest.param(*by, None) for by in BY], 6), ("minibatches", "cpp", 10**8)],
 )
+@pytest.mark.quick_in_cpp
 def test_a_last_checkpoint_is_written(tmp_path, name, backend_name, every):
     path = tmp_path / "state.npz"
     options = {"backend": backend_name, "record_every": 500}

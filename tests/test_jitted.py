@@ -164,6 +164,7 @@ def test_steps_and_epochs_and_runs_are_those_of_the_plain_loop(method):
     np.testing.assert_allclose(losses, expected.batch_losses, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_rates_by_array_and_by_function():
     rates = np.linspace(0.01, 0.05, 9)
     problem, weights, X, Y, options = starting()
@@ -224,6 +225,7 @@ def sweep(start, scales, X, Y, steps):
     return found
 
 
+@pytest.mark.long
 def test_in_parallel_loops():
     problem = problems.normal([3, 6, 2], 9)
     start = tuple(np.array(weight) for weight in problem.weights)
@@ -321,7 +323,7 @@ REFUSED = [
 ]
 
 
-@each("number", range(len(REFUSED)), quick=12)
+@each("number", range(len(REFUSED)), quick=5)
 def test_what_does_not_fit_is_refused(number):
     call, error, words = REFUSED[number]
     with pytest.raises(error, match=words):

@@ -35,6 +35,7 @@ def wait_for_a_write(path, process, before):
 
 
 @pytest.mark.parametrize(("name", "backend_name"), few_quick([pytest.param(*by) for by in BY], 6))
+@pytest.mark.quick_in_cpp
 def test_killed_at_random_moments(tmp_path, name, backend_name):
     """A checkpoint at every step or two: most moments are moments of writing."""
     random.seed(name + backend_name)

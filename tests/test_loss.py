@@ -75,6 +75,7 @@ def _in_order(problem):
         ([33, 17], 1000),
     ],
 )
+@pytest.mark.quick_in_cpp
 def test_large_gradients_match_einsum(backend, close, dtype, widths, samples, bias):
     problem = problems.normal(widths, samples, bias=bias, kind="mean", weight_decay=0.1)
     inputs = [problem.X]

@@ -47,6 +47,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.quick_in_cpp
 def test_any_layout_gives_the_right_results(backend, layout, tmp_path):
     given = problems.normal([30, 40, 20], 50, bias=True)
     count = iter(range(100))

@@ -127,6 +127,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.quick_in_cpp
 def test_vectors_of_any_layout(backend, dtype, layout):
     problem = problems.normal([4, 6, 3], 9, bias=True)
     for operator in operators(problem, dtype):

@@ -100,6 +100,7 @@ def elimination(matrix):
 
 
 @each("seed", range(0, 120, 2), quick=20)
+@pytest.mark.quick_in_cpp
 def test_ranks_of_integer_networks_are_exact(backend, seed):
     """Small integers make weights and data that are singular for every reason there is."""
     problem = problems.small(seed)
@@ -130,6 +131,7 @@ def test_ranks_of_integer_networks_are_exact(backend, seed):
     [(widths, bias) for widths in ([5, 30, 4], [4, 6, 3], [4, 3, 5, 2], [3, 5, 4, 5, 3]) for bias in (False, True)],
     quick=3,
 )
+@pytest.mark.quick_in_cpp
 def test_interpolation(backend, widths, bias, scale):
     """The residual is rounding errors: the functional part is zero, and H has the rank of its Gauss-Newton part."""
     if bias:  # the constant input is not scaled, and a matrix of condition 1e24 has no rank in float64

@@ -23,6 +23,7 @@ def run(shape, method, number, record, steps=STEPS, **options):
 
 @each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("shape", "method", "number"), few_quick(PAIRS, 14))
+@pytest.mark.quick_in_cpp
 def test_what_needs_no_hessian(backend, shape, method, number, reduce):
     problem, expected = training(shape, number), of_oracle(shape, method, number, STEPS)
     record = ["loss", "gradient_norm", "balance", "distance", "weights"]
@@ -64,6 +65,7 @@ FULL = [
 
 @each("reduce", ["auto", "none"])
 @pytest.mark.parametrize(("widths", "samples", "biased", "kind", "decay"), FULL)
+@pytest.mark.quick_in_cpp
 def test_the_full_hessian(backend, widths, samples, biased, kind, decay, reduce):
     problem = problems.normal(widths, samples, 3, bias=True, kind=kind, weight_decay=decay)
     problem = with_biases(problem, biased)
@@ -109,6 +111,7 @@ BLOCKS = {
 
 @each("reduce", ["auto", "none"])
 @each(("hidden", "decay"), [(hidden, decay) for hidden in (4, 12) for decay in (0.0, 0.3)], quick=2)
+@pytest.mark.quick_in_cpp
 def test_blocks(backend, hidden, decay, reduce):
     problem = problems.normal([3, hidden, 2], 9, 1, bias=True, weight_decay=decay)
     record = [f"{what}[{block}]" for block in BLOCKS for what in ("condition", "rank", "smallest")]
@@ -173,6 +176,7 @@ def test_the_zero_matrix(backend):
 
 @pytest.mark.parametrize("every", few_quick([1, 2, 7, 24, 25, 100], 2))
 @pytest.mark.parametrize("method", ["Nesterov", "everything"])
+@pytest.mark.quick_in_cpp
 def test_every_so_many_steps(backend, method, every):
     record = ("loss", "weights", "gradient_norm", "condition[0]", "balance", "distance", "sharpness", "rank")
     whole = run("wide with biases", method, 1, record).history

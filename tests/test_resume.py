@@ -46,6 +46,7 @@ def stops(taken, most):
 
 @each(("method", "dtype"), [(method, ("float64", "float32", "float64")[k % 3]) for k, method in enumerate(METHODS)])
 @pytest.mark.parametrize("ending", few_quick(ENDINGS, 4))
+@pytest.mark.quick_in_cpp
 def test_every_step_of_a_run(backend, tmp_path, ending, method, dtype):
     options, status = ENDINGS[ending]
     (net, *_), X, Y = problem(dtype)
@@ -64,6 +65,7 @@ def test_every_step_of_a_run(backend, tmp_path, ending, method, dtype):
 
 
 @each("method", METHODS)
+@pytest.mark.quick_in_cpp
 def test_every_step_of_an_ensemble(backend, tmp_path, method):
     """One network converges, three diverge at different steps, one goes on to the end."""
     nets, X, Y = problem()
@@ -138,6 +140,7 @@ LIES = {
 
 
 @each("lie", LIES)
+@pytest.mark.quick_in_cpp
 def test_a_checkpoint_that_no_run_wrote(backend, tmp_path, lie):
     (net, *_), X, Y = problem()
     loss, path = hk.SquaredLoss(X, Y, backend=backend.name), tmp_path / "state.npz"

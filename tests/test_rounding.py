@@ -12,6 +12,7 @@ import hesskern as hk
 
 
 @pytest.mark.parametrize(("dtype", "width", "depth"), [("float64", 4, 30), ("float64", 6, 12), ("float32", 5, 12)])
+@pytest.mark.quick_in_cpp
 def test_deep_hessians_are_not_called_zero(dtype, width, depth):
     rng = np.random.default_rng(0)
     net = hk.LinearNetwork.random([width] * (depth + 1), seed=1, dtype=np.dtype(dtype))

@@ -30,6 +30,7 @@ SCHEDULES = {
 @pytest.mark.parametrize("as_array", [False, True])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("method", few_quick(METHODS, 2))
+@pytest.mark.quick_in_cpp
 def test_every_step_is_that_of_torch(backend, method, schedule, as_array):
     problem, most = training("wide with biases", 3), rate("wide with biases", 3)
 

@@ -25,6 +25,7 @@ def run(shape, method, number, steps=STEPS, dtype="float64", **options):
 
 @each("reduce", ["auto", "none"])
 @each(("shape", "method", "number"), PAIRS, quick=14)
+@pytest.mark.quick_in_cpp
 def test_every_step_is_that_of_torch(backend, shape, method, number, reduce):
     expected = of_torch(shape, method, number, STEPS)
     assert np.isfinite(expected.thetas).all()
@@ -47,6 +48,7 @@ def test_the_plain_loop_of_these_tests_is_that_of_torch(shape, method, number):
 
 @each("reduce", ["auto", "none"])
 @each(("shape", "method", "number"), PAIRS, quick=14)
+@pytest.mark.quick_in_cpp
 def test_single_precision(backend, close, shape, method, number, reduce):
     expected = of_oracle(shape, method, number, STEPS)
     found = run(shape, method, number, dtype="float32", reduce=reduce)
@@ -59,6 +61,7 @@ def test_single_precision(backend, close, shape, method, number, reduce):
 @pytest.mark.parametrize("method", few_quick(METHODS, 2))
 @pytest.mark.parametrize("shape", ["wide with biases", "deep"])
 @pytest.mark.parametrize("compiled", ["cpp", "numba"])
+@pytest.mark.quick_in_cpp
 def test_backends_walk_the_same_path(shape, method, compiled):
     ours, reference = (run(shape, method, 4, steps=1000, backend=name) for name in (compiled, "numpy"))
     relative(ours.history["weights"], reference.history["weights"], 1e-12)
@@ -142,6 +145,7 @@ def test_decay_pulls_on_what_no_sample_sees(backend):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.quick_in_cpp
 def test_the_same_arguments_give_the_same_bits(backend, shape):
     first, second = (run(shape, "everything", 3) for _ in range(2))
     np.testing.assert_array_equal(first.history["weights"], second.history["weights"])
@@ -149,6 +153,7 @@ def test_the_same_arguments_give_the_same_bits(backend, shape):
 
 
 @each("seed", range(0, 150, 2), quick=20)
+@pytest.mark.quick_in_cpp
 def test_any_shape(backend, seed):
     """Widths around the length of a vector register, short last batches, with and without records beside."""
     rng = np.random.default_rng([99, seed])

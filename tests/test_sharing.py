@@ -31,6 +31,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("how", COPIES)
+@pytest.mark.quick_in_cpp
 def test_copies_are_the_same_operator(backend, dtype, how):
     for operator in operators(dtype):
         v = np.random.default_rng(0).standard_normal(operator.shape[1]).astype(dtype)

@@ -34,6 +34,7 @@ def check(run, problem, tolerance=1e-10):
 
 @each("reduce", ["auto", "none"])
 @each(("shape", "method", "number"), PAIRS[::2], quick=7)
+@pytest.mark.quick_in_cpp
 def test_every_step(backend, shape, method, number, reduce):
     problem = training(shape, number)
     check(watched(problem, 3 * rate(shape, number), 12, reduce=reduce, **METHODS[method]), problem)
@@ -41,6 +42,7 @@ def test_every_step(backend, shape, method, number, reduce):
 
 @pytest.mark.parametrize("every", [3, 25])
 @pytest.mark.parametrize("shape", ["wide with biases", "deep"])
+@pytest.mark.quick_in_cpp
 def test_now_and_then(backend, shape, every):
     """The eigenvector of the last record is old by then."""
     problem = training(shape, 1)
@@ -77,6 +79,7 @@ def crossing(name):
 
 @each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("name", CROSSINGS)
+@pytest.mark.quick_in_cpp
 def test_eigenvalues_that_cross(backend, name, reduce):
     """Aligned modes never mix: an eigenvector followed from step to step stays with a mode that others overtake."""
     problem = crossing(name)
@@ -103,6 +106,7 @@ def test_equal_eigenvalues_on_top(backend):
 
 @pytest.mark.parametrize("widths", few_quick([[2, 4, 4, 2], [2, 3, 3, 3, 2]], 1))
 @pytest.mark.parametrize("overshoot", few_quick([1.05, 1.15], 1))
+@pytest.mark.quick_in_cpp
 def test_edge_of_stability(backend, widths, overshoot):
     """Nets whose minimum is sharper than 2/lr: the sharpness rises above 2/lr, and the run ends below it."""
     problem = problems.normal(widths, 6, len(widths) - 2 if len(widths) == 4 else 5)
@@ -133,6 +137,7 @@ STARTS = {
 @each("reduce", ["auto", "none"])
 @pytest.mark.parametrize("decay", [0.0, 0.25])
 @pytest.mark.parametrize("name", STARTS)
+@pytest.mark.quick_in_cpp
 def test_weights_of_zero(backend, name, decay, reduce):
     """Two layers: eigenvalues +-sigma(G), as many negative as positive. Deep: the Hessian is zero, but for decay."""
     widths, biased = STARTS[name]
@@ -185,6 +190,7 @@ def test_the_copies_that_a_wide_layer_adds(backend):
 
 
 @pytest.mark.parametrize("widths", [[5, 100, 5], [40, 3, 40], [12, 30, 10, 8]])
+@pytest.mark.quick_in_cpp
 def test_larger_networks(backend, widths):
     problem = problems.normal(widths, 50, 6, kind="mean", weight_decay=0.01)
     lr = 1.5 / np.linalg.eigvalsh(oracle.hessian(problem.network().flatten(), problem))[-1]
@@ -309,6 +315,7 @@ def scaled_run(widths, inputs, weights, count=1):
 
 @pytest.mark.parametrize("widths", [(3, 5, 2), (2, 3, 2, 2), (9, 12, 7)], ids=str)
 @pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.quick_in_cpp
 def test_scaling_by_powers_of_two_rounds_nothing(backend, widths, count):
     """Squares of the Hessian's entries overflow, or underflow; the sharpness must be the same number, scaled."""
     found, _ = scaled_run(widths, 0, 0, count)

@@ -29,6 +29,7 @@ def size_of(matrix):
 
 
 @each("seed", problems.GENERAL, quick=16)
+@pytest.mark.quick_in_cpp
 def test_damped_systems(backend, seed):
     problem = problems.general(seed)
     rng = np.random.default_rng(seed)
@@ -76,6 +77,7 @@ def test_undamped_systems_are_solved_or_refused(backend, seed):
 
 
 @each("seed", problems.GENERAL, quick=16)
+@pytest.mark.quick_in_cpp
 def test_least_norm_solutions(backend, seed):
     problem = problems.general(seed)
     for operator, matrix in operators(problem):

@@ -102,6 +102,7 @@ def distinct(widths, bias):
     return sum((i + bias) * o for i, o in zip(widths[:-1], widths[1:], strict=True)) + pairs + 1
 
 
+@pytest.mark.quick_in_cpp
 def test_several_wide_layers_at_once(backend):
     for seed, (widths, bias) in enumerate(
         [
@@ -180,6 +181,7 @@ print("done")
 """
 
 
+@pytest.mark.long
 def test_a_million_units(python):
     """P = 2e7, no matrix larger than 400 x 400 and no more memory than another copy of the weights twice."""
     done = python(HUGE, OPENBLAS_NUM_THREADS="1")
@@ -187,6 +189,7 @@ def test_a_million_units(python):
     assert done.stdout == "done\n"
 
 
+@pytest.mark.quick_in_cpp
 def test_a_hundred_thousand_units_and_samples(backend):
     rng = np.random.default_rng(0)
     net = hk.LinearNetwork([rng.standard_normal((20_000, 3)), rng.standard_normal((2, 20_000)) / 100])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracle
 import pytest
+from looped import few_quick
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -77,8 +78,9 @@ SQUARED = {
 }
 
 
-@pytest.mark.parametrize("kind", SQUARED)
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "bias"), few_quick([pytest.param(kind, bias) for kind in SQUARED for bias in (False, True)], 2)
+)
 def test_squared_loss(X, kind, bias):
     torch.manual_seed(0)
     model = Convolutions(bias=bias).double().eval()
@@ -353,7 +355,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("reshape", RESHAPES)
+@pytest.mark.parametrize("reshape", few_quick(RESHAPES, 4))
 def test_losses_in_the_shape_that_the_model_returns(reshape):
     torch.manual_seed(0)
     model, X = Reshaped(*RESHAPES[reshape]).double(), torch.randn(10, 4, 6, dtype=torch.float64)

@@ -27,6 +27,7 @@ CONFIGURATIONS = [
     ("widths", "samples", "bias", "kind", "decay", "lr"), few_quick([pytest.param(*one) for one in CONFIGURATIONS], 3)
 )
 @each("reduce", ["auto", "none"])
+@pytest.mark.quick_in_cpp
 def test_every_step_is_the_definition(backend, close, dtype, reduce, widths, samples, bias, kind, decay, lr):
     problem = problems.normal(widths, samples, 4, bias=bias, kind=kind, weight_decay=decay)
     expected = oracle.train(problem, lr, 40)

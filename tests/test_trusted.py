@@ -99,6 +99,7 @@ class Evil:
         return open, (self.mark, "w")
 
 
+@pytest.mark.long
 def test_foreign_code_in_numbas_cache_is_not_run(tmp_path):
     pytest.importorskip("numba")
     from test_jitted_cache import files, outcome, run

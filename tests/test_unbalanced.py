@@ -17,6 +17,7 @@ BOUND = 30
 
 
 @pytest.mark.parametrize("mode", ["full", "gauss_newton", "functional"])
+@pytest.mark.quick_in_cpp
 def test_residuals(backend, mode):
     for seed in range(40):
         found = residuals(draw(seed), mode)

@@ -39,6 +39,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", few_quick(LONG, 3))
+@pytest.mark.quick_in_cpp
 def test_reduced_and_unreduced_runs_stay_together(backend, name):
     widths, samples, biased, decay, fraction, method = LONG[name]
     problem = with_biases(problems.normal(widths, samples, 9, bias=True, weight_decay=decay), biased)
@@ -135,6 +136,7 @@ def test_the_words(backend):
     assert bool(fit(problem, lr=1e-5, max_steps=3, reduce="none").reduction) is False
 
 
+@pytest.mark.quick_in_cpp
 def test_a_very_wide_network(backend):
     problem = problems.normal([5, 20_000, 5], 40, kind="mean")
     expected = oracle.train(problem, 1e-4, 20, momentum=0.5)
@@ -221,6 +223,7 @@ def test_the_reduced_run_stays_on_the_orbit_and_the_full_width_leaves_it(backend
     assert reduced.reduction.leak > 1.0
 
 
+@pytest.mark.quick_in_cpp
 def test_the_orbit_in_high_precision(backend):
     """The same, where the witness is the full-width network itself, with 40 digits."""
     wide, _ = one_mode(UNITS[:6])
@@ -236,6 +239,7 @@ def test_the_orbit_in_high_precision(backend):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.quick_in_cpp
 def test_methods_stay_on_the_orbit_too(backend, momentum, batch_size):
     wide, narrow = one_mode()
     options = {"momentum": momentum, "batch_size": batch_size, "nesterov": momentum > 0}
