@@ -193,6 +193,17 @@ inline double left_change(const GradedQr &qr, index stride) {
     return square_root(total);
 }
 
+// The same of the rows behind those that are kept: R has as much of its own rows there.
+inline double left_outside(const GradedQr &qr, index stride) {
+    double total = 0;
+    for (index l = 0; l < qr.rank; ++l)
+        for (index k = qr.rank; k < qr.m; ++k) {
+            const double change = qr.left[l * stride + k] * two_to(qr.r.row[k] - qr.r.row[l]);
+            total += change * change;
+        }
+    return square_root(total);
+}
+
 // Norm of R^-1 upper: R + upper is R (I + R^-1 upper).
 inline double right_change(const GradedQr &qr, index stride, double *work) {
     double total = 0;

@@ -265,13 +265,14 @@ inline void product_svd(const FactorChain &chain, double *values, index *exponen
     if (chain.count > 0) {
         for (index k = 0; k < inner; ++k) memory.c.column[k] += qr.r.row[k];
         decisions.relative += left_change(qr, stride);
+        decisions.lost = left_outside(qr, stride);
     }
     take_over(qr.r, memory.c, stride, chain.rows, inner);
     factor(qr, stride, chain.rows, inner, decisions);
     for (index k = 0; k < most; ++k) values[k] = 0, exponents[k] = 0;
     bool converged = true;
     if (qr.rank > 0) {
-        decisions.lost = errors_outside(qr, stride);
+        decisions.lost = larger(decisions.lost, errors_outside(qr, stride));
         part_errors(qr, stride);
         decisions.relative += left_change(qr, stride) + right_change(qr, stride, memory.work);
         converged = singular_values(memory, values, exponents);

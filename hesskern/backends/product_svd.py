@@ -172,6 +172,7 @@ def product_svd(
     if qr is not None:
         C = C._replace(columns=C.columns + qr.R.rows[: C.columns.size])
         decisions.amplification += _left(Y, qr.R.rows)
+        decisions.lost = _left_outside(Y, qr.R.rows)
     last = _qr(C, decisions)
     count = min(first.shape + tuple(len(weight) for weight in weights))
     if last.rank < count and last.rank < min(_possible_rank(each, tolerance, factor) for each in (data, *chain)):
@@ -245,6 +246,12 @@ def _left(Y: Matrix, rows: Exponents) -> float:
     """Return the norm of Y without its units."""
     r = Y.shape[1]
     return float(np.linalg.norm(Y[:r] * power(rows[:r, None] - rows[:r])))
+
+
+def _left_outside(Y: Matrix, rows: Exponents) -> float:
+    """Return the same of the rows behind those that are kept: R has as much of its own rows there."""
+    r = Y.shape[1]
+    return float(np.linalg.norm(Y[r:] * power(rows[r:, None] - rows[:r])))
 
 
 def _right(qr: _Qr, U: Matrix) -> float:
