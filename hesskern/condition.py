@@ -41,7 +41,7 @@ class Condition:
         large one does not mean that what was left out is zero: that is what `undecided` is for.
     uncertainty : float
         Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows,
-        for the `rank` that is stated.
+        for the `rank` that is stated; 1 or more: no digit of it is known.
     negative : int
         How many eigenvalues are negative; not zero for an indefinite Hessian, whose condition number says nothing about
         the speed of gradient descent.
@@ -90,6 +90,8 @@ class Condition:
             notes.append(f"the rank is uncertain: the values around the cut differ by a factor {self.gap:.2g} only")
         if math.isinf(self.uncertainty):
             notes.append("the data do not determine the value: the bound on its error overflows")
+        elif self.uncertainty >= 1:
+            notes.append("the data do not determine a single digit of the value")
         elif self.uncertainty > 1e-3:
             notes.append(f"the data determine the value to a relative error of {self.uncertainty:.1g} only")
         return "; ".join(notes)

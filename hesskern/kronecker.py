@@ -142,6 +142,11 @@ class KroneckerHessian(Hessian):
             for hidden in (tolerance * into.lost, tolerance * out_of.lost):
                 change += hidden * min(hidden, 1.0)  # what stands apart adds up as squares do
             uncertainty = math.inf if math.isnan(change) else change * (2.0 + change)
+        if shift and rank == 0 < possible:  # whatever was left out may be the largest
+            uncertainty = math.inf
+        elif shift and rank < possible == size:  # the smallest may be what was left out, more than the shift alone
+            uncertainty += sum(_left_out(scale, into, out_of, tolerance)) / shift
+            uncertainty = math.inf if math.isnan(uncertainty) else uncertainty
         return Condition(
             value=float(largest / smallest),
             largest=float(largest),
@@ -172,23 +177,31 @@ class KroneckerHessian(Hessian):
 
     def _product_svd(self, chain: list[NDArray[np.float64]], tolerance: float, *, rotated: bool) -> ProductSvd:
         """Return the singular values of ``chain[0] chain[1].T ...``."""
-        work = sum(50.0 * factor.size * min(factor.shape) for factor in chain)
-        first, *weights = chain
-        svd, unit = self._backend.product_svd, float(np.finfo(self.dtype).eps)
-        found = interruptibly(svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
+        unit = float(np.finfo(self.dtype).eps)
+        found = first = self._factor_svd(chain, tolerance, rotated=rotated)
         # A pivot just above what its errors are expected to be leaves values that are known to no digit. More counts as
         # zero then, and what may so be lost is an error like that of rounding.
         raised = 1.0
         while found.rank and 4.0 * unit * found.amplification > _LEAST_KNOWN and raised * tolerance < _MOST_TOLERANCE:
             raised *= 8.0
-            found = interruptibly(svd, first, weights, raised * tolerance, rotated=rotated, seconds=work / RATE)
-            found = found._replace(amplification=raised * found.amplification)
-        counted = int(np.count_nonzero(found.values[: found.rank] > 0))
-        if counted < found.rank:  # of errors whose squares are beyond float64: nothing is known of these values
-            found = found._replace(rank=counted, dropped=found.kept, amplification=math.nan)
+            found = self._factor_svd(chain, raised * tolerance, rotated=rotated)
+            found = found._replace(amplification=raised * found.amplification, lost=raised * found.lost)
+        known = 4.0 * unit * found.amplification < 1 and bool((found.values[: found.rank] > 0).all())
+        if found.rank and not known:  # a value known to no digit may be zero
+            found = _above_norm(chain, first, tolerance, unit)
         if found.rank == 0 and not all(factor.any() for factor in chain):  # nothing was lost: a factor is zero
             found = found._replace(dropped=0.0, lost=0.0)
         return found
+
+    def _factor_svd(self, chain: list[NDArray[np.float64]], tolerance: float, *, rotated: bool) -> ProductSvd:
+        work = sum(50.0 * factor.size * min(factor.shape) for factor in chain)
+        first, *weights = chain
+        svd = self._backend.product_svd
+        try:
+            return interruptibly(svd, first, weights, tolerance, rotated=rotated, seconds=work / RATE)
+        except np.linalg.LinAlgError:  # errors have left float64, and the values with them
+            count = min(*first.shape, *map(len, weights))
+            return ProductSvd(np.zeros(count), np.zeros(count, np.int64), 0, 1.0, 1.0, math.nan, 0.0)
 
     def _input_chain(self, data: Data) -> list[NDArray[np.float64]]:
         """Return X and weights whose product ``X W_1.T ... W_{l-1}.T`` is the input of this layer, biases included."""
@@ -250,6 +263,34 @@ def _eigenvalue(scale: float, shift: float, inner: ProductSvd, i: int, outer: Pr
     value = float(inner.values[i]) * float(outer.values[j])
     found = _Number(scale * value * value, 2 * (int(inner.exponents[i]) + int(outer.exponents[j])))
     return found + _Number(shift) if shift else found
+
+
+def _above_norm(chain: list[NDArray[np.float64]], found: ProductSvd, tolerance: float, unit: float) -> ProductSvd:
+    """Return the same with those values only that are above errors relative to the norm of the product's magnitudes."""
+    size = np.abs(chain[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for factor in chain[1:]:
+            size = size @ np.abs(factor).T
+        bound = 4.0 * tolerance * float(np.linalg.norm(size))
+        values = np.ldexp(found.values[: found.rank], found.exponents[: found.rank])
+    rank = int(np.sum((values > 2.0 * bound) & np.isfinite(values))) if math.isfinite(bound) else 0
+    if rank == 0:
+        return found._replace(rank=0, dropped=found.kept)
+    relative = bound / float(values[rank - 1])
+    return found._replace(
+        rank=rank, dropped=found.kept, amplification=relative / (4.0 * unit), lost=3.0 * relative / tolerance
+    )
+
+
+def _left_out(scale: float, into: ProductSvd, out_of: ProductSvd, tolerance: float) -> list[float]:
+    """Return bounds on eigenvalues that were left out: errors of one factor times the largest value of the other."""
+    return [
+        float(_eigenvalue(scale, 0.0, *pair)) * (tolerance * found.lost) ** 2
+        for found, pair in (
+            (into, (into, into.rank - 1, out_of, 0)),
+            (out_of, (into, 0, out_of, out_of.rank - 1)),
+        )
+    ]
 
 
 def _graded(X: Array) -> bool:

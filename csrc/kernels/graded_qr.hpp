@@ -17,6 +17,7 @@ struct Decisions {
     double dropped = 0;   // the largest of what was taken for zero over its error
     double lost = 0;      // errors outside what is kept, over the smallest that is kept
     double relative = 0;  // relative error of the values, per rounding unit
+    double unknown = 0;   // the largest error of a pivot over it, without that of entries that were taken for zero
 
     void remove_noise(double *entry, const double *error, index n) {
         int noise = 0;
@@ -45,6 +46,17 @@ inline void weigh(const GradedQr &qr, index stride, index k, index from) {
         qr.weight[i] = two_to(qr.r.row[i] - qr.r.row[k]);
         qr.weighted[i] = qr.weight[i] * (qr.weight[i] * qr.v[k * stride + i]);  // the square may be out of range
     }
+}
+
+// The error of column k, without that of entries that were taken for zero.
+inline double own_error(const GradedQr &qr, index stride, index k) {
+    const double *const entry = qr.r.entry + k * stride, *const error = qr.r.error + k * stride;
+    double total = 0;
+    for (index i = k; i < qr.m; ++i) {
+        const double wrong = entry[i] != 0 ? qr.weight[i] * error[i] : 0.0;
+        total += wrong * wrong;
+    }
+    return square_root(total);
 }
 
 // error := that of x - scale source (...): independent errors add up as squares do, and so do not grow.
@@ -122,6 +134,7 @@ inline void factor(GradedQr &qr, index stride, index m, index n, Decisions &deci
         const double norm = square_root(dot(qr.weighted + k, v + k, rest));
         const double error = spread(qr.weight + k, r.error + k * stride + k, rest);
         if (norm < decisions.kept * error) decisions.kept = norm / error;
+        decisions.unknown = larger(decisions.unknown, own_error(qr, stride, k) / norm);
         const double head = v[k] > 0 ? -norm : norm;
         v[k] -= head;
         qr.weighted[k] = v[k];

@@ -277,7 +277,8 @@ inline void product_svd(const FactorChain &chain, double *values, index *exponen
         decisions.relative += left_change(qr, stride) + right_change(qr, stride, memory.work);
         converged = singular_values(memory, values, exponents);
     }
-    *spectrum = {qr.rank, decisions.kept, decisions.dropped, 1 + decisions.relative, decisions.lost, converged};
+    const double amplification = larger(1 + decisions.relative, decisions.unknown);
+    *spectrum = {qr.rank, decisions.kept, decisions.dropped, amplification, decisions.lost, converged};
     // No factor lacks the direction: the product cancels, or rounding errors hide what is left.
     if (qr.rank < most && spectrum->rank < smallest_rank(memory, chain)) spectrum->dropped = spectrum->kept;
 }

@@ -22,7 +22,7 @@ def factor(
     v: Matrix,
     beta: Matrix,
     tolerance: float,
-) -> tuple[int, float, float]:
+) -> tuple[int, float, float, float]:
     """Decompose ``2**rows * a * 2**columns``, whose entries have the errors e per rounding unit.
 
     Parameters
@@ -42,8 +42,10 @@ def factor(
     rank : int
     kept, dropped : float
         The smallest pivot over its error (1 at most), and the largest of what was taken for zero over its error.
+    unknown : float
+        The largest error of a pivot over it, without that of entries that were taken for zero.
     """
-    kept, dropped = 1.0, 0.0
+    kept, dropped, unknown = 1.0, 0.0, 0.0
     for k in range(len(beta)):
         left, errors, units = a[k:, k:], e[k:, k:], rows[k:]
         sizes, base = np.abs(left), units
@@ -53,7 +55,7 @@ def factor(
             sizes[noise] = left[noise] = 0.0
             base = units[sizes.any(axis=1)]
             if base.size == 0:
-                return k, kept, dropped
+                return k, kept, dropped, unknown
         sizes *= power(units - base.max())[:, None]
         with np.errstate(divide="ignore"):
             column = k + int((np.log2(np.add.reduce(sizes * sizes)) + 2 * columns[k:]).argmax())
@@ -69,9 +71,11 @@ def factor(
         reflection[:] = a[k:, k]
         weighted = scale * (scale * reflection)  # the square of a scale may be out of range
         norm = math.sqrt(weighted @ reflection)
-        error = math.sqrt(np.square(scale * errors[:, k]).sum())
+        wrong = np.square(scale * errors[:, k])
+        error, own = math.sqrt(wrong.sum()), math.sqrt(wrong[reflection != 0].sum())
         if norm < kept * error:
             kept = norm / error
+        unknown = max(unknown, own / norm if norm > 0 else math.inf)
         head = -norm if reflection[0] > 0 else norm
         weighted[0] = reflection[0] = reflection[0] - head
         beta[k] = -1.0 / (head * reflection[0])
@@ -85,7 +89,7 @@ def factor(
         # An error in the pivot's column takes as much of the pivot's row with it, also where the entry was noise.
         taken = errors[1:, k, None] * np.abs(a[k, k + 1 :] / head)
         np.maximum(errors[1:, k + 1 :], taken, out=errors[1:, k + 1 :])
-    return len(beta), kept, dropped
+    return len(beta), kept, dropped, unknown
 
 
 def power(exponents: Exponents) -> Matrix:

@@ -25,7 +25,7 @@ from hesskern import decompositions
 from hesskern.backends.graded_qr import Exponents, Matrix, factor, power
 from hesskern.backends.protocol import ProductSvd
 
-Factor = Callable[..., tuple[int, float, float]]
+Factor = Callable[..., tuple[int, float, float, float]]
 
 _NOTHING = -(1 << 40)  # exponent of zero
 
@@ -82,7 +82,12 @@ class _Decisions:
 
     def __init__(self, tolerance: float, factor: Factor) -> None:
         self.tolerance, self.factor = tolerance, factor
-        self.kept, self.dropped, self.amplification, self.lost = 1.0, 0.0, 1.0, 0.0
+        self.kept, self.dropped, self.amplification, self.lost, self.unknown = 1.0, 0.0, 1.0, 0.0, 0.0
+
+    def see(self, kept: float, dropped: float, unknown: float) -> None:
+        """Note what one decomposition kept and dropped."""
+        self.kept, self.dropped = min(self.kept, kept), max(self.dropped, dropped)
+        self.unknown = max(self.unknown, unknown)
 
     def without_noise(self, entries: Matrix, errors: Matrix) -> Matrix:
         """Return the entries with zeros for those that are not above their errors."""
@@ -112,8 +117,8 @@ def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
     a, e, rows, columns = matrix.entries.copy(), matrix.errors.copy(), matrix.rows.copy(), matrix.columns.copy()
     m, n = a.shape
     order, pivot, v, beta = np.arange(m), np.arange(n), np.zeros((m, min(m, n))), np.zeros(min(m, n))
-    rank, kept, dropped = decisions.factor(a, e, rows, columns, order, pivot, v, beta, decisions.tolerance)
-    decisions.kept, decisions.dropped = min(decisions.kept, kept), max(decisions.dropped, dropped)
+    rank, *seen = decisions.factor(a, e, rows, columns, order, pivot, v, beta, decisions.tolerance)
+    decisions.see(*seen)
     inverse = np.abs(lapack.dtrtri(a[:rank, :rank])[0]) if rank else np.zeros((0, 0))
     return _Qr(_Scaled(a, e, rows, columns), order, pivot, v, beta[:rank].tolist(), inverse)
 
@@ -184,9 +189,8 @@ def product_svd(
         values[: last.rank], exponents[: last.rank] = _singular_values(last)
         Y, U = _parted(last)
         decisions.amplification += _left(Y, last.R.rows) + _right(last, U)
-    return ProductSvd(
-        values, exponents, last.rank, decisions.kept, decisions.dropped, decisions.amplification, decisions.lost
-    )
+    amplification = max(decisions.amplification, decisions.unknown)
+    return ProductSvd(values, exponents, last.rank, decisions.kept, decisions.dropped, amplification, decisions.lost)
 
 
 def _unscaled(entries: Matrix, errors: Matrix) -> _Scaled:

@@ -66,16 +66,16 @@ def factor(
     v: Matrix,
     beta: Matrix,
     tolerance: float,
-) -> tuple[int, float, float]:
+) -> tuple[int, float, float, float]:
     """Do what `hesskern.backends.graded_qr.factor` does."""
     m, n = a.shape
-    kept, dropped = 1.0, 0.0
+    kept, dropped, unknown = 1.0, 0.0, 0.0
     weight, weighted, total, arriving = np.empty(m), np.empty(m), np.empty(n), np.empty(n)
     used = np.empty(m, np.bool_)
     for k in range(len(beta)):
         dropped = max(dropped, _without_noise(a, e, used, k, tolerance))
         if not used[k:].any():
-            return k, kept, dropped
+            return k, kept, dropped, unknown
         base = rows[k:][used[k:]].max()
         for i in range(k, m):
             weight[i] = math.ldexp(1.0, max(rows[i] - base, -1100))
@@ -94,17 +94,21 @@ def factor(
         rows[k], rows[row] = rows[row], rows[k]
         order[k], order[row] = order[row], order[k]
 
-        norm = error = 0.0
+        norm = error = own = 0.0
         for i in range(k, m):
             scale = math.ldexp(1.0, min(max(rows[i] - rows[k], -1100), 1000))
             v[i, k] = a[i, k]
             weighted[i] = scale * (scale * v[i, k])  # the square of a scale may be out of range
             norm += weighted[i] * v[i, k]
-            error += (scale * e[i, k]) ** 2
+            wrong = (scale * e[i, k]) ** 2
+            error += wrong
+            if v[i, k] != 0:
+                own += wrong
             a[i, k] = 0.0
         norm, error = math.sqrt(norm), math.sqrt(error)
         if norm < kept * error:
             kept = norm / error
+        unknown = max(unknown, math.sqrt(own) / norm if norm > 0 else math.inf)
         head = -norm if v[k, k] > 0 else norm
         v[k, k] -= head
         weighted[k] = v[k, k]
@@ -129,4 +133,4 @@ def factor(
         for i in range(k + 1, m):
             for j in range(k + 1, n):
                 e[i, j] = max(e[i, j], e[i, k] * abs(a[k, j] / head))
-    return len(beta), kept, dropped
+    return len(beta), kept, dropped, unknown
