@@ -125,7 +125,7 @@ class KroneckerHessian(Hessian):
                 continue
             if found.dropped:
                 gap = min(gap, min(into.kept, out_of.kept) / found.dropped)
-            if found.lost:  # what was left out may be as large as its errors
+            if tolerance * found.lost:  # what was left out may be as large as its errors
                 gap = min(gap, 1.0 / (4.0 * tolerance * found.lost))
         undecided = 0 if shift else possible - rank
         if rank == 0 and not shift:
@@ -145,8 +145,7 @@ class KroneckerHessian(Hessian):
         if shift and rank == 0 < possible:  # whatever was left out may be the largest
             uncertainty = math.inf
         elif shift and rank < possible == size:  # the smallest may be what was left out, more than the shift alone
-            uncertainty += sum(_left_out(scale, into, out_of, tolerance)) / shift
-            uncertainty = math.inf if math.isnan(uncertainty) else uncertainty
+            uncertainty += _left_out(scale, shift, into, out_of, tolerance)
         return Condition(
             value=float(largest / smallest),
             largest=float(largest),
@@ -267,13 +266,15 @@ def _eigenvalue(scale: float, shift: float, inner: ProductSvd, i: int, outer: Pr
 
 def _above_norm(chain: list[NDArray[np.float64]], found: ProductSvd, tolerance: float, unit: float) -> ProductSvd:
     """Return the same with those values only that are above errors relative to the norm of the product's magnitudes."""
-    size = np.abs(chain[0])
-    with np.errstate(over="ignore", invalid="ignore"):
-        for factor in chain[1:]:
-            size = size @ np.abs(factor).T
-        bound = 4.0 * tolerance * float(np.linalg.norm(size))
-        values = np.ldexp(found.values[: found.rank], found.exponents[: found.rank])
-    rank = int(np.sum((values > 2.0 * bound) & np.isfinite(values))) if math.isfinite(bound) else 0
+    product, exponent = _near_one(np.abs(chain[0]))
+    for factor in chain[1:]:
+        size, more = _near_one(np.abs(factor))
+        product, again = _near_one(product @ size.T)
+        exponent += more + again
+    bound = 4.0 * tolerance * float(np.linalg.norm(product))
+    with np.errstate(over="ignore"):
+        values = np.ldexp(found.values[: found.rank], found.exponents[: found.rank] - exponent)
+    rank = int(np.sum(values > 2.0 * bound)) if bound > 0 and np.isfinite(values).all() else 0
     if rank == 0:
         return found._replace(rank=0, dropped=found.kept)
     relative = bound / float(values[rank - 1])
@@ -282,15 +283,24 @@ def _above_norm(chain: list[NDArray[np.float64]], found: ProductSvd, tolerance: 
     )
 
 
-def _left_out(scale: float, into: ProductSvd, out_of: ProductSvd, tolerance: float) -> list[float]:
-    """Return bounds on eigenvalues that were left out: errors of one factor times the largest value of the other."""
-    return [
-        float(_eigenvalue(scale, 0.0, *pair)) * (tolerance * found.lost) ** 2
-        for found, pair in (
-            (into, (into, into.rank - 1, out_of, 0)),
-            (out_of, (into, 0, out_of, out_of.rank - 1)),
-        )
-    ]
+def _near_one(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Return a matrix without negative entries over a power of two, its largest entry about one, and the exponent."""
+    exponent = int(np.frexp(matrix.max(initial=0.0))[1])
+    return np.ldexp(np.ldexp(matrix, -(exponent // 2)), exponent // 2 - exponent), exponent
+
+
+def _left_out(scale: float, shift: float, into: ProductSvd, out_of: ProductSvd, tolerance: float) -> float:
+    """Return a bound on eigenvalues that were left out, over the shift: errors of a factor, the other's largest."""
+    total = 0.0
+    for found, i, j in ((into, into.rank - 1, 0), (out_of, 0, out_of.rank - 1)):
+        hidden = tolerance * found.lost
+        if found.rank == len(found.values) or hidden == 0:
+            continue
+        values = math.log2(float(into.values[i])) + math.log2(float(out_of.values[j])) + math.log2(hidden)
+        exponents = int(into.exponents[i]) + int(out_of.exponents[j])
+        logarithm = math.log2(scale) - math.log2(shift) + 2.0 * (values + exponents)
+        total += 2.0**logarithm if logarithm < 1024 else math.inf
+    return total
 
 
 def _graded(X: Array) -> bool:

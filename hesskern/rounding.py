@@ -42,6 +42,8 @@ _EPSILON = float(np.finfo(np.float64).eps)
 _UNIT = 0.5 * float(np.finfo(np.float32).eps)
 #: What the estimate of a rounding error is multiplied by, for it is one of its typical size.
 _SAFETY = 4.0
+#: What entries of a block may lose that are products of two numbers of float64, each with a power of two of its own.
+_UNDERFLOW = 2.0**-960
 #: How many products are summed up before they are added to others, about.
 _BLOCK = 256
 #: Numbers of which norms are taken at once.
@@ -108,7 +110,8 @@ class Magnitudes:
             wrong = [math.log2(own) + sum(sizes), self._jacobian(lower) + sizes[1], self._jacobian(upper) + sizes[0]]
         if mode != "gauss_newton" and upper.weight and upper.layer > lower.layer:
             wrong.append(self._functional(lower, upper))
-        return _power(_log2(self._factors.scale) + _sum(wrong))
+        total = _log2(self._factors.scale) + _sum(wrong)
+        return max(_power(total), _UNDERFLOW) if total > -math.inf else 0.0
 
     def gradient(self, parts: Sequence[Part], given: float) -> list[float]:
         """Return bounds on the errors of the gradient with respect to each of these layers, as norms."""

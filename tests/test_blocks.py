@@ -130,6 +130,18 @@ def test_a_cross_block_that_cancels_is_known_to_no_digit(backend):
             assert values[0] < condition.below < 1e-9
 
 
+def test_a_cross_block_that_underflows_is_not_called_zero(backend):
+    for k in (1.0, 2.0**-530, 1e-170):
+        X = k * np.diag([3.0, 1.0])
+        net = hk.LinearNetwork([2.0**-6 * np.diag([1.0, 0.7]), 2.0**-6 * np.diag([1.0, 0.3])])
+        condition = hk.SquaredLoss(X, np.zeros((2, 2)), "half_sum").hessian(net).block(0, 1).gauss_newton().condition()
+        if k == 1:
+            assert condition.value == pytest.approx(3 / 0.07, rel=1e-12)
+        else:
+            assert condition.rank == 0 and condition.undecided == 4
+            assert "cannot be told from zero" in condition.note
+
+
 def test_the_condition_of_a_cross_block_has_the_errors_of_float32():
     problem = problems.normal([4, 5, 3], 30, bias=True)
     single = problem.loss("float32").hessian(problem.network("float32")).block(0, 1).condition()

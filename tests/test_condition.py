@@ -369,3 +369,45 @@ def test_extreme_scales_change_no_condition_number():
     X, W = rng.standard_normal((3, 3)), rng.standard_normal((2, 3))
     values = [hessian(X * scale, [W], 0, backend="cpp").condition().value for scale in (2.0**-600, 1.0, 2.0**500)]
     assert values[0] == pytest.approx(values[1], rel=1e-14) == values[2]
+
+
+def test_what_is_left_out_may_be_far_above_the_weight_decay(backend):
+    s = 2.0**333
+    X = np.array([[s, s, 0], [s, s, 0], [0, 0, 1 / s]])
+    for decay in (0.0, 1.0):
+        loss = hk.SquaredLoss(X, np.zeros((3, 1)), "half_sum", decay)
+        condition = loss.hessian(hk.LinearNetwork([np.ones((1, 3))]), [0]).condition()
+        if decay:
+            assert condition.rank == 3 and math.isinf(condition.uncertainty)
+            assert "do not determine" in condition.note
+        else:
+            assert (condition.rank, condition.undecided) == (2, 1)
+
+
+def test_errors_that_underflow_are_not_certainly_zero(backend):
+    """Two equal columns but for 2^-1040 of their size: the shapes do not make the second direction zero."""
+    X = np.array([[2.0**520] * 2, [2.0**-520] * 2])
+    condition = hessian(X, [np.ones((1, 2))], 0).condition()
+    assert (condition.rank, condition.undecided) == (1, 1)
+
+
+def test_rows_of_zeros_in_a_large_unit_hide_nothing(backend):
+    s = 2.0**600
+    X = np.array([[s, s, 0], [s, s, 0], [0, 0, 1 / s]])
+    condition = hessian(X, [np.ones((1, 3))], 0).condition()
+    assert (condition.rank, condition.undecided) == (2, 1)
+
+
+def test_units_change_no_decision_where_the_graded_decomposition_knows_nothing(backend):
+    from attack import gradings
+
+    problem = gradings.draw(5552000053950)
+    found = []
+    for scaled in (False, True):
+        weights = list(problem.weights)
+        if scaled:
+            weights[0] = np.ldexp(weights[0], -450)
+        X = np.ldexp(problem.X, -650) if scaled else problem.X
+        found.append(hessian(X, weights, 1).condition())
+    assert found[0].rank == found[1].rank and found[0].undecided == found[1].undecided > 0
+    assert found[0].uncertainty == pytest.approx(found[1].uncertainty, rel=1e-9)

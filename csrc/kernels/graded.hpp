@@ -54,8 +54,9 @@ struct Size {
         if (mantissa == 0 || other.mantissa == 0) return mantissa < other.mantissa;
         return exponent != other.exponent ? exponent < other.exponent : mantissa < other.mantissa;
     }
+    // Zero for zero only: what is very small is not certainly zero.
     double over(const Size &other) const {
-        return mantissa == 0 ? 0 : mantissa / other.mantissa * two_to(exponent - other.exponent);
+        return mantissa == 0 ? 0 : mantissa / other.mantissa * two_to(larger(exponent - other.exponent, index(-900)));
     }
 };
 

@@ -209,12 +209,14 @@ inline double left_change(const GradedQr &qr, index stride) {
 // The same of the rows behind those that are kept: R has as much of its own rows there.
 inline double left_outside(const GradedQr &qr, index stride) {
     double total = 0;
+    bool any = false;
     for (index l = 0; l < qr.rank; ++l)
         for (index k = qr.rank; k < qr.m; ++k) {
             const double change = qr.left[l * stride + k] * two_to(qr.r.row[k] - qr.r.row[l]);
+            any |= qr.left[l * stride + k] != 0;
             total += change * change;
         }
-    return square_root(total);
+    return any ? larger(square_root(total), two_to(-900)) : 0.0;  // what is very small is not certainly zero
 }
 
 // Norm of R^-1 upper: R + upper is R (I + R^-1 upper).

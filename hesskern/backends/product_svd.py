@@ -28,6 +28,7 @@ from hesskern.backends.protocol import ProductSvd
 Factor = Callable[..., tuple[int, float, float, float]]
 
 _NOTHING = -(1 << 40)  # exponent of zero
+_LEAST = -900  # exponent of the smallest that is noted of errors
 
 
 def _exponents(x: Matrix) -> Exponents:
@@ -107,7 +108,8 @@ class _Decisions:
         outside = _log2(E[rows:, r:]) + units[rows:, None] + columns[r:]
         kept = _log2(np.abs(np.diag(R)[:r])) + units[:r]
         worst = max(beside.max() - kept.min(), outside.max(initial=-np.inf) - (kept + columns[:r]).min())
-        self.lost = max(self.lost, float(np.exp2(min(worst, 1000.0))))
+        if worst > -np.inf:  # what is very small is not certainly zero
+            self.lost = max(self.lost, float(np.exp2(min(max(worst, _LEAST), 1000.0))))
 
 
 def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
@@ -255,7 +257,8 @@ def _left(Y: Matrix, rows: Exponents) -> float:
 def _left_outside(Y: Matrix, rows: Exponents) -> float:
     """Return the same of the rows behind those that are kept: R has as much of its own rows there."""
     r = Y.shape[1]
-    return float(np.linalg.norm(Y[r:] * power(rows[r:, None] - rows[:r])))
+    size = float(np.linalg.norm(Y[r:] * power(rows[r:, None] - rows[:r])))
+    return max(size, float(np.exp2(_LEAST))) if Y[r:].any() else 0.0
 
 
 def _right(qr: _Qr, U: Matrix) -> float:

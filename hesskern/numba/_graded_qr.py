@@ -78,7 +78,7 @@ def factor(
             return k, kept, dropped, unknown
         base = rows[k:][used[k:]].max()
         for i in range(k, m):
-            weight[i] = math.ldexp(1.0, max(rows[i] - base, -1100))
+            weight[i] = math.ldexp(1.0, min(max(rows[i] - base, -1100), 1000))
         column, row = _largest_column(a, weight, columns, total, k), k
         for i in range(k, m):
             if weight[i] * abs(a[i, column]) > weight[row] * abs(a[row, column]):

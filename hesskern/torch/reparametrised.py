@@ -243,11 +243,12 @@ class ReparametrisedHessian(CurvatureOperator):
         layers = torch.split(torch.arange(self._inner.shape[0]), self._inner._part_sizes)
         pushed = self._weights.pushed(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
         sizes = np.array([float(torch.linalg.norm(pushed[layer])) for layer in layers])
-        error = 2.0 * float(np.linalg.norm(sizes[:, None] * blocks * sizes))
+        used = sizes > 0  # bounds of other layers may be infinite
+        error = 2.0 * float(np.linalg.norm(np.outer(sizes, sizes)[np.ix_(used, used)] * blocks[np.ix_(used, used)]))
         if self._bent is not None:
             for layer, slope in zip(layers, slopes, strict=True):
                 direction = torch.zeros(self._inner.shape[0], dtype=torch.float64, device="cpu")
-                direction[layer] = normal(len(layer))  # which has all numbers, each of a size of one
+                direction[layer] = normal(len(layer)).sign()
                 bent = self._weights.curvature(direction)(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
                 error += 2.0 * slope * float(torch.linalg.norm(bent))
         return error

@@ -123,11 +123,11 @@ def _rank(matrix: list[list[Fraction]]) -> int:
     return rank
 
 
-def _extremes(matrix: list[list[Fraction]]) -> tuple[Any, Any, int]:
-    """Largest and smallest nonzero singular value, and the rank."""
+def _singular_values(matrix: list[list[Fraction]]) -> list[Any]:
+    """The nonzero singular values, descending, exact to thirty digits and more."""
     rank = _rank(matrix)
     if rank == 0:
-        return mpmath.mpf(0), mpmath.mpf(0), 0
+        return []
     digits = 60
     while True:
         with mpmath.workdps(digits):
@@ -137,12 +137,12 @@ def _extremes(matrix: list[list[Fraction]]) -> tuple[Any, Any, int]:
             )
             values = sorted((abs(value) for value in values), reverse=True)
             if values[rank - 1] > values[0] * mpmath.mpf(10) ** (30 - digits):
-                return +values[0], +values[rank - 1], rank
+                return [+value for value in values[:rank]]
         digits *= 2
 
 
-def truth(problem: Problem, layer: int) -> tuple[Any, Any, int]:
-    """Largest and smallest nonzero eigenvalue of the block of one layer (weight and bias, half_sum), and its rank."""
+def factors(problem: Problem, layer: int) -> tuple[list[Any], list[Any], int]:
+    """Nonzero singular values of what goes into a layer and of what follows it, and the size of its block."""
     rows = _exact(problem.X)
     for weight, bias in zip(problem.weights[:layer], problem.biases[:layer], strict=True):
         rows = _times_transposed(rows, _exact(weight))
@@ -154,13 +154,17 @@ def truth(problem: Problem, layer: int) -> tuple[Any, Any, int]:
     above = [[Fraction(int(i == j)) for j in range(outputs)] for i in range(outputs)]
     for weight in problem.weights[layer + 1 :]:
         above = _times_transposed(above, _exact(weight))
-    top, bottom, rank = _extremes(rows)
-    outer_top, outer_bottom, outer_rank = _extremes(above)
+    return _singular_values(rows), _singular_values(above), outputs * len(rows[0])
+
+
+def truth(problem: Problem, layer: int) -> tuple[Any, Any, int]:
+    """Largest and smallest nonzero eigenvalue of the block of one layer (weight and bias, half_sum), and its rank."""
+    into, out_of, size = factors(problem, layer)
+    rank = len(into) * len(out_of)
     with mpmath.workdps(50):
-        largest, smallest, rank = (top * outer_top) ** 2, (bottom * outer_bottom) ** 2, rank * outer_rank
+        largest = (into[0] * out_of[0]) ** 2 if rank else mpmath.mpf(0)
+        smallest = (into[-1] * out_of[-1]) ** 2 if rank else mpmath.mpf(0)
         if problem.weight_decay:
             decay = mpmath.mpf(problem.weight_decay)
-            size = outputs * len(rows[0])
-            smallest = smallest + decay if rank == size else decay
-            return largest + decay, smallest, size
+            return largest + decay, smallest + decay if rank == size else decay, size
         return largest, smallest, rank

@@ -265,7 +265,11 @@ def block(case: Case, judge: Judge) -> None:
     unit = case.unit + case.eps * max(dense.shape)
     lost = np.finfo(case.problem.X.dtype).tiny / lift  # the dense block is in the dtype of the problem
     judge.ratio(abs(off).max(), unit * float(np.linalg.norm((size / lift).astype(float))) + lost, "svdvals")
-    _condition_of_rectangle(found.condition(), values, lift, judge)
+    condition = found.condition()
+    _condition_of_rectangle(condition, values, lift, judge)
+    if case.problem.exact:
+        exact = rank_of_integers(dense)
+        judge.true(condition.rank <= exact <= condition.rank + condition.undecided, f"rank {exact}: {condition}")
 
 
 def _condition_of_rectangle(found: Any, values: np.ndarray, lift: LONG, judge: Judge) -> None:
@@ -438,7 +442,9 @@ def logdet(case: Case, judge: Judge) -> None:
         # What is added to zero eigenvalues is known exactly, though not to the oracle's LAPACK; and rounding of its
         # features can make a matrix regular.
         shift = float(case.truth.decay) + damping
-        singular = smallest <= 0 and (case.problem.exact or not case.dense.any(axis=0).all())
+        rows = case.problem.X.shape[0] * case.problem.Y.shape[1]  # of the Jacobian
+        by_shape = case.mode == "gauss_newton" and case.dimension > rows
+        singular = by_shape or (smallest <= 0 and (case.problem.exact or not case.dense.any(axis=0).all()))
         judge.true(not np.isfinite(found) or shift > 0 or not singular, "finite for a singular matrix")
         return
     value = float(np.log(abs(shifted)).sum()) + case.dimension * float(np.log(case.lift))
