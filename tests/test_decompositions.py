@@ -78,6 +78,30 @@ def test_decompositions_are_those_of_numpy():
     np.testing.assert_allclose(decompositions.rotated(made, tau, tall, back=False)[:4], np.triu(made[:4]), atol=1e-13)
 
 
+def test_vectors_that_are_not_orthogonal_are_made_so():
+    rng = np.random.default_rng(0)
+    for rows, columns in ((60, 60), (80, 40)):
+        exact = np.linalg.qr(rng.standard_normal((rows, columns)))[0]
+        assert decompositions.orthonormal(exact) is exact
+        spoiled = exact.copy()
+        spoiled[:, 3] += 3e-12 * exact[:, 7]
+        found = decompositions.orthonormal(spoiled)
+        assert np.abs(found.T @ found - np.eye(columns)).max() < 1e-14
+        np.testing.assert_allclose(found, spoiled, rtol=0, atol=1e-11)
+
+
+def test_eigenvectors_of_graded_functional_parts_are_orthogonal(backend):
+    """Divide and conquer alone leaves 2.7e-12 here (attack, problem:400152000150749)."""
+    from attack import generator
+
+    problem = generator.draw(np.random.default_rng([1, 400152000150749]))
+    H = problem.loss().hessian(problem.network(), problem.params).functional()
+    values, vectors = H.eigh(dense=True)
+    assert np.abs(vectors.T @ vectors - np.eye(len(vectors))).max() < 1e-13
+    residual = np.linalg.norm(H.toarray() @ vectors - vectors * values, 2)
+    assert residual < 1e-13 * np.abs(values).max()
+
+
 def test_long_calls_give_what_they_give_and_raise_what_they_raise():
     assert interruptibly(divmod, 7, 2, seconds=1e3) == (3, 1)
     with pytest.raises(ZeroDivisionError):
