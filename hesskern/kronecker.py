@@ -274,7 +274,8 @@ def _above_norm(chain: list[NDArray[np.float64]], found: ProductSvd, tolerance: 
     bound = 4.0 * tolerance * float(np.linalg.norm(product))
     with np.errstate(over="ignore"):
         values = np.ldexp(found.values[: found.rank], found.exponents[: found.rank] - exponent)
-    rank = int(np.sum(values > 2.0 * bound)) if bound > 0 and np.isfinite(values).all() else 0
+    sound = bound > 0 and math.isfinite(found.amplification) and bool(np.isfinite(values).all())
+    rank = int(np.sum(values > 2.0 * bound)) if sound else 0
     if rank == 0:
         return found._replace(rank=0, dropped=found.kept)
     relative = bound / float(values[rank - 1])

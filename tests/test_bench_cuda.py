@@ -77,6 +77,7 @@ def test_a_dry_run_draws_its_pictures(dry):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+@pytest.mark.long
 def test_without_a_card_it_says_so(tmp_path):
     done = benches.bench("--out", tmp_path, module="bench.cuda")
     assert done.returncode == 2

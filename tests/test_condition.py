@@ -411,3 +411,23 @@ def test_units_change_no_decision_where_the_graded_decomposition_knows_nothing(b
         found.append(hessian(X, weights, 1).condition())
     assert found[0].rank == found[1].rank and found[0].undecided == found[1].undecided > 0
     assert found[0].uncertainty == pytest.approx(found[1].uncertainty, rel=1e-9)
+
+
+def test_a_bias_beside_features_of_1e_minus_107(backend):
+    """Rows in units that differ by 2^350: squares of a pivot in its own unit are out of range."""
+    rng = np.random.default_rng(23)
+    weights = [rng.standard_normal((3, 4)), rng.standard_normal((2, 3)), rng.standard_normal((3, 2))]
+    biases = [rng.standard_normal(len(weight)) for weight in weights]
+    X = rng.standard_normal((9, 4))
+    expected = None
+    for exponent in (0, -350, 350):  # powers of two, which change no condition number
+        net = hk.LinearNetwork(
+            [np.ldexp(weights[0], 20), np.ldexp(weights[1], -exponent), weights[2]],
+            [np.ldexp(biases[0], exponent + 20), biases[1], biases[2]],
+        )
+        loss = hk.SquaredLoss(np.ldexp(X, exponent), np.zeros((9, 3)))
+        condition = loss.hessian(net, [2]).condition()
+        expected = expected or condition
+        assert condition.rank == expected.rank == 9
+        assert condition.value == pytest.approx(expected.value, rel=10 * expected.uncertainty)
+        assert condition.uncertainty < 1e-11

@@ -66,7 +66,7 @@ print(inside, settings.{name} == {mine!r})
                 ("fp32_precision", "ieee", "ieee"),
             ]
         ],
-        1,
+        0,
     ),
 )
 def test_float32_is_not_tf32(python, name, mine, inside):

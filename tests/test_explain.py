@@ -279,6 +279,7 @@ def test_zero_matrix(training):
 @pytest.mark.parametrize(
     ("factor", "sizes"), judged.quick_first([(1e-3, (24,))], [(1.0, (51, 24, 18, 42)), (-2.0, (51,))])
 )
+@pytest.mark.long
 def test_the_identity_is_no_hessian(training, factor, sizes):
     loss, nets = training
     for size in sizes:

@@ -112,6 +112,7 @@ def test_data_that_were_prepared(kind, outputs, bias):
 
 
 @pytest.mark.parametrize("decay", [0.25, pytest.param(0.0, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_diagonals_added_by_group(decay):
     net, loss = problem(decay=decay)
     bare = hessian(net, hk.SquaredLoss(loss.X, loss.Y, loss.kind))
@@ -211,6 +212,7 @@ def test_the_rounding_of_dense_solvers():
 
 
 @pytest.mark.parametrize("outputs", [3, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_eigvalsh_of_what_is_not_symmetric(outputs):
     net, loss = problem("half_sum", outputs=outputs, bias=False, hidden=9)
     (A, B), C = net.weights, loss.X.T @ loss.X / N

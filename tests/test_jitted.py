@@ -323,7 +323,7 @@ REFUSED = [
 ]
 
 
-@each("number", range(len(REFUSED)), quick=5)
+@each("number", range(len(REFUSED)), quick=3)
 def test_what_does_not_fit_is_refused(number):
     call, error, words = REFUSED[number]
     with pytest.raises(error, match=words):

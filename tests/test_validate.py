@@ -42,6 +42,7 @@ def built_in():
     return hk.validate()
 
 
+@pytest.mark.long
 def test_the_built_in_networks(built_in):
     assert built_in.ok and built_in.failures == ()
     assert set(built_in.problems) == set(catalogue.names())
@@ -55,6 +56,7 @@ def test_the_built_in_networks(built_in):
     assert "everything agrees" in text and "the case: 5-100-5" in text and text.isascii()
 
 
+@pytest.mark.long
 def test_every_row_has_a_tolerance_that_came_from_somewhere(built_in):
     for row in built_in.rows:
         if row.compared:
@@ -63,11 +65,13 @@ def test_every_row_has_a_tolerance_that_came_from_somewhere(built_in):
                 assert row.used <= 1 or (row.third == "exact" and row.third_error <= row.third_tolerance), row
 
 
+@pytest.mark.long
 def test_most_rows_have_a_third_witness(built_in):
     small_ones = [row for row in built_in.rows if row.problem == "depth 3" and row.compared]
     assert sum(bool(row.third) for row in small_ones) > 0.9 * len(small_ones)
 
 
+@pytest.mark.long
 def test_every_kind_of_quantity_is_there(built_in):
     groups = {row.group for row in built_in.rows}
     assert groups >= {
@@ -79,6 +83,7 @@ def test_every_kind_of_quantity_is_there(built_in):
     assert {f"training, {name}" for name in ("plain", "momentum", "Nesterov", "weight decay", "minibatches")} <= steps
 
 
+@pytest.mark.long
 def test_what_is_sampled_says_so(built_in):
     large = [row for row in built_in.rows if row.problem == "large"]
     assert {row.method for row in large if row.group == "cross blocks"} == {"3 directions"}
@@ -89,6 +94,7 @@ def test_what_is_sampled_says_so(built_in):
     assert "block (0, 1) @ v (3 directions)" in built_in.text(every=True)
 
 
+@pytest.mark.long
 def test_the_case_has_its_number(built_in):
     (row,) = [
         row for row in built_in.rows

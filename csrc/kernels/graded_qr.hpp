@@ -129,17 +129,19 @@ inline void factor(GradedQr &qr, index stride, index m, index n, Decisions &deci
         if (row != k) swap_rows(qr, stride, row, k);
         double *const v = qr.v + k * stride, *const pivot = r.entry + k * stride;
         const index rest = m - k;
-        for (index i = 0; i < m; ++i) v[i] = i < k ? 0.0 : pivot[i];
+        // Over a power of two, so that the pivot is about one: squares in its row's unit may be out of range.
+        const index shift = -exponent_of(pivot[k]);
+        for (index i = 0; i < m; ++i) v[i] = i < k ? 0.0 : scaled(pivot[i], shift);
         weigh(qr, stride, k, k);
         const double norm = square_root(dot(qr.weighted + k, v + k, rest));
-        const double error = spread(qr.weight + k, r.error + k * stride + k, rest);
+        const double error = scaled(spread(qr.weight + k, r.error + k * stride + k, rest), shift);
         if (norm < decisions.kept * error) decisions.kept = norm / error;
-        decisions.unknown = larger(decisions.unknown, own_error(qr, stride, k) / norm);
+        decisions.unknown = larger(decisions.unknown, scaled(own_error(qr, stride, k), shift) / norm);
         const double head = v[k] > 0 ? -norm : norm;
         v[k] -= head;
         qr.weighted[k] = v[k];
         qr.beta[k] = -1.0 / (head * v[k]);
-        pivot[k] = head;
+        pivot[k] = scaled(head, -shift);
         for (index i = k + 1; i < m; ++i) pivot[i] = 0;
         for (index j = 0; j < n; ++j) {
             double *const entry = r.entry + j * stride + k, *const errors = r.error + j * stride + k;
@@ -149,7 +151,7 @@ inline void factor(GradedQr &qr, index stride, index m, index n, Decisions &deci
             if (j > k) {
                 // An error in the pivot's column takes as much of the pivot's row with it, also where the entry itself
                 // was noise.
-                const double share = magnitude(entry[0] / head), *const own = r.error + k * stride + k;
+                const double share = magnitude(entry[0] / pivot[k]), *const own = r.error + k * stride + k;
                 for (index i = 1; i < rest; ++i) errors[i] = larger(errors[i], own[i] * share);
             }
             if (j > k) decisions.remove_noise(entry + 1, errors + 1, rest - 1);

@@ -33,7 +33,7 @@ def factor(
         Exponents of a's rows and columns, and what is to be pivoted with them.
     v, beta : (m, min(m, n)) and (min(m, n),) array of zeros
         For the reflections ``I - beta v (scale² v).T``, one column each, rows in their own units as those of a are;
-        `scale` takes them to the unit of the pivot's row.
+        `scale` takes them to the unit of the pivot's row. The pivot's entry of v is about one.
     tolerance : float
         An entry that is no larger than this times its error is zero.
 
@@ -68,10 +68,12 @@ def factor(
                 _exchange(x, k, row)
 
         reflection, scale, errors = v[k:, k], power(units - units[0]), e[k:]
-        reflection[:] = a[k:, k]
+        # Over a power of two, so that the pivot is about one: squares in its row's unit may be out of range.
+        shift = -int(np.frexp(abs(a[k, k]))[1])
+        reflection[:] = np.ldexp(a[k:, k], shift)
         weighted = scale * (scale * reflection)  # the square of a scale may be out of range
         norm = math.sqrt(weighted @ reflection)
-        wrong = np.square(scale * errors[:, k])
+        wrong = np.square(np.ldexp(scale * errors[:, k], shift))
         error, own = math.sqrt(wrong.sum()), math.sqrt(wrong[reflection != 0].sum())
         if norm < kept * error:
             kept = norm / error
@@ -79,7 +81,7 @@ def factor(
         head = -norm if reflection[0] > 0 else norm
         weighted[0] = reflection[0] = reflection[0] - head
         beta[k] = -1.0 / (head * reflection[0])
-        a[k, k], a[k + 1 :, k] = head, 0.0
+        a[k, k], a[k + 1 :, k] = np.ldexp(head, -shift), 0.0
         rest, back = a[k:, k + 1 :], (beta[k] * reflection)[:, None]
         rest -= back * (weighted @ rest)
         # Independent errors add up as squares do, and so do not grow.
@@ -87,7 +89,7 @@ def factor(
         np.maximum(errors, arriving, out=errors)
         np.maximum(errors, np.abs(a[k:]), out=errors)
         # An error in the pivot's column takes as much of the pivot's row with it, also where the entry was noise.
-        taken = errors[1:, k, None] * np.abs(a[k, k + 1 :] / head)
+        taken = errors[1:, k, None] * np.abs(a[k, k + 1 :] / a[k, k])
         np.maximum(errors[1:, k + 1 :], taken, out=errors[1:, k + 1 :])
     return len(beta), kept, dropped, unknown
 

@@ -94,16 +94,17 @@ def factor(
         rows[k], rows[row] = rows[row], rows[k]
         order[k], order[row] = order[row], order[k]
 
+        # Over a power of two, so that the pivot is about one: squares in its row's unit may be out of range.
+        shift = -math.frexp(abs(a[k, k]))[1]
         norm = error = own = 0.0
         for i in range(k, m):
             scale = math.ldexp(1.0, min(max(rows[i] - rows[k], -1100), 1000))
-            v[i, k] = a[i, k]
+            v[i, k] = math.ldexp(a[i, k], shift)
             weighted[i] = scale * (scale * v[i, k])  # the square of a scale may be out of range
             norm += weighted[i] * v[i, k]
-            wrong = (scale * e[i, k]) ** 2
+            wrong = math.ldexp(scale * e[i, k], shift) ** 2
             error += wrong
-            if v[i, k] != 0:
-                own += wrong
+            own += wrong if v[i, k] != 0 else 0.0
             a[i, k] = 0.0
         norm, error = math.sqrt(norm), math.sqrt(error)
         if norm < kept * error:
@@ -113,7 +114,7 @@ def factor(
         v[k, k] -= head
         weighted[k] = v[k, k]
         beta[k] = -1.0 / (head * v[k, k])
-        a[k, k] = head
+        a[k, k] = math.ldexp(head, -shift)
         total[:] = 0.0
         arriving[:] = 0.0
         for i in range(k, m):
@@ -132,5 +133,5 @@ def factor(
         # An error in the pivot's column takes as much of the pivot's row with it, also where the entry was noise.
         for i in range(k + 1, m):
             for j in range(k + 1, n):
-                e[i, j] = max(e[i, j], e[i, k] * abs(a[k, j] / head))
+                e[i, j] = max(e[i, j], e[i, k] * abs(a[k, j] / a[k, k]))
     return len(beta), kept, dropped, unknown
