@@ -14,7 +14,7 @@ from bench.tasks import TASKS
 bench, as_run = benches.bench, benches.as_run
 
 
-SOME = ("condition",)
+SOME = ("spectrum", "condition")
 
 
 @pytest.fixture(scope="module", params=[SOME, pytest.param(tuple(TASKS), marks=pytest.mark.long)], ids=["some", "all"])
