@@ -12,13 +12,12 @@ from hesskern._array import Array
 from hesskern._cached import cached_property
 from hesskern.assembly import grid
 from hesskern.condition import Condition, from_singular_values
-from hesskern.factors import Factors, Mode
+from hesskern.factors import Mode
 from hesskern.hessian import KINDS, Hessian
 from hesskern.interruption import BYTES, interruptibly
 from hesskern.matrix_operator import MatrixOperator
 from hesskern.network import LinearNetwork
 from hesskern.operator import dense_target
-from hesskern.rounding import Magnitudes
 from hesskern.selection import Part, part_size
 from hesskern.wording import setting
 
@@ -78,12 +77,8 @@ class CrossBlock(MatrixOperator):
         return out
 
     def _write(self, out: Array, vec: str) -> None:
-        sides = grid(self._factors, (self.row,), (self.column,), self._mode, vec, out.dtype)
+        sides = grid(self._around._factors, (self.row,), (self.column,), self._mode, vec, out.dtype)
         interruptibly(self._backend.assemble, *sides, out, seconds=out.nbytes / BYTES)
-
-    @property
-    def _factors(self) -> Factors:
-        return Factors(self._net, self._loss.reduction(bias=self._net.has_bias), self._loss.scale)
 
     def diagonal(self) -> Array:
         """Return the main diagonal of the rectangle."""
@@ -105,8 +100,7 @@ class CrossBlock(MatrixOperator):
         The errors are those of the decomposition, and what rounding the weights, the data and products of them to the
         network's dtype does to the block (`hesskern.rounding`), which may cancel.
         """
-        both = sorted((self.row, self.column), key=lambda part: part.layer)
-        error = float(Magnitudes(self._factors).blocks(both, self._mode)[0, 1])
+        error = float(self._around._magnitudes.blocks(self._around.parts, self._mode)[0, 1])
         rounded = float(np.finfo(self.dtype).eps / np.finfo(np.float64).eps)
         return from_singular_values(self.svdvals(), self.shape, rounded * error)
 
