@@ -123,7 +123,7 @@ def _check_complete(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) ->
 def _check_member(member: zipfile.ZipInfo, size: int) -> None:
     name = repr(member.filename.removesuffix(".npy"))
     if not member.filename.endswith(".npy"):  # of a damaged name, perhaps: what it held would be missing
-        raise _DamagedError(f"it holds {name}, which is no array")
+        raise _DamagedError(f"it holds {name}, which is not an array")
     if member.flag_bits & 0x1:
         raise _DamagedError(f"{name} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -60,7 +60,9 @@ def read(value: object, name: str) -> NDArray[Any]:
     ) as error:  # a list of unequal rows; a tensor that requires grad or lives on a GPU raises its own kind
         if isinstance(value, list | tuple):
             kind = type(value).__name__
-            raise TypeError(f"{name} is a {kind} that is no array; expected numbers, in rows of one length.") from error
+            raise TypeError(
+                f"{name} is a {kind} that is not an array; expected numbers, in rows of equal length."
+            ) from error
         precise = ".double()" if "bfloat16" in str(error).lower() else ""  # which NumPy does not know
         raise TypeError(
             f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); "
