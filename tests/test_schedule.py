@@ -161,7 +161,5 @@ def test_an_error_in_the_function_comes_out_as_it_is(backend):
 def test_rows_of_unequal_length_get_a_sentence_of_ours(rates):
     problem = problems.normal([3, 4, 2], 8)
     nets = [problem.network()] * 2
-    with pytest.raises(
-        TypeError, match=r"^lr(\(0\))? is a list that is not an array; expected numbers, in rows"
-    ):
+    with pytest.raises(TypeError, match=r"^lr(\(0\))? is a list that is not an array; expected numbers, in rows"):
         hk.fit_ensemble(nets, problem.loss(), lr=rates, max_steps=2)
