@@ -12,7 +12,7 @@ from hesskern._array import Array
 from hesskern.numba._compile import jit
 from hesskern.numba._layout import BIAS, PAD, STACK, START, WIDTH, Layout, pack, pack_samples, unpack
 from hesskern.numba._memory import Places, make_memory, places, rows_of_product
-from hesskern.numba._pass import activation, backward, delta, forward, product_is_cheaper, subtract
+from hesskern.numba._pass import activation, backward, clear_constant, delta, forward, product_is_cheaper, subtract
 from hesskern.numba._products import multiply, multiply_turned
 from hesskern.numba._scaling import scale_samples
 
@@ -72,6 +72,7 @@ def hessian_product(memory: Array, layout: Layout, at: Places, theta: int, x: in
             multiply_turned(memory, rows, below, pad, 1.0, change, pad, theta + start, pad, False, to, below, at.turned)
             if functional:
                 multiply_turned(memory, rows, below, pad, 1.0, d, pad, v + start, pad, True, to, below, at.turned)
+            clear_constant(memory, layout, to, rows, l - 1)
 
 
 @jit
