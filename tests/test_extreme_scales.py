@@ -159,3 +159,31 @@ def test_samples_whose_squares_are_out_of_range(power, samples, name):
         numbers = block.condition().value, block.trace(), loss(net), run.history["loss"][0]
         found.append(np.array([*numbers, *(block @ np.ones(18))]))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+
+
+def test_large_biases_overflow_nothing_that_no_parameter_has(backend):
+    """Delta times a bias, a derivative with respect to the constant 1, leaves float64; what is asked for does not."""
+    rng = np.random.default_rng(0)
+    small = hk.LinearNetwork.random([3, 4, 3, 2], seed=0, bias=True)
+    X, Y, unit = rng.standard_normal((5, 3)), np.zeros((5, 2)), 2.0**600
+    net = hk.LinearNetwork(small.weights, [*small.biases[:2], np.full(2, unit)])
+    loss = hk.SquaredLoss(X, Y)
+    # The residual is the last bias to the last bit.
+    first, second, third = net.weights
+    above = np.ones((5, 2)) @ third
+    inputs = X @ first.T + net.biases[0]
+    with np.errstate(over="ignore"):  # the loss itself is larger than any float64
+        gradient = net.unflatten(loss.gradient(net) / unit)
+    np.testing.assert_allclose(gradient.weights[0], (above @ second).T @ X, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(gradient.weights[1], above.T @ inputs, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(gradient.biases[0], (above @ second).sum(axis=0), rtol=1e-12, atol=1e-13)
+
+
+def test_products_of_the_functional_part_beside_large_biases(backend):
+    rng = np.random.default_rng(1)
+    small = hk.LinearNetwork.random([2, 3, 4, 3, 2], seed=1, bias=True)
+    unit = 2.0**600
+    net = hk.LinearNetwork(small.weights, [*small.biases[:2], np.full(3, unit), np.full(2, unit)])
+    H = hk.SquaredLoss(rng.standard_normal((5, 2)), np.zeros((5, 2))).hessian(net).functional()
+    v = rng.standard_normal(H.shape[0])
+    np.testing.assert_allclose(H @ v / unit, (H.toarray() / unit) @ v, rtol=1e-12, atol=1e-11)
