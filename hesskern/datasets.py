@@ -7,8 +7,8 @@ from importlib import resources
 
 import numpy as np
 
-from hesskern._array import Array
-from hesskern.network import LinearNetwork
+from hesskern._base.array_types import Array
+from hesskern.network.linear_network import LinearNetwork
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import atomic_write, checks
-from hesskern._array import Array
+from hesskern._base import atomic_write, checks
+from hesskern._base.array_types import Array
 
 if TYPE_CHECKING:
-    from hesskern.demo import Demo
+    from hesskern.demo.case import Demo
     from hesskern.explanation import Explanation
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#007F5F", "#6B6B6B"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from shared_folder import for_all_workers
 
-from hesskern.backends.cuda.persistent import Limits
+from hesskern.backends.cuda.shared_memory_kernel import Limits
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "csrc" / "cuda"

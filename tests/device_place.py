@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import hesskern as hk
-from hesskern import backends, devices
+from hesskern import backends
+from hesskern._base import devices
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -14,8 +14,8 @@ from children import child, train
 from looped import each
 
 import hesskern as hk
-from hesskern import atomic_write
-from hesskern.checkpoint import CheckpointWarning
+from hesskern._base import atomic_write
+from hesskern.training.checkpoint import CheckpointWarning
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links")
 NET = hk.LinearNetwork.random([3, 4, 2], seed=0)

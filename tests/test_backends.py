@@ -11,8 +11,8 @@ from looped import each, few_quick
 
 import hesskern as hk
 from hesskern import backends
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import Job, Update, Watch
-from hesskern.problem import Data
 
 
 def test_names_and_default(monkeypatch):

@@ -17,7 +17,7 @@ import hesskern
 ROOT = benches.ROOT
 
 from bench import memory, runner, tables, task, threads, timing  # noqa: E402
-from hesskern.backends import cpp  # noqa: E402
+from hesskern.backends import cpp_backend  # noqa: E402
 
 contestant, problem_of, as_run = benches.contestant, benches.problem_of, benches.as_run
 
@@ -187,19 +187,19 @@ def test_peak_memory_is_not_that_of_this_process():
 
 
 def test_the_extension_has_one_thread_unless_asked(monkeypatch):
-    monkeypatch.setattr(cpp, "_THREADS", 7)
+    monkeypatch.setattr(cpp_backend, "_THREADS", 7)
     seen = {}
     runner.run_problem(
         problem_of(
-            contestant("one", lambda: seen.setdefault("one", cpp._THREADS) and 1.0),
-            threads.with_threads(1, "named", lambda: seen.setdefault("named", cpp._THREADS) and 1.0, note=""),
-            contestant("more", lambda: seen.setdefault("more", cpp._THREADS) and 1.0,
+            contestant("one", lambda: seen.setdefault("one", cpp_backend._THREADS) and 1.0),
+            threads.with_threads(1, "named", lambda: seen.setdefault("named", cpp_backend._THREADS) and 1.0, note=""),
+            contestant("more", lambda: seen.setdefault("more", cpp_backend._THREADS) and 1.0,
                        context=lambda: threads.extension_threads(2)),
         ),
         runner.Settings(rounds=1, least=0.0),
     )  # fmt: skip
     assert seen == {"one": 1, "named": 1, "more": 2}
-    assert cpp._THREADS == 7
+    assert cpp_backend._THREADS == 7
     assert threads.with_threads(10**6, "many", lambda: 1.0, note="").run is None
 
 

@@ -120,12 +120,12 @@ def test_what_is_no_dict_is_refused(thing):
 
 
 def test_the_package_falls_back_and_says_so(monkeypatch):
-    from hesskern.backends import cpp
+    from hesskern.backends import cpp_backend
 
     fake = dict(cython_blas.__pyx_capi__) | {"dgemm": capsule(NAMES["dgemm"].replace("int *", "int64_t *"))}
     monkeypatch.setattr(cython_blas, "__pyx_capi__", fake)
     with pytest.warns(UserWarning, match=r"dgemm has the signature.*64-bit.*own loops"):
-        backend = cpp.CppBackend()
+        backend = cpp_backend.CppBackend()
     assert backend.blas == "none"
     monkeypatch.undo()
-    assert cpp.CppBackend().blas == "scipy"
+    assert cpp_backend.CppBackend().blas == "scipy"

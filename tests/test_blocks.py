@@ -13,8 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
 import hesskern as hk
-from hesskern.cross import CrossBlock
-from hesskern.kronecker import KroneckerHessian
+from hesskern.curvature.cross_block import CrossBlock
+from hesskern.curvature.kronecker import KroneckerHessian
 
 DEEP = [seed for seed in range(300) if seed % 5]  # depth 2 and more
 

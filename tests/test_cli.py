@@ -11,8 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hesskern import __version__, _command, cli, demo
+from hesskern import __version__
 from hesskern.backends import host_names
+from hesskern.cli import common
+from hesskern.cli import main as cli
+from hesskern.demo import case as demo
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +196,8 @@ ENDLESS = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it from the start
 sys.modules["torch"] = None
-from hesskern import cli, demo
+from hesskern.cli import main as cli
+from hesskern.demo import case as demo
 fit = demo.fit
 def endless(*args, **options):
     print("training", flush=True)
@@ -218,17 +222,19 @@ def test_ctrl_c_while_the_kernel_trains():
 
 
 def test_progress_goes_to_a_terminal_only(capsys, monkeypatch):
-    _command.say("loading PyTorch")
+    common.say("loading PyTorch")
     assert capsys.readouterr().err == ""
     terminal, other = pty.openpty()
     with os.fdopen(other, "w") as stderr:
-        monkeypatch.setattr(_command, "sys", SimpleNamespace(stderr=stderr))
-        _command.say("loading PyTorch")
+        monkeypatch.setattr(common, "sys", SimpleNamespace(stderr=stderr))
+        common.say("loading PyTorch")
         assert os.read(terminal, 100) == b"hesskern: loading PyTorch ...\r\n"
     os.close(terminal)
 
 
-@pytest.mark.parametrize("module", ["hesskern._core", "numpy.linalg", "hesskern.loss", "hesskern.cli", "argparse"])
+@pytest.mark.parametrize(
+    "module", ["hesskern._core", "numpy.linalg", "hesskern.losses.squared", "hesskern.cli.main", "argparse"]
+)
 def test_ctrl_c_while_the_command_imports(module):
     """As the console script does it, with Ctrl-C at the moment when this module is looked for."""
     script = f"""
@@ -242,7 +248,7 @@ class Finder:
 for name in ({module!r},):
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Finder())
-from hesskern.cli import main
+from hesskern.cli.main import main
 sys.exit(main())
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)

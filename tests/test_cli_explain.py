@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hesskern as hk
-from hesskern import cli
+from hesskern.cli import main as cli
 
 
 @pytest.fixture

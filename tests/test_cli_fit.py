@@ -14,7 +14,7 @@ import pytest
 from children import child, child_environment
 
 import hesskern as hk
-from hesskern import cli
+from hesskern.cli import main as cli
 
 WIDTHS, SAMPLES, LR = [4, 12, 3], 10, 5e-3
 
@@ -204,7 +204,9 @@ def test_a_network_may_be_replaced_by_the_trained_one(folder, capsys):
 
 ENDLESS = """
 import json
-from hesskern import _core, cli, crew
+from hesskern import _core
+from hesskern.cli import main as cli
+from hesskern.training import cpu_group as crew
 advance = crew.HostCrew.advance
 def told(self, *args):
     advance(self, *args)
@@ -402,7 +404,7 @@ def test_results_are_shown_although_they_cannot_be_written(folder, capsys, monke
 @pytest.mark.parametrize("last", [True, False])
 def test_results_are_there_although_the_checkpoint_is_not(folder, capsys, monkeypatch, last):
     """Exit code 2 if the file does not hold the end of the run, as for any other file that was asked for."""
-    from hesskern import checkpoint
+    from hesskern.training import checkpoint
 
     write, calls = checkpoint.write, []
 

@@ -8,11 +8,11 @@ import numpy as np
 import problems
 import pytest
 
-from hesskern import cli
+from hesskern.cli import main as cli
 
 pytest.importorskip("torch")
 
-from hesskern.backends.reference import ReferenceBackend
+from hesskern.backends.numpy_backend import ReferenceBackend
 from hesskern.validation import validator
 
 

@@ -9,11 +9,11 @@ import pytest
 from looped import few_quick
 
 from hesskern import backends
-from hesskern.assembly import grid
 from hesskern.backends.cuda.assembly import BYTES, THREADS, TILE_ROWS, assemble, launch_blocks
 from hesskern.backends.protocol import Block
-from hesskern.factors import Factors
-from hesskern.selection import select
+from hesskern.curvature.dense_blocks import grid
+from hesskern.curvature.layer_factors import Factors
+from hesskern.network.parameters import select
 
 torch = pytest.importorskip("torch")
 

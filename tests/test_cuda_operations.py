@@ -12,7 +12,7 @@ import pytest
 from looped import each
 
 from hesskern import backends
-from hesskern.problem import Data
+from hesskern.backends.data import Data
 
 pytest.importorskip("torch")
 

@@ -16,7 +16,8 @@ from attack import damage
 from looped import each
 
 import hesskern as hk
-from hesskern import array_files, cli
+from hesskern._base import array_files
+from hesskern.cli import main as cli
 
 
 @pytest.fixture(scope="module")

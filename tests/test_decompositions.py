@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from children import child
 
-from hesskern import decompositions
-from hesskern.interruption import interruptibly
+from hesskern._base.interrupt import interruptibly
+from hesskern.linalg import decompositions
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -112,7 +112,7 @@ LONG = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np, hesskern as hk
-from hesskern import decompositions
+from hesskern.linalg import decompositions
 what = sys.argv[1]
 rng = np.random.default_rng(0)
 if what == "eigh":

@@ -12,7 +12,7 @@ from looped import each, few_quick
 from witness import relative
 
 import hesskern as hk
-from hesskern import memory
+from hesskern._base import memory
 
 
 @each("seed", problems.GENERAL, quick=15)

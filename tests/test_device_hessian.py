@@ -11,7 +11,7 @@ import pytest
 from looped import each, few_quick
 
 import hesskern as hk
-from hesskern import devices
+from hesskern._base import devices
 
 pytest.importorskip("torch")
 

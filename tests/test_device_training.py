@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 import torch
 from device_place import moved
 
-from hesskern.backends.cuda import curvature, persistent
+from hesskern.backends.cuda import batched_curvature, shared_memory_kernel
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -29,7 +29,7 @@ RECORDS = ("loss", "gradient_norm", "distance", "balance", "weights")
 def execution(request, monkeypatch):
     """Both ways to take steps; a network of any size fits, or none does."""
     if request.param == "stepwise":
-        monkeypatch.setattr("hesskern.backends.cuda.training.plan", lambda *_: None)
+        monkeypatch.setattr("hesskern.backends.cuda.descents.plan", lambda *_: None)
     return request.param
 
 
@@ -230,7 +230,7 @@ def test_pieces_change_no_bit(execution, monkeypatch):
     options = dict(lr=0.003, max_steps=40, momentum=0.5, record=("loss", "gradient_norm"), record_every=3)
     moved_nets, lost = there(nets, loss)
     whole = hk.fit_ensemble(moved_nets, lost, **options)
-    monkeypatch.setattr("hesskern.device_training._FIRST_PIECE", 1)
+    monkeypatch.setattr("hesskern.training.gpu._FIRST_PIECE", 1)
     pieces = hk.fit_ensemble(moved_nets, lost, **options)
     alone = hk.fit_ensemble(moved_nets[1:2], lost, **options)
     for name, column in whole.history.items():
@@ -248,7 +248,9 @@ def test_threads_change_no_bit(kernel, monkeypatch, place):
     if place != "cpu":
         pytest.skip("for the host's twin of the kernel")
     nets, loss = ensemble(2, widths=(5, 9, 6))
-    monkeypatch.setattr("hesskern.backends.cuda.training.plan", lambda *_: persistent.Plan(kernel, 2, 32, 1 << 20))
+    monkeypatch.setattr(
+        "hesskern.backends.cuda.descents.plan", lambda *_: shared_memory_kernel.Plan(kernel, 2, 32, 1 << 20)
+    )
     options = dict(lr=0.002, max_steps=20, momentum=0.5, batch_size=4, record=("loss", "gradient_norm"))
     runs = []
     for threads in (1, 3, 8):
@@ -264,28 +266,30 @@ def test_threads_change_no_bit(kernel, monkeypatch, place):
 
 
 def _with(launch):
-    from hesskern.backends.cuda.training import Descents
+    from hesskern.backends.cuda.descents import Descents
 
     return lambda _, *rest: Descents(launch, *rest)
 
 
 def test_plans():
     limits = cuda_host.limits(None)
-    need = persistent.network_bytes
+    need = shared_memory_kernel.network_bytes
     small = need((5, 10, 5), 5, 0, velocity=False, itemsize=8)
-    many = persistent.plan(16384, (5, 10, 5), 5, small, 8, limits)
+    many = shared_memory_kernel.plan(16384, (5, 10, 5), 5, small, 8, limits)
     assert many.kernel == "train_warp_float64"
     assert many.blocks * many.threads // 32 >= 16384
     assert many.shared <= limits.block_bytes
-    one = persistent.plan(1, (5, 10, 5), 5, small, 8, limits)
+    one = shared_memory_kernel.plan(1, (5, 10, 5), 5, small, 8, limits)
     assert (one.kernel, one.blocks, one.threads) == ("train_block_float64", 1, 64)
     large = need((50, 60, 10), 50, 0, velocity=False, itemsize=8)
-    assert persistent.plan(1, (50, 60, 10), 50, large, 8, limits).threads == 512
+    assert shared_memory_kernel.plan(1, (50, 60, 10), 50, large, 8, limits).threads == 512
     assert (
-        persistent.plan(1, (500, 60, 10), 500, need((500, 60, 10), 500, 0, velocity=True, itemsize=8), 8, limits)
+        shared_memory_kernel.plan(
+            1, (500, 60, 10), 500, need((500, 60, 10), 500, 0, velocity=True, itemsize=8), 8, limits
+        )
         is None
     )
-    assert persistent.plan(3, (5, 10, 5), 5, limits.block_bytes, 8, limits).threads > 32
+    assert shared_memory_kernel.plan(3, (5, 10, 5), 5, limits.block_bytes, 8, limits).threads > 32
 
 
 def test_what_does_not_fit_says_so():
@@ -302,14 +306,14 @@ def test_sharpness_by_lanczos(monkeypatch):
     nets, loss = ensemble(4, widths=(6, 9, 5))
     options = {"lr": 0.002, "max_steps": 9, "record": ("sharpness",), "record_every": 4}
     both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(curvature, "_CHUNK_BYTES", 1)  # one network after another
+    monkeypatch.setattr(batched_curvature, "_CHUNK_BYTES", 1)  # one network after another
     both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(curvature, "_SMALL", 8)  # several starts
+    monkeypatch.setattr(batched_curvature, "_SMALL", 8)  # several starts
     both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(curvature, "_STARTS", 1)  # one is not enough
+    monkeypatch.setattr(batched_curvature, "_STARTS", 1)  # one is not enough
     both_ensembles(nets, loss, **options)
     moved_nets, lost = there(nets, loss)
-    monkeypatch.setattr(curvature, "_DENSE", 8)
+    monkeypatch.setattr(batched_curvature, "_DENSE", 8)
     assert np.isnan(hk.fit_ensemble(moved_nets, lost, **options).history["sharpness"]).all()
 
 
@@ -466,7 +470,7 @@ def test_out_of_memory(monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     moved_nets, lost = there(nets, loss)
-    monkeypatch.setattr("hesskern.backends.cuda.width._qr", full)
+    monkeypatch.setattr("hesskern.backends.cuda.batched_width_reduction._qr", full)
     with pytest.raises(
         MemoryError, match=r"training 2 networks \(about .*\) does not fit into the memory that cuda:0 has free; train"
     ):

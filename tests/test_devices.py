@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hesskern import devices
+from hesskern._base import devices
 
 torch = pytest.importorskip("torch")
 

@@ -16,7 +16,7 @@ import witness
 from looped import each
 
 import hesskern as hk
-from hesskern.condition import Condition, from_singular_values, from_spectrum
+from hesskern.linalg.condition import Condition, from_singular_values, from_spectrum
 
 
 def exact_eigenvalues(matrix):

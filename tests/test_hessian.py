@@ -10,7 +10,7 @@ from looped import each
 from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
 
 import hesskern as hk
-from hesskern import memory
+from hesskern._base import memory
 
 
 def layers(problem):

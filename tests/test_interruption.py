@@ -21,8 +21,8 @@ from scipy.linalg import lapack
 from test_checkpoint import same
 
 import hesskern as hk
-from hesskern import decompositions
-from hesskern.interruption import interruptibly
+from hesskern._base.interrupt import interruptibly
+from hesskern.linalg import decompositions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
 

@@ -20,17 +20,17 @@ SCRIPT = """
 import json, sys, warnings
 import numpy as np
 warnings.simplefilter("always")
-from hesskern.numba import _layout
+from hesskern.backends.numba_kernels import layout
 dtype = sys.argv[1]
 with warnings.catch_warnings(record=True) as caught:
-    layout = _layout.make_layout(np.array([2, 3, 1]), np.array([True, False]), np.dtype(dtype).itemsize)
+    layout = layout.make_layout(np.array([2, 3, 1]), np.array([True, False]), np.dtype(dtype).itemsize)
     memory = np.zeros(layout[0, 2] + 16, dtype)
     flat = np.arange(12, dtype=dtype)
-    _layout.pack(layout, flat, 0, 1, memory, 0, 1.0)
+    layout.pack(layout, flat, 0, 1, memory, 0, 1.0)
     back = np.zeros_like(flat)
-    _layout.unpack(layout, memory, 0, back, 0, 1)
+    layout.unpack(layout, memory, 0, back, 0, 1)
 assert (back == flat).all()
-hits = sum(sum(each.stats.cache_hits.values()) for each in (_layout.make_layout, _layout.pack, _layout.unpack))
+hits = sum(sum(each.stats.cache_hits.values()) for each in (layout.make_layout, layout.pack, layout.unpack))
 print(json.dumps([hits, [str(each.message) for each in caught]]))
 """
 
@@ -110,10 +110,10 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     script = SCRIPT.replace(
-        "from hesskern.numba import _layout",
+        "from hesskern.backends.numba_kernels import layout",
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]\n"
-        "from hesskern.numba import _layout",
+        "from hesskern.backends.numba_kernels import layout",
     )
     hits, warned = outcome(run(blocked, script=script))
     assert hits == 0
@@ -144,7 +144,7 @@ def test_nothing_that_runs_in_parallel_is_kept():
 def test_functions_as_arguments_are_not_kept(tmp_path):
     script = """
 import numba, numpy as np, sys
-from hesskern.numba._compile import jit
+from hesskern.backends.numba_kernels.compile import jit
 @jit
 def call(function, x):
     return function(x)

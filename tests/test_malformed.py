@@ -10,7 +10,7 @@ import pytest
 from attack import malformed
 
 import hesskern as hk
-from hesskern.cli import main
+from hesskern.cli.main import main
 
 #: Found once, now fixed cases.
 FIXED = (

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from children import child_environment
 
-from hesskern import memory
+from hesskern._base import memory
 
 GIB = 1 << 30
 
@@ -85,7 +85,7 @@ def test_a_group_that_is_full(tmp_path):
 
 PEAK = """
 import json, sys, threading, numpy as np, psutil, hesskern as hk
-from hesskern import memory
+from hesskern._base import memory
 call, widths = sys.argv[1], json.loads(sys.argv[2])
 asked, real = [], memory.require
 process = psutil.Process()

@@ -10,8 +10,8 @@ from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
 import hesskern as hk
-from hesskern.hessian import Hessian
-from hesskern.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import Hessian
+from hesskern.curvature.kronecker import KroneckerHessian
 
 
 def operators(problem, name, dtype="float64"):

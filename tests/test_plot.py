@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from hesskern import demo, plot
+from hesskern import plot
+from hesskern.demo import case as demo
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -153,7 +154,7 @@ def test_missing_matplotlib_is_named(monkeypatch, tmp_path):
 
 
 def test_import_does_not_load_matplotlib():
-    code = "import sys, hesskern.plot, hesskern.demo; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, hesskern.plot, hesskern.demo.case; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

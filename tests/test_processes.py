@@ -18,7 +18,8 @@ import pytest
 from looped import few_quick
 
 import hesskern as hk
-from hesskern import backends, blas_threads
+from hesskern import backends
+from hesskern._base import blas_threads
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -233,7 +234,7 @@ def test_a_property_that_a_thread_computes_is_not_waited_for_in_a_child():
             go_on.wait(60)
         return 1
 
-    from hesskern._cached import cached_property
+    from hesskern._base.cached import cached_property
 
     own = type("Own", (), {})
     own.value = cached_property(slowly)

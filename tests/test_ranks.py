@@ -11,7 +11,7 @@ import pytest
 from looped import each
 
 import hesskern as hk
-from hesskern.cross import CrossBlock
+from hesskern.curvature.cross_block import CrossBlock
 
 ARCHITECTURES = [
     ([25, 5, 10, 10], 40),  # the published example: 150, 175, 250

@@ -8,7 +8,7 @@ import pytest
 from witness import relative
 
 import hesskern as hk
-from hesskern.width import PlainLayers, reducible
+from hesskern.curvature.width_reduction import PlainLayers, reducible
 
 
 def reduced(weights, biases, layer):

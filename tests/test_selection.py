@@ -8,8 +8,8 @@ import pytest
 from witness import dense, positions, relative
 
 import hesskern as hk
-from hesskern.hessian import Hessian
-from hesskern.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import Hessian
+from hesskern.curvature.kronecker import KroneckerHessian
 
 
 @pytest.fixture

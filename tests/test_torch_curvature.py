@@ -305,7 +305,8 @@ def test_weights_that_are_kept_the_other_way(data):
 
 def test_on_a_device_everything_stays_there(monkeypatch, model, data):
     """With tensors in main memory in the place of a GPU's, as in test_device_hessian."""
-    from hesskern import backends, devices
+    from hesskern import backends
+    from hesskern._base import devices
 
     expected = joined(theirs(model, nn.MSELoss(), data))
     monkeypatch.setitem(backends._MODULES, "cuda", "cuda_stand_in")

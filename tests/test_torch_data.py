@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from hesskern.torch import data as module  # noqa: E402
-from hesskern.torch.tracing import trace  # noqa: E402
+from hesskern.torch_modules.tracing import trace  # noqa: E402
 
 
 def model(*, bias=True, flat=False):

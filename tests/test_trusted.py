@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from looped import each
 
-from hesskern import trusted
+from hesskern._base import trusted
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions")
 
@@ -82,10 +82,10 @@ SCRIPT = """
 import json, sys, warnings
 import numpy as np
 warnings.simplefilter("always")
-from hesskern.numba import _layout
+from hesskern.backends.numba_kernels import layout
 with warnings.catch_warnings(record=True) as caught:
-    _layout.make_layout(np.array([2, 3, 1]), np.array([True, False]), 8)
-print(json.dumps([sum(_layout.make_layout.stats.cache_hits.values()), [str(each.message) for each in caught]]))
+    layout.make_layout(np.array([2, 3, 1]), np.array([True, False]), 8)
+print(json.dumps([sum(layout.make_layout.stats.cache_hits.values()), [str(each.message) for each in caught]]))
 """
 
 
@@ -147,6 +147,6 @@ def test_foreign_kernels_in_the_cuda_cache_are_not_run(tmp_path, monkeypatch):
 
 
 def test_it_knows_nothing_of_windows(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys.modules["hesskern.trusted"].os, "name", "nt")
+    monkeypatch.setattr(sys.modules["hesskern._base.trusted"].os, "name", "nt")
     tmp_path.chmod(0o777)
     assert trusted._open_to_others(tmp_path, tmp_path.stat(), above=False) is None

@@ -10,7 +10,7 @@ from witness import relative
 
 import hesskern as hk
 from hesskern.backends import get
-from hesskern.width import PlainLayers, WidthReduction
+from hesskern.curvature.width_reduction import PlainLayers, WidthReduction
 
 #: LAPACK calls a normalised residual below this right.
 BOUND = 30

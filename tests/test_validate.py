@@ -15,7 +15,7 @@ from hesskern import backends
 
 pytest.importorskip("torch")
 
-from hesskern.backends.reference import ReferenceBackend
+from hesskern.backends.numpy_backend import ReferenceBackend
 from hesskern.validation import autograd, catalogue, validator
 from hesskern.validation.report import (
     ABSENT,

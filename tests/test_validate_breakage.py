@@ -10,22 +10,22 @@ import problems
 import pytest
 
 import hesskern as hk
-from hesskern.backends import reference
+from hesskern.backends import numpy_backend
 from hesskern.backends.protocol import Block, Update
 
 pytest.importorskip("torch")
 
-from hesskern.hessian import Hessian
-from hesskern.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import Hessian
+from hesskern.curvature.kronecker import KroneckerHessian
 from hesskern.validation import autograd
+from hesskern.validation.case import Problem
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import Comparison, row_of
-from hesskern.validation.eigen import ConditionCheck
+from hesskern.validation.eigen_checks import ConditionCheck
 from hesskern.validation.evidence import Evidence, Subject
-from hesskern.validation.problem import Problem
 from hesskern.validation.report import AUTOGRAD_WRONG, DIFFERS, HESSKERN_WRONG, RAISED, UNCHECKED
 
-Reference = reference.ReferenceBackend
+Reference = numpy_backend.ReferenceBackend
 
 
 def given(name="square"):
@@ -96,7 +96,7 @@ def test_a_factor_of_two_in_products(monkeypatch):
         original(v, out)
         out *= 2
 
-    report = broken(monkeypatch, "apply", apply, reference.ReferenceProduct)
+    report = broken(monkeypatch, "apply", apply, numpy_backend.ReferenceProduct)
     assert {"H @ v", "H @ V", "Gauss-Newton @ v", "functional part @ v"} <= failed(report)
     assert not {"H, dense", "gradient of 0.weight", "prediction"} & failed(report)
 
@@ -166,7 +166,7 @@ def test_a_wrong_step(monkeypatch, change, touched):
 
 
 def test_minibatches_in_another_order(monkeypatch):
-    from hesskern.batches import Batches
+    from hesskern.training.minibatches import Batches
 
     monkeypatch.setattr(Batches, "_epoch", lambda self, epoch: np.arange(self.samples))
     report = hk.validate(*given(), backends=["numpy"])

@@ -14,9 +14,9 @@ import hesskern as hk
 pytest.importorskip("torch")
 
 from hesskern.validation import comparison
+from hesskern.validation.case import Problem
 from hesskern.validation.checks import checks_of
 from hesskern.validation.evidence import Evidence, Subject
-from hesskern.validation.problem import Problem
 from hesskern.validation.report import AGREES, HESSKERN_WRONG, OVERFLOWED, RAISED, THIRD_DIFFERS, decide
 from hesskern.validation.rounding import norm, square
 

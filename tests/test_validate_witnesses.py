@@ -13,8 +13,8 @@ pytest.importorskip("torch")
 
 from hesskern.validation import exact
 from hesskern.validation.autograd import AutogradWitness
+from hesskern.validation.case import Problem, Training
 from hesskern.validation.differences import DifferenceWitness
-from hesskern.validation.problem import Problem, Training
 from hesskern.validation.rounding import Bounds, spread_error
 
 WITNESSES = [AutogradWitness, DifferenceWitness]

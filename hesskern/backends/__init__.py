@@ -10,13 +10,13 @@ import weakref
 from contextvars import ContextVar
 from types import TracebackType
 
-from hesskern import checks
+from hesskern._base import checks
 from hesskern.backends.protocol import Backend
 
 _MODULES = {
-    "cpp": "hesskern.backends.cpp",
-    "numba": "hesskern.backends.jitted",
-    "numpy": "hesskern.backends.reference",
+    "cpp": "hesskern.backends.cpp_backend",
+    "numba": "hesskern.backends.numba_backend",
+    "numpy": "hesskern.backends.numpy_backend",
     "cuda": "hesskern.backends.cuda.backend",
 }
 #: Backends whose arrays are tensors on a GPU; all others take NumPy's.

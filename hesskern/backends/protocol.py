@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._array import Array
-from hesskern.problem import Data
+from hesskern._base.array_types import Array
+from hesskern.backends.data import Data
 
 Stop = Literal["running", "converged", "diverged"]
 

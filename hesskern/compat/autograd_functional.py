@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hesskern import checks
-from hesskern.torch import closures
+from hesskern._base import checks
+from hesskern.torch import function_tracing
 from hesskern.torch.curvature import shaped
 
 
@@ -67,7 +67,7 @@ def hessian(
         raise TypeError(f"inputs is a {type(inputs).__name__}; expected a tensor, or a tuple of tensors.")
     leaves = [inputs] if single else list(inputs)
     names = ["inputs"] if single else [f"inputs[{number}]" for number in range(len(leaves))]
-    found = closures.found(lambda parts: func(*parts), leaves, names)
+    found = function_tracing.found(lambda parts: func(*parts), leaves, names)
     if checks.boolean(strict, "strict") and found.unused:
         raise ValueError(
             f"strict is True, but func does not depend on {', '.join(found.unused)}: it may use tensors of its own, as "

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, Following, compared, keep, split, traced
+from hesskern._base import checks
+from hesskern.backends.data import Data
+from hesskern.compat.live_parameters import Batches, Following, compared, keep, split, traced
 from hesskern.compat.tensor_lists import TensorOperator
-from hesskern.problem import Data
-from hesskern.torch import closures
+from hesskern.torch import function_tracing
 from hesskern.torch.losses import LossScale
-from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
 
 
 class HessianLinearOperator(TensorOperator):
@@ -188,7 +188,7 @@ class HessianLinearOperator(TensorOperator):
                     return factor * loss_func(function({**params, **dict(zip(taken, leaves, strict=True))}, X), Y)
 
                 leaves = [params[key] for key in taken]
-                return closures.found(loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys).problem
+                return function_tracing.found(loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys).problem
 
             def problem() -> Problem:
                 with keep(f"curvlinops.{type(self).__name__}"):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, Following, compared, per_batch, split, traced, trained
-from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern._base import checks
+from hesskern.compat.live_parameters import Batches, Following, compared, per_batch, split, traced, trained
+from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
 
 
 class hessian:  # noqa: N801 - its name there

@@ -15,7 +15,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from hesskern.compat.following import split
+from hesskern.compat.live_parameters import split
 
 
 class TensorOperator:

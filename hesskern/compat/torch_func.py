@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from hesskern import checks
-from hesskern.torch import closures
+from hesskern._base import checks
+from hesskern.torch import function_tracing
 from hesskern.torch.curvature import shaped
 
 
@@ -66,7 +66,7 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
                 arguments[number] = part
             return func(*arguments)
 
-        found = closures.found(function, [leaf for _, leaf in paths], names)
+        found = function_tracing.found(function, [leaf for _, leaf in paths], names)
         rows = shaped(found.dense(paths[0][1]), found.leaves, "tuple")
         return pytree.tree_unflatten([pytree.tree_unflatten(list(row), spec) for row in rows], spec)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._cached import cached_property
+from hesskern._base.cached import cached_property
 
 Status = Literal["match", "explained", "unexplained", "invalid"]
 

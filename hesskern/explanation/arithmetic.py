@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
-from hesskern.explanation.curvature import Model
+from hesskern.explanation.candidate_model import Model
 from hesskern.explanation.formats import Format
 from hesskern.explanation.low_precision import Nearest, Rounding, Scattered, columns
+from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import checks
-from hesskern._array import Array
+from hesskern._base import checks
+from hesskern._base.array_types import Array
 
 Kind = Literal["matrix", "spectrum", "number"]
 

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._cached import cached_property
+from hesskern._base.cached import cached_property
+from hesskern.explanation.candidate_model import chunks
 from hesskern.explanation.causes import Cause
-from hesskern.explanation.curvature import chunks
 from hesskern.explanation.formats import grid_of
 from hesskern.explanation.step_grid import STEPS, Kind, step_from_pairs, step_of
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 Values = NDArray[np.float64]
 

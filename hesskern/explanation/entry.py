@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern import checks
+from hesskern._base import checks
 from hesskern.explanation import candidate as given_as
 from hesskern.explanation.answer import Explanation
 from hesskern.explanation.invalid import invalid
 from hesskern.explanation.matrix_answer import MatrixAnswer
 from hesskern.explanation.number_answer import explain_number
 from hesskern.explanation.numbers import QUANTITIES, Quantity
-from hesskern.explanation.problem import Problem
+from hesskern.explanation.question import Problem
 from hesskern.explanation.spectrum_answer import explain_spectrum
 from hesskern.explanation.vectors import explain_vector, has_shape_of
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 
 def explain(

@@ -9,7 +9,7 @@ import numpy as np
 from hesskern.explanation import candidate as given_as
 from hesskern.explanation.answer import Explanation, Finding
 from hesskern.explanation.candidate import Candidate
-from hesskern.explanation.problem import Problem
+from hesskern.explanation.question import Problem
 from hesskern.explanation.selections import Selection, shown, symbol
 from hesskern.explanation.vectors import has_shape_of
 

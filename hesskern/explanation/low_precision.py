@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from hesskern.explanation.formats import Format, rounded
 from hesskern.explanation.orders import Tensor
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 Values = NDArray[np.float64]
 

@@ -12,10 +12,10 @@ from hesskern.explanation import candidate as given_as
 from hesskern.explanation import precision, steps
 from hesskern.explanation.answer import Alternative, Explanation, Finding, Matrices, Remainder
 from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.candidate_model import Curvature, Difference, Model, difference
 from hesskern.explanation.causes import Cause, keys, sentence
-from hesskern.explanation.curvature import Curvature, Difference, Model, difference
 from hesskern.explanation.other_matrices import other_matches
-from hesskern.explanation.problem import Problem
+from hesskern.explanation.question import Problem
 from hesskern.explanation.scales import damping
 from hesskern.explanation.search import Match, Search
 from hesskern.explanation.selections import shown, symbol

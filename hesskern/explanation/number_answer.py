@@ -9,7 +9,7 @@ from hesskern.explanation.answer import Alternative, Explanation, Finding, itsel
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import keys, listed, sentence
 from hesskern.explanation.numbers import CHANCE, NAMES, Numbers, Quantity
-from hesskern.explanation.problem import Problem
+from hesskern.explanation.question import Problem
 from hesskern.explanation.selections import shown
 
 

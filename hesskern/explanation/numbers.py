@@ -10,18 +10,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
-from hesskern.condition import Condition
 from hesskern.explanation.candidate import Candidate
+from hesskern.explanation.candidate_model import Curvature
 from hesskern.explanation.causes import Cause, total
-from hesskern.explanation.curvature import Curvature
 from hesskern.explanation.one_triangle import misread
 from hesskern.explanation.scales import Scales
 from hesskern.explanation.search import PART_CAUSES, Base
 from hesskern.explanation.selections import Selection
 from hesskern.explanation.solvers import Solvers
 from hesskern.explanation.variants import DataVariant, WeightVariant
-from hesskern.loss import SquaredLoss
+from hesskern.linalg import decompositions
+from hesskern.linalg.condition import Condition
+from hesskern.losses.squared import SquaredLoss
 
 Quantity = Literal["condition", "rank", "largest"]
 QUANTITIES = ("condition", "rank", "largest")

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
+from hesskern.explanation.candidate_model import Curvature
 from hesskern.explanation.causes import Cause
-from hesskern.explanation.curvature import Curvature
 from hesskern.explanation.orders import orders
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.linalg import decompositions
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 Values = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.explanation.causes import Cause
-from hesskern.network import LinearNetwork
-from hesskern.selection import Part
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.parameters import Part
 
 #: Layers up to which every subset of them is tried with its columns stacked.
 _SUBSETS = 4

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
+from hesskern.explanation.candidate_model import Curvature, Model, difference
 from hesskern.explanation.causes import Cause, listed
-from hesskern.explanation.curvature import Curvature, Model, difference
 from hesskern.explanation.orders import Order, Tensor
 from hesskern.explanation.sample_gradients import OuterProducts, SampleGradients
 from hesskern.explanation.scales import affine, least_factor, rounded
 from hesskern.explanation.search import PART_CAUSES, Base, Match, Search
 from hesskern.explanation.selections import symbol
+from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 

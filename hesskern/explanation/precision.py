@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from hesskern.explanation import differences
 from hesskern.explanation.arithmetic import Pattern, pattern
+from hesskern.explanation.candidate_model import Curvature, Difference, Model, chunks, difference
 from hesskern.explanation.causes import Cause
-from hesskern.explanation.curvature import Curvature, Difference, Model, chunks, difference
 from hesskern.explanation.formats import FORMATS, Format, grid_of, storages
 from hesskern.explanation.search import Match, Search
 from hesskern.explanation.variants import DataVariant, WeightVariant
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
-from hesskern.selection import positions, select
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.parameters import positions, select
 
 Values = NDArray[np.float64]
 

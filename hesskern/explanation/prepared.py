@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hesskern._array import Array
+from hesskern._base.array_types import Array
 from hesskern.explanation.causes import Cause
-from hesskern.loss import SquaredLoss
+from hesskern.losses.squared import SquaredLoss
 
 
 class Prepared(NamedTuple):

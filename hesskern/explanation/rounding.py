@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern._array import Array
+from hesskern._base.array_types import Array
 
 #: Rounding errors of sums of k terms grow like ``LAMBDA sqrt(k) u`` but for a vanishing probability (Higham and Mary
 #: 2019, LAMBDA from their Theorem 2.4 at 1e-13); u is half of epsilon.

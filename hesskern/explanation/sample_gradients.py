@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.curvature import Curvature
+from hesskern.explanation.candidate_model import Curvature
 from hesskern.explanation.orders import Tensor
 from hesskern.explanation.rounding import LAMBDA
 from hesskern.explanation.variants import DataVariant, WeightVariant
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 Values = NDArray[np.float64]
 

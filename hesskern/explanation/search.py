@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._cached import cached_property
+from hesskern._base.cached import cached_property
+from hesskern.explanation.candidate_model import PARTS, Curvature, Difference, Model, difference
 from hesskern.explanation.causes import Cause, total
-from hesskern.explanation.curvature import PARTS, Curvature, Difference, Model, difference
 from hesskern.explanation.orders import Order, Tensor, orders
 from hesskern.explanation.scales import Affine, Scales, affine, fit
 from hesskern.explanation.selections import Selection

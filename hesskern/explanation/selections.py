@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from hesskern.explanation.causes import Cause, listed
 from hesskern.explanation.orders import Tensor, tensors
-from hesskern.network import LinearNetwork
-from hesskern.selection import Part, select
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.parameters import Part, select
 
 #: Layers up to which every subset of them is a selection of its own.
 _SUBSETS = 4

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
-from hesskern.condition import Condition
 from hesskern.explanation.candidate import Candidate
 from hesskern.explanation.causes import Cause
+from hesskern.linalg import decompositions
+from hesskern.linalg.condition import Condition
 
 #: Rounding units.
 _DOUBLE, _SINGLE = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern.explanation.candidate_model import Curvature
 from hesskern.explanation.causes import Cause, total
-from hesskern.explanation.curvature import Curvature
 from hesskern.explanation.formats import Storage
 from hesskern.explanation.scales import Scales, affine
 from hesskern.explanation.search import PART_CAUSES, Base

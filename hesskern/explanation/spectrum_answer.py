@@ -11,7 +11,7 @@ from hesskern.explanation.candidate import Candidate, exponent_to
 from hesskern.explanation.causes import keys, sentence
 from hesskern.explanation.formats import storages
 from hesskern.explanation.one_triangle import misread
-from hesskern.explanation.problem import Problem
+from hesskern.explanation.question import Problem
 from hesskern.explanation.selections import shown
 from hesskern.explanation.spectra import Values, spectrum_matches
 from hesskern.explanation.vectors import explain_vector

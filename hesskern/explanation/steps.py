@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.search import Base, Search
 from hesskern.explanation.variants import WeightVariant
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.linalg import decompositions
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 #: Parameters up to which the step before is found by Newton's method, with a dense Hessian.
 _DENSE = 1500

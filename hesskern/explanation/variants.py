@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from hesskern._array import Array
+from hesskern._base.array_types import Array
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.prepared import prepared
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 #: Samples up to which every first and last minibatch is tried; beyond, those of the usual sizes.
 _EVERY = 64

@@ -12,9 +12,9 @@ from hesskern.explanation.answer import Explanation, Finding
 from hesskern.explanation.candidate import Candidate, exponent_to
 from hesskern.explanation.causes import Cause
 from hesskern.explanation.orders import orders
-from hesskern.explanation.problem import Problem
+from hesskern.explanation.question import Problem
 from hesskern.explanation.selections import Selection, shown, symbol
-from hesskern.loss import SquaredLoss
+from hesskern.losses.squared import SquaredLoss
 
 Values = NDArray[np.float64]
 

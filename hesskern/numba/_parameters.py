@@ -16,9 +16,9 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from hesskern._array import Array
-from hesskern.numba._compile import jit
-from hesskern.numba._layout import WIDTH, Layout, make_layout
+from hesskern._base.array_types import Array
+from hesskern.backends.numba_kernels.compile import jit
+from hesskern.backends.numba_kernels.layout import WIDTH, Layout, make_layout
 
 #: Not strict: annotations of the implementations need not be those of the stubs.
 _overload = functools.partial(overload, jit_options={"nogil": True, "error_model": "numpy"}, strict=False)

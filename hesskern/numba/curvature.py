@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from hesskern._array import Array
-from hesskern.numba import _pass
-from hesskern.numba._compile import jit, jit_inlined
-from hesskern.numba._dense import dense
-from hesskern.numba._hessian_product import hessian_times, prepared
-from hesskern.numba._layout import Layout, number_of_parameters
+from hesskern._base.array_types import Array
+from hesskern.backends.numba_kernels import passes
+from hesskern.backends.numba_kernels.compile import jit, jit_inlined
+from hesskern.backends.numba_kernels.dense import dense
+from hesskern.backends.numba_kernels.hessian_product import hessian_times, prepared
+from hesskern.backends.numba_kernels.layout import Layout, number_of_parameters
+from hesskern.backends.numba_kernels.passes import predictions
+from hesskern.backends.numba_kernels.scaling import multiplied, multiply_entries, scaled
 from hesskern.numba._parameters import check_targets, flatten, layout_of
-from hesskern.numba._pass import predictions
-from hesskern.numba._scaling import multiplied, multiply_entries, scaled
 
 HALF_SUM, SUM, MEAN = range(3)
 
@@ -85,7 +85,7 @@ def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_
     0.5
     """
     layout, flat, scale = _layout(weights, biases, X, Y), flatten(weights, biases), scale_of(kind, len(X), Y.shape[1])
-    squared = _pass.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, False)[0]
+    squared = passes.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, False)[0]
     return 0.5 * scale * squared + _decayed(flat, weight_decay)
 
 
@@ -93,7 +93,7 @@ def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_
 def _value_and_gradient(weights: Any, X: Array, Y: Array, biases: Any, kind: int,
                         weight_decay: float) -> tuple[float, Array]:  # fmt: skip
     layout, flat, scale = _layout(weights, biases, X, Y), flatten(weights, biases), scale_of(kind, len(X), Y.shape[1])
-    squared, found = _pass.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, True)
+    squared, found = passes.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, True)
     value = 0.5 * scale * squared + _decayed(flat, weight_decay)
     if weight_decay != 0:
         found += X.dtype.type(weight_decay) * flat

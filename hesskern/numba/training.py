@@ -14,13 +14,13 @@ from numba.core import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from hesskern._array import Array
-from hesskern.numba._compile import jit, jit_inlined
-from hesskern.numba._descent import gather, squared_norm, update
-from hesskern.numba._layout import START, Layout, pack, pack_mask, pack_samples, unpack
-from hesskern.numba._memory import Places, make_memory, places
+from hesskern._base.array_types import Array
+from hesskern.backends.numba_kernels.compile import jit, jit_inlined
+from hesskern.backends.numba_kernels.descent import gather, squared_norm, update
+from hesskern.backends.numba_kernels.layout import START, Layout, pack, pack_mask, pack_samples, unpack
+from hesskern.backends.numba_kernels.memory import Places, make_memory, places
+from hesskern.backends.numba_kernels.passes import product_is_cheaper, squared_residual
 from hesskern.numba._parameters import assign, check_targets, flatten, layout_of
-from hesskern.numba._pass import product_is_cheaper, squared_residual
 from hesskern.numba.curvature import HALF_SUM, scale_of
 
 MAX_STEPS, CONVERGED, DIVERGED, STOPPED = range(4)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.torch.problem import Problem, Wanted, slices
+from hesskern._base import checks
+from hesskern.torch.model_problem import Problem, Wanted, slices
 
 FORMS = ("matrix", "dict", "tuple")
 

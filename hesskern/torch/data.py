@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesskern import backends, checks, devices
-from hesskern.problem import Data, of_triangle
-from hesskern.torch.tracing import Chain
+from hesskern import backends
+from hesskern._base import checks, devices
+from hesskern.backends.data import Data, of_triangle
+from hesskern.torch_modules.tracing import Chain
 
 #: What is done with the predictions, the targets and the name of a batch.
 Check = Callable[[Tensor, Tensor, str], None]

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.hessian import Hessian
-from hesskern.loss import KINDS
-from hesskern.softmax import SoftmaxHessian
-from hesskern.torch.chain import Layer, Parameter
+from hesskern._base import checks
+from hesskern.curvature.hessian import Hessian
+from hesskern.curvature.softmax import SoftmaxHessian
+from hesskern.losses.squared import KINDS
 from hesskern.torch.cross_entropy import compare_entropy, sample_weights, taken
 from hesskern.torch.data import reduced
 from hesskern.torch.features import Batch, LastLayer
 from hesskern.torch.losses import LossScale, compare, name_of, recognised
-from hesskern.torch.problem import ReducedLoss
-from hesskern.torch.tracing import Chain, network
+from hesskern.torch.model_problem import ReducedLoss
+from hesskern.torch_modules.chain import Layer, Parameter
+from hesskern.torch_modules.tracing import Chain, network
 
 
 def last_layer_hessian(

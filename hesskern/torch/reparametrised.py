@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesskern import decompositions, memory
-from hesskern._array import Array
-from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
-from hesskern.hessian import Hessian
-from hesskern.operator import CurvatureOperator, dense_target
+from hesskern._base import memory
+from hesskern._base.array_types import Array
+from hesskern.curvature.hessian import Hessian
+from hesskern.linalg import decompositions
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
+from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 
 #: With how many random vectors norms are estimated.
 _VECTORS = 3

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hesskern._cached import cached_property
-from hesskern._posted import TorchUnavailableError, load_torch
-from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
+from hesskern._base.cached import cached_property
+from hesskern.demo.posted import TorchUnavailableError, load_torch
+from hesskern.validation.case import Matrix, Problem, Training, Trajectory
 
 #: Multiply-adds of one pass below which waking a second thread takes longer than the work.
 _THREADED_WORK = 5_000_000

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hesskern import datasets
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
-from hesskern.validation.problem import Problem
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.validation.case import Problem
 
 #: name: widths, samples, options
 _DRAWN: dict[str, tuple[Sequence[int], int, dict[str, Any]]] = {

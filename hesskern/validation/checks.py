@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hesskern.loss import KINDS
+from hesskern.losses.squared import KINDS
+from hesskern.validation.case import Matrix
 from hesskern.validation.comparison import Check, Comparison
-from hesskern.validation.eigen import eigen_checks
+from hesskern.validation.eigen_checks import eigen_checks
 from hesskern.validation.evidence import Evidence, Subject, Witness
-from hesskern.validation.problem import Matrix
 from hesskern.validation.rounding import Bounds, Part, combined, norm, square
-from hesskern.validation.training import training_checks
+from hesskern.validation.training_checks import training_checks
 
 #: Entries of a block that is written out although the whole matrix is not.
 _LARGEST_BLOCK = 4_000_000

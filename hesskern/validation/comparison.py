@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hesskern.validation.case import Matrix
 from hesskern.validation.evidence import Evidence, Subject, Witness
-from hesskern.validation.problem import Matrix
 from hesskern.validation.report import (
     AGREES,
     DIFFERS,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._cached import cached_property
-from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
+from hesskern._base.cached import cached_property
+from hesskern.validation.case import Matrix, Problem, Training, Trajectory
 from hesskern.validation.rounding import Bounds, chain, norm, square
 
 Extended = NDArray[Any]

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-import hesskern.loss
-from hesskern import decompositions
-from hesskern._cached import cached_property
-from hesskern.hessian import Hessian
+import hesskern.losses.squared
+from hesskern._base.cached import cached_property
+from hesskern.curvature.hessian import Hessian
+from hesskern.linalg import decompositions
 from hesskern.validation.autograd import AutogradWitness
+from hesskern.validation.case import Matrix, Problem, Training, Trajectory
 from hesskern.validation.differences import DifferenceWitness
-from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
 from hesskern.validation.rounding import Bounds, Part, norm, square
 
 Witness = AutogradWitness | DifferenceWitness
@@ -33,12 +33,14 @@ class Subject:
     def __init__(self, problem: Problem, backend: str) -> None:
         self.problem, self.backend, self.net = problem, backend, problem.net
         given = problem.loss
-        self.loss = hesskern.loss.SquaredLoss(given.X, given.Y, given.kind, given.weight_decay, backend=backend)
+        self.loss = hesskern.losses.squared.SquaredLoss(
+            given.X, given.Y, given.kind, given.weight_decay, backend=backend
+        )
 
-    def decayed(self, decay: float) -> hesskern.loss.SquaredLoss:
+    def decayed(self, decay: float) -> hesskern.losses.squared.SquaredLoss:
         """Return the loss with another weight decay."""
         given = self.problem.loss
-        return hesskern.loss.SquaredLoss(given.X, given.Y, given.kind, decay, backend=self.backend)
+        return hesskern.losses.squared.SquaredLoss(given.X, given.Y, given.kind, decay, backend=self.backend)
 
     @cached_property
     def hessian(self) -> Hessian:

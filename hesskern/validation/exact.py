@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.validation.problem import Matrix, Problem
+from hesskern.validation.case import Matrix, Problem
 
 #: Minors of larger matrices, and products of larger factors, take too long in integers.
 _LARGEST, _MOST_PRODUCTS = 12, 200_000

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
-from hesskern._cached import cached_property
-from hesskern.validation.problem import Problem
+from hesskern._base.cached import cached_property
+from hesskern.linalg import decompositions
+from hesskern.validation.case import Problem
 
 #: Singular values of larger matrices cost more than the check; their Frobenius norm is a bound as well.
 _LARGEST_SVD = 2e8

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hesskern import backends as registry
-from hesskern import checks as arguments
+from hesskern._base import checks as arguments
+from hesskern._base.interrupt import Interruption
 from hesskern._core import version
-from hesskern.interruption import Interruption
-from hesskern.loop import progress_bar
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.training.loop import progress_bar
 from hesskern.validation import catalogue
 from hesskern.validation.autograd import torch
+from hesskern.validation.case import Problem
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import row_of
 from hesskern.validation.evidence import Evidence, Subject
-from hesskern.validation.problem import Problem
 from hesskern.validation.report import ABSENT, Row, ValidationReport
 
 

@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 import hesskern as hk
-from hesskern import cli
+from hesskern.cli import main as cli
 
 Damage = Callable[[bytes], bytes]
 

@@ -3,7 +3,7 @@
 An entry is found by the source, the options (architecture, ``--fmad``) and the version of the compiler, all of which
 cuda-core puts into the key; it also replaces files as a whole, so that processes may compile at the same time. What it
 does not see is a damaged file, hence a checksum in front of the code, and a file that somebody else has put there: code
-comes only from a folder that nobody else can write to (`hesskern.trusted`).
+comes only from a folder that nobody else can write to (`hesskern._base.trusted`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from cuda.core import Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache, make_program_cache_key
 
-from hesskern import trusted
+from hesskern._base import trusted
 
 #: The kernels of a version and architecture take some 500 KB; what has not been used for longest goes first.
 _MOST_BYTES = 64 << 20

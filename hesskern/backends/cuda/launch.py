@@ -11,7 +11,7 @@ from cuda.core import launch as launch_kernel
 from torch import Tensor
 
 from hesskern.backends.cuda.kernels import machine_code, program_of
-from hesskern.backends.cuda.persistent import Limits
+from hesskern.backends.cuda.shared_memory_kernel import Limits
 
 #: Shared memory that every card gives without being asked (bytes).
 _SHARED = 48 << 10

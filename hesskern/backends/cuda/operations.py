@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesskern.backends.cuda import curvature, layers
+from hesskern.backends.cuda import batched_curvature, layers
 from hesskern.backends.cuda.assembly import Launch, assemble
-from hesskern.backends.cuda.persistent import Limits
+from hesskern.backends.cuda.batched_width_reduction import ReducedStack
+from hesskern.backends.cuda.descents import Descents, Problem, Watched
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import CudaProduct
-from hesskern.backends.cuda.training import Descents, Problem, Watched
-from hesskern.backends.cuda.width import ReducedStack
+from hesskern.backends.cuda.shared_memory_kernel import Limits
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import Block, Layers, Side
-from hesskern.problem import Data
 
 
 class CudaBackend:
@@ -84,8 +84,8 @@ class CudaBackend:
     # Many networks at once; weights are (networks, out, in) ----------------------------------------------------------
 
     #: Of many networks: largest eigenvalues, and what decides the condition number of a layer's block.
-    sharpness = staticmethod(curvature.sharpness)
-    block = staticmethod(curvature.block)
+    sharpness = staticmethod(batched_curvature.sharpness)
+    block = staticmethod(batched_curvature.block)
 
     @staticmethod
     def reduced(weights: Sequence[Any], biases: Sequence[Any], *, reduce: bool) -> ReducedStack:

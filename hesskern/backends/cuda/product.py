@@ -12,8 +12,8 @@ from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.graphs import Recorded
 from hesskern.backends.cuda.layers import activations
 from hesskern.backends.cuda.precision import full_precision
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import Layers
-from hesskern.problem import Data
 
 
 class Linearised:

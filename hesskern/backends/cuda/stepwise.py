@@ -17,7 +17,7 @@ from hesskern.backends.cuda.layers import gradient, residual
 from hesskern.backends.cuda.precision import full_precision
 
 if TYPE_CHECKING:
-    from hesskern.backends.cuda.training import Descents, Piece, Seen
+    from hesskern.backends.cuda.descents import Descents, Piece, Seen
 
 _RUNNING, _CONVERGED, _DIVERGED = range(3)
 #: Steps from which recording a CUDA graph of one costs less than launching them all.

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from hesskern import checks
+from hesskern._base import checks
 from hesskern.compat.hessian_eigenthings.operator import HessianOperator
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, keep, trained
+from hesskern._base import checks
 from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
-from hesskern.torch import tracing
+from hesskern.compat.live_parameters import Batches, keep, trained
 from hesskern.torch.losses import LossScale, comparing, name_of, recognised
+from hesskern.torch_modules import tracing
 
 
 class HessianOperator:

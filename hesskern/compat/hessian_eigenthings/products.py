@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, compared, traced, trained
+from hesskern._base import checks
 from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
-from hesskern.operator import WHICH, Which
+from hesskern.compat.live_parameters import Batches, compared, traced, trained
+from hesskern.linalg.symmetric_operator import WHICH, Which
 
 _OF_POWER_ITERATION = {"power_iter_steps", "power_iter_err_threshold", "momentum", "to_numpy"}
 _OF_LANCZOS = {"which", "max_steps", "tol", "num_lanczos_vectors", "init_vec"}

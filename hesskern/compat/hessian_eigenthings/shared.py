@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, Following, per_batch
-from hesskern.torch import tracing
+from hesskern._base import checks
+from hesskern.compat.live_parameters import Batches, Following, per_batch
 from hesskern.torch.data import Check, reduced
 from hesskern.torch.losses import LossScale
-from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
+from hesskern.torch_modules import tracing
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,0 +1,146 @@
+"""The exact reduction of hidden layers that are wider than their neighbours together, for many networks at once.
+
+The same as `hesskern.training.reduced_network` does with one network in main memory, by QR decompositions of a batch of
+matrices.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hesskern.backends.cuda.layers import Layers, shapes
+from hesskern.backends.protocol import UNBALANCED
+
+
+class _Stage(NamedTuple):
+    """One hidden layer reduced; stacks have one row for each unit."""
+
+    layer: int
+    basis: Tensor  # Q, (networks, units, kept)
+    before: Tensor  # (networks, units, weights of a unit)
+    after: Tensor  # (networks, kept, weights of a unit)
+
+
+class ReducedStack:
+    """The small networks that are trained in the place of these.
+
+    Parameters
+    ----------
+    layers : Layers
+        Weights (networks, out, in).
+    reduce : bool
+        Whether widths are reduced at all.
+    """
+
+    def __init__(self, layers: Layers, *, reduce: bool) -> None:
+        self.given = layers
+        self._stages: list[_Stage] = []
+        for layer in _reducible(layers) if reduce else ():
+            stack = _stack(layers, layer)
+            basis, triangle = _qr(stack)
+            self._stages.append(_Stage(layer, basis, stack, triangle))
+            layers = _replaced(layers, layer, triangle)
+        unbalanced = [_unbalanced(stage, self.given.weights[stage.layer + 1].shape[-2]) for stage in self._stages]
+        #: How many networks have hidden units of too different sizes. If any has, nothing is reduced: all networks
+        #: are trained at one width.
+        self.unbalanced = int(torch.stack(unbalanced).any(0).sum()) if unbalanced else 0
+        if self.unbalanced:
+            self._stages, layers = [], self.given
+        self.layers = layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the small networks."""
+        return shapes(*self.layers).widths
+
+    @property
+    def suspicious(self) -> Tensor:
+        """Which networks have a stack of lower rank, where rounding errors would be trained: (networks,) bool."""
+        first = self.given.weights[0]
+        found = torch.zeros(len(first), dtype=torch.bool, device=first.device)
+        for stage in self._stages:
+            pivots = stage.after.diagonal(dim1=-2, dim2=-1).abs()
+            found |= pivots.amin(1) < _SUSPICIOUS * pivots.amax(1)
+        return found
+
+    def replace(self, which: int, bases: list[Any], triangles: list[Any]) -> None:
+        """Take other bases for one network, NumPy arrays, one for each stage: see `suspicious`."""
+        layers = self.given
+        for stage, basis, triangle in zip(self._stages, bases, triangles, strict=True):
+            stage.before[which] = _stack(layers, stage.layer)[which]
+            stage.basis[which] = torch.as_tensor(basis.copy(), device=stage.basis.device)
+            stage.after[which] = torch.as_tensor(triangle.copy(), device=stage.after.device)
+            layers = _replaced(layers, stage.layer, stage.after)
+        self.layers = layers
+
+    def lift(self, layers: Layers) -> Layers:
+        """Return the networks given at the small networks' parameters: what moved is added to where they started."""
+        for stage in reversed(self._stages):
+            moved = _stack(layers, stage.layer) - stage.after
+            layers = _replaced(layers, stage.layer, stage.before + stage.basis @ moved)
+        return layers
+
+
+#: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
+_SUSPICIOUS = 1e-8
+
+
+def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q (networks, units, columns) and R of thin QR decompositions, by Gram and Schmidt's method done twice.
+
+    Libraries make Q for one matrix of a batch after the other. Twice is enough for Q to be orthogonal to rounding,
+    but for columns that nothing is left of: those are zero here, and `ReducedStack.suspicious`.
+    """
+    basis = torch.zeros_like(stacks)
+    triangle = stacks.new_zeros(len(stacks), stacks.shape[2], stacks.shape[2])
+    for k in range(stacks.shape[2]):
+        column, known = stacks[:, :, k : k + 1].clone(), basis[:, :, :k]
+        for _ in range(2):
+            shares = known.mT @ column
+            column -= known @ shares
+            triangle[:, :k, k : k + 1] += shares
+        length = column.norm(dim=1, keepdim=True)
+        triangle[:, k : k + 1, k : k + 1] = length
+        basis[:, :, k : k + 1] = torch.where(length > 0, column / length, 0.0)
+    return basis, triangle
+
+
+def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
+    """Return which networks would lose digits, (networks,) bool; see `Backend.mixes_units`."""
+    sizes, norms = stage.before.abs(), stage.after.norm(dim=1)
+    inputs = sizes.shape[2] - outputs
+    terms = sizes[:, :, inputs:].mT @ sizes[:, :, :inputs]
+    bounds = norms[:, inputs:, None] * norms[:, None, :inputs]
+    around = torch.minimum(terms.amax(2, keepdim=True), terms.amax(1, keepdim=True))
+    balanced: Tensor = (bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
+    return ~balanced
+
+
+def _reducible(layers: Layers) -> list[int]:
+    found = []
+    for layer, bias in enumerate(layers.biases[:-1]):
+        units, inputs = layers.weights[layer].shape[-2:]
+        if units > inputs + (bias is not None) + layers.weights[layer + 1].shape[-2]:
+            found.append(layer)
+    return found
+
+
+def _stack(layers: Layers, layer: int) -> Tensor:
+    """Return ``[W_l, b_l, W_{l+1}.T]``, one row for each unit, in float64."""
+    bias = layers.biases[layer]
+    middle = [] if bias is None else [bias[..., None]]
+    return torch.cat([layers.weights[layer], *middle, layers.weights[layer + 1].mT], dim=-1).double()
+
+
+def _replaced(layers: Layers, layer: int, stack: Tensor) -> Layers:
+    """Return the layers with this stack around a hidden layer."""
+    weights, biases = list(layers.weights), list(layers.biases)
+    inputs, outputs, dtype = weights[layer].shape[-1], weights[layer + 1].shape[-2], weights[layer].dtype
+    weights[layer] = stack[..., :inputs].to(dtype)
+    weights[layer + 1] = stack[..., stack.shape[-1] - outputs :].mT.to(dtype)
+    if biases[layer] is not None:
+        biases[layer] = stack[..., inputs].to(dtype)
+    return Layers(weights, biases)

@@ -1,0 +1,187 @@
+"""The command ``hesskern explain``: say why a matrix, a spectrum or a number is not that of the Hessian.
+
+Exit codes: 0 it is, 1 it is not and the cause was found, 2 it is not and no known cause explains it, 3 it cannot be
+compared (bad input, a size that no parameters have, NaN).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hesskern import datasets
+from hesskern._base import array_files
+from hesskern.cli.common import RefusedError, one_line, reason, to_json
+from hesskern.cli.matrix_files import SUFFIXES, read_array, read_matrix
+from hesskern.cli.network_files import read_network
+from hesskern.losses.squared import KINDS, SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+
+if TYPE_CHECKING:
+    from hesskern.explanation import Explanation
+
+_CODES = {"match": 0, "explained": 1, "unexplained": 2, "invalid": 3}
+_BAD_INPUT = 3
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "explain",
+        help="why a Hessian disagrees",
+        description="Say why a Hessian that somebody computed, its eigenvalues, or only its condition number, rank or "
+        "largest eigenvalue, is not that of the network: transposed data, another order, a factor, a part of it, fewer "
+        "digits. Exit code 0 if it is, 1 if the cause was found, 2 if there is no known cause, 3 if it cannot "
+        "be answered: bad input, no memory, or no room for the output.",
+    )
+    parser.refused = _BAD_INPUT
+    parser.add_argument(
+        "candidate",
+        metavar="CANDIDATE",
+        help=f"a matrix or eigenvalues in a file ({', '.join(SUFFIXES)}, .pt), or a number with all its digits",
+    )
+    parser.add_argument("--net", metavar="FILE", help="the network, as LinearNetwork.save writes it (.npz)")
+    parser.add_argument("--X", metavar="FILE", help="inputs, (samples, inputs)")
+    parser.add_argument("--Y", metavar="FILE", help="targets, (samples, outputs)")
+    parser.add_argument(
+        "--case", action="store_true", help="instead: the trained network and data of hesskern demo, with --params 1"
+    )
+    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="of squared loss (default: %(default)s)")
+    parser.add_argument("--weight-decay", type=float, default=0.0, metavar="NUMBER")
+    parser.add_argument(
+        "--params", metavar="NAME,...", help="layers counted from 0, or names like 1.weight (default: all)"
+    )
+    parser.add_argument("--quantity", choices=["condition", "rank", "largest"], help="what a number is (default: any)")
+    parser.add_argument(
+        "--other-net",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="weights it may have been taken at; may be repeated",
+    )
+    parser.add_argument("--lr", type=float, metavar="NUMBER", help="learning rate of a step the weights may be off by")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="of the minibatches that were used")
+    parser.add_argument("--plot", metavar="FILE", help="also draw the difference before and after: .png, .svg, .pdf")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(command=explain, parser=parser)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    if arguments.plot is not None:
+        _picture(arguments.plot, None)
+    candidate = _candidate(arguments.candidate)
+    if arguments.plot is not None and getattr(candidate, "ndim", 0) != 2:
+        raise RefusedError("--plot: a number or a list of eigenvalues is no matrix to draw; leave it out.")
+    net, loss, params = _problem(arguments)
+    from hesskern.explanation import explain as search  # noqa: PLC0415 - not needed by the other commands
+
+    try:
+        why = search(
+            candidate,
+            net,
+            loss,
+            params,
+            quantity=arguments.quantity,
+            trajectory=[read_network(path, "--other-net") for path in arguments.other_net],
+            lr=arguments.lr,
+            batch_size=arguments.batch_size,
+        )
+    except (TypeError, ValueError) as error:
+        raise RefusedError(f"{one_line(error)}.") from error
+    try:
+        if arguments.plot is not None:
+            _picture(arguments.plot, why)
+    finally:  # what was found is shown, also where the disk was full
+        print(to_json(why.as_dict()) if arguments.json else str(why), flush=True)
+    return _CODES[why.status]
+
+
+def _candidate(given: str) -> object:
+    if _NUMBER.fullmatch(given):
+        return given
+    if Path(given).suffix.lower() in (".pt", ".pth"):
+        return _tensor(given)
+    if not os.path.splitext(given)[1]:
+        raise RefusedError(f"CANDIDATE is {given!r}; expected a number, or a file {', '.join(SUFFIXES)} or .pt.")
+    array = read_array(given, "H", "CANDIDATE", (".pt",))
+    return array.ravel() if array.ndim == 2 and 1 in array.shape and array.size > 1 else array
+
+
+def _tensor(path: str) -> object:
+    from hesskern.demo import posted  # noqa: PLC0415 - loads PyTorch, which takes seconds
+
+    try:
+        torch = posted.load_torch()
+        with array_files.ordinary(path) as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except posted.TorchUnavailableError as error:
+        raise RefusedError(f"CANDIDATE is {path!r}, which only PyTorch reads. {error}.") from error
+    except OSError as error:
+        raise RefusedError(f"CANDIDATE: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
+    except Exception as error:  # whatever unpickling raises
+        raise RefusedError(f"CANDIDATE: {path!r} holds no tensor: {type(error).__name__}.") from error
+    if not isinstance(found, torch.Tensor):
+        raise RefusedError(
+            f"CANDIDATE: {path!r} holds a {type(found).__name__}; expected one tensor, torch.save(H, path)."
+        )
+    array = found.detach()
+    if array.dtype == torch.bfloat16:  # NumPy has no such numbers; float32 has all of them
+        array = array.float()
+    try:
+        numbers: object = array.resolve_conj().resolve_neg().numpy()
+        return numbers
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, on no device
+        raise RefusedError(f"CANDIDATE: {path!r} holds a tensor that NumPy cannot read: {one_line(error)}.") from error
+
+
+def _problem(arguments: argparse.Namespace) -> tuple[LinearNetwork, SquaredLoss, list[int | str] | None]:
+    params: list[int | str] | None = None
+    if arguments.params is not None:
+        params = [int(name) if name.strip().isdigit() else name.strip() for name in arguments.params.split(",")]
+    given = [option for option in ("net", "X", "Y") if getattr(arguments, option) is not None]
+    try:
+        if arguments.case:
+            if given:
+                raise RefusedError(f"--case has its own network and data; leave out --{given[0]}.")
+            net, loss = _case()
+            return net, loss, [1] if params is None else params
+        if len(given) < 3:
+            missing = next(option for option in ("net", "X", "Y") if option not in given)
+            raise RefusedError(f"--{missing} is missing; expected --net, --X and --Y, or --case.")
+        net = read_network(arguments.net)
+        X, Y = (read_matrix(getattr(arguments, name), name, net.dtype) for name in ("X", "Y"))
+        loss = SquaredLoss(X, Y, arguments.kind, arguments.weight_decay)
+        loss.check_network(net)
+    except (TypeError, ValueError) as error:
+        raise RefusedError(f"{one_line(error)}.") from error
+    return net, loss, params
+
+
+def _case() -> tuple[LinearNetwork, SquaredLoss]:
+    from hesskern.training.fit import fit  # noqa: PLC0415 - not needed by the other commands
+
+    case = datasets.two_layer_case()
+    loss = SquaredLoss(np.ascontiguousarray(case.X), np.ascontiguousarray(case.Y))
+    return fit(case.network, loss, lr=case.lr, max_steps=10_000, rtol=case.rtol).network, loss
+
+
+def _picture(path: str, why: Explanation | None) -> None:
+    """Write the picture, or where there is nothing to draw yet, see whether it could be written."""
+    from hesskern import plot  # noqa: PLC0415 - not needed by the other commands
+
+    try:
+        if why is None:
+            plot.check_path(path)
+        else:
+            plot.save_explanation(why, path)
+    except (ImportError, ValueError) as error:
+        raise RefusedError(f"--plot: {error}") from error
+    except OSError as error:
+        raise RefusedError(f"--plot: cannot write {path!r}: {reason(error)}.") from error

@@ -1,0 +1,419 @@
+"""The Hessian of a squared loss with respect to any parameters of a linear network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import checks, devices, memory
+from hesskern._base.array_types import Array
+from hesskern._base.cached import cached_property
+from hesskern._base.formatting import parts_in_words, setting
+from hesskern._base.interrupt import BYTES, RATE, interruptibly
+from hesskern._base.powers import MODERATE, Scaled, too_large
+from hesskern.backends.data import Data
+from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
+from hesskern.curvature.dense_blocks import grid, inner_indices
+from hesskern.curvature.gauss_newton import gauss_newton_basis
+from hesskern.curvature.layer_factors import Factors, Mode
+from hesskern.curvature.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
+from hesskern.curvature.scaled_product import hessian_product
+from hesskern.curvature.width_reduction import PlainLayers, WidthReduction, reducible
+from hesskern.linalg import decompositions
+from hesskern.linalg.condition import Condition, from_spectrum, of_squares
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
+from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.parameters import Part, part_size, positions
+
+if TYPE_CHECKING:
+    from hesskern.curvature.cross_block import CrossBlock
+    from hesskern.losses.squared import SquaredLoss
+
+_EPSILON = float(np.finfo(np.float64).eps)
+#: Vectors of fewer numbers are multiplied in no time.
+_FEW_NUMBERS = 1 << 16
+#: Bounds on errors that are this many times those of LAPACK are good enough.
+_MATTERS = 8.0
+#: What `Condition.note` says at an interpolating minimum.
+_NOISE = (
+    "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
+    "this is the number of the Gauss-Newton part"
+)
+
+#: What it says of eigenvalues of a float32 network that are there and count as zero.
+_HIDDEN = (
+    "the rank is uncertain: rounding the weights and the data to float32 may have made {} of the eigenvalues "
+    "that count as zero"
+)
+
+#: What an operator of each mode is called.
+KINDS: dict[Mode, str] = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}
+
+
+class Hessian(CurvatureOperator):
+    """Hessian with respect to the selected parameters, as an operator; made by ``loss.hessian(net, params)``.
+
+    ``H = gauss_newton() + functional() + weight_decay * I``, of shape (P, P), in `named_parameters()` order. Nothing of
+    size P x P and nothing that grows with the number of samples is kept: the data are reduced once, and products,
+    eigenvalues and solutions come from small matrices.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern as hk
+    >>> net = hk.LinearNetwork([np.array([[1.0, 2.0]]), np.array([[3.0]])])
+    >>> loss = hk.SquaredLoss(np.array([[1.0, 1.0]]), np.array([[8.0]]))
+    >>> H = loss.hessian(net)
+    >>> H.toarray()
+    array([[ 9.,  9., 10.],
+           [ 9.,  9., 10.],
+           [10., 10.,  9.]])
+    >>> H @ np.array([1.0, 0.0, 0.0])
+    array([ 9.,  9., 10.])
+    >>> H.rank(), H.trace()
+    (2, 27.0)
+    """
+
+    #: What its repr says before "Hessian".
+    _form = ""
+
+    def __init__(self, loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> None:
+        self._loss, self._net, self._mode = loss, net, mode
+        self.parts = tuple(parts)
+        self._backend = loss.kernels
+        self._data = loss.reduction(bias=net.has_bias)
+        self._shift = loss.weight_decay if mode == "full" else 0.0
+        #: How many parameters each layer has here.
+        self._part_sizes = [part_size(net, part) for part in parts]
+        size = sum(self._part_sizes)
+        super().__init__(np.dtype(net.dtype), (size, size))
+
+    # Parts and blocks -------------------------------------------------------------------------------------------------
+
+    def gauss_newton(self) -> Hessian:
+        """Return the Gauss-Newton part ``J.T J``, positive semidefinite, without weight decay."""
+        return made(self._loss, self._net, self.parts, "gauss_newton")
+
+    def functional(self) -> Hessian:
+        """Return the functional part: second derivatives of the network, weighted by the residual; zero at G = 0."""
+        return Hessian(self._loss, self._net, self.parts, "functional")
+
+    def block(self, row: int, column: int) -> Hessian | CrossBlock:
+        """Return the block of two layers' selected parameters, rows first, as an operator.
+
+        A diagonal block is a Kronecker operator; a cross block is rectangular.
+        """
+        from hesskern.curvature.cross_block import CrossBlock  # noqa: PLC0415 - it uses this class
+
+        found = {part.layer: part for part in self.parts}
+        for name, layer in (("row", row), ("column", column)):
+            if checks.integer(layer, name, 0) not in found:
+                raise ValueError(f"{name} is layer {layer}; this Hessian is over the layers {sorted(found)}.")
+        if row == column:
+            return made(self._loss, self._net, (found[row],), self._mode)
+        return CrossBlock(self._loss, self._net, found[row], found[column], self._mode)
+
+    # Products ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _positions(self) -> NDArray[np.intp] | None:
+        return positions(self._net, self.parts)
+
+    @cached_property
+    def _products(self) -> dict[np.dtype[Any], HessianProduct]:
+        return {}
+
+    def _product(self, dtype: np.dtype[Any]) -> HessianProduct:
+        """Return the products in this precision; float64 vectors are not rounded for a float32 network."""
+        if dtype not in self._products:
+            net: Layers = self._net
+            if dtype != self.dtype:
+                net = PlainLayers(
+                    tuple(weight.astype(dtype) for weight in net.weights),
+                    tuple(None if bias is None else bias.astype(dtype) for bias in net.biases),
+                )
+            self._products[dtype] = hessian_product(
+                self._backend,
+                net,
+                self._data.astype(dtype),
+                scale=self._loss.scale,
+                decay=self._shift,
+                gauss_newton=self._mode != "functional",
+                functional=self._mode != "gauss_newton",
+            )
+        return self._products[dtype]
+
+    def _apply(self, V: Array) -> Array:
+        product = self._products.get(V.dtype) or self._product(V.dtype)
+        positions, full = self._positions, V
+        if positions is not None:
+            full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
+            full[positions] = V
+        out = np.empty_like(full)
+        if full.size < _FEW_NUMBERS:
+            product.apply(full, out)
+        else:
+            interruptibly(product.apply, full, out, seconds=8.0 * full.size * len(self._data.X) / RATE)
+        return out if positions is None else np.ascontiguousarray(out[positions])
+
+    # Dense ------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _factors(self) -> Factors:
+        reach = self._net.reach + self._loss.reach(bias=self._net.has_bias)
+        return Factors(self._net, self._data, self._loss.scale, ordinary=reach <= MODERATE)
+
+    @cached_property
+    def _blocks(self) -> dict[str, tuple[list[Side], list[Block]]]:
+        return {}
+
+    def toarray(self, out: Array | None = None, vec: str = "row") -> Array:
+        """Return the dense matrix (P, P), symmetric to the bit. Each entry is written once, O(P²).
+
+        Parameters
+        ----------
+        out : (P, P) array, optional
+            C-contiguous array of the network's dtype to write into (a ``numpy.memmap`` for one larger than memory).
+        vec : {"row", "column"}
+            How each weight becomes a vector: "row", row after row, as PyTorch flattens; "column", column after column,
+            as papers write vec. The order of the layers, and biases after weights, stay.
+
+        Raises
+        ------
+        MemoryError
+            If a new array would not fit in the memory that is free; the message says how much it takes.
+        TypeError, ValueError
+            If `out` has another shape, dtype or layout.
+        """
+        checks.one_of(vec, "vec", ("row", "column"))
+        out = dense_target(out, self.shape, self.dtype, f"Hessian of {parts_in_words(self._net, self.parts)}")
+        if vec not in self._blocks:
+            self._blocks[vec] = grid(self._factors, self.parts, self.parts, self._mode, vec, self.dtype)[1:]
+        sides, blocks = self._blocks[vec]
+        interruptibly(self._backend.assemble, sides, sides, blocks, out, seconds=out.nbytes / BYTES)
+        if self._shift:
+            out.reshape(-1)[:: self.shape[0] + 1] += self.dtype.type(self._shift)
+        return out
+
+    def diagonal(self) -> Array:
+        """Return the diagonal (P,), exact, from the factors."""
+        if self._mode == "functional":
+            return np.full(self.shape[0], self._shift, self.dtype)
+        pieces: list[Array] = []
+        scale = self._loss.scale
+        with np.errstate(over="ignore"):
+            for part in self.parts:
+                outputs, inputs = self._net.weights[part.layer].shape
+                top, below = self._factors.jacobian(part.layer, inner_indices(part, inputs))
+                outer = np.full(outputs, scale) if top is None else scale * np.einsum("op,op->p", top, top)
+                products = outer[:, None] * np.einsum("nq,nq->q", below, below)
+                if part.weight:
+                    pieces.append((products[:, :inputs] if part.bias else products).ravel())
+                if part.bias:
+                    pieces.append(products[:, -1])
+            diagonal = (np.concatenate(pieces) + self._shift).astype(self.dtype, copy=False)
+        if not math.isfinite(np.vdot(diagonal, diagonal)) and not np.isfinite(diagonal).all():
+            raise too_large(self.dtype)
+        return diagonal
+
+    def trace(self) -> float:
+        """Return the trace, exact, from the factors."""
+        total = self._shift * self.shape[0]
+        if self._mode == "functional":
+            return total
+        for part in self.parts:
+            outputs, inputs = self._net.weights[part.layer].shape
+            top, below = self._factors.jacobian(part.layer, inner_indices(part, inputs))
+            outer = float(outputs) if top is None else float(np.vdot(top, top))
+            total += self._loss.scale * outer * float(np.vdot(below, below))
+        if not math.isfinite(total):
+            raise too_large(np.dtype(np.float64))
+        return total
+
+    # Eigenvalues ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _bases(self) -> dict[bool, Eigenbasis]:
+        return {}
+
+    def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
+        if lift not in self._bases:
+            factors = self._factors
+            layers = reducible(_layers(factors), {part.layer for part in self.parts})
+            self._bases[lift] = self._reduced_basis(factors, layers, {}, lift=lift)
+        return self._bases[lift]
+
+    def _reduced_basis(
+        self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
+    ) -> Eigenbasis:
+        """Return the basis of a network of which these `layers` are to be reduced yet, and those of `across` were."""
+        if not layers:
+            return self._dense_basis(factors, lift=lift)
+        reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
+        small, product = reduction.reduced(self._backend, lift=lift)
+        across = across | {layers[0]: product}
+        reduced = Factors(small, self._data, self._loss.scale, across, ordinary=factors.ordinary)
+        coupling = reduction.coupling(reduced, zero=self._mode == "gauss_newton")
+        inner = self._reduced_basis(reduced, layers[1:], across, lift=lift)
+        return WidthBasis(reduction, small, coupling, inner, self.parts)
+
+    def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
+        self._decomposed = factors
+        if self._mode == "gauss_newton":
+            return gauss_newton_basis(factors, self.parts, lift=lift)
+        _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
+        size = sum(side.outer * (side.inner + side.bias) for side in sides)
+        memory.require(
+            8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
+            f"the eigenproblem of size {size} that is left after all reductions",
+            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+        )
+        dense = np.empty((size, size))
+        interruptibly(self._backend.assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
+        if lift:
+            return DenseBasis(*decompositions.eigh(dense))
+        return ValuesOnly(decompositions.eigvalsh(dense))
+
+    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
+        """Return the tolerance for a zero eigenvalue and the error of an eigenvalue, both absolute.
+
+        All is computed in float64 from the numbers given, also those of a float32 network. Errors of the eigenproblem,
+        and of what it was made from (`hesskern.curvature.rounding`), add up.
+        """
+        largest = float(np.abs(basis.groups.values).max(initial=0.0))
+        unit = basis.dense_size * _EPSILON
+        if self._of_squares:  # decided on singular values, of which these are the squares
+            root = math.sqrt(largest)
+            error = unit * root + self._errors(unit * root).jacobian
+            return error**2, error * root
+        error = unit * largest
+        errors = self._errors(error / (2.0 * math.sqrt(largest * len(self.parts)) or 1.0), error)
+        if self._mode == "full":
+            # Blocks on the diagonal are Gauss-Newton, so J J.T is at most as many times as large as all of H.
+            error += 2.0 * math.sqrt(largest * len(self.parts)) * errors.jacobian
+        error += errors.functional
+        return error, error
+
+    @property
+    def _of_squares(self) -> bool:
+        """Whether the eigenvalues are squared singular values."""
+        return self._mode == "gauss_newton"
+
+    def _errors(self, jacobian: float, functional: float = math.inf) -> Errors:
+        """Return bounds on rounding errors, close ones where rough ones are well above these two numbers."""
+        if self._rough.jacobian <= _MATTERS * jacobian and self._rough.functional <= _MATTERS * functional:
+            return self._rough
+        return self._close
+
+    @cached_property
+    def _rough(self) -> Errors:
+        widths, functional = self._net.widths[:-1], self._mode != "gauss_newton"
+        return roughly(self._decomposed, self.parts, widths, self._given_error, functional=functional)
+
+    @cached_property
+    def _close(self) -> Errors:
+        return self._magnitudes.errors(self.parts, self._given_error)
+
+    @cached_property
+    def _magnitudes(self) -> Magnitudes:
+        return Magnitudes(self._factors)
+
+    def _rounding(self) -> tuple[NDArray[np.float64], list[float]]:
+        """Return bounds, as norms, on what rounding in products of the network's matrices adds to what there is of it.
+
+        To the blocks of this matrix (L, L), and to the gradient with respect to the parameters of each layer.
+        """
+        magnitudes = self._magnitudes
+        return magnitudes.blocks(self.parts, self._mode), magnitudes.gradient(self.parts, self._given_error)
+
+    @property
+    def _given_error(self) -> float:
+        """What rounding to the network's dtype has changed weights and data by, relative."""
+        return 0.5 * float(np.finfo(self.dtype).eps)
+
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
+        if not self._of_squares and self._residual_is_noise:  # so is the functional part: its size counts as zero
+            tolerance = max(tolerance, self._magnitudes.functional_part(self.parts))
+        if self.dtype == np.float64:
+            return tolerance
+        clear = basis.dense_size * float(np.finfo(self.dtype).eps) * float(np.abs(basis.groups.values).max(initial=0.0))
+        return max(tolerance, undetermined(*self._spectra, tolerance, clear))
+
+    @cached_property
+    def _residual_is_noise(self) -> bool:
+        """Whether rounding weights and data to the network's dtype could have made the whole residual."""
+        size = logarithm(self._decomposed.residual)
+        return size <= self._rough.residual and size <= self._close.residual
+
+    @cached_property
+    def _spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Absolute eigenvalues of a float32 network, and those after a change of about one unit in the last place."""
+        weights, biases, data = moved_by_rounding(self._net, self._data, self._loss.num_samples)
+        moved = Hessian(self._loss, LinearNetwork(weights, biases), self.parts, self._mode)
+        moved._data = data
+        return self._sizes(), moved._sizes()
+
+    def _sizes(self) -> NDArray[np.float64]:
+        groups = self._eigenbasis(lift=False).groups
+        return np.sort(np.repeat(np.abs(groups.values), groups.multiplicities))[::-1]
+
+    @cached_property
+    def _noiseless(self) -> Hessian:
+        return self.gauss_newton()
+
+    def condition(self) -> Condition:
+        """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`.
+
+        Where the residual is rounding noise (at an interpolating minimum) it is that of the Gauss-Newton part, and its
+        `note` says so.
+        """
+        self._eigenbasis(lift=False)
+        if self._mode != "full" or not self._residual_is_noise:
+            return self._condition(self._shift)
+        return replace(self._noiseless._condition(self._shift), remark=_NOISE)
+
+    def _condition(self, shift: float) -> Condition:
+        basis = self._eigenbasis(lift=False)
+        tolerance, error = self._tolerances(basis)
+        zero = self._zero_below(basis, tolerance)
+        found = from_spectrum(basis.groups, shift, zero, (tolerance, error), basis.structural_zeros)
+        if self._mode == "gauss_newton" and not shift:
+            found = of_squares(found, error / (basis.groups.max or 1.0))
+        if self.dtype == np.float32:
+            uncertainty = found.uncertainty + moves(*self._spectra, shift, found.rank)
+            hidden = basis.groups.count(tolerance) - basis.groups.count(zero)
+            found = replace(found, uncertainty=uncertainty, remark=_HIDDEN.format(hidden) if hidden else "")
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._loss, self._net, self.parts, self._mode, self._backend.name, self._data)
+
+    def __repr__(self) -> str:
+        what = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
+        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
+
+
+def _layers(factors: Factors) -> PlainLayers:
+    return PlainLayers(tuple(factors.weights), tuple(factors.biases))
+
+
+def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:
+    """Return the operator of these parameters: a Kronecker product where they belong to one layer."""
+    from hesskern.curvature.kronecker import KroneckerHessian  # noqa: PLC0415 - it derives from this class
+
+    if len(parts) == 1 and mode != "functional":
+        return KroneckerHessian(loss, net, parts, mode)
+    return Hessian(loss, net, parts, mode)
+
+
+def _again(
+    loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode, backend: str, data: Data
+) -> Hessian:
+    """Return the operator of a pickle: with the samples as they were reduced, and all caches empty."""
+    loss.remember(Data(*map(devices.unwrapped, data)), bias=net.has_bias, backend=backend)
+    return made(loss, net, parts, mode)

@@ -1,0 +1,71 @@
+r"""Products with Hessians of networks whose weights or data are so large or small that squares leave the dtype.
+
+Let ``W_l = 2**c_l W'_l``, ``X = 2**x X'``, ``b_l = 2**(x + c_1 + ... + c_l) b'_l`` and ``Y = 2**t Y'`` with
+``t = x + Σ c_l``. The residual is then ``2**t`` times that of the primed problem, and with p the exponent of each
+parameter ``H = 2**(2t) D H' D``, ``D = diag(2**-p)``. Powers of two round nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hesskern._base import devices
+from hesskern._base.powers import magnitude, span, times_power
+from hesskern.backends.data import Data
+from hesskern.backends.protocol import Backend, HessianProduct, Layers
+from hesskern.curvature.width_reduction import PlainLayers
+
+
+def hessian_product(
+    backend: Backend, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
+) -> HessianProduct:
+    """Return `backend`'s products with a Hessian, of the problem as it is or, where that would overflow, scaled."""
+    parts = {"gauss_newton": gauss_newton, "functional": functional}
+    limit = 40 if devices.numpy_dtype(data.X) == np.float32 else 330
+    if sum(abs(magnitude(matrix)) for matrix in (*net.weights, data.X)) <= limit:
+        return backend.hessian_product(net, data, scale=scale, decay=decay, **parts)
+    return _ScaledProduct(backend, net, data, scale, decay, parts)
+
+
+class _ScaledProduct:
+    """``2**(2t) D H' D + decay``, from products with H'."""
+
+    def __init__(
+        self, backend: Backend, net: Layers, data: Data, scale: float, decay: float, parts: dict[str, bool]
+    ) -> None:
+        biased = any(bias is not None for bias in net.biases)
+        x = round(max(span(data.X).largest, 0.0) if biased else span(data.X).largest)
+        weights, biases, exponents = [], [], []
+        reached = x  # exponent of the activations so far
+        for weight, bias in zip(net.weights, net.biases, strict=True):
+            after = reached + round(span(weight).largest)
+            if bias is not None:
+                after = max(after, round(span(bias).largest))
+            own, reached = after - reached, after
+            weights.append(times_power(weight, -own))
+            exponents.append(np.full(devices.size(weight), own))
+            biases.append(None if bias is None else times_power(bias, -reached))
+            if bias is not None:
+                exponents.append(np.full(devices.size(bias), reached))
+        # Half of 2**(2t) before H', half after it: both sides of a symmetric matrix.
+        self._powers = reached - np.concatenate(exponents)
+        small = PlainLayers(tuple(weights), tuple(biases))
+        scaled = data._replace(X=times_power(data.X, -x), Y=times_power(data.Y, -reached))
+        self._product = backend.hessian_product(small, scaled, scale=scale, decay=0.0, **parts)
+        self._decay = decay
+
+    def apply(self, v: Any, out: Any) -> None:
+        """Write H v into `out`."""
+        self._product.apply(self._scaled(v), out)
+        out[...] = self._scaled(out) + self._decay * v
+
+    def _scaled(self, v: Any) -> Any:
+        powers = self._powers.reshape(-1, *[1] * (v.ndim - 1))
+        half = powers // 2
+        one, two = (np.ldexp(1.0, part).astype(devices.numpy_dtype(v)) for part in (half, powers - half))
+        if devices.on_device(v):
+            one, two = (v.new_tensor(part) for part in (one, two))
+        with np.errstate(over="ignore", under="ignore"):
+            return v * one * two

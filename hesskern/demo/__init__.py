@@ -1,0 +1,1 @@
+"""The case that hesskern began with, told step by step."""

@@ -1,0 +1,99 @@
+"""Which parameters a Hessian is taken with respect to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import checks
+from hesskern.network.linear_network import LinearNetwork
+
+
+class Part(NamedTuple):
+    """The selected parameters of one layer."""
+
+    layer: int
+    weight: bool
+    bias: bool
+
+
+class Place(NamedTuple):
+    """The weight or the bias of one layer."""
+
+    layer: int
+    bias: bool
+
+
+def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part, ...]:
+    """Return the selected parameters, in `named_parameters()` order.
+
+    Parameters
+    ----------
+    net : LinearNetwork
+    params : sequence of int or str, or None
+        Layer numbers (0-based, all parameters of the layer) or names ("1.weight", as in ``net.parameter_names``);
+        None: everything.
+    """
+    if params is None:
+        return tuple(Part(layer, True, bias is not None) for layer, bias in enumerate(net.biases))
+    if isinstance(params, np.ndarray) and params.ndim == 1:
+        params = list(params)
+    expected = "a list of layer numbers or parameter names, for instance [1]"
+    if isinstance(params, str | bytes | memoryview) or not isinstance(params, Sequence):
+        raise TypeError(f"params is {checks.shown(params)}; expected {expected}.")
+    if len(params) == 0:
+        raise ValueError(f"params is empty; expected {expected}.")
+    weights: set[int] = set()  # layers of which they are selected
+    biases: set[int] = set()
+    known: dict[str, Place] = {}
+    for given in params:
+        if isinstance(given, str):
+            known = known or places(net)
+            if given not in known:
+                raise ValueError(f"params holds {given!r}; the network has {', '.join(known)}.")
+            (biases if known[given].bias else weights).add(known[given].layer)
+            continue
+        number = checks.integer(given, "params", -(2**63))
+        if not 0 <= number < net.depth:
+            raise ValueError(f"params holds layer {number}; layers are counted from 0 to {net.depth - 1}.")
+        weights.add(number)
+        if net.biases[number] is not None:
+            biases.add(number)
+    return tuple(Part(layer, layer in weights, layer in biases) for layer in sorted(weights | biases))
+
+
+def places(net: LinearNetwork) -> dict[str, Place]:
+    """Return what each name belongs to, in `named_parameters()` order."""
+    found: list[Place] = []
+    for layer, bias in enumerate(net.biases):
+        found += [Place(layer, bias=False)] if bias is None else [Place(layer, bias=False), Place(layer, bias=True)]
+    return dict(zip(net.parameter_names, found, strict=True))
+
+
+def positions(net: LinearNetwork, parts: Sequence[Part]) -> NDArray[np.intp] | None:
+    """Return where the selected parameters stand in ``net.flatten()``; None: all of them, in order."""
+    chosen: list[NDArray[np.intp]] = []
+    at = 0
+    wanted = {part.layer: part for part in parts}
+    for layer, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
+        part = wanted.get(layer, Part(layer, False, False))
+        if part.weight:
+            chosen.append(np.arange(at, at + math.prod(weight.shape)))
+        at += math.prod(weight.shape)
+        if bias is not None:
+            if part.bias:
+                chosen.append(np.arange(at, at + len(bias)))
+            at += len(bias)
+    everything = np.concatenate(chosen)
+    return None if len(everything) == at else everything
+
+
+def part_size(net: LinearNetwork, part: Part) -> int:
+    """Return how many parameters a part has."""
+    outputs, inputs = net.weights[part.layer].shape
+    size: int = outputs * (inputs * part.weight + part.bias)
+    return size

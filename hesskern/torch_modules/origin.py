@@ -1,0 +1,206 @@
+"""The module that a chain of layers was read from: its parameters as they are, and weights it computes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
+
+from hesskern.torch_modules.chain import UnsupportedError
+
+
+class Place(NamedTuple):
+    """Where a layer keeps a weight or a bias."""
+
+    path: str
+    attribute: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A module, and where it computes weights; `replaced`: tensors in the place of its parameters and buffers."""
+
+    module: nn.Module
+    computed: Mapping[str, Place]
+    replaced: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by their names, as they are now."""
+        return dict(self.module.named_parameters()) | dict(self.replaced)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse a module that no longer has parameters of these names."""
+        known = self.parameters()
+        for name in names:
+            if name not in known:
+                raise gone(name)
+
+    def at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return parameters and the weights computed from them, with these tensors in the place of the module's."""
+        known = self.parameters() | dict(moved)
+        if not self.computed:
+            return known
+        given = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
+        with restored(self.module), _DifferentiableWeightNorm():
+            weights: dict[str, Tensor] = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
+        return known | weights
+
+    def at_double(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `at` does in float64 on the CPU: buffers and other parameters are converted."""
+        rest = {**dict(self.module.named_buffers()), **self.parameters()}
+        try:
+            return self.at({name: _double(tensor) for name, tensor in rest.items()} | dict(moved))
+        except RuntimeError as error:
+            raise ValueError(
+                f"what a layer's weight is computed with cannot be evaluated in float64 on the CPU ({error}); expected "
+                "a model in that precision and place: call model.double().cpu()."
+            ) from error
+
+    def sources(self) -> set[str]:
+        """Return the names of the parameters that weights are computed from."""
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in self.parameters().items()}
+            known = self.at(leaves)
+            weights = [known[name] for name in self.computed if known[name].requires_grad]
+            if not weights:
+                return set()
+            slopes = torch.autograd.grad(
+                weights, list(leaves.values()), [torch.ones_like(each) for each in weights], allow_unused=True
+            )
+        return {name for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
+
+
+def gone(name: str) -> ValueError:
+    """Return what to say where a parameter has been taken away, or has another shape."""
+    return ValueError(
+        f"the model has no parameter {name!r} of this shape any more; make this object anew after a change of the "
+        "model's layers."
+    )
+
+
+def _double(tensor: Tensor) -> Tensor:
+    found = tensor.detach().cpu()
+    return found.double() if found.is_floating_point() else found
+
+
+class _Weights(nn.Module):
+    """Gives the weights that a module computes in the place of its predictions."""
+
+    def __init__(self, module: nn.Module, places: Mapping[str, Place]) -> None:
+        super().__init__()
+        self.module, self._places = module, places
+        self.training = module.training
+
+    def forward(self) -> dict[str, Tensor]:
+        return {
+            name: effective(self.module.get_submodule(path), attribute)
+            for name, (path, attribute) in self._places.items()
+        }
+
+
+class _DifferentiableWeightNorm(TorchFunctionMode):
+    """PyTorch's own operation has a wrong second derivative on the CPU: its backward takes the norms for constants."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._weight_norm:
+            v, g, dim = (*args, 0)[:3]
+            return v * (g / torch.norm_except_dim(v, 2, dim))
+        return func(*args, **(kwargs or {}))
+
+
+def effective(layer: nn.Module, attribute: str) -> Any:
+    """Return the tensor that a layer's forward uses as weight or bias (None: no bias), without a change of the layer.
+
+    Raises
+    ------
+    UnsupportedError
+        If the layer changes its state to compute it.
+    """
+    spectral = [*layer._forward_pre_hooks.values(), *layer.modules()]
+    if any(
+        isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training)
+        for each in spectral
+    ):
+        raise UnsupportedError("spectral_norm changes its weight with each call in training mode; call model.eval()")
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == attribute:
+            return hook.compute_weight(layer)
+        if isinstance(hook, SpectralNorm) and hook.name == attribute:
+            return hook.compute_weight(layer, do_power_iteration=False)
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == attribute:
+            return hook.apply_mask(layer)  # type: ignore[no-untyped-call] # PyTorch's
+    return getattr(layer, attribute)
+
+
+def known_hooks(layer: nn.Module) -> bool:
+    """Return whether all hooks of a layer are those that compute its weight or bias."""
+    known = (WeightNorm, SpectralNorm, BasePruningMethod)
+    return not layer._forward_hooks and all(isinstance(hook, known) for hook in layer._forward_pre_hooks.values())
+
+
+def is_computed(layer: nn.Module, attribute: str) -> bool:
+    """Return whether a layer's weight or bias is no parameter itself."""
+    return attribute not in layer._parameters
+
+
+@contextmanager
+def restored(module: nn.Module) -> Iterator[None]:
+    """Give a module the tensors back that it had.
+
+    Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph. And
+    `torch.func.functional_call` leaves its own tensors in a module that can be reached on two paths.
+    """
+    kept: list[tuple[Any, dict[str, Tensor]]] = [
+        (stored, {name: value for name, value in stored.items() if isinstance(value, Tensor)})
+        for each in module.modules()
+        for stored in (vars(each), each._parameters, each._buffers)
+    ]
+    try:
+        yield
+    finally:
+        for stored, tensors in kept:
+            stored.update(tensors)
+
+
+@contextmanager
+def left_alone(module: nn.Module) -> Iterator[None]:
+    """Give a module its state back, and refuse it if it changes its buffers whenever it is called."""
+    places = [
+        (f"{path}.{name}".lstrip("."), each._buffers, name, buffer, buffer.detach().clone())
+        for path, each in module.named_modules()
+        for name, buffer in each._buffers.items()
+        if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
+    ]
+    values = [(path, buffer, before) for path, _, _, buffer, before in places]
+    changed: set[str] = set()
+    try:
+        with restored(module):
+            try:
+                yield
+            finally:
+                changed = {path for path, stored, name, buffer, _ in places if stored.get(name) is not buffer}
+    finally:
+        changed |= {name for name, buffer, before in values if not _same(buffer, before)}
+        with torch.no_grad():
+            for name, buffer, before in values:
+                if name in changed:
+                    buffer.copy_(before)
+    if changed:
+        raise ValueError(
+            f"module changes its buffer {min(changed)!r} at every call; expected one that keeps its state: call "
+            "model.eval()."
+        )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -1,0 +1,360 @@
+"""From a PyTorch module to the chain of linear layers that it is, or to the first operation that is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
+
+from hesskern._base import devices
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.torch_modules.chain import (
+    FUNCTIONS,
+    Layer,
+    Parameter,
+    Samples,
+    UnsupportedError,
+    apply,
+    described,
+    passed,
+)
+from hesskern.torch_modules.origin import Origin, Place, effective, gone, is_computed, known_hooks, left_alone
+
+_EXPECTED = (
+    "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
+    "multiply with a weight or add a bias"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A module as a chain: its layers in the order of their application.
+
+    `flat`: samples are made rows first. `origin`: the module, where there is one.
+    """
+
+    layers: tuple[Layer, ...]
+    flat: bool
+    origin: Origin | None = None
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Weights and biases in the order of `LinearNetwork.flatten`."""
+        return tuple(parameter for layer in self.layers for parameter in layer.parameters)
+
+    @property
+    def reference(self) -> Tensor:
+        """The first weight (out, in): all others are of its dtype, and on its device."""
+        return self.layers[0].weight.matrix
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the predictions."""
+        return len(self.layers[-1].weight.matrix)
+
+    def replaced(self, tensors: Mapping[str, Tensor]) -> Chain:
+        """Return the chain with other tensors in the place of the module's parameters, by their names."""
+        assert self.origin is not None
+        found = replace(self, origin=replace(self.origin, replaced=dict(tensors))).current()
+        check(found)
+        return found
+
+    def current(self) -> Chain:
+        """Return the chain with the numbers that the parameters have now, and the weights computed from them.
+
+        Raises
+        ------
+        ValueError
+            If the module has other parameters than when it was traced.
+        """
+        if self.origin is None:
+            return self
+        try:
+            with torch.no_grad():
+                known = self.origin.at({})
+        except UnsupportedError as error:
+            raise ValueError(f"module is refused: {error}.") from error
+
+        def now(parameter: Parameter) -> Parameter:
+            tensor = known.get(parameter.name)
+            if tensor is None or tensor.shape != parameter.tensor.shape:
+                raise gone(parameter.name)
+            return replace(parameter, tensor=tensor)
+
+        layers = [
+            layer._replace(weight=now(layer.weight), bias=None if layer.bias is None else now(layer.bias))
+            for layer in self.layers
+        ]
+        return replace(self, layers=tuple(layers))
+
+    def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the predictions for samples in rows; `moved`: with other parameters in the place of these."""
+        known = {each.name: each.tensor for each in self.parameters} | dict(moved or {})
+        for weight, bias in self.layers:
+            matrix = replace(weight, tensor=known[weight.name]).matrix
+            X = nn.functional.linear(X, matrix, None if bias is None else known[bias.name])
+        return X
+
+
+def trace(module: Any) -> Chain:
+    """Return the chain of linear layers that a module is.
+
+    Raises
+    ------
+    TypeError
+        If it is no module, or its parameters are neither float32 nor float64, mixed, or somewhere else than in main
+        memory or on a CUDA device.
+    ValueError
+        If it is no chain of linear layers; the message names the first operation that is in the way.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module is a {type(module).__name__}; expected a torch.nn.Module.")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError("module is a ScriptModule, which torch.fx cannot trace; pass the module it was made from.")
+    if isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        raise TypeError("module was compiled by torch.compile, and cannot be traced; pass module._orig_mod.")
+    # Inside an nn.Sequential the module itself is an operation like any other, with its hooks; names begin with "0.".
+    root = nn.Sequential(module)
+    try:
+        graph = _Tracer().trace(root)
+    except UnsupportedError as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:  # anything that happens in the forward of somebody else
+        raise ValueError(
+            f"module cannot be traced ({type(error).__name__}: {error}); expected a forward without control flow that "
+            "depends on the samples."
+        ) from error
+    reader = _Reader(root)
+    with left_alone(module):
+        samples = reader.read(graph)
+        if not samples.layers:
+            raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
+        chain = Chain(samples.layers, samples.flat, Origin(module, reader.computed))
+        check(chain)
+        _verify(chain, module)
+    return chain
+
+
+def imported(module: Any) -> LinearNetwork:
+    """Return the network that a module is, whose weights have the shapes of the module's."""
+    chain = trace(module)
+    for parameter in chain.parameters:
+        if parameter.transposed:
+            raise ValueError(
+                f"module multiplies with {parameter.name!r} of shape {tuple(parameter.tensor.shape)} as it stands, but "
+                "weights of a network are (out, in); expected x @ W.T (hesskern.torch takes such a module as it is)."
+            )
+    return network(chain)
+
+
+def network(chain: Chain, dtype: torch.dtype | None = None) -> LinearNetwork:
+    """Return the network of a chain, with copies of its parameters, in their dtype or another."""
+    return LinearNetwork(
+        [_array(layer.weight.matrix, dtype) for layer in chain.layers],
+        [None if layer.bias is None else _array(layer.bias.tensor, dtype) for layer in chain.layers],
+        names=[parameter.name for parameter in chain.parameters],
+    )
+
+
+def _array(tensor: Tensor, dtype: torch.dtype | None) -> Any:
+    given = tensor.detach().to(dtype or tensor.dtype)
+    return given if devices.on_device(given) else given.numpy()
+
+
+def check(chain: Chain) -> None:
+    """Refuse parameters that are neither float32 nor float64, mixed, or out of reach."""
+    first = chain.parameters[0]
+    for parameter in chain.parameters:
+        name, tensor = parameter.name, parameter.tensor
+        if tensor.dtype not in (torch.float32, torch.float64) or tensor.layout != torch.strided:
+            kind = tensor.dtype if tensor.layout == torch.strided else f"layout {tensor.layout}"
+            raise TypeError(f"{name} is {kind}; expected torch.float64 (or torch.float32): call model.double().")
+        if tensor.device.type not in ("cpu", "cuda"):
+            raise TypeError(f"{name} is on {tensor.device}; expected cpu or cuda: call model.cpu().")
+        if (tensor.dtype, tensor.device) != (first.tensor.dtype, first.tensor.device):
+            raise TypeError(
+                f"{name} is {tensor.dtype} on {tensor.device}, but {first.name} is {first.tensor.dtype} on "
+                f"{first.tensor.device}; expected one dtype and one device: call model.to(...)."
+            )
+
+
+def _verify(chain: Chain, module: nn.Module) -> None:
+    """Refuse a module that does something else than was traced, by hooks or by changes in place."""
+    reference = chain.reference
+    with torch.no_grad():
+        generator = torch.Generator(reference.device).manual_seed(0)
+        X = torch.randn(3, reference.shape[1], generator=generator, dtype=reference.dtype, device=reference.device)
+        predicted = chain.predicted(X)
+        size = chain.predicted(X.abs(), {each.name: each.tensor.abs() for each in chain.parameters})
+        found = module(X)
+        unit = torch.finfo(reference.dtype).eps * (8 + sum(layer.weight.matrix.shape[1] for layer in chain.layers))
+        if found.shape != predicted.shape or ((found - predicted).abs() > 4 * unit * size).any():
+            raise ValueError(
+                "module computes something else than the chain of linear layers that torch.fx traces; expected a "
+                "forward without hooks and without changes in place."
+            )
+    _verify_gradient(chain, module, X)
+
+
+def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
+    """Refuse a module that has the values of its chain, but not the derivatives."""
+    assert chain.origin is not None
+    names = [name for name, _ in module.named_parameters()]
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        X = X.clone()
+        theirs = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
+        ours = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
+        # Inside an nn.Sequential, since functional_call does not take nn.DataParallel itself.
+        found = torch.func.functional_call(nn.Sequential(module), {f"0.{name}": p for name, p in theirs.items()}, (X,))
+        predicted = chain.predicted(X, chain.origin.at(ours))
+        direction = torch.randn(
+            found.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
+        )
+        slopes = [
+            torch.autograd.grad(value, list(leaves.values()), direction, allow_unused=True)
+            if value.requires_grad
+            else [None] * len(names)
+            for value, leaves in ((found, theirs), (predicted, ours))
+        ]
+    for name, slope, expected in zip(names, *slopes, strict=True):
+        off, size = difference(slope, expected)
+        if off > torch.finfo(X.dtype).eps ** 0.5 * size:
+            raise ValueError(
+                f"module has the values of a chain of linear layers, but another derivative with respect to {name!r}; "
+                "expected a forward without torch.no_grad, without functions that have a backward of their own, and "
+                "with weights that are computed from nothing else."
+            )
+
+
+def difference(one: Tensor | None, other: Tensor | None) -> tuple[float, float]:
+    """Return the largest difference of two gradients, and the largest number in them; None is zeros."""
+    size = max((float(each.abs().max()) for each in (one, other) if each is not None and each.numel()), default=0.0)
+    if one is None or other is None:
+        return size, size
+    return float((one - other).abs().max()), size
+
+
+class _Tracer(fx.Tracer):
+    """Takes modules of PyTorch as they are, and goes into all others, subclasses with a forward of their own too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, nn.Sequential):
+            return False
+        if isinstance(m, nn.DataParallel):
+            return False
+        return type(m).__module__.startswith("torch.nn") or type(m).forward is nn.Linear.forward
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Go through ``nn.DataParallel`` to the module that it runs on parts of each batch."""
+        if isinstance(m, nn.DataParallel) and not m._forward_hooks and not m._forward_pre_hooks:
+            return m.module(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
+class _Reader:
+    """Reads a graph with the rules of a chain."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._modules = dict(root.named_modules())
+        self._parameters = dict(root.named_parameters())
+        #: Weights and biases that are no parameters, and where they are.
+        self.computed: dict[str, Place] = {}
+
+    def read(self, graph: fx.Graph) -> Samples:
+        # Operations whose result nobody uses are read like others: they may change their argument in place.
+        values: dict[fx.Node, Any] = {}
+        inputs = 0
+        for node in graph.nodes:
+            if node.op == "output":
+                break
+            if node.op == "placeholder":
+                inputs += 1
+                values[node] = Samples()
+                continue
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            try:
+                values[node] = self._value(node, args, kwargs)
+            except UnsupportedError as error:
+                raise ValueError(_refusal(self._named(node), str(error))) from error
+        found = fx.node.map_arg(node.args[0], values.__getitem__)
+        if inputs != 1 or not isinstance(found, Samples):
+            raise ValueError(
+                f"module takes {inputs} inputs and returns a {type(found).__name__}; expected a forward that takes the "
+                "samples and returns the predictions."
+            )
+        return found
+
+    def _value(self, node: fx.Node, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        if node.op == "get_attr":
+            target = str(node.target)
+            if target not in self._parameters:
+                raise UnsupportedError("it is a buffer or a constant; expected parameters of the model")
+            return Parameter(_plain(target), self._parameters[target])
+        if node.op == "call_module":
+            return self._module(str(node.target), *args, **kwargs)
+        name = str(node.target) if node.op == "call_method" else FUNCTIONS.get(node.target, "")
+        return apply(name, args, kwargs)
+
+    def _module(self, target: str, x: Any) -> Any:
+        module = self._modules[target]
+        if any(map(is_lazy, module.parameters())):
+            raise UnsupportedError("its shape is not known yet; call the model once")
+        hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if hooks and not (isinstance(module, nn.Linear) and known_hooks(module)):
+            raise UnsupportedError(
+                f"its forward hook {type(hooks[0]).__name__} may change what it computes; remove the hook"
+            )
+        if isinstance(module, nn.Linear) and isinstance(x, Samples):
+            return passed(x, self._layer(module, target))
+        if isinstance(module, nn.Identity):
+            return x
+        if isinstance(module, _DropoutNd):
+            return apply("dropout", (x, module.p, module.training), {})
+        if isinstance(module, nn.Flatten):
+            return apply("flatten", (x, module.start_dim, module.end_dim), {})
+        raise UnsupportedError
+
+    def _layer(self, module: nn.Linear, target: str) -> Layer:
+        path = _plain(target)
+        with torch.no_grad():
+            weight, bias = (self._of_layer(module, path, attribute) for attribute in ("weight", "bias"))
+        assert weight is not None
+        return Layer(weight, bias)
+
+    def _of_layer(self, module: nn.Linear, path: str, attribute: str) -> Parameter | None:
+        name = f"{path}.{attribute}" if path else attribute
+        if is_computed(module, attribute):
+            self.computed[name] = Place(path, attribute)
+        tensor = effective(module, attribute)
+        return None if tensor is None else Parameter(name, tensor)
+
+    def _named(self, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return f"the module {_plain(str(node.target))!r} ({type(self._modules[str(node.target)]).__name__})"
+        if node.op == "get_attr":
+            return f"the tensor {_plain(str(node.target))!r}"
+        if node.target is getattr:
+            name = f"the attribute Tensor.{node.args[1]}"
+        else:
+            name = f"the method Tensor.{node.target}" if node.op == "call_method" else described(node.target)
+        stack = node.meta.get("nn_module_stack") or {}
+        path = next(reversed(stack), "")
+        inside = type(self._modules[path]).__name__ if path in self._modules else "forward"
+        return f"{name} in the forward of {inside}"
+
+
+def _refusal(where: str, reason: str) -> str:
+    if reason:
+        return f"module is refused at {where}: {reason}."
+    return f"module is not a chain of linear layers: the first operation that does not fit is {where}; {_EXPECTED}."
+
+
+def _plain(target: str) -> str:
+    return target.removeprefix("0").removeprefix(".")

@@ -1,0 +1,245 @@
+"""Training many networks of one shape at once, each on its own, in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import checks
+from hesskern._base.array_types import Array
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.network_stack import NetworkStack
+from hesskern.training import cpu, gpu
+from hesskern.training.cpu_group import Member, history
+from hesskern.training.learning_rate import LearningRate
+from hesskern.training.options import Settings, StrPath
+from hesskern.training.reduced_network import Reduction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ensemble:
+    """What `fit_ensemble` did with B networks.
+
+    Attributes
+    ----------
+    weights : list of (B, out, in) arrays
+        One for each layer; on a GPU tensors there. Everything else is in main memory.
+    biases : list of (B, out) arrays or None
+    steps : (B,) array of int
+        Updates taken by each; see `Run`.
+    status : (B,) array of str
+        "converged", "max_steps", "diverged" or "interrupted".
+    history : dict of arrays
+        "step" (K,); everything recorded is (B, K, ...), NaN from where a network had stopped.
+    reduction : Reduction
+        What the training was reduced to; its leak is the largest of the networks that did not diverge.
+    parameter_names : tuple of str
+        What the networks call their weights and biases.
+    execution : str
+        On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
+    """
+
+    weights: list[Array]
+    biases: list[Array | None]
+    steps: NDArray[np.int64]
+    status: NDArray[np.str_]
+    history: dict[str, NDArray[Any]]
+    reduction: Reduction
+    parameter_names: tuple[str, ...]
+    execution: str = ""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def network(self, index: int) -> LinearNetwork:
+        """Return one of the networks."""
+        index = checks.index(index, len(self), "networks")
+        return LinearNetwork(
+            [weight[index] for weight in self.weights],
+            [None if bias is None else bias[index] for bias in self.biases],
+            names=self.parameter_names,
+        )
+
+    def __repr__(self) -> str:
+        counts = Counter(map(str, self.status))
+        return f"Ensemble({len(self)} networks: {', '.join(f'{count} {how}' for how, count in counts.items())})"
+
+
+def fit_ensemble(
+    nets: Sequence[LinearNetwork],
+    loss: SquaredLoss | Sequence[SquaredLoss],
+    *,
+    lr: LearningRate,
+    max_steps: int,
+    rtol: float | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int | Sequence[int] = 0,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    record: Sequence[str] = ("loss",),
+    record_every: int = 1,
+    reduce: str = "auto",
+    backend: str | None = None,
+    progress: bool = False,
+    checkpoint: StrPath | None = None,
+    checkpoint_every: int | None = None,
+    resume: StrPath | None = None,
+    threads: int | None = None,
+) -> Ensemble:
+    """Train many networks of one shape, each as `fit` would alone.
+
+    Small networks (full batch, float64) are trained several at a time, one in each lane of the processor's vectors,
+    which adds in another order than `fit` does: results agree to rounding. What becomes of one network does not depend
+    on the others, not even in the last bit; only whether widths are reduced is decided for all together (see
+    `Reduction`).
+
+    Parameters
+    ----------
+    nets : sequence of LinearNetwork, or NetworkStack
+        B networks of the same widths, biases and dtype, not changed; on a GPU, with the losses, or in main memory.
+    loss : SquaredLoss or sequence of them
+        One for all, or one for each network: data of the same shapes, the same kind and weight decay.
+    lr : float, (B,) array, (B, max_steps) array or callable
+        One learning rate for all, one for each network, one for each and every step, or a function of the step that
+        returns one or B of them. (To change one common rate from step to step, pass a function.)
+    seed : int or (B,) sequence of int
+        An int: all networks see the same batches.
+    threads : int, optional
+        How many networks are trained at the same time; default: the cores this process may use. Results do not depend
+        on it.
+    max_steps, rtol, batch_size, shuffle, momentum, nesterov, record, record_every
+        As in `fit`.
+    reduce, backend, progress, checkpoint, checkpoint_every, resume
+        As in `fit`. Each network stops on its own; the others go on.
+
+    Returns
+    -------
+    Ensemble
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said above.
+
+    Examples
+    --------
+    >>> import hesskern as hk
+    >>> case = hk.datasets.two_layer_case()
+    >>> nets = [hk.LinearNetwork.random([5, 100, 5], seed=seed) for seed in range(4)]
+    >>> runs = hk.fit_ensemble(nets, hk.SquaredLoss(case.X, case.Y), lr=[1e-4, 2e-4, 3e-4, 1e3], max_steps=50)
+    >>> [str(status) for status in runs.status]
+    ['max_steps', 'max_steps', 'max_steps', 'diverged']
+    >>> runs.weights[0].shape, runs.history["loss"].shape
+    ((4, 100, 5), (4, 50))
+    """
+    nets = _networks(nets)
+    losses = _losses(loss, nets)
+    settings = Settings(
+        lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
+        nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+    )  # fmt: skip
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if threads is None else checks.integer(threads, "threads", 1)
+    shown = checks.boolean(progress, "progress")
+    seeds = _seeds(seed, len(nets))
+    if losses[0].device != "cpu":
+        there = gpu.train(settings, nets, losses, seeds, several=True, progress=shown)
+        own = {"status": np.array(there.status), "parameter_names": nets[0].parameter_names}
+        return Ensemble(**there._asdict() | own)
+    trained, reduction = cpu.train(
+        settings,
+        nets,
+        losses,
+        seeds,
+        several=True,
+        threads=workers,
+        progress=shown,
+    )
+    members = [each.member for each in trained]
+    return Ensemble(
+        weights=[np.stack(layer) for layer in zip(*(each.network.weights for each in trained), strict=True)],
+        biases=[_stack(layer) for layer in zip(*(each.network.biases for each in trained), strict=True)],
+        steps=np.array([member.descent.steps for member in members], dtype=np.int64),
+        status=np.array([member.status for member in members]),
+        history=_stacked(members, settings.record_every),
+        reduction=reduction,
+        parameter_names=nets[0].parameter_names,
+    )
+
+
+def _stack(biases: Sequence[Array | None]) -> Array | None:
+    given = [bias for bias in biases if bias is not None]
+    return np.stack(given) if given else None
+
+
+def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
+    if isinstance(nets, NetworkStack):
+        return nets if nets.device != "cpu" else list(nets)
+    expected = "a list of at least one hesskern.LinearNetwork, or a NetworkStack"
+    if isinstance(nets, LinearNetwork) or not isinstance(nets, Sequence):
+        raise TypeError(f"nets is a {type(nets).__name__}; expected {expected}.")
+    if len(nets) == 0:
+        raise ValueError(f"nets is empty; expected {expected}.")
+    for k, net in enumerate(nets):
+        if not isinstance(net, LinearNetwork):
+            raise TypeError(f"nets[{k}] is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
+        if net.device != nets[0].device:
+            checks.same_kind(nets[0].weights[0], "nets[0]", net.weights[0], f"nets[{k}]")
+        same = net.widths == nets[0].widths and net.parameter_names == nets[0].parameter_names
+        if not same or net.dtype != nets[0].dtype:
+            raise ValueError(
+                f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype, "
+                "with the same parameter names."
+            )
+    return list(nets)
+
+
+def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetwork]) -> list[SquaredLoss]:
+    losses = [loss] if isinstance(loss, SquaredLoss) else loss
+    if not isinstance(losses, Sequence) or not all(isinstance(each, SquaredLoss) for each in losses):
+        raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss, or one for each network.")
+    if len(losses) not in (1, len(nets)):
+        raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
+    for k, each in enumerate(losses):
+        each.check_network(nets[k])
+        first = losses[0]
+        same = (each.X.shape, each.Y.shape, each.kind, each.weight_decay) == (
+            first.X.shape, first.Y.shape, first.kind, first.weight_decay,
+        )  # fmt: skip
+        if not same:
+            raise ValueError(
+                f"loss[{k}] is {each}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
+            )
+    return list(losses)
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    if not isinstance(seed, list | tuple | range | np.ndarray) or (isinstance(seed, np.ndarray) and seed.ndim == 0):
+        return [checks.seed(seed)] * count
+    seeds = [checks.seed(each, f"seed[{k}]") for k, each in enumerate(checks.read(seed, "seed"))]
+    if len(seeds) != count:
+        raise ValueError(f"seed has {len(seeds)} numbers for {count} networks; expected one, or one for each.")
+    return seeds
+
+
+def _stacked(members: list[Member], every: int) -> dict[str, NDArray[Any]]:
+    """Return all histories as arrays with one row for each network, NaN where it had stopped."""
+    each = [history(member, every) for member in members]
+    longest = max(each, key=lambda columns: len(columns["step"]))
+    found = {"step": longest["step"]}
+    for name, column in longest.items():
+        if name == "step":
+            continue
+        found[name] = np.full((len(each), *column.shape), np.nan)
+        for k, columns in enumerate(each):
+            found[name][k, : len(columns[name])] = columns[name]
+    return found
