@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib mode leaves sys.path alone
+# For `import oracle`: importlib mode leaves sys.path alone.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import shared_folder
 from children import child_environment
