@@ -17,16 +17,17 @@ from hesskern._base.formatting import parts_in_words, setting
 from hesskern._base.interrupt import BYTES, RATE, interruptibly
 from hesskern._base.powers import MODERATE, Scaled, too_large
 from hesskern.backends.data import Data
-from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
+from hesskern.backends.protocol import Block, HessianProduct, Layers, PlainLayers, Side
 from hesskern.curvature.dense_blocks import grid, inner_indices
 from hesskern.curvature.gauss_newton import gauss_newton_basis
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.curvature.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.curvature.scaled_product import hessian_product
-from hesskern.curvature.width_reduction import PlainLayers, WidthReduction, reducible
+from hesskern.curvature.width_basis import WidthBasis
+from hesskern.curvature.width_reduction import WidthReduction, reducible
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, positions

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from hesskern._base import checks
-from hesskern._base.array_types import Array
+from hesskern._base.array_types import Array, Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.hessian import made
-from hesskern.curvature.layer_factors import Factors, Matrix
+from hesskern.curvature.layer_factors import Factors
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis

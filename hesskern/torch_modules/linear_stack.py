@@ -21,7 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from hesskern import backends
 from hesskern._base import checks
-from hesskern.curvature.width_reduction import PlainLayers
+from hesskern.backends.protocol import PlainLayers
 
 
 def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None] | None = None) -> Tensor:
