@@ -7,3 +7,6 @@ from numpy.typing import NDArray
 
 #: An array of float32 or float64.
 Array: TypeAlias = NDArray[np.floating[Any]]
+
+#: An array of float64.
+Matrix: TypeAlias = NDArray[np.float64]

@@ -30,6 +30,13 @@ class Layers(Protocol):
         """Biases, each (out,) or None."""
 
 
+class PlainLayers(NamedTuple):
+    """Weights and biases, nothing else."""
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array | None, ...]
+
+
 class ProductSvd(NamedTuple):
     """Singular values of a product of factors, with the decision about its rank."""
 

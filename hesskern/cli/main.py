@@ -140,7 +140,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     _check_backend(None)
-    from hesskern import info  # noqa: PLC0415 - not needed by the other commands
+    from hesskern.backends.info import info  # noqa: PLC0415 - not needed by the other commands
 
     found = info()
     print(to_json(found) if arguments.json else _table(found), flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,17 @@ from numpy.typing import NDArray
 from hesskern._base import checks
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
-from hesskern._base.formatting import setting
 from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern.curvature.dense_blocks import grid
 from hesskern.curvature.hessian import KINDS, Hessian
 from hesskern.curvature.layer_factors import Mode
+from hesskern.curvature.objective import Objective, setting
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_singular_values
 from hesskern.linalg.matrix_operator import MatrixOperator
 from hesskern.linalg.symmetric_operator import dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size
-
-if TYPE_CHECKING:
-    from hesskern.losses.squared import SquaredLoss
 
 
 class CrossBlock(MatrixOperator):
@@ -32,7 +29,7 @@ class CrossBlock(MatrixOperator):
     Its transpose is ``H.block(column, row)``. It has singular values in place of eigenvalues.
     """
 
-    def __init__(self, loss: SquaredLoss, net: LinearNetwork, row: Part, column: Part, mode: Mode) -> None:
+    def __init__(self, loss: Objective, net: LinearNetwork, row: Part, column: Part, mode: Mode) -> None:
         self._loss, self._net, self._mode = loss, net, mode
         self.row, self.column = row, column
         self._backend = loss.kernels

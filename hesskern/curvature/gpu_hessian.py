@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hesskern._base import checks, devices, memory
 from hesskern._base.cached import cached_property
-from hesskern._base.formatting import parts_in_words, setting
 from hesskern.backends.protocol import Block, HessianProduct, Side
 from hesskern.curvature.cross_block import CrossBlock
 from hesskern.curvature.dense_blocks import grid
 from hesskern.curvature.hessian import KINDS, Hessian, made
 from hesskern.curvature.layer_factors import Factors, Mode
+from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.scaled_product import hessian_product
 from hesskern.network.linear_network import LinearNetwork
-from hesskern.network.parameters import Part, part_size, positions
-
-if TYPE_CHECKING:
-    from hesskern.losses.squared import SquaredLoss
+from hesskern.network.parameters import Part, part_size, parts_in_words, positions
 
 
 class DeviceHessian:
@@ -39,7 +36,7 @@ class DeviceHessian:
     """
 
     def __init__(
-        self, loss: SquaredLoss, net: LinearNetwork, rows: Sequence[Part], columns: Sequence[Part], mode: Mode = "full"
+        self, loss: Objective, net: LinearNetwork, rows: Sequence[Part], columns: Sequence[Part], mode: Mode = "full"
     ) -> None:
         self._loss, self._net, self._mode = loss, net, mode
         self.rows, self.columns = tuple(rows), tuple(columns)

@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from hesskern._base import checks, devices, memory
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
-from hesskern._base.formatting import parts_in_words, setting
 from hesskern._base.interrupt import BYTES, RATE, interruptibly
 from hesskern._base.powers import MODERATE, Scaled, too_large
 from hesskern.backends.data import Data
-from hesskern.backends.protocol import Block, HessianProduct, Layers, Side
+from hesskern.backends.protocol import Block, HessianProduct, Layers, PlainLayers, Side
 from hesskern.curvature.dense_blocks import grid, inner_indices
 from hesskern.curvature.gauss_newton import gauss_newton_basis
 from hesskern.curvature.layer_factors import Factors, Mode
+from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.curvature.scaled_product import hessian_product
-from hesskern.curvature.width_reduction import PlainLayers, WidthReduction, reducible
+from hesskern.curvature.width_basis import WidthBasis
+from hesskern.curvature.width_reduction import WidthReduction, reducible
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, WidthBasis
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.linear_network import LinearNetwork
-from hesskern.network.parameters import Part, part_size, positions
+from hesskern.network.parameters import Part, part_size, parts_in_words, positions
 
 if TYPE_CHECKING:
     from hesskern.curvature.cross_block import CrossBlock
-    from hesskern.losses.squared import SquaredLoss
 
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Vectors of fewer numbers are multiplied in no time.
@@ -67,7 +67,7 @@ class Hessian(CurvatureOperator):
     --------
     >>> import numpy as np, hesskern as hk
     >>> net = hk.LinearNetwork([np.array([[1.0, 2.0]]), np.array([[3.0]])])
-    >>> loss = hk.SquaredLoss(np.array([[1.0, 1.0]]), np.array([[8.0]]))
+    >>> loss = hk.Objective(np.array([[1.0, 1.0]]), np.array([[8.0]]))
     >>> H = loss.hessian(net)
     >>> H.toarray()
     array([[ 9.,  9., 10.],
@@ -82,7 +82,7 @@ class Hessian(CurvatureOperator):
     #: What its repr says before "Hessian".
     _form = ""
 
-    def __init__(self, loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> None:
+    def __init__(self, loss: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> None:
         self._loss, self._net, self._mode = loss, net, mode
         self.parts = tuple(parts)
         self._backend = loss.kernels
@@ -402,7 +402,7 @@ def _layers(factors: Factors) -> PlainLayers:
     return PlainLayers(tuple(factors.weights), tuple(factors.biases))
 
 
-def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:
+def made(loss: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:
     """Return the operator of these parameters: a Kronecker product where they belong to one layer."""
     from hesskern.curvature.kronecker import KroneckerHessian  # noqa: PLC0415 - it derives from this class
 
@@ -411,9 +411,7 @@ def made(loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mod
     return Hessian(loss, net, parts, mode)
 
 
-def _again(
-    loss: SquaredLoss, net: LinearNetwork, parts: Sequence[Part], mode: Mode, backend: str, data: Data
-) -> Hessian:
+def _again(loss: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode, backend: str, data: Data) -> Hessian:
     """Return the operator of a pickle: with the samples as they were reduced, and all caches empty."""
     loss.remember(Data(*map(devices.unwrapped, data)), bias=net.has_bias, backend=backend)
     return made(loss, net, parts, mode)

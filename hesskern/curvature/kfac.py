@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from hesskern._base import checks
-from hesskern._base.array_types import Array
+from hesskern._base.array_types import Array, Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.hessian import made
-from hesskern.curvature.layer_factors import Factors, Matrix
+from hesskern.curvature.layer_factors import Factors
+from hesskern.curvature.objective import Objective
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
-from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, select
 
@@ -103,12 +103,12 @@ class KFAC(CurvatureOperator):
     def __init__(
         self,
         net: LinearNetwork,
-        loss: SquaredLoss,
+        loss: Objective,
         params: Sequence[int | str] | None = None,
         *,
         separate_bias: bool = False,
     ) -> None:
-        if not isinstance(loss, SquaredLoss):
+        if not isinstance(loss, Objective):
             raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
         loss.check_network(net, on_cpu="KFAC")
         self._net, self._loss, self._params = net, loss, params
@@ -286,7 +286,7 @@ class KFAC(CurvatureOperator):
         return f"<{self.shape[0]}x{self.shape[1]} K-FAC of {len(self.blocks)} blocks with dtype={self.dtype}>"
 
 
-def _made(net: LinearNetwork, loss: SquaredLoss, params: Sequence[int | str] | None, separate_bias: bool) -> KFAC:
+def _made(net: LinearNetwork, loss: Objective, params: Sequence[int | str] | None, separate_bias: bool) -> KFAC:
     return KFAC(net, loss, params, separate_bias=separate_bias)
 
 

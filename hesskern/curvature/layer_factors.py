@@ -23,15 +23,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hesskern._base import devices
+from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.powers import MODERATE, Scaled, aligned, in_dtype, moderate, reach, shared
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import Layers
 
-Matrix = NDArray[np.float64]
 Mode = Literal["full", "gauss_newton", "functional"]
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from hesskern._base import devices
 from hesskern._base.powers import magnitude, span, times_power
 from hesskern.backends.data import Data
-from hesskern.backends.protocol import Backend, HessianProduct, Layers
-from hesskern.curvature.width_reduction import PlainLayers
+from hesskern.backends.protocol import Backend, HessianProduct, Layers, PlainLayers
 
 
 def hessian_product(

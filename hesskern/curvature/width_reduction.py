@@ -10,24 +10,16 @@ minus the singular values of C, and zeros.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
 
 import numpy as np
 
-from hesskern._base.array_types import Array
+from hesskern._base.array_types import Array, Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.powers import Scaled, moderate
-from hesskern.backends.protocol import Backend
-from hesskern.curvature.layer_factors import Factors, Matrix
+from hesskern.backends.protocol import Backend, PlainLayers
+from hesskern.curvature.layer_factors import Factors
 from hesskern.linalg.tall_qr import TallQR
 from hesskern.network.parameters import Part
-
-
-class PlainLayers(NamedTuple):
-    """Weights and biases, nothing else."""
-
-    weights: tuple[Array, ...]
-    biases: tuple[Array | None, ...]
 
 
 def reducible(net: PlainLayers, selected: Container[int] | None = None) -> list[int]:

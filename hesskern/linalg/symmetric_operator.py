@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks, memory
-from hesskern._base.array_types import Array
+from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
-from hesskern.curvature.layer_factors import Matrix
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.matrix_operator import MatrixOperator

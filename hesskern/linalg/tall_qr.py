@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hesskern.curvature.layer_factors import Matrix
+from hesskern._base.array_types import Matrix
 from hesskern.linalg import decompositions
 
 

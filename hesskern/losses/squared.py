@@ -12,6 +12,7 @@ from hesskern._base.array_types import Array
 from hesskern._base.powers import reach
 from hesskern.backends.data import Data, reduce_samples
 from hesskern.backends.protocol import Backend
+from hesskern.curvature.objective import Objective
 from hesskern.network.linear_network import LinearNetwork, check_inputs
 
 if TYPE_CHECKING:  # SciPy's sparse package is not needed before the first Hessian
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # SciPy's sparse package is not needed before the first Hessi
 KINDS = ("half_sum", "sum", "mean")
 
 
-class SquaredLoss:
+class SquaredLoss(Objective):
     r"""Squared loss of a network's predictions for X against Y.
 
     With the residual ``E = net.forward(X) - Y`` (samples in rows):
@@ -232,6 +233,13 @@ class SquaredLoss:
     def __setstate__(self, state: dict[str, object]) -> None:
         X, Y = devices.unwrapped(state["X"]), devices.unwrapped(state["Y"])
         vars(self).update(state, X=X, Y=Y, _reduced={}, _reaches={})
+
+    @property
+    def description(self) -> str:
+        """What was chosen, as keyword arguments: "kind='half_sum', weight_decay=0.1"."""
+        decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""
+        backend = "" if self.backend is None else f", backend={self.backend!r}"
+        return f"kind={self.kind!r}{decay}{backend}"
 
     def __repr__(self) -> str:
         decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""

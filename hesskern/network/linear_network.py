@@ -159,7 +159,8 @@ class LinearNetwork:
         """
         from hesskern.torch_modules import tracing  # noqa: PLC0415 - loads PyTorch
 
-        return tracing.imported(module)
+        weights, biases, names = tracing.imported(module)
+        return cls(weights, biases, names=names)
 
     def to_torch(self) -> Any:
         """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.
@@ -180,7 +181,7 @@ class LinearNetwork:
         """
         from hesskern.torch_modules.export import module_of  # noqa: PLC0415 - loads PyTorch
 
-        return module_of(self)
+        return module_of(self._weights, self._biases, self._names)
 
     @classmethod
     def random(

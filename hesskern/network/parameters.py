@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks
+from hesskern._base.formatting import shortened
 from hesskern.network.linear_network import LinearNetwork
 
 
@@ -97,3 +98,12 @@ def part_size(net: LinearNetwork, part: Part) -> int:
     outputs, inputs = net.weights[part.layer].shape
     size: int = outputs * (inputs * part.weight + part.bias)
     return size
+
+
+def parts_in_words(net: LinearNetwork, parts: Sequence[Part]) -> str:
+    """Return "layer 1", "layers 0, 2", or names where not all parameters of each layer are selected."""
+    if all(part.weight and (part.bias or net.biases[part.layer] is None) for part in parts):
+        layers = [part.layer for part in parts]
+        return f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(shortened(layers))}"
+    selected = [(part.layer, name) for part in parts for name in ("weight", "bias") if getattr(part, name)]
+    return ", ".join(shortened([f"{layer}.{name}" for layer, name in selected]))

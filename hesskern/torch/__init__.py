@@ -24,8 +24,8 @@ except (ImportError, OSError) as error:  # OSError: a shared library of it is br
     ) from error
 from hesskern.torch.curvature import condition, hessian, hvp, sharpness, spectrum
 from hesskern.torch.last_layer import last_layer_hessian
+from hesskern.torch.linear_stack import LinearStack, linear_stack
 from hesskern.torch_modules.export import LinearChain
-from hesskern.torch_modules.linear_stack import LinearStack, linear_stack
 
 __all__ = [
     "LinearChain",

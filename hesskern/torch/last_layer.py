@@ -18,9 +18,9 @@ from hesskern.torch.cross_entropy import compare_entropy, sample_weights, taken
 from hesskern.torch.data import reduced
 from hesskern.torch.features import Batch, LastLayer
 from hesskern.torch.losses import LossScale, compare, name_of, recognised
-from hesskern.torch.model_problem import ReducedLoss
+from hesskern.torch.model_problem import ReducedLoss, network_of
 from hesskern.torch_modules.chain import Layer, Parameter
-from hesskern.torch_modules.tracing import Chain, network
+from hesskern.torch_modules.tracing import Chain
 
 
 def last_layer_hessian(
@@ -98,7 +98,7 @@ def _squared(read: Iterable[Batch], loss: Any, layer: nn.Linear, name: str) -> H
     data, _ = reduced(rows.of(read), chain)
     reduced_loss = ReducedLoss(data, rows.samples, rows.scale.of(rows.samples))
     dtype = np.dtype(str(layer.weight.dtype).removeprefix("torch."))
-    return reduced_loss.astype(dtype).hessian(network(chain))
+    return reduced_loss.astype(dtype).hessian(network_of(chain))
 
 
 class _Rows:

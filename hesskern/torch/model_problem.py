@@ -52,6 +52,12 @@ def slices(wanted: Sequence[Wanted]) -> dict[str, slice]:
     return found
 
 
+def network_of(chain: tracing.Chain, dtype: torch.dtype | None = None) -> LinearNetwork:
+    """Return the network of a chain, with copies of its parameters, in their dtype or another."""
+    weights, biases, names = tracing.network_arrays(chain, dtype)
+    return LinearNetwork(weights, biases, names=names)
+
+
 class ReducedLoss(SquaredLoss):
     """The squared loss of samples that were reduced while they were read, times any number.
 
@@ -218,7 +224,7 @@ class Problem:
         return ReparametrisedHessian(inner, self._weights, gradient, np.dtype(str(precision).removeprefix("torch.")))
 
     def _network(self, loss: ReducedLoss, dtype: torch.dtype) -> LinearNetwork:
-        net = tracing.network(self._chain, dtype)
+        net = network_of(self._chain, dtype)
         return net.cpu() if loss.device == "cpu" else net
 
     def _operator(self, loss: ReducedLoss, dtype: torch.dtype) -> Hessian:

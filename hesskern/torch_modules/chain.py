@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hesskern.torch_modules.linear_stack import linear_stack
-
 
 class UnsupportedError(Exception):
     """An operation that no rule covers; its message, where it has one, is the reason."""
@@ -214,14 +212,19 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "getitem": _item, "getattr": _attribute,
 }  # fmt: skip
 #: Functions by what they do, not by their name: a function of somebody else may be called "linear".
-FUNCTIONS: Mapping[Any, str] = {
-    functional.linear: "linear", linear_stack: "linear_stack",
+FUNCTIONS: dict[Any, str] = {
+    functional.linear: "linear",
     torch.matmul: "matmul", torch.mm: "mm", operator.matmul: "matmul",
     torch.addmm: "addmm", torch.add: "add", operator.add: "add", operator.iadd: "add", torch.t: "t",
     torch.transpose: "transpose", torch.permute: "permute", torch.swapaxes: "swapaxes",
     functional.dropout: "dropout", torch.dropout: "dropout", torch.flatten: "flatten", torch.reshape: "reshape",
     operator.getitem: "getitem", getattr: "getattr",
 }  # fmt: skip
+
+
+def recognise(function: Any, name: str) -> None:
+    """Have calls of a function of this package's own read by the rule `name`."""
+    FUNCTIONS[function] = name
 
 
 def apply(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hesskern.network.linear_network import LinearNetwork
-
 
 class _Named(NamedTuple):
     """One layer of a network, its parameters as tensors."""
@@ -61,9 +59,9 @@ class LinearChain(nn.Module):
         return " -> ".join(weight for weight, _ in self._order)
 
 
-def module_of(net: LinearNetwork) -> nn.Module:
-    """Return a module with copies of the network's parameters under their names."""
-    layers = _named_layers(net)
+def module_of(weights: Sequence[Any], biases: Sequence[Any], names: Sequence[str]) -> nn.Module:
+    """Return a module with copies of a network's parameters under these names, in the order of `named_parameters()`."""
+    layers = _named_layers(weights, biases, names)
     paths = [layer.path for layer in layers]
     if None not in paths:
         tree = _sequential(
@@ -78,21 +76,21 @@ def module_of(net: LinearNetwork) -> nn.Module:
         return LinearChain([(layer.weight, layer.bias) for layer in layers], parameters)
     except KeyError as error:  # a name that a module has for something else
         raise ValueError(
-            f"the network's names {', '.join(net.parameter_names)} cannot be those of one module's parameters "
+            f"the network's names {', '.join(names)} cannot be those of one module's parameters "
             f"({error}); expected others, LinearNetwork(weights, biases, names=...)."
         ) from error
 
 
-def _named_layers(net: LinearNetwork) -> list[_Named]:
-    names = iter(net.parameter_names)
-    found: list[_Named] = []
-    for weight, bias in zip(net.weights, net.biases, strict=True):
-        called = next(names), None if bias is None else next(names)
-        given: list[Any] = [weight] if bias is None else [weight, bias]
+def _named_layers(weights: Sequence[Any], biases: Sequence[Any], names: Sequence[str]) -> list[_Named]:
+    remaining = iter(names)
+    layers: list[_Named] = []
+    for weight, bias in zip(weights, biases, strict=True):
+        weight_name, bias_name = next(remaining), None if bias is None else next(remaining)
+        arrays = [weight] if bias is None else [weight, bias]
         # New tensors: the network's memory is read-only.
-        copies = tuple(each.clone() if isinstance(each, Tensor) else torch.tensor(each, device="cpu") for each in given)
-        found.append(_Named(*called, copies))
-    return found
+        copies = (array.clone() if isinstance(array, Tensor) else torch.tensor(array, device="cpu") for array in arrays)
+        layers.append(_Named(weight_name, bias_name, tuple(copies)))
+    return layers
 
 
 def _sequential(layers: Sequence[tuple[Sequence[str], _Named]]) -> nn.Module | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,7 +12,6 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from hesskern._base import devices
-from hesskern.network.linear_network import LinearNetwork
 from hesskern.torch_modules.chain import (
     FUNCTIONS,
     Layer,
@@ -140,8 +139,16 @@ def trace(module: Any) -> Chain:
     return chain
 
 
-def imported(module: Any) -> LinearNetwork:
-    """Return the network that a module is, whose weights have the shapes of the module's."""
+class NetworkArrays(NamedTuple):
+    """Copies of a chain's parameters, of which a `LinearNetwork` is made: arrays, or tensors on a GPU."""
+
+    weights: list[Any]
+    biases: list[Any]
+    names: list[str]
+
+
+def imported(module: Any) -> NetworkArrays:
+    """Return the parameters of a module that is a chain whose weights are stored as (out, in)."""
     chain = trace(module)
     for parameter in chain.parameters:
         if parameter.transposed:
@@ -149,15 +156,15 @@ def imported(module: Any) -> LinearNetwork:
                 f"module multiplies with {parameter.name!r} of shape {tuple(parameter.tensor.shape)} as it stands, but "
                 "weights of a network are (out, in); expected x @ W.T (hesskern.torch takes such a module as it is)."
             )
-    return network(chain)
+    return network_arrays(chain)
 
 
-def network(chain: Chain, dtype: torch.dtype | None = None) -> LinearNetwork:
-    """Return the network of a chain, with copies of its parameters, in their dtype or another."""
-    return LinearNetwork(
+def network_arrays(chain: Chain, dtype: torch.dtype | None = None) -> NetworkArrays:
+    """Return copies of a chain's parameters, in their dtype or another."""
+    return NetworkArrays(
         [_array(layer.weight.matrix, dtype) for layer in chain.layers],
         [None if layer.bias is None else _array(layer.bias.tensor, dtype) for layer in chain.layers],
-        names=[parameter.name for parameter in chain.parameters],
+        [parameter.name for parameter in chain.parameters],
     )
 
 

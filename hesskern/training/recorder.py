@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hesskern._base import checks
 from hesskern._base.array_types import Array
-from hesskern.curvature.width_reduction import PlainLayers
+from hesskern.backends.protocol import PlainLayers
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, select
 from hesskern.training.reduced_network import ReducedNetwork, split

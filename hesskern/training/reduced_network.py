@@ -20,10 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base.array_types import Array
-from hesskern.backends.protocol import Backend
-from hesskern.curvature.layer_factors import Matrix
-from hesskern.curvature.width_reduction import PlainLayers, reducible
+from hesskern._base.array_types import Array, Matrix
+from hesskern.backends.protocol import Backend, PlainLayers
+from hesskern.curvature.width_reduction import reducible
 from hesskern.linalg import decompositions
 from hesskern.network.linear_network import LinearNetwork
 

@@ -10,7 +10,8 @@ from witness import relative
 
 import hesskern as hk
 from hesskern.backends import get
-from hesskern.curvature.width_reduction import PlainLayers, WidthReduction
+from hesskern.backends.protocol import PlainLayers
+from hesskern.curvature.width_reduction import WidthReduction
 
 #: LAPACK calls a normalised residual below this right.
 BOUND = 30

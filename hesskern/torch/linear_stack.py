@@ -21,7 +21,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from hesskern import backends
 from hesskern._base import checks
-from hesskern.curvature.width_reduction import PlainLayers
+from hesskern.backends.protocol import PlainLayers
+from hesskern.torch_modules import chain
 
 
 def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None] | None = None) -> Tensor:
@@ -80,6 +81,9 @@ def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
     _check(x, weights, biases)
     found = _forward(x.reshape(-1, x.shape[-1]), len(weights), *weights, *biases)
     return found if x.ndim == 2 else found.reshape(*x.shape[:-1], found.shape[-1])
+
+
+chain.recognise(linear_stack, "linear_stack")
 
 
 class LinearStack(nn.Sequential):
