@@ -26,6 +26,10 @@ if importlib.util.find_spec("torch"):
     from device_place import place  # noqa: F401
 
 
+#: No tests in them, though they are Python: not all of them can be imported without PyTorch.
+collect_ignore = ["attack", "helpers"]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell may have told its background jobs to ignore Ctrl-C: take Python's own handler.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

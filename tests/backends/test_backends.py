@@ -7,7 +7,7 @@ import json
 import numpy as np
 import problems
 import pytest
-from looped import each, few_quick
+from looped import few_quick
 
 import hesskern as hk
 from hesskern import backends
@@ -215,30 +215,6 @@ def test_descents_agree(dtype, widths, samples, rule, ensemble, compiled):
             # The growth is that of norms, from a power iteration that stops at two digits.
             atol = tolerance * scale if key != "growth" else 0.05 * scale
             np.testing.assert_allclose(seen[compiled][key], theirs, rtol=0, atol=atol, err_msg=key)
-
-
-@pytest.mark.parametrize("name", COMPILED)
-@each("seed", range(10))
-def test_singular_values_agree(seed, name):
-    compiled, reference = backends.get(name), backends.get("numpy")
-    rng = np.random.default_rng([5, seed])
-    sizes = [int(k) for k in rng.integers(1, 14, int(rng.integers(2, 6)))]
-    first, *weights = (rng.standard_normal(pair) for pair in zip(sizes[:-1], sizes[1:], strict=True))
-    weights = [np.ascontiguousarray(weight.T) for weight in weights]
-    ours, theirs = compiled.product_svd(first, weights, 1e-14), reference.product_svd(first, weights, 1e-14)
-    count = min(sizes)
-    assert ours.rank == theirs.rank == count
-    product = first
-    for weight in weights:
-        product = product @ weight.T
-    expected = np.linalg.svd(product, compute_uv=False)[:count]
-    for found in (ours, theirs):
-        values = np.ldexp(found.values, found.exponents)
-        np.testing.assert_allclose(values[:count], expected, rtol=0, atol=1e-13 * expected[0])
-        assert np.all(np.diff(values) <= 0)
-    transposed = compiled.product_svd(first.T, [], 1e-14)
-    values = np.ldexp(transposed.values, transposed.exponents)
-    np.testing.assert_allclose(values, np.linalg.svd(first, compute_uv=False), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", backends.host_names())

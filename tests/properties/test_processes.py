@@ -6,7 +6,6 @@ import asyncio
 import collections
 import contextvars
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -15,13 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from forks import in_child, needs_fork
 from looped import few_quick
 
 import hesskern as hk
 from hesskern import backends
-from hesskern._base import blas_threads
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 
 @pytest.fixture(autouse=True)
@@ -151,20 +148,6 @@ def problem(widths=(40, 60, 40), samples=200):
     return hk.LinearNetwork.random(widths, seed=0), hk.SquaredLoss(X, Y)
 
 
-def in_child(work):
-    """Run in a forked process; whether it came to its end within a minute."""
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(60)
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 @needs_fork
 @pytest.mark.parametrize("backend", ["cpp", "numba"])
 def test_a_child_multiplies_while_a_thread_of_its_parent_does(backend):
@@ -220,67 +203,6 @@ def test_a_child_computes_while_a_thread_of_its_parent_does(what):
         go_on.set()
         thread.join(60)
     assert codes == [0] * 5
-
-
-@needs_fork
-def test_a_property_that_a_thread_computes_is_not_waited_for_in_a_child():
-    net, loss = problem()
-    H = loss.hessian(net, [1])
-    inside, go_on = threading.Event(), threading.Event()
-
-    def slowly(instance):
-        if threading.current_thread() is not threading.main_thread():
-            inside.set()
-            go_on.wait(60)
-        return 1
-
-    from hesskern._base.cached import cached_property
-
-    own = type("Own", (), {})
-    own.value = cached_property(slowly)
-    own.value.__set_name__(own, "value")
-    one = own()
-    thread = threading.Thread(target=lambda: one.value)
-    thread.start()
-    try:
-        assert inside.wait(60)
-        assert in_child(lambda: [own().value, one.value, H.condition()]) == 0
-    finally:
-        go_on.set()
-        thread.join(60)
-
-
-@needs_fork
-def test_the_limit_on_blas_of_a_thread_is_no_limit_in_a_child():
-    from threadpoolctl import threadpool_info
-
-    def counts():
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-    before, inside, go_on = counts(), threading.Event(), threading.Event()
-
-    def limited():
-        with blas_threads.one_thread(1000, 1000):
-            inside.set()
-            go_on.wait(60)
-
-    def child():
-        assert counts() == before
-        with blas_threads.one_thread(1000, 1000):
-            assert set(counts()) == {1}
-        assert counts() == before
-
-    thread = threading.Thread(target=limited)
-    thread.start()
-    try:
-        assert inside.wait(60)
-        assert in_child(child) == 0
-        with blas_threads.one_thread(1000, 1000):
-            assert in_child(lambda: None if set(counts()) == {1} else os._exit(3)) == 0
-    finally:
-        go_on.set()
-        thread.join(60)
-    assert counts() == before
 
 
 # Subinterpreters ------------------------------------------------------------------------------------------------------

@@ -8,67 +8,19 @@ import pytest
 from looped import few_quick
 
 torch = pytest.importorskip("torch")
+from last_layer_models import CLASS_WEIGHTS, C, Convolutions, N, Reshaped, agree, autograd, head_only, targets  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.func import functional_call  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 import hesskern as hk  # noqa: E402
 import hesskern.torch  # noqa: E402
 from hesskern.torch import last_layer_hessian  # noqa: E402
 
-N, C = 23, 3
-
-
-class Convolutions(nn.Module):
-    """The last layer is registered first; dropout and batch normalisation are in evaluation mode."""
-
-    def __init__(self, *, bias=True):
-        super().__init__()
-        self.head = nn.Linear(8, C, bias=bias)
-        self.body = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.GELU(), nn.MaxPool1d(2), nn.Flatten())
-        self.end = nn.Dropout(0.5)
-
-    def forward(self, x):
-        return self.end(self.head(self.features(x)))
-
-    def features(self, x):
-        return torch.tanh(self.body(x))
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return Convolutions().double().eval()
-
 
 @pytest.fixture(name="X")
 def inputs():
     torch.manual_seed(1)
     return torch.randn(N, 1, 6, dtype=torch.float64)
-
-
-def autograd(layer, features, value):
-    """The Hessian of ``value(layer(features))`` with respect to the layer's parameters, row by row."""
-    known = dict(layer.named_parameters())
-
-    def loss(flat):
-        parts = torch.split(flat, [parameter.numel() for parameter in known.values()])
-        return value(
-            functional_call(
-                layer, {n: p.reshape(known[n].shape) for n, p in zip(known, parts, strict=True)}, (features,)
-            )
-        )
-
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in known.values()])
-    return torch.autograd.functional.hessian(loss, flat).numpy()
-
-
-def head_only(model, X, value):
-    return autograd(model.head, model.features(X).detach(), value)
-
-
-def agree(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
 SQUARED = {
@@ -107,31 +59,6 @@ def test_it_is_the_block_of_the_whole_models_hessian(model, X):
     names, size = [name for name, _ in model.named_parameters()], (8 + 1) * C
     assert names[:2] == ["head.weight", "head.bias"]
     agree(last_layer_hessian(model, (X, Y), loss).toarray(), expected[:size, :size])
-
-
-def targets(kind):
-    torch.manual_seed(2)
-    labels = torch.randint(C, (N,))
-    if kind == "ignored":
-        labels[::4] = -100
-    return torch.rand(N, C, dtype=torch.float64) if kind == "soft" else labels
-
-
-CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.25], dtype=torch.float64)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("weight", [None, CLASS_WEIGHTS], ids=["equal", "weighted"])
-@pytest.mark.parametrize("kind", ["labels", "ignored", "soft"])
-def test_cross_entropy(model, X, kind, weight, smoothing, reduction):
-    loss, Y = nn.CrossEntropyLoss(weight, reduction=reduction, label_smoothing=smoothing), targets(kind)
-    expected = head_only(model, X, lambda out: loss(out, Y))
-    H = last_layer_hessian(model, DataLoader(TensorDataset(X, Y), batch_size=5), loss)
-    assert isinstance(H, hk.SoftmaxHessian)
-    agree(H.toarray(), expected)
-    agree(H @ np.eye(len(expected)), expected)
-    assert H.rank() == (C - 1) * 9
 
 
 def test_differences_agree_too(model, X):
@@ -206,75 +133,6 @@ def test_sequences_single_outputs_and_named_layers():
         last_layer_hessian(single, (X[:, 0], Y[:, 0, :1]), nn.MSELoss())
 
 
-class After(nn.Module):
-    def __init__(self, then, **parts):
-        super().__init__()
-        self.fc, self.then = nn.Linear(6, C), then
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.then(self, self.fc(x))
-
-
-def hooked():
-    model = After(lambda self, z: z)
-    model.fc.register_forward_hook(lambda module, given, found: 2 * found)
-    return model
-
-
-def tied():
-    model = After(lambda self, z: z, other=nn.Linear(6, C))
-    model.other.weight = model.fc.weight
-    return model
-
-
-def parametrized():
-    model = After(lambda self, z: z)
-    nn.utils.parametrizations.weight_norm(model.fc)
-    return model
-
-
-REFUSED = {
-    "softmax": (lambda: nn.Sequential(nn.Linear(6, C), nn.Softmax(1)), "the result of the module '1' .Softmax. behind"),
-    "scaling": (lambda: After(lambda self, z: 3.0 * z), "'fc' gives, but the result of Mul in its forward"),
-    "positive": (lambda: After(lambda self, z: torch.relu(z + 100.0)), "the result of Add in its forward behind it"),
-    "in place": (lambda: After(lambda self, z: z.mul_(2.0)), "the result of Mul in its forward"),
-    "order": (lambda: After(lambda self, z: z.T), "behind it; expected a model that ends in the layer"),
-    "tuple": (lambda: After(lambda self, z: (z, z)), "model returns a tuple, not what its layer 'fc' gives"),
-    "twice": (lambda: After(lambda self, z: self.fc(torch.cat([z, z], 1))), "the layer 'fc' is applied 2 times"),
-    "hook": (hooked, "the layer 'fc' gives something else than its weight times its input"),
-    "tied": (tied, "the weights 'fc.weight' and 'other.weight' are one"),
-    "parametrized": (parametrized, "the weight of the layer 'fc' is computed from other parameters"),
-    "no layer": (nn.Flatten, "model applies no nn.Linear as a module"),
-    "dropout": (lambda: nn.Sequential(nn.Dropout(), nn.Linear(6, C)), "the module '0' .Dropout. drops at random"),
-    "batch": (lambda: nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, C)), "the module '0' .BatchNorm1d. mixes"),
-    "half": (lambda: nn.Linear(6, C).bfloat16(), "the layer '' is torch.bfloat16"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_models_that_do_not_end_in_the_layer_are_refused(case, X):
-    make, message = REFUSED[case]
-    model = make()
-    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    with pytest.raises((ValueError, TypeError), match=message):
-        last_layer_hessian(model, (X[:, 0].to(dtype), targets("labels")), nn.CrossEntropyLoss())
-
-
-def test_randomness_of_ones_own_is_noticed(X):
-    class Noisy(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(6, C)
-
-        def forward(self, x):
-            return self.fc(nn.functional.dropout(x, training=True))
-
-    with pytest.raises(ValueError, match="other features for the same batch a second time"):
-        last_layer_hessian(Noisy().eval(), (X[:, 0].float(), targets("labels")), nn.CrossEntropyLoss())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -311,17 +169,6 @@ def test_the_model_is_left_as_it_was(model, X):
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-
-
-class Reshaped(nn.Module):
-    """A head on the rows of (N, 4, 6) samples, and what a model makes of its result."""
-
-    def __init__(self, outputs, reshape):
-        super().__init__()
-        self.head, self.reshape = nn.Linear(6, outputs), reshape
-
-    def forward(self, x):
-        return self.reshape(self.head(x))
 
 
 RESHAPES = {
@@ -393,61 +240,6 @@ def test_losses_that_are_others_on_real_batches_are_refused(loss):
     ):
         with pytest.raises(ValueError, match=r"loss_fn \(<lambda>\) (is another loss for|has the values of)"):
             last_layer_hessian(model, data, loss)
-
-
-def test_samples_of_another_shape_in_a_later_batch():
-    torch.manual_seed(0)
-    model = Reshaped(3, lambda out: out.flatten(1)).double()
-    X = [torch.randn(5, 4, 6).double(), torch.randn(5, 2, 6).double()]
-    data = [(each, torch.randn_like(model(each))) for each in X]
-    with pytest.raises(ValueError, match=r"model returns shape \(5, 6\) for batch 1 of data; expected \(n, 12\)"):
-        last_layer_hessian(model, data, lambda a, b: (a - b).square().mean())
-    expected = autograd(  # each number weighs the same
-        model.head,
-        torch.cat([each.reshape(-1, 6) for each in X]),
-        lambda out: nn.functional.mse_loss(out, torch.cat([Y.reshape(-1, 3) for _, Y in data])),
-    )
-    agree(last_layer_hessian(model, data, nn.MSELoss()).toarray(), expected)
-
-
-def test_targets_in_another_shape_than_the_predictions():
-    torch.manual_seed(0)
-    model, X, Y = (
-        nn.Sequential(nn.Tanh(), nn.Linear(6, 1)).double(),
-        torch.randn(9, 6).double(),
-        torch.randn(9).double(),
-    )
-    for loss in (lambda a, b: (a.view(-1) - b).square().mean(), lambda a, b: nn.functional.mse_loss(a[:, 0], b)):
-        expected = autograd(model[1], X.tanh(), lambda out, loss=loss: loss(out, Y))
-        agree(last_layer_hessian(model, (X, Y), loss).toarray(), expected)
-    with pytest.warns(UserWarning, match="target size"), pytest.raises(ValueError, match="loss_fn"):
-        last_layer_hessian(model, (X, Y), nn.functional.mse_loss)  # broadcasts
-
-
-CROSS_ENTROPY_REFUSED = {
-    "labels of rows of the layer": (lambda out: out.flatten(1), torch.zeros(40, dtype=torch.int64)),
-    "labels of samples": (lambda out: out.flatten(1), torch.zeros(10, dtype=torch.int64)),
-    "tokens": (lambda out: out, torch.zeros(10, 4, dtype=torch.int64)),
-    "one row": (lambda out: out.reshape(1, -1), torch.zeros(40, dtype=torch.int64)),
-    "other rows": (lambda out: out.reshape(-1, 2), torch.zeros(60, dtype=torch.int64)),
-    "probabilities of another shape": (lambda out: out.flatten(0, 1), torch.full((10, 4, 3), 1 / 3).double()),
-    "labels as a column": (lambda out: out.flatten(0, 1), torch.zeros(40, 1, dtype=torch.int64)),
-    "negative labels": (lambda out: out.flatten(0, 1), torch.full((40,), -1)),
-    "32-bit labels": (lambda out: out.flatten(0, 1), torch.zeros(40, dtype=torch.int32)),
-    "truth values": (lambda out: out.flatten(0, 1), torch.zeros(40, dtype=torch.bool)),
-}
-
-
-@pytest.mark.parametrize("case", CROSS_ENTROPY_REFUSED)
-def test_cross_entropy_takes_what_pytorch_takes(case):
-    torch.manual_seed(0)
-    reshape, labels = CROSS_ENTROPY_REFUSED[case]
-    model, X = Reshaped(3, reshape).double(), torch.randn(10, 4, 6, dtype=torch.float64)
-    with pytest.raises((TypeError, ValueError)):
-        last_layer_hessian(model, (X, labels), nn.CrossEntropyLoss())
-    model.reshape, labels = lambda out: out.flatten(0, 1), torch.randint(3, (40,))
-    expected = autograd(model.head, X, lambda out: nn.functional.cross_entropy(out.flatten(0, 1), labels))
-    agree(last_layer_hessian(model, (X, labels), nn.CrossEntropyLoss()).toarray(), expected)
 
 
 class Detached(nn.Module):

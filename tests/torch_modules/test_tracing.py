@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 
 import numpy as np
 import pytest
@@ -14,18 +13,11 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.nn.utils import parametrizations  # noqa: E402
+from torch_chains import Wrapped, check, double  # noqa: E402, F401
 
 import hesskern.torch  # noqa: E402
 
 LinearNetwork = hk.LinearNetwork
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 class Written(nn.Module):
@@ -54,35 +46,6 @@ class Written(nn.Module):
 WRITTEN = ("encoder.0.weight", "W", "V", "shift", "head.weight", "head.bias", "U", "c")
 
 
-class Wrapped(nn.Module):
-    """A module whose forward is given."""
-
-    def __init__(self, forward, **members):
-        super().__init__()
-        for name, member in members.items():
-            setattr(self, name, member)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
-def check(module, X, expected_names=None):
-    """The network predicts what the module does, and goes back into one with the same state."""
-    net = LinearNetwork.from_torch(module)
-    with torch.no_grad():
-        expected = module(X)
-    found = net.forward(X.reshape(len(X), -1).numpy())
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    if expected_names is not None:
-        assert net.parameter_names == tuple(expected_names)
-    again = net.to_torch()
-    assert sorted(again.state_dict()) == sorted(net.parameter_names)
-    torch.testing.assert_close(again(X.reshape(len(X), -1)), expected)
-    assert LinearNetwork.from_torch(again).parameter_names == net.parameter_names
-    return net, again
-
-
 def test_every_operation_of_a_chain():
     module = Written().eval()
     net, again = check(module, torch.randn(7, 2, 3), WRITTEN)
@@ -105,15 +68,6 @@ def test_modules_of_pytorch():
     again.load_state_dict(module.state_dict())
     _, alone = check(nn.Linear(3, 2), torch.randn(5, 3), ["weight", "bias"])
     assert isinstance(alone, nn.Linear)
-
-
-def test_names_that_no_sequential_has():
-    shared = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 2)})
-    check(
-        Wrapped(lambda m, x: m.of["b"](m.middle(m.of["a"](x))), of=shared, middle=nn.Linear(3, 3)),
-        torch.randn(4, 3),
-        ["of.a.weight", "of.a.bias", "middle.weight", "middle.bias", "of.b.weight", "of.b.bias"],
-    )
 
 
 @pytest.mark.parametrize("make", [parametrizations.weight_norm, parametrizations.orthogonal])
@@ -142,48 +96,6 @@ def test_subclasses_and_unused_parameters():
     check(module, torch.randn(3, 3), ["a.weight", "a.bias"])
     with pytest.raises(ValueError, match=r"does not fit is the function torch.relu in the forward of Rectified"):
         LinearNetwork.from_torch(nn.Sequential(Rectified(3, 2)))
-
-
-def test_names_go_where_the_network_goes(tmp_path):
-    net = LinearNetwork.from_torch(nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)))
-    net.save(tmp_path / "net.npz")
-    same = [
-        LinearNetwork.load(tmp_path / "net.npz"), pickle.loads(pickle.dumps(net)), net.unflatten(net.flatten()),
-        net.cpu(),
-    ]  # fmt: skip
-    assert {each.parameter_names for each in same} == {("1.weight", "1.bias", "2.weight", "2.bias")}
-    rng = np.random.default_rng(0)
-    loss = hk.SquaredLoss(rng.standard_normal((9, 3)), rng.standard_normal((9, 2)))
-    assert hk.fit(net, loss, lr=1e-3, max_steps=2).network.parameter_names == net.parameter_names
-    assert hk.fit_ensemble([net], loss, lr=1e-3, max_steps=2).network(0).parameter_names == net.parameter_names
-    # Layers are counted as ever; names are the module's.
-    whole = loss.hessian(net).toarray()
-    np.testing.assert_array_equal(loss.hessian(net, ["1.weight"]).toarray(), whole[:12, :12])
-    np.testing.assert_array_equal(loss.hessian(net, [1]).toarray(), whole[16:, 16:])
-    with pytest.raises(ValueError, match=r"holds '0.weight'; the network has 1.weight, 1.bias, 2.weight, 2.bias"):
-        loss.hessian(net, ["0.weight"])
-    why = hk.explain(whole[:12, :12], net, loss)
-    assert "params=['1.weight']" in str(why)
-
-
-@pytest.mark.parametrize(
-    "names",
-    [("layers.0.weight", "W"), ("a.weight", "a.0.weight"), ("append.weight", "b.weight"), ("b.x", "b.y")],
-)
-def test_any_names_of_a_module_come_back(names):
-    net = LinearNetwork([np.ones((2, 3)), np.ones((1, 2))], names=names)
-    module = net.to_torch()
-    assert sorted(module.state_dict()) == sorted(names)
-    assert module(torch.ones(1, 3)).tolist() == [[6.0]]
-    assert LinearNetwork.from_torch(module).parameter_names == names
-
-
-def test_wrong_names_are_refused():
-    with pytest.raises(ValueError, match=r"names a, a.b cannot be those of one module's parameters"):
-        LinearNetwork([np.ones((1, 1)), np.ones((1, 1))], names=["a", "a.b"]).to_torch()
-    for names in (["a"], "ab", ["a", "a"], ["a", ""], ["a", "b..c"], ["a", 1]):
-        with pytest.raises(ValueError, match=r"names"):
-            LinearNetwork([np.ones((1, 1)), np.ones((1, 1))], names=names)
 
 
 def test_a_network_is_a_copy_of_the_module():
