@@ -8,6 +8,7 @@ import numpy as np
 from forks import in_child, needs_fork
 
 import hesskern as hk
+from hesskern._base.cached import cached_property
 
 
 def problem(widths=(40, 60, 40), samples=200):
@@ -28,8 +29,6 @@ def test_a_property_that_a_thread_computes_is_not_waited_for_in_a_child():
             go_on.wait(60)
         return 1
 
-    from hesskern._base.cached import cached_property
-
     own = type("Own", (), {})
     own.value = cached_property(slowly)
     own.value.__set_name__(own, "value")
@@ -42,3 +41,20 @@ def test_a_property_that_a_thread_computes_is_not_waited_for_in_a_child():
     finally:
         go_on.set()
         thread.join(60)
+
+
+def test_computed_once_and_kept_with_the_object():
+    calls = []
+
+    class Own:
+        @cached_property
+        def value(self):
+            """What it is."""
+            calls.append(self)
+            return object()
+
+    one, other = Own(), Own()
+    assert one.value is one.value and one.value is not other.value
+    assert calls == [one, other]
+    assert vars(one) == {"value": one.value}
+    assert Own.value.__doc__ == "What it is."

@@ -5,40 +5,20 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from functional_cases import SIDE, W1, W2, X, Y, b1, b2, product, same  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.func import functional_call  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
-from torch.utils import _pytree as pytree  # noqa: E402
 
 from hesskern.compat import autograd_functional, torch_func  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
-torch.manual_seed(0)
-X, Y = torch.randn(7, 3, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
-W1, W2 = torch.randn(4, 3, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
-b1, b2 = torch.randn(4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
-SIDE = torch.randn(3, 4, dtype=torch.float64)
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Identity(), nn.Dropout(0.2), nn.Linear(4, 2)).double().eval()
-
-
-def same(found, expected, tolerance=1e-10):
-    """The same structure of tensors, and numbers that agree."""
-    one, spec = pytree.tree_flatten(found)
-    other, expected_spec = pytree.tree_flatten(expected)
-    assert spec == expected_spec
-    largest = max(each.abs().max() for each in other)
-    for left, right in zip(one, other, strict=True):
-        assert (left.shape, left.dtype, left.device) == (right.shape, right.dtype, right.device)
-        assert (left - right).abs().max() <= tolerance * largest
 
 
 def check(function, *args, argnums=0):
     same(torch_func.hessian(function, argnums)(*args), torch.func.hessian(function, argnums)(*args))
-
-
-def product(error):
-    return torch.sum(error * error)
 
 
 LOSSES = {
@@ -123,26 +103,6 @@ def test_parameters_cut_out_of_a_vector():
             autograd_functional.hessian(overlapping, theta)
     with pytest.raises(ValueError, match=r"method Tensor.__getitem__"):
         autograd_functional.hessian(lambda theta: F.mse_loss(X @ theta[:12:2].view(2, 3).T, Y), theta)
-
-
-def test_one_tensor_and_single_precision():
-    def function(W):
-        return F.mse_loss(X.float() @ SIDE.float() @ W.T, Y.float())
-
-    found = autograd_functional.hessian(function, W2.float().requires_grad_())
-    same(found, torch.autograd.functional.hessian(function, W2.float()), 1e-5)
-    assert not found.requires_grad
-
-
-def test_what_is_not_used_is_zero_or_strictly_an_error():
-    def function(W1, b1, W2):
-        return F.mse_loss(X @ W1.T @ W2.T, Y)
-
-    found = autograd_functional.hessian(function, (W1, b1, W2), vectorize=True)
-    same(found, torch.autograd.functional.hessian(function, (W1, b1, W2)))
-    assert not found[1][1].any()
-    with pytest.raises(ValueError, match=r"strict is True, but func does not depend on inputs\[1\]"):
-        autograd_functional.hessian(function, (W1, b1, W2), strict=True)
 
 
 CALLS = {"count": 0}
@@ -234,29 +194,3 @@ def test_a_function_that_ignores_its_parameters():
         same(found, tuple(tuple(row) for row in expected), 0)
         with pytest.raises(ValueError, match=r"strict is True, but func does not depend on inputs.*functional_call"):
             autograd_functional.hessian(function, args, strict=True)
-
-
-VECTOR = torch.randn(3, dtype=torch.float64)
-MORE = {
-    "one output": lambda w, b1, W2, b2: (X @ w - Y[:, 0]).square().mean(),
-    "one output, as a method": lambda w, b1, W2, b2: F.mse_loss(X.mv(w), Y[:, 1]),
-    "one output, as a function": lambda w, b1, W2, b2: (torch.mv(X, w) - Y[:, 1]).pow(2).sum(),
-    "one output of a layer": lambda w, b1, W2, b2: (X @ SIDE @ W2.T @ b2 - Y[:, 0]).square().sum(),
-    "no targets": lambda w, b1, W2, b2: (X @ SIDE @ W2.T).pow(2).sum(),
-    "no targets, a norm": lambda w, b1, W2, b2: torch.linalg.norm(X @ SIDE @ W2.T + b2) ** 2,
-    "no targets, a product": lambda w, b1, W2, b2: product(X @ SIDE @ W2.T + b2),
-    "scaled": lambda w, b1, W2, b2: F.mse_loss((X @ SIDE @ W2.T + b2) / 3**0.5, Y),
-    "scaled, subtracted from": lambda w, b1, W2, b2: (Y - 2 * (X @ SIDE @ W2.T) * -0.5).square().sum(),
-    "two constants": lambda w, b1, W2, b2: (Y - X @ SIDE @ W2.T + Y.flip(0)).square().sum(),
-    "three constants": lambda w, b1, W2, b2: (Y.sin() - (-(Y - 2 * (X @ SIDE @ W2.T)) / 5 + Y.flip(0))).square().sum(),
-    "rsub": lambda w, b1, W2, b2: torch.rsub(X @ SIDE @ W2.T * 3, Y).square().sum(),
-    "mse_loss of a difference": lambda w, b1, W2, b2: F.mse_loss(Y, 0.3 * (X @ SIDE @ W2.T) - Y.cos()),
-    "reshaped between": lambda w, b1, W2, b2: ((2 * (X @ SIDE @ W2.T) - Y).reshape(-1) - Y.reshape(-1)).square().sum(),
-}
-
-
-@pytest.mark.parametrize("name", MORE)
-def test_more_ways_to_write_a_squared_loss(name):
-    function, args = MORE[name], (VECTOR, b1, W2, b2)
-    found, expected = autograd_functional.hessian(function, args), torch.autograd.functional.hessian(function, args)
-    same(found, tuple(tuple(row) for row in expected))

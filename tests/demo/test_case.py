@@ -11,15 +11,6 @@ import pytest
 from hesskern import datasets
 from hesskern.backends import host_names
 from hesskern.demo import case as demo
-from hesskern.demo import posted
-
-
-@pytest.fixture(scope="module")
-def bare():
-    """One run without PyTorch, whether it is installed or not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torch", None)
-        return demo.run(repeats=1)
 
 
 @pytest.fixture(scope="module")
@@ -75,70 +66,6 @@ def test_autograd_agrees(full):
     text = full.describe()
     assert "hesskern, autograd and the fixed formula agree" in text
     assert text.count("174.0739") == 3
-
-
-def test_posted_code_starts_where_the_case_does():
-    torch = pytest.importorskip("torch")
-    case = datasets.two_layer_case()
-    one_epoch = dataclasses.replace(case, rtol=1.0)  # the first loss is the first loss already
-    script = posted.run(torch, one_epoch, repeats=1)
-    W1, W2 = case.network.weights
-    E = case.X @ W1.T @ W2.T - case.Y
-    np.testing.assert_allclose(script.W1, W1 - case.lr * W2.T @ E.T @ case.X, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(script.W2, W2 - case.lr * E.T @ case.X @ W1.T, rtol=1e-12, atol=1e-14)
-    assert script.epochs == 1
-    A = case.X @ script.W1.T
-    np.testing.assert_allclose(script.hessian, np.kron(np.eye(5), A.T @ A), atol=1e-12 * np.abs(A.T @ A).max())
-
-
-def test_without_torch_it_says_what_to_install(bare):
-    assert bare.autograd is None
-    assert bare.ok
-    text = bare.describe()
-    assert 'pip install "hesskern[torch]"' in text
-    assert "hesskern and the fixed formula agree" in text
-    assert text.count("174.0739") == 2
-
-
-def test_broken_torch_is_reported_as_broken(monkeypatch):
-    def fails(name):
-        raise OSError("libtorch_cpu.so: cannot open shared object file")
-
-    monkeypatch.setattr(posted.importlib, "import_module", fails)
-    with pytest.raises(posted.TorchUnavailableError, match=r"installed but does not load: libtorch_cpu\.so"):
-        posted.load_torch()
-
-
-def test_missing_part_of_torch_is_not_missing_torch(monkeypatch):
-    def fails(name):
-        raise ModuleNotFoundError("No module named 'typing_extensions'", name="typing_extensions")
-
-    monkeypatch.setattr(posted.importlib, "import_module", fails)
-    with pytest.raises(posted.TorchUnavailableError, match=r"installed but does not load: .*typing_extensions"):
-        posted.load_torch()
-
-
-def test_text_explains_and_is_ascii(bare):
-    text = bare.describe()
-    assert text.isascii()
-    assert max(map(len, text.splitlines())) <= 120
-    for part in ("608 epochs", "9.5 times", "5345.8106", "`w1.dot(x)` should be `w1.dot(x.T)`", "25 of 500", "rows"):
-        assert part in text
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"steps": 607}, "the number of epochs is 607; expected 608"),
-        ({"status": "max_steps"}, "training max_steps after 608 epochs"),
-        ({"multiplicities": np.array([5, 5, 5, 5, 4])}, "the number of nonzero eigenvalues is 24; expected 25"),
-    ],
-)
-def test_disagreement_is_said(bare, change, said):
-    wrong = dataclasses.replace(bare, **change)
-    assert not wrong.ok
-    assert wrong.failures == (said,)
-    assert "CHECKS FAILED" in wrong.describe() and said in wrong.describe()
 
 
 @pytest.mark.parametrize("name", ["condition", "mended", "as_posted"])

@@ -28,12 +28,6 @@ class Convolutions(nn.Module):
         return torch.tanh(self.body(x))
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return Convolutions().double().eval()
-
-
 def autograd(layer, features, value):
     """The Hessian of ``value(layer(features))`` with respect to the layer's parameters, row by row."""
     known = dict(layer.named_parameters())

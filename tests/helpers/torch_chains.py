@@ -11,15 +11,6 @@ from torch import nn  # noqa: E402
 import hesskern as hk  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def double():
-    """Random numbers from one seed, in float64 unless something else is asked for."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 class Wrapped(nn.Module):
     """A module whose forward is given."""
 

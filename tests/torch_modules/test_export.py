@@ -11,7 +11,7 @@ import hesskern as hk
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
-from torch_chains import Wrapped, check, double  # noqa: E402, F401
+from torch_chains import Wrapped, check  # noqa: E402
 
 import hesskern.torch  # noqa: E402
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.nn.utils import parametrizations  # noqa: E402
-from torch_chains import Wrapped, check, double  # noqa: E402, F401
+from torch_chains import Wrapped, check  # noqa: E402
 
 import hesskern.torch  # noqa: E402
 

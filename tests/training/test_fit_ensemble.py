@@ -7,6 +7,7 @@ import oracle
 import problems
 import pytest
 import trainings
+from ensembles import same_as_alone
 from looped import each, few_quick
 from trainings import COUNT, METHODS, SHAPES, rate, starts, training
 from witness import relative
@@ -14,46 +15,6 @@ from witness import relative
 import hesskern as hk
 
 RECORD = ("loss", "gradient_norm", "balance", "distance", "weights", "sharpness", "condition[0]", "rank")
-
-
-def same_as_alone(runs, nets, losses, **options):
-    """Compare with ensembles of one, to the bit, and with `fit`, which adds in another order, to rounding.
-
-    Options that are lists have one entry a network.
-    """
-    assert runs.status.shape == runs.steps.shape == (len(runs),) == (len(nets),)
-    assert runs.steps.dtype == np.int64
-    longest = 0
-    for b, net in enumerate(nets):
-        loss = losses[b] if isinstance(losses, list) else losses
-        own = {name: value[b] if isinstance(value, list) else value for name, value in options.items()}
-        single = hk.fit(net, loss, **own)
-        if np.ndim(own["lr"]):
-            own["lr"] = own["lr"][None]
-        alone = hk.fit_ensemble([net], loss, **own)
-        assert (runs.status[b], runs.steps[b]) == (alone.status[0], alone.steps[0]) == (single.status, single.steps)
-        for layer, weight in enumerate(alone.weights):
-            np.testing.assert_array_equal(runs.weights[layer][b], weight[0])
-            bias = alone.biases[layer]
-            if bias is None:
-                assert runs.biases[layer] is None
-            else:
-                np.testing.assert_array_equal(runs.biases[layer][b], bias[0])
-        eps = np.finfo(net.dtype).eps
-        relative(runs.network(b).flatten(), single.network.flatten(), 1e4 * eps)
-        assert set(runs.history) == set(alone.history) == set(single.history)
-        count = len(single.history["step"])
-        longest = max(longest, count)
-        for name, values in single.history.items():
-            if name == "step":
-                continue
-            found = runs.history[name]
-            assert found.shape == (len(nets), len(runs.history["step"]), *values.shape[1:]), name
-            np.testing.assert_array_equal(found[b, :count], alone.history[name][0], err_msg=name)
-            assert np.isnan(found[b, count:]).all(), name
-            np.testing.assert_allclose(found[b, :count], values, rtol=1e6 * eps, atol=1e4 * eps, err_msg=name)
-    assert len(runs.history["step"]) == longest
-    np.testing.assert_array_equal(runs.history["step"], options.get("record_every", 1) * np.arange(longest))
 
 
 PAIRS = [
@@ -195,34 +156,6 @@ def test_a_start_whose_loss_is_infinite(backend):
     assert runs.steps.tolist() == [5, 0, 5]
     np.testing.assert_allclose(runs.weights[0].ravel(), [0.9**5, 1e200, 2 * 0.9**5], rtol=1e-14)
     assert np.isnan(runs.history["loss"][1]).all()
-
-
-@pytest.mark.parametrize("count", [1, 2, 33])
-def test_any_number_of_threads_gives_the_same_bits(count):
-    problem = problems.normal([4, 11, 3], 30, bias=True, weight_decay=0.01)
-    nets = starts(problem, count)
-    lr = 2e-4 * (1 + np.arange(count))
-    lr[count // 2] = 10.0  # one diverges
-    record = ("loss", "sharpness", "weights", "condition")
-    options = {"lr": lr, "max_steps": 60, "batch_size": 7, "momentum": 0.5, "record": record, "record_every": 5}
-    runs = [hk.fit_ensemble(nets, problem.loss(), threads=threads, **options) for threads in (1, 2, 3, None)]
-    for other in runs[1:]:
-        assert other.steps.tolist() == runs[0].steps.tolist()
-        assert other.status.tolist() == runs[0].status.tolist()
-        for weight, expected in zip(other.weights, runs[0].weights, strict=True):
-            np.testing.assert_array_equal(weight, expected)
-        for name, expected in runs[0].history.items():
-            np.testing.assert_array_equal(other.history[name], expected, err_msg=name)
-
-
-def test_large_networks_in_threads():
-    """Products that go to BLAS, from two threads at once."""
-    problem = problems.normal([150, 200, 120], 160, kind="mean")
-    nets = starts(problem, 3, spread=0.01)
-    options = {"lr": 0.05, "max_steps": 10, "reduce": "none"}
-    one, two = (hk.fit_ensemble(nets, problem.loss(), threads=threads, **options) for threads in (1, 2))
-    np.testing.assert_array_equal(one.weights[0], two.weights[0])
-    same_as_alone(two, nets, problem.loss(), **options)
 
 
 @pytest.mark.parametrize("shape", ["wide with biases", "deep"])

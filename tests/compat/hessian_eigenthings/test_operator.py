@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from eigenthings_cases import EVEN, MSE, UNEVEN, X, Y, half_sum, matrix, net  # noqa: E402
 from torch import nn  # noqa: E402
 
 import hesskern.torch  # noqa: E402
@@ -13,7 +14,6 @@ from hesskern.compat.hessian_eigenthings import (  # noqa: E402
     HessianOperator,
     HVPOperator,
     compute_hessian_eigenthings,
-    deflated_power_iteration,
     lanczos,
     supervised_loss,
     trace,
@@ -21,49 +21,11 @@ from hesskern.compat.hessian_eigenthings import (  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 
-torch.manual_seed(0)
-X, Y = torch.randn(12, 4, dtype=torch.float64), torch.randn(12, 2, dtype=torch.float64)
-EVEN = [(X[:6], Y[:6]), (X[6:], Y[6:])]
-UNEVEN = [(X[:10], Y[:10]), (X[10:], Y[10:])]
-MSE = nn.functional.mse_loss
-
-
-def net():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2, bias=False)).double()
-
-
-def matrix():
-    return hesskern.torch.hessian(net(), MSE, (X, Y))
-
-
-def half_sum(predictions, targets):
-    return 0.5 * ((predictions - targets) ** 2).sum()
-
-
-@pytest.mark.parametrize("criterion", [MSE, half_sum], ids=["mean", "sum"])
-def test_products_side_by_side(criterion):
-    library = pytest.importorskip("hessian_eigenthings")
-    if not hasattr(library, "HessianOperator"):
-        pytest.skip("hessian_eigenthings before 1.0")
-    v = torch.randn(matrix().shape[0], dtype=torch.float64)
-    for options in ({}, {"num_batches": 1}, {"method": "finite_difference"}):
-        ours = HessianOperator(net(), EVEN, supervised_loss(criterion), **options)
-        real = library.HessianOperator(net(), EVEN, library.supervised_loss(criterion), **options)
-        assert (ours.size, ours.dtype, ours.device) == (real.size, real.dtype, real.device)
-        assert torch.allclose(ours @ v, real @ v, rtol=1e-5, atol=1e-8)
-        assert torch.allclose(ours(v), real.matvec(v), rtol=1e-5, atol=1e-8)
-    chosen = {"param_filter": library.match_names("1.*")}
-    ours = HessianOperator(net(), EVEN, library.supervised_loss(criterion), **chosen)
-    real = library.HessianOperator(net(), EVEN, library.supervised_loss(criterion), **chosen)
-    assert torch.allclose(ours @ v[: ours.size], real @ v[: real.size])
-
 
 # The library's example of a small network, linear and in few lines; only the first lines are others.
 SCRIPT = """
 import torch
 from torch import nn
-torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(20, 32), nn.Linear(32, 16), nn.Linear(16, 1)).to(torch.float64)
 x = torch.randn(256, 20, dtype=torch.float64)
 y = x @ torch.randn(20, 1, dtype=torch.float64) + 0.1 * torch.randn(256, 1, dtype=torch.float64)
@@ -114,42 +76,6 @@ def test_the_first_version_side_by_side(mode):
     operator = library.HVPOperator(*arguments[:3], use_gpu=False)
     expected = operator.apply(v).double()  # in float32 whatever the model is
     assert torch.allclose(HVPOperator(*arguments[:3], use_gpu=False).apply(v), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("batches", [EVEN, UNEVEN], ids=["even", "uneven"])
-def test_exact_without_the_library(batches):
-    H = matrix()
-    exact = torch.linalg.eigvalsh(H)
-    top = torch.tensor(sorted(exact.tolist(), key=abs, reverse=True)[:3], dtype=torch.float64)
-    operator = HessianOperator(net(), batches, supervised_loss(MSE))
-    v = torch.randn(len(H), dtype=torch.float64)
-    assert torch.allclose(operator @ v, H @ v)
-    for found in (lanczos(operator, k=3), deflated_power_iteration(operator, k=3)):
-        assert torch.allclose(found.eigenvalues, top)
-        assert torch.allclose(found.eigenvectors @ H, found.eigenvalues[:, None] * found.eigenvectors, atol=1e-10)
-    assert torch.allclose(lanczos(operator, k=2, which="SA").eigenvalues, exact[:2])
-    assert torch.allclose(lanczos(operator, k=2, which="LA").eigenvalues, exact.flip(0)[:2])
-    assert trace(operator).estimate == pytest.approx(float(H.trace()))
-    values, vectors = compute_hessian_eigenthings(net(), batches, MSE, 3, use_gpu=False, power_iter_steps=7)
-    np.testing.assert_allclose(values, np.sort(top.numpy())[::-1])
-    np.testing.assert_allclose(vectors @ H.numpy(), values[:, None] * vectors, atol=1e-10)
-    values, _ = compute_hessian_eigenthings(net(), batches, MSE, 2, mode="lanczos", which="SA", use_gpu=False)
-    np.testing.assert_allclose(values, exact[:2].numpy())
-
-
-@pytest.mark.parametrize(("which", "repeated"), [("LM", False), ("LA", False), ("SA", True)])
-def test_few_of_many_eigenpairs(which, repeated):
-    """By Lanczos' method where it finds them; the smallest are repeated for each unit too many, and it does not."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 60, bias=False), nn.Linear(60, 2, bias=False)).double()
-    H = hesskern.torch.hessian(model, MSE, (X, Y))
-    exact = torch.linalg.eigvalsh(H)
-    order = exact.abs().argsort() if which == "LM" else exact.argsort(descending=which == "SA")
-    found = lanczos(HessianOperator(model, EVEN, supervised_loss(MSE)), k=4, which=which)
-    assert torch.allclose(found.eigenvalues, exact[order[-4:].flip(0)], atol=1e-12)
-    assert torch.allclose(found.eigenvectors @ H, found.eigenvalues[:, None] * found.eigenvectors, atol=1e-12)
-    assert torch.allclose(found.eigenvectors @ found.eigenvectors.T, torch.eye(4).double(), atol=1e-12)
-    assert ((found.eigenvalues[0] - found.eigenvalues[-1]).abs() < 1e-12) == repeated
 
 
 def test_a_sum_is_divided_by_the_number_of_batches():
