@@ -14,7 +14,7 @@ from witness import relative
 
 import hesskern as hk
 from hesskern.curvature.cross_block import CrossBlock
-from hesskern.curvature.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import KroneckerHessian
 
 DEEP = [seed for seed in range(300) if seed % 5]  # depth 2 and more
 

@@ -15,8 +15,7 @@ from hesskern.backends.protocol import Block, Update
 
 pytest.importorskip("torch")
 
-from hesskern.curvature.hessian import Hessian
-from hesskern.curvature.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import Hessian, KroneckerHessian
 from hesskern.validation import autograd
 from hesskern.validation.case import Problem
 from hesskern.validation.checks import checks_of
