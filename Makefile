@@ -13,7 +13,7 @@ SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycach
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
 KERNEL_TESTS ?= $(patsubst %,tests/backends/test_%.py,backends cpp_backend_bindings cpp_backend_blas cpp_backend_chain cpp_backend_descent) \
-	$(patsubst %,tests/curvature/test_%.py,dense_blocks hessian_products kronecker kronecker_condition softmax width_reduction) \
+	$(patsubst %,tests/curvature/test_%.py,dense_blocks hessian_block hessian_products layer_condition softmax width_reduction) \
 	$(patsubst %,tests/training/test_%.py,cpu fit fit_ensemble minibatches recorder_sharpness reduced_network) \
 	tests/properties/test_odd_arrays.py
 # Of them those that run C++: the code of the other backends is neither compiled for an instruction set nor sanitized.

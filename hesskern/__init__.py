@@ -28,9 +28,8 @@ from hesskern.training.reduced_network import Reduction
 
 if TYPE_CHECKING:
     from hesskern.curvature.cross_block import CrossBlock
-    from hesskern.curvature.hessian import Hessian
+    from hesskern.curvature.hessian import Hessian, KroneckerHessian
     from hesskern.curvature.kfac import KFAC
-    from hesskern.curvature.kronecker import KroneckerHessian
     from hesskern.curvature.softmax import SoftmaxHessian
     from hesskern.explanation import Explanation
     from hesskern.explanation.entry import explain
@@ -71,7 +70,7 @@ _LAZY = {
     "Explanation": "hesskern.explanation",
     "Hessian": "hesskern.curvature.hessian",
     "KFAC": "hesskern.curvature.kfac",
-    "KroneckerHessian": "hesskern.curvature.kronecker",
+    "KroneckerHessian": "hesskern.curvature.hessian",
     "SoftmaxHessian": "hesskern.curvature.softmax",
     "ValidationReport": "hesskern.validation",
     "explain": "hesskern.explanation",

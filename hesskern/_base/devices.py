@@ -159,10 +159,10 @@ def ones(shape: tuple[int, ...], like: Any) -> Any:
     return like.new_ones(shape) if on_device(like) else np.ones(shape, like.dtype)
 
 
-def concatenate(arrays: Sequence[Any]) -> Any:
-    """Return arrays one behind the other."""
+def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Return arrays one behind the other along an axis."""
     xp = namespace(arrays[0])
-    return np.concatenate(arrays) if xp is np else xp.cat(list(arrays))
+    return np.concatenate(arrays, axis) if xp is np else xp.cat(list(arrays), axis)
 
 
 def stack(arrays: Sequence[Any]) -> Any:

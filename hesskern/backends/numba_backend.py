@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.array_types import Array
+from hesskern._base.flat_layout import join
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
@@ -61,11 +62,6 @@ _THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity
 _THREADS_FROM_BYTES = 16 << 20
 #: Rows that go into a triangular factor at once, unless there are more columns.
 _ROWS_AT_ONCE = 8192
-
-
-def _flat(net: Layers) -> Array:
-    pieces = [part.ravel() for pair in zip(net.weights, net.biases, strict=True) for part in pair if part is not None]
-    return np.concatenate(pieces)
 
 
 @functools.lru_cache(maxsize=256)
@@ -127,7 +123,7 @@ class JittedDescent:
         )  # fmt: skip
         self._at = descent.places_of(self._memory, net_layout, shape)
         for start in (self._at.theta, self._at.other):
-            layout.pack(net_layout, _flat(net), 0, 1, self._memory, start, 1.0)
+            layout.pack(net_layout, join(net.weights, net.biases), 0, 1, self._memory, start, 1.0)
         layout.pack_samples(net_layout, data.X, _ones(data), data.Y, self._memory, self._at.x, self._at.y)
         layout.pack_mask(net_layout, self._memory, self._at.mask)
         nothing = np.empty((0, 0), data.X.dtype)
@@ -221,7 +217,7 @@ class JittedProduct:
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
         net_layout = _layout_of(net)
-        self._point = net_layout, _flat(net), data.X, _ones(data), data.Y, scale, 0, 0
+        self._point = net_layout, join(net.weights, net.biases), data.X, _ones(data), data.Y, scale, 0, 0
         memory, product = hessian_product.prepared(*self._point)
         self._arguments = (net_layout, len(data.X), product, scale, decay, gauss_newton, functional)
         # Kept from one product to the next. Threads that multiply at the same time prepare their own: no lock, which a
@@ -248,13 +244,17 @@ class JittedBackend:
     tolerance = {"float64": 1e-12, "float32": 2e-4}
 
     def forward(self, net: Layers, X: Array) -> Array:
-        return passes.predictions(_layout_of(net), _flat(net), X)
+        return passes.predictions(_layout_of(net), join(net.weights, net.biases), X)
 
     def squared_residual(self, net: Layers, data: Data) -> float:
-        return passes.value_and_gradient(_layout_of(net), _flat(net), data.X, _ones(data), data.Y, 1.0, False)[0]
+        return passes.value_and_gradient(
+            _layout_of(net), join(net.weights, net.biases), data.X, _ones(data), data.Y, 1.0, False
+        )[0]
 
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
-        return passes.value_and_gradient(_layout_of(net), _flat(net), data.X, _ones(data), data.Y, float(scale), True)
+        return passes.value_and_gradient(
+            _layout_of(net), join(net.weights, net.biases), data.X, _ones(data), data.Y, float(scale), True
+        )
 
     def backward(
         self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool

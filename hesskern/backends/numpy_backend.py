@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.array_types import Array
+from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
@@ -59,12 +60,9 @@ def _swept(
 
 
 def _flat(parts: Sequence[tuple[Array, Array | None]]) -> Array:
-    pieces: list[Array] = []
-    for weight, bias in parts:
-        pieces.append(weight.ravel())
-        if bias is not None:
-            pieces.append(bias)
-    return np.concatenate(pieces)
+    """Return the vector of the weight and bias of each layer."""
+    flat: Array = join([weight for weight, _ in parts], [bias for _, bias in parts])
+    return flat
 
 
 class _Network(NamedTuple):
@@ -88,7 +86,7 @@ class ReferenceDescent:
     ) -> None:
         self._shape, self._data, self._samples = net, data, samples
         self._scale, self._rtol, self._update, self._watch = scale, rtol, update, watch
-        theta = _flat(list(zip(net.weights, net.biases, strict=True)))
+        theta: Array = join(net.weights, net.biases)
         nothing = np.zeros(len(watch.leak_layers))
         velocity = np.zeros(theta.shape if update.momentum else 0, theta.dtype)
         # Replaced as a whole: an interrupt between two steps leaves a consistent one.
@@ -259,14 +257,7 @@ class ReferenceProduct:
 
 def _split(net: Layers, flat: Array) -> list[tuple[Array, Array | None]]:
     """Return the parameters of each layer from a flat vector."""
-    parts: list[tuple[Array, Array | None]] = []
-    at = 0
-    for weight, bias in zip(net.weights, net.biases, strict=True):
-        matrix = flat[at : at + weight.size].reshape(weight.shape)
-        at += weight.size
-        parts.append((matrix, None if bias is None else flat[at : at + bias.size]))
-        at += 0 if bias is None else bias.size
-    return parts
+    return list(zip(*FlatLayout.of(net.weights, net.biases).split(flat), strict=True))
 
 
 def _bias_last(side: Side) -> NDArray[np.intp]:

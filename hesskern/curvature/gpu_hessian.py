@@ -13,9 +13,10 @@ from hesskern._base.cached import cached_property
 from hesskern.backends.protocol import Block, HessianProduct, Side
 from hesskern.curvature.cross_block import CrossBlock
 from hesskern.curvature.dense_blocks import grid
-from hesskern.curvature.hessian import KINDS, Hessian, made
-from hesskern.curvature.layer_factors import Factors, Mode
+from hesskern.curvature.hessian import Hessian, made
+from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
+from hesskern.curvature.point import Point
 from hesskern.curvature.scaled_product import hessian_product
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
@@ -79,7 +80,7 @@ class DeviceHessian:
         loss, net = self._loss.cpu(), self._net.cpu()
         if self.rows == self.columns:
             return made(loss, net, self.rows, self._mode)
-        return CrossBlock(loss, net, self.rows[0], self.columns[0], self._mode)
+        return CrossBlock(Point(loss, net), self.rows[0], self.columns[0], self._mode)
 
     # Products ---------------------------------------------------------------------------------------------------------
 

@@ -1,43 +1,48 @@
-"""The Hessian of a squared loss with respect to any parameters of a linear network."""
+r"""The Hessian of a squared loss with respect to any parameters of a linear network.
+
+With respect to parameters of one layer it is a Kronecker product that is never formed unless asked for. For layer l of
+``P = W_L ... W_1`` with ``A_l = W_{l-1} ... W_1`` and ``B_l = W_L ... W_{l+1}``, and samples in the rows of X:
+
+    ``H_ll = scale * (B_l.T B_l) ⊗ (A_l X.T X A_l.T) + weight_decay * I``
+
+in PyTorch's row-major order of ``W_l (m_l, m_{l-1})``: output factor ⊗ input factor. (Papers that stack columns have
+the factors the other way round: the same spectrum, another matrix.)
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks, devices, memory
+from hesskern._base import checks, memory
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
-from hesskern._base.interrupt import BYTES, RATE, interruptibly
-from hesskern._base.powers import MODERATE, Scaled, too_large
-from hesskern.backends.data import Data
-from hesskern.backends.protocol import Block, HessianProduct, Layers, PlainLayers, Side
-from hesskern.curvature.dense_blocks import grid, inner_indices
+from hesskern._base.interrupt import BYTES, interruptibly
+from hesskern._base.powers import Scaled, too_large
+from hesskern.backends.protocol import Block, PlainLayers, Side
+from hesskern.curvature.cross_block import CrossBlock
+from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.gauss_newton import gauss_newton_basis
-from hesskern.curvature.layer_factors import Factors, Mode
+from hesskern.curvature.layer_condition import layer_condition
+from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
-from hesskern.curvature.rounding import Errors, Magnitudes, logarithm, moved_by_rounding, moves, roughly, undetermined
-from hesskern.curvature.scaled_product import hessian_product
+from hesskern.curvature.point import Point
+from hesskern.curvature.rounding import Errors, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.curvature.width_basis import WidthBasis
 from hesskern.curvature.width_reduction import WidthReduction, reducible
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
 
-if TYPE_CHECKING:
-    from hesskern.curvature.cross_block import CrossBlock
-
 _EPSILON = float(np.finfo(np.float64).eps)
-#: Vectors of fewer numbers are multiplied in no time.
-_FEW_NUMBERS = 1 << 16
 #: Bounds on errors that are this many times those of LAPACK are good enough.
 _MATTERS = 8.0
 #: What `Condition.note` says at an interpolating minimum.
@@ -51,9 +56,6 @@ _HIDDEN = (
     "the rank is uncertain: rounding the weights and the data to float32 may have made {} of the eigenvalues "
     "that count as zero"
 )
-
-#: What an operator of each mode is called.
-KINDS: dict[Mode, str] = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}
 
 
 class Hessian(CurvatureOperator):
@@ -82,12 +84,12 @@ class Hessian(CurvatureOperator):
     #: What its repr says before "Hessian".
     _form = ""
 
-    def __init__(self, loss: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> None:
-        self._loss, self._net, self._mode = loss, net, mode
+    def __init__(self, point: Point, parts: Sequence[Part], mode: Mode = "full") -> None:
+        self._point, self._mode = point, mode
+        self._loss, self._backend, self._data = point.objective, point.backend, point.data
+        self._net = net = point.net
         self.parts = tuple(parts)
-        self._backend = loss.kernels
-        self._data = loss.reduction(bias=net.has_bias)
-        self._shift = loss.weight_decay if mode == "full" else 0.0
+        self._shift = point.decay(mode)
         #: How many parameters each layer has here.
         self._part_sizes = [part_size(net, part) for part in parts]
         size = sum(self._part_sizes)
@@ -97,26 +99,24 @@ class Hessian(CurvatureOperator):
 
     def gauss_newton(self) -> Hessian:
         """Return the Gauss-Newton part ``J.T J``, positive semidefinite, without weight decay."""
-        return made(self._loss, self._net, self.parts, "gauss_newton")
+        return _of_parts(self._point, self.parts, "gauss_newton")
 
     def functional(self) -> Hessian:
         """Return the functional part: second derivatives of the network, weighted by the residual; zero at G = 0."""
-        return Hessian(self._loss, self._net, self.parts, "functional")
+        return Hessian(self._point, self.parts, "functional")
 
     def block(self, row: int, column: int) -> Hessian | CrossBlock:
         """Return the block of two layers' selected parameters, rows first, as an operator.
 
         A diagonal block is a Kronecker operator; a cross block is rectangular.
         """
-        from hesskern.curvature.cross_block import CrossBlock  # noqa: PLC0415 - it uses this class
-
-        found = {part.layer: part for part in self.parts}
+        selected = {part.layer: part for part in self.parts}
         for name, layer in (("row", row), ("column", column)):
-            if checks.integer(layer, name, 0) not in found:
-                raise ValueError(f"{name} is layer {layer}; this Hessian is over the layers {sorted(found)}.")
+            if checks.integer(layer, name, 0) not in selected:
+                raise ValueError(f"{name} is layer {layer}; this Hessian is over the layers {sorted(selected)}.")
         if row == column:
-            return made(self._loss, self._net, (found[row],), self._mode)
-        return CrossBlock(self._loss, self._net, found[row], found[column], self._mode)
+            return _of_parts(self._point, (selected[row],), self._mode)
+        return CrossBlock(self._point, selected[row], selected[column], self._mode)
 
     # Products ---------------------------------------------------------------------------------------------------------
 
@@ -124,49 +124,14 @@ class Hessian(CurvatureOperator):
     def _positions(self) -> NDArray[np.intp] | None:
         return positions(self._net, self.parts)
 
-    @cached_property
-    def _products(self) -> dict[np.dtype[Any], HessianProduct]:
-        return {}
-
-    def _product(self, dtype: np.dtype[Any]) -> HessianProduct:
-        """Return the products in this precision; float64 vectors are not rounded for a float32 network."""
-        if dtype not in self._products:
-            net: Layers = self._net
-            if dtype != self.dtype:
-                net = PlainLayers(
-                    tuple(weight.astype(dtype) for weight in net.weights),
-                    tuple(None if bias is None else bias.astype(dtype) for bias in net.biases),
-                )
-            self._products[dtype] = hessian_product(
-                self._backend,
-                net,
-                self._data.astype(dtype),
-                scale=self._loss.scale,
-                decay=self._shift,
-                gauss_newton=self._mode != "functional",
-                functional=self._mode != "gauss_newton",
-            )
-        return self._products[dtype]
-
     def _apply(self, V: Array) -> Array:
-        product = self._products.get(V.dtype) or self._product(V.dtype)
-        positions, full = self._positions, V
-        if positions is not None:
-            full = np.zeros((self._net.num_parameters, *V.shape[1:]), V.dtype)
-            full[positions] = V
-        out = np.empty_like(full)
-        if full.size < _FEW_NUMBERS:
-            product.apply(full, out)
-        else:
-            interruptibly(product.apply, full, out, seconds=8.0 * full.size * len(self._data.X) / RATE)
-        return out if positions is None else np.ascontiguousarray(out[positions])
+        return self._point.times(self._mode, V, self._positions, self._positions)
 
     # Dense ------------------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _factors(self) -> Factors:
-        reach = self._net.reach + self._loss.reach(bias=self._net.has_bias)
-        return Factors(self._net, self._data, self._loss.scale, ordinary=reach <= MODERATE)
+        return self._point.factors
 
     @cached_property
     def _blocks(self) -> dict[str, tuple[list[Side], list[Block]]]:
@@ -317,18 +282,14 @@ class Hessian(CurvatureOperator):
 
     @cached_property
     def _close(self) -> Errors:
-        return self._magnitudes.errors(self.parts, self._given_error)
-
-    @cached_property
-    def _magnitudes(self) -> Magnitudes:
-        return Magnitudes(self._factors)
+        return self._point.magnitudes.errors(self.parts, self._given_error)
 
     def _rounding(self) -> tuple[NDArray[np.float64], list[float]]:
         """Return bounds, as norms, on what rounding in products of the network's matrices adds to what there is of it.
 
         To the blocks of this matrix (L, L), and to the gradient with respect to the parameters of each layer.
         """
-        magnitudes = self._magnitudes
+        magnitudes = self._point.magnitudes
         return magnitudes.blocks(self.parts, self._mode), magnitudes.gradient(self.parts, self._given_error)
 
     @property
@@ -338,7 +299,7 @@ class Hessian(CurvatureOperator):
 
     def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         if not self._of_squares and self._residual_is_noise:  # so is the functional part: its size counts as zero
-            tolerance = max(tolerance, self._magnitudes.functional_part(self.parts))
+            tolerance = max(tolerance, self._point.magnitudes.functional_part(self.parts))
         if self.dtype == np.float64:
             return tolerance
         clear = basis.dense_size * float(np.finfo(self.dtype).eps) * float(np.abs(basis.groups.values).max(initial=0.0))
@@ -354,8 +315,7 @@ class Hessian(CurvatureOperator):
     def _spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Absolute eigenvalues of a float32 network, and those after a change of about one unit in the last place."""
         weights, biases, data = moved_by_rounding(self._net, self._data, self._loss.num_samples)
-        moved = Hessian(self._loss, LinearNetwork(weights, biases), self.parts, self._mode)
-        moved._data = data
+        moved = Hessian(Point(self._loss, LinearNetwork(weights, biases), data), self.parts, self._mode)
         return self._sizes(), moved._sizes()
 
     def _sizes(self) -> NDArray[np.float64]:
@@ -391,7 +351,7 @@ class Hessian(CurvatureOperator):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self._loss, self._net, self.parts, self._mode, self._backend.name, self._data)
+        return _of_parts, (self._point, self.parts, self._mode)
 
     def __repr__(self) -> str:
         what = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
@@ -402,16 +362,91 @@ def _layers(factors: Factors) -> PlainLayers:
     return PlainLayers(tuple(factors.weights), tuple(factors.biases))
 
 
-def made(loss: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode) -> Hessian:
+class KroneckerHessian(Hessian):
+    """Hessian with respect to parameters of one layer, as a Kronecker product.
+
+    Made by ``loss.hessian(net, params=[layer])`` or ``H.block(layer, layer)``. Shape (P, P), P = out·in (+ out with a
+    bias), in the order of the layer's weight (row-major), then its bias. Eigenvalues, condition number, rank, solutions
+    and determinants come from the two factors.
+
+    Examples
+    --------
+    >>> import numpy as np, hesskern as hk
+    >>> net = hk.LinearNetwork([np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[1.0, 0.0]])])
+    >>> loss = hk.SquaredLoss(np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([[1.0], [0.0]]))
+    >>> H = loss.hessian(net, params=[1])
+    >>> H.toarray()
+    array([[10.,  3.],
+           [ 3.,  1.]])
+    >>> H.rank(), round(H.cond(), 6)
+    (2, 118.991596)
+    """
+
+    _form = "Kronecker "
+
+    @property
+    def layer(self) -> int:
+        """Which layer, counted from 0."""
+        return self.parts[0].layer
+
+    @property
+    def output_factor(self) -> Array:
+        """``scale * B_l.T B_l`` (out, out), without weight decay."""
+        return _in(self.dtype, self._factors.output_gram(self.layer, self.layer))
+
+    @property
+    def input_factor(self) -> Array:
+        """``A_l X.T X A_l.T`` (in, in); with a selected bias (in+1, in+1), the constant input last."""
+        gram = self._factors.input_gram(self.layer, self.layer)
+        return _in(self.dtype, Scaled(gram.matrix[self._inner, self._inner], gram.exponent))
+
+    @property
+    def _inner(self) -> slice:
+        return inner_indices(self.parts[0], self._net.weights[self.layer].shape[1])
+
+    def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
+        if lift not in self._bases:
+            outputs, scale = len(self._net.weights[self.layer]), self._loss.scale
+            self._decomposed = self._factors
+            top, inputs = self._factors.jacobian(self.layer, self._inner)
+            outer = IdentityBasis(outputs, scale) if top is None else FactorBasis(top, scale, lift=lift)
+            order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
+            self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
+        return self._bases[lift]
+
+    @property
+    def _of_squares(self) -> bool:
+        return True
+
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
+        unit = basis.dense_size * float(np.finfo(self.dtype).eps)
+        return max(tolerance, unit**2 * basis.groups.max)
+
+    def condition(self) -> Condition:
+        """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.
+
+        From the singular values of the factors, O(out·in²), independent of the number of samples and of P², but for
+        samples of very different scales, which are read again (`hesskern.curvature.layer_condition`).
+        """
+        return layer_condition(self._point, self.parts[0], self._shift)
+
+
+def _in(dtype: np.dtype[Any], scaled: Scaled) -> Array:
+    """Return the matrix in this dtype; OverflowError if it does not fit."""
+    with np.errstate(over="ignore"):
+        matrix: Array = scaled.value.astype(dtype)
+    if not np.isfinite(matrix).all():
+        raise too_large(dtype)
+    return matrix
+
+
+def made(objective: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> Hessian:
+    """Return the Hessian of an objective, or a part of it, with respect to these parameters of a network."""
+    return _of_parts(Point(objective, net), parts, mode)
+
+
+def _of_parts(point: Point, parts: Sequence[Part], mode: Mode) -> Hessian:
     """Return the operator of these parameters: a Kronecker product where they belong to one layer."""
-    from hesskern.curvature.kronecker import KroneckerHessian  # noqa: PLC0415 - it derives from this class
-
     if len(parts) == 1 and mode != "functional":
-        return KroneckerHessian(loss, net, parts, mode)
-    return Hessian(loss, net, parts, mode)
-
-
-def _again(loss: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode, backend: str, data: Data) -> Hessian:
-    """Return the operator of a pickle: with the samples as they were reduced, and all caches empty."""
-    loss.remember(Data(*map(devices.unwrapped, data)), bias=net.has_bias, backend=backend)
-    return made(loss, net, parts, mode)
+        return KroneckerHessian(point, parts, mode)
+    return Hessian(point, parts, mode)

@@ -32,6 +32,8 @@ from hesskern.backends.data import Data
 from hesskern.backends.protocol import Layers
 
 Mode = Literal["full", "gauss_newton", "functional"]
+#: What an operator of each mode is called.
+KINDS: dict[Mode, str] = {"full": "Hessian", "gauss_newton": "Gauss-Newton part", "functional": "functional part"}
 
 
 class Factors:

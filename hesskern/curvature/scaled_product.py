@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hesskern._base import devices
+from hesskern._base.flat_layout import join
 from hesskern._base.powers import magnitude, span, times_power
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import Backend, HessianProduct, Layers, PlainLayers
@@ -36,7 +37,7 @@ class _ScaledProduct:
     ) -> None:
         biased = any(bias is not None for bias in net.biases)
         x = round(max(span(data.X).largest, 0.0) if biased else span(data.X).largest)
-        weights, biases, exponents = [], [], []
+        weights, biases, weight_powers, bias_powers = [], [], [], []
         reached = x  # exponent of the activations so far
         for weight, bias in zip(net.weights, net.biases, strict=True):
             after = reached + round(span(weight).largest)
@@ -44,12 +45,11 @@ class _ScaledProduct:
                 after = max(after, round(span(bias).largest))
             own, reached = after - reached, after
             weights.append(times_power(weight, -own))
-            exponents.append(np.full(devices.size(weight), own))
+            weight_powers.append(np.full(weight.shape, own))
             biases.append(None if bias is None else times_power(bias, -reached))
-            if bias is not None:
-                exponents.append(np.full(devices.size(bias), reached))
+            bias_powers.append(None if bias is None else np.full(bias.shape, reached))
         # Half of 2**(2t) before H', half after it: both sides of a symmetric matrix.
-        self._powers = reached - np.concatenate(exponents)
+        self._powers = reached - join(weight_powers, bias_powers)
         small = PlainLayers(tuple(weights), tuple(biases))
         scaled = data._replace(X=times_power(data.X, -x), Y=times_power(data.Y, -reached))
         self._product = backend.hessian_product(small, scaled, scale=scale, decay=0.0, **parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,20 @@ class MatrixOperator(LinearOperator):
     def __rmatmul__(self, other: Any) -> Any:
         size = self.shape[0]
         return super().__rmatmul__(_factor(other, -1, size, f"({size},) or (k, {size})"))
+
+
+def product_with(V: Array, dtype: np.dtype[Any], apply: Callable[[Array], Array]) -> Array:
+    """Return the product of a real operator of this dtype with vectors of any numbers.
+
+    `apply` multiplies with C-contiguous float32 or float64 arrays; vectors more precise than the operator stay so.
+    """
+    V = checks.vectors(V, "v")
+    if np.iscomplexobj(V):
+        real = product_with(V.real, dtype, apply)
+        return real + 1j * product_with(V.imag, dtype, apply)
+    precise = np.result_type(V.dtype, dtype)
+    kept = precise if precise in checks.FLOATS else np.dtype(np.float64)
+    return apply(np.require(V, dtype=kept, requirements=["C", "A"]))
 
 
 def _factor(other: Any, axis: int, size: int, shapes: str) -> Any:

@@ -13,7 +13,7 @@ from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
-from hesskern.linalg.matrix_operator import MatrixOperator
+from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.spectrum import Spectrum
 
 Which = Literal["LA", "SA", "LM", "SM"]
@@ -74,13 +74,7 @@ class CurvatureOperator(MatrixOperator):
         return super().__matmul__(other)
 
     def _matmat(self, V: Array) -> Array:
-        V = checks.vectors(V, "v")
-        if np.iscomplexobj(V):
-            real: Array = self._matmat(V.real)
-            return real + 1j * self._matmat(V.imag)
-        precise = np.result_type(V.dtype, self.dtype)
-        kept = precise if precise in checks.FLOATS else np.dtype(np.float64)
-        return self._apply(np.require(V, dtype=kept, requirements=["C", "A"]))
+        return product_with(V, self.dtype, self._apply)
 
     def _matvec(self, v: Array) -> Array:
         return self._matmat(np.ravel(v))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from hesskern import backends
 from hesskern._base import array_files, atomic_write, checks, devices, powers
 from hesskern._base.array_types import Array
+from hesskern._base.flat_layout import FlatLayout, join
 from hesskern._base.formatting import widths_in_words
 
 #: In the files that `LinearNetwork.save` writes: another number for another meaning of what is in them.
@@ -300,12 +300,7 @@ class LinearNetwork:
 
     def flatten(self) -> Array:
         """Return all parameters as one vector, in `named_parameters()` order, each row-major."""
-        parts: list[Array] = []
-        for weight, bias in zip(self._weights, self._biases, strict=True):
-            parts.append(weight.ravel())
-            if bias is not None:
-                parts.append(bias)
-        flat: Array = devices.concatenate(parts)
+        flat: Array = join(self._weights, self._biases)
         return flat
 
     def unflatten(self, vector: Array) -> LinearNetwork:
@@ -323,17 +318,10 @@ class LinearNetwork:
         """Return a network of this shape over a vector that is checked, and that nobody else will change."""
         if isinstance(flat, np.ndarray):
             flat.flags.writeable = False
-        weights: list[Array] = []
-        biases: list[Array | None] = []
-        at = 0
-        for weight, bias in zip(self._weights, self._biases, strict=True):
-            weights.append(flat[at : at + math.prod(weight.shape)].reshape(weight.shape))
-            at += math.prod(weight.shape)
-            biases.append(None if bias is None else flat[at : at + len(bias)])
-            at += 0 if bias is None else len(bias)
-        made = object.__new__(LinearNetwork)
-        made._weights, made._biases, made._names = tuple(weights), tuple(biases), self._names
-        return made
+        weights, biases = FlatLayout.of(self._weights, self._biases).split(flat)
+        net = object.__new__(LinearNetwork)
+        net._weights, net._biases, net._names = tuple(weights), tuple(biases), self._names
+        return net
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to an ``.npz`` file: "format", "names" (of all parameters), "0.weight", "0.bias", ...

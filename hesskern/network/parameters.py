@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks
+from hesskern._base.flat_layout import FlatLayout, Place
 from hesskern._base.formatting import shortened
 from hesskern.network.linear_network import LinearNetwork
 
@@ -19,13 +19,6 @@ class Part(NamedTuple):
 
     layer: int
     weight: bool
-    bias: bool
-
-
-class Place(NamedTuple):
-    """The weight or the bias of one layer."""
-
-    layer: int
     bias: bool
 
 
@@ -69,28 +62,13 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
 
 def places(net: LinearNetwork) -> dict[str, Place]:
     """Return what each name belongs to, in `named_parameters()` order."""
-    found: list[Place] = []
-    for layer, bias in enumerate(net.biases):
-        found += [Place(layer, bias=False)] if bias is None else [Place(layer, bias=False), Place(layer, bias=True)]
-    return dict(zip(net.parameter_names, found, strict=True))
+    layout = FlatLayout.of(net.weights, net.biases)
+    return dict(zip(net.parameter_names, layout.places(), strict=True))
 
 
 def positions(net: LinearNetwork, parts: Sequence[Part]) -> NDArray[np.intp] | None:
     """Return where the selected parameters stand in ``net.flatten()``; None: all of them, in order."""
-    chosen: list[NDArray[np.intp]] = []
-    at = 0
-    wanted = {part.layer: part for part in parts}
-    for layer, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
-        part = wanted.get(layer, Part(layer, False, False))
-        if part.weight:
-            chosen.append(np.arange(at, at + math.prod(weight.shape)))
-        at += math.prod(weight.shape)
-        if bias is not None:
-            if part.bias:
-                chosen.append(np.arange(at, at + len(bias)))
-            at += len(bias)
-    everything = np.concatenate(chosen)
-    return None if len(everything) == at else everything
+    return FlatLayout.of(net.weights, net.biases).positions(parts)
 
 
 def part_size(net: LinearNetwork, part: Part) -> int:

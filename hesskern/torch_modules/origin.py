@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from hesskern.torch_modules.chain import UnsupportedError
 
 
-class Place(NamedTuple):
+class AttributePath(NamedTuple):
     """Where a layer keeps a weight or a bias."""
 
     path: str
@@ -31,7 +31,7 @@ class Origin:
     """A module, and where it computes weights; `replaced`: tensors in the place of its parameters and buffers."""
 
     module: nn.Module
-    computed: Mapping[str, Place]
+    computed: Mapping[str, AttributePath]
     replaced: Mapping[str, Tensor] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ def _double(tensor: Tensor) -> Tensor:
 class _Weights(nn.Module):
     """Gives the weights that a module computes in the place of its predictions."""
 
-    def __init__(self, module: nn.Module, places: Mapping[str, Place]) -> None:
+    def __init__(self, module: nn.Module, places: Mapping[str, AttributePath]) -> None:
         super().__init__()
         self.module, self._places = module, places
         self.training = module.training

@@ -22,7 +22,7 @@ from hesskern.torch_modules.chain import (
     described,
     passed,
 )
-from hesskern.torch_modules.origin import Origin, Place, effective, gone, is_computed, known_hooks, left_alone
+from hesskern.torch_modules.origin import AttributePath, Origin, effective, gone, is_computed, known_hooks, left_alone
 
 _EXPECTED = (
     "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
@@ -272,7 +272,7 @@ class _Reader:
         self._modules = dict(root.named_modules())
         self._parameters = dict(root.named_parameters())
         #: Weights and biases that are no parameters, and where they are.
-        self.computed: dict[str, Place] = {}
+        self.computed: dict[str, AttributePath] = {}
 
     def read(self, graph: fx.Graph) -> Samples:
         # Operations whose result nobody uses are read like others: they may change their argument in place.
@@ -338,7 +338,7 @@ class _Reader:
     def _of_layer(self, module: nn.Linear, path: str, attribute: str) -> Parameter | None:
         name = f"{path}.{attribute}" if path else attribute
         if is_computed(module, attribute):
-            self.computed[name] = Place(path, attribute)
+            self.computed[name] = AttributePath(path, attribute)
         tensor = effective(module, attribute)
         return None if tensor is None else Parameter(name, tensor)
 

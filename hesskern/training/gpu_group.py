@@ -232,7 +232,7 @@ class DeviceCrew:
     def _sharpness(self) -> Any:
         descents = self._descents
         found = self._kernels.sharpness(
-            descents.shapes, descents.parameters.double(), self._data, scale=descents.scale, decay=self._decay
+            descents.layout, descents.parameters.double(), self._data, scale=descents.scale, decay=self._decay
         )
         return in_range(np.asarray(devices.to_host(found)))
 
@@ -285,7 +285,7 @@ class DeviceCrew:
         """Fill in what can be known on the device; return of which networks."""
         descents, decay = self._descents, self._decay
         extremes = self._kernels.block(
-            descents.shapes, descents.parameters.double(), self._data, scale=descents.scale, layer=part.layer,
+            descents.layout, descents.parameters.double(), self._data, scale=descents.scale, layer=part.layer,
             parts=(part.weight, part.bias),
         )  # fmt: skip
         largest, smallest, rank, trusted = map(devices.to_host, extremes)

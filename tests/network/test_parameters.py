@@ -8,8 +8,7 @@ import pytest
 from witness import dense, positions, relative
 
 import hesskern as hk
-from hesskern.curvature.hessian import Hessian
-from hesskern.curvature.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import Hessian, KroneckerHessian
 
 
 @pytest.fixture

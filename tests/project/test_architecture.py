@@ -34,10 +34,10 @@ def type_checking_only(tree):
 
 
 @functools.cache
-def imports(path, *, top_level_only=False):
-    """Pairs (module, name or None) that a module imports at run time: `import a.b`, `from a.b import name`."""
+def imports(path, *, top_level_only=False, types=False):
+    """Pairs (module, name or None) that a module imports: `import a.b`, `from a.b import name`; at run time only?"""
     tree = parsed(path)
-    skipped = type_checking_only(tree)
+    skipped = set() if types else type_checking_only(tree)
     if top_level_only:
         skipped |= {
             inner
@@ -77,8 +77,36 @@ def ours(path, **options):
     return found
 
 
-#: Files and the trust in them: below everything, networks unknown.
-BASE = {"hesskern._base.array_files", "hesskern._base.atomic_write", "hesskern._base.trusted"}
+#: Packages and public modules, lowest first: each imports only what stands before it, at run time and for types.
+ORDER = [
+    "_base", "linalg", "backends", "torch_modules", "numba", "network", "datasets", "curvature", "losses", "training",
+    "torch", "compat", "explanation", "validation", "demo", "plot", "cli", "__init__", "__main__",
+]  # fmt: skip
+LONGEST_CHAIN = 8
+
+
+def name_of(path):
+    """`hesskern.network.parameters` for its file; `hesskern.network` for its `__init__.py`."""
+    parts = ["hesskern", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def package_of(module):
+    """Which entry of `ORDER` a module belongs to."""
+    return [*module.split("."), "__init__"][1]
+
+
+@functools.cache
+def edges():
+    """Pairs of modules of which the first imports the second, anywhere in its text."""
+    return {
+        (name_of(path), imported)
+        for path in MODULES
+        for imported in ours(path, types=True)
+        if imported not in ("hesskern._core", name_of(path))
+    }
+
+
 BACKENDS = [path for path in MODULES if path.parent.name == "backends" and "\nBACKEND = " in path.read_text()]
 JITTED = [path for path in MODULES if path.parent.name in ("numba", "numba_kernels")]
 CUDA = [path for path in MODULES if path.parent.name == "cuda"]
@@ -91,37 +119,72 @@ def test_the_reader_sees_imports():
     assert "hesskern.losses.squared" in ours(PACKAGE / "training" / "fit.py")
     assert "scipy" in packages(PACKAGE / "backends" / "cpp_backend.py")
     assert "scipy" not in packages(PACKAGE / "backends" / "cpp_backend.py", top_level_only=True)
+    assert ("hesskern.network.linear_network", "hesskern.backends") in edges()
     assert {path.stem for path in BACKENDS} == {"cpp_backend", "numba_backend", "numpy_backend"}
 
 
+def test_imports_point_one_way():
+    upward = [
+        f"{module} imports {imported}"
+        for module, imported in sorted(edges())
+        if package_of(imported) != "_interrupted_start"  # before everything: Ctrl-C while the package is imported
+        and ORDER.index(package_of(imported)) > ORDER.index(package_of(module))
+    ]
+    assert upward == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    remaining = {module: {imported for first, imported in edges() if first == module} for module, _ in edges()}
+    while True:
+        known = set(remaining)
+        free = [module for module, imported in remaining.items() if not imported & known]
+        if not free:
+            break
+        for module in free:
+            del remaining[module]
+    assert sorted(remaining) == [], "these modules are on a circle of imports, or import one that is"
+
+
+def test_few_floors():
+    below = {}
+    for module, imported in edges():
+        if package_of(module) != package_of(imported):
+            below.setdefault(package_of(module), set()).add(package_of(imported))
+
+    @functools.cache
+    def chain(package):
+        return (*max((chain(lower) for lower in below.get(package, ())), key=len, default=()), package)
+
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    longest = max((tuple(name for name in chain(package) if name in folders) for package in ORDER), key=len)
+    assert len(longest) <= LONGEST_CHAIN, longest
+
+
+def test_the_root_holds_few_modules():
+    assert {path.stem for path in PACKAGE.glob("*.py")} <= set(ORDER) | {"_interrupted_start"}
+    assert len(list(PACKAGE.glob("*.py"))) <= 6
+
+
 @each("path", BACKENDS)
-def test_a_backend_imports_neither_another_nor_the_api(path):
-    allowed = {"hesskern._core", "hesskern._base.array_types", "hesskern.backends.data", "hesskern.backends.protocol"}
-    allowed |= {"hesskern.linalg.decompositions"}
-    if path.stem in ("numba_backend", "numpy_backend"):
-        allowed.add("hesskern.backends.product_svd")
-    if path.stem == "numba_backend":
-        allowed |= {*(module for module in ours(path) if "numba_kernels" in module)}
-    assert ours(path) <= allowed
+def test_a_backend_imports_no_other(path):
+    others = {name_of(other) for other in BACKENDS if other != path}
+    assert not any(module in others or "cuda" in module for module in ours(path))
+    if path.stem != "numba_backend":
+        assert not any("numba_kernels" in module for module in ours(path))
 
 
 @each("path", JITTED)
 def test_jitted_code_stands_alone(path):
-    """It is a second implementation: nothing of the first, and nothing of the API, goes into it."""
-    allowed = {"hesskern._base.array_types", *(BASE if path.stem == "compile" else ())}  # where compiled code is kept
-    jitted = ("hesskern.numba", "hesskern.backends.numba_kernels")
-    assert all(module in allowed or module.startswith(jitted) for module in ours(path))
+    """It is a second implementation: nothing of the first goes into it."""
+    own = ("hesskern.numba", "hesskern.backends.numba_kernels", "hesskern._base")
+    assert all(module.startswith(own) for module in ours(path))
 
 
 @each("path", CUDA)
 def test_the_cuda_backend_stands_alone(path):
-    allowed = {
-        "hesskern._base.array_types",
-        "hesskern.backends.data",
-        "hesskern.backends.protocol",
-        "hesskern._base.trusted",
-    }
-    assert all(module in allowed or module.startswith("hesskern.backends.cuda") for module in ours(path))
+    shared = {"hesskern.backends.data", "hesskern.backends.protocol"}
+    own = ("hesskern.backends.cuda", "hesskern._base")
+    assert all(module in shared or module.startswith(own) for module in ours(path))
 
 
 def used_of_the_extension(path):

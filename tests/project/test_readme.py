@@ -42,7 +42,10 @@ def test_the_other_examples_run_after_the_first(tmp_path):
 
 
 def test_local_links_lead_somewhere():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"):
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"]
+    expected = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "versioning.md", "half-sum.md"}
+    assert expected <= {page.name for page in pages}
+    for page in pages:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

@@ -10,8 +10,7 @@ from scipy.sparse.linalg import LinearOperator
 from witness import relative
 
 import hesskern as hk
-from hesskern.curvature.hessian import Hessian
-from hesskern.curvature.kronecker import KroneckerHessian
+from hesskern.curvature.hessian import Hessian, KroneckerHessian
 
 
 def operators(problem, name, dtype="float64"):

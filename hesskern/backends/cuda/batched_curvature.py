@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hesskern.backends.cuda.layers import Layers, Shapes, activations
+from hesskern._base.flat_layout import FlatLayout
+from hesskern.backends.cuda.layers import Layers, activations, split
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import Linearised
 
@@ -33,44 +34,44 @@ class Rows(NamedTuple):
     y: Tensor
 
 
-def sharpness(shapes: Shapes, parameters: Tensor, data: Rows, *, scale: float, decay: float) -> Tensor:
+def sharpness(layout: FlatLayout, parameters: Tensor, data: Rows, *, scale: float, decay: float) -> Tensor:
     """Return the largest eigenvalue of each network's Hessian, (networks,); NaN where parameters are not finite.
 
     Parameters
     ----------
-    shapes : Shapes
+    layout : FlatLayout
     parameters : (networks, P) tensor, float64
     data : Rows
     scale, decay : float
     """
     finite = parameters.isfinite().all(1)
     clean = torch.where(finite[:, None], parameters, torch.zeros_like(parameters))
-    size = shapes.size
+    size = layout.size
     vectors = min(size, _SMALL)
-    numbers = 4 * vectors * (size + data.x.shape[-2] * sum(shapes.widths))
+    numbers = 4 * vectors * (size + data.x.shape[-2] * sum(layout.widths))
     chunk = max(1, _CHUNK_BYTES // (8 * numbers))
     found = []
     for start in range(0, len(clean), chunk):
         some = slice(start, start + chunk)
         rows = (part if len(part) == 1 else part[some] for part in data)
-        found.append(_largest(shapes, clean[some], Rows(*rows), scale, decay))
+        found.append(_largest(layout, clean[some], Rows(*rows), scale, decay))
     return torch.where(finite, torch.cat(found), torch.nan)
 
 
-def _largest(shapes: Shapes, parameters: Tensor, data: Rows, scale: float, decay: float) -> Tensor:
-    split = shapes.split(parameters)
+def _largest(layout: FlatLayout, parameters: Tensor, data: Rows, scale: float, decay: float) -> Tensor:
+    at_start = split(layout, parameters)
     # One more dimension than the networks', for directions.
-    at = Layers([w[:, None] for w in split.weights], [None if b is None else b[:, None] for b in split.biases])
+    at = Layers([w[:, None] for w in at_start.weights], [None if b is None else b[:, None] for b in at_start.biases])
     x, ones, y = (part[:, None] for part in data)
     with full_precision():
-        hessian = Linearised(shapes, at, x, ones, y, scale=scale, decay=decay)
-        if shapes.size > _SMALL:
+        hessian = Linearised(layout, at, x, ones, y, scale=scale, decay=decay)
+        if layout.size > _SMALL:
             value, converged = _lanczos(hessian, parameters)
             if bool(converged.all()):
                 return value
-            if shapes.size > _DENSE:
+            if layout.size > _DENSE:
                 return torch.where(converged, value, torch.nan)
-        unit = torch.eye(shapes.size, dtype=parameters.dtype, device=parameters.device)
+        unit = torch.eye(layout.size, dtype=parameters.dtype, device=parameters.device)
         dense = hessian.times(unit.expand(len(parameters), -1, -1))
     dense = 0.5 * (dense + dense.mT)
     overflown = ~dense.isfinite().all(-1).all(-1)
@@ -155,7 +156,7 @@ class Extremes(NamedTuple):
 
 
 def block(
-    shapes: Shapes, parameters: Tensor, data: Rows, *, scale: float, layer: int, parts: tuple[bool, bool]
+    layout: FlatLayout, parameters: Tensor, data: Rows, *, scale: float, layer: int, parts: tuple[bool, bool]
 ) -> Extremes:
     """Return the eigenvalues that decide the condition number of one layer's block, from its factors.
 
@@ -164,7 +165,7 @@ def block(
 
     Parameters
     ----------
-    shapes, parameters, data, scale
+    layout, parameters, data, scale
         As for `sharpness`.
     layer : int
         Counted from 0.
@@ -172,7 +173,7 @@ def block(
         Whether the block is over the layer's weight, and over its bias.
     """
     finite = parameters.isfinite().all(1)
-    layers = shapes.split(torch.where(finite[:, None], parameters, torch.zeros_like(parameters)))
+    layers = split(layout, torch.where(finite[:, None], parameters, torch.zeros_like(parameters)))
     before = Layers(layers.weights[:layer], layers.biases[:layer])
     count = len(parameters)
     # Beside each factor, how large the numbers are that it was computed from: its rounding errors are relative to that.

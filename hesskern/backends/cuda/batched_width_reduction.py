@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hesskern.backends.cuda.layers import Layers, shapes
+from hesskern._base.flat_layout import FlatLayout
+from hesskern.backends.cuda.layers import Layers
 from hesskern.backends.protocol import UNBALANCED
 
 
@@ -54,7 +55,7 @@ class ReducedStack:
     @property
     def widths(self) -> tuple[int, ...]:
         """Widths of the small networks."""
-        return shapes(*self.layers).widths
+        return FlatLayout.of(*self.layers).widths
 
     @property
     def suspicious(self) -> Tensor:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hesskern._base.flat_layout import FlatLayout
+from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.assembly import Launch
-from hesskern.backends.cuda.layers import Layers, Shapes
+from hesskern.backends.cuda.layers import Layers
 from hesskern.backends.cuda.shared_memory_kernel import Limits, network_bytes, packed, plan
 from hesskern.backends.cuda.stepwise import Stepwise
 from hesskern.backends.protocol import Update
@@ -78,7 +80,7 @@ class Descents:
     launch : callable
     limits : callable
         What a device has; see `hesskern.backends.cuda.launch.limits`.
-    shapes : Shapes
+    layout : FlatLayout
     parameters : (networks, P) tensor
         Where to start; not changed.
     problem : Problem
@@ -89,12 +91,12 @@ class Descents:
         self,
         launch: Launch,
         limits: Callable[[torch.device], Limits],
-        shapes: Shapes,
+        layout: FlatLayout,
         parameters: Tensor,
         problem: Problem,
         watched: Watched,
     ) -> None:
-        self._launch, self.shapes, self._watched = launch, shapes, watched
+        self._launch, self.layout, self._watched = launch, layout, watched
         self.x, self.y = problem.data
         self.ones, self.constants, self.samples = problem.ones, problem.constants, problem.samples
         self.scale, self.rtol, self.update, self._most = problem.scale, problem.rtol, problem.update, problem.most
@@ -107,17 +109,17 @@ class Descents:
         self.targets = parameters.new_full((count,), -torch.inf, dtype=torch.float64)
         rows, itemsize = self.x.shape[1], parameters.element_size()
         self.needed = network_bytes(
-            shapes.widths, rows, problem.most, velocity=self.velocity is not None, itemsize=itemsize
+            layout.widths, rows, problem.most, velocity=self.velocity is not None, itemsize=itemsize
         )
         self.limits = limits(parameters.device)
-        self.plan = plan(count, shapes.widths, max(rows, problem.most), self.needed, itemsize, self.limits)
+        self.plan = plan(count, layout.widths, max(rows, problem.most), self.needed, itemsize, self.limits)
         device = parameters.device
-        self._widths = torch.tensor(shapes.widths, dtype=torch.int32, device=device)
-        self._has_bias = torch.tensor(shapes.has_bias, dtype=torch.int32, device=device)
+        self._widths = torch.tensor(layout.widths, dtype=torch.int32, device=device)
+        self._has_bias = torch.tensor(layout.biases, dtype=torch.int32, device=device)
 
     def layers(self) -> Layers:
         """Return the present weights and biases as views."""
-        return self.shapes.split(self.parameters)
+        return layers.split(self.layout, self.parameters)
 
     def advance(self, piece: Piece) -> Seen:
         """Take some steps with every network that runs; what one that has stopped would have recorded is NaN."""
@@ -138,7 +140,7 @@ class Descents:
     def _fields(self, piece: Piece, seen: Seen, records: int) -> Mapping[str, Tensor | float | int | None]:
         samples, order = self.samples, piece.order
         return {
-            "networks": len(self.parameters), "depth": len(self._has_bias), "count_parameters": self.shapes.size,
+            "networks": len(self.parameters), "depth": len(self._has_bias), "count_parameters": self.layout.size,
             "widths": self._widths, "has_bias": self._has_bias,
             "parameters": self.parameters, "previous": self.previous, "velocity": self.velocity,
             "rows": self.x.shape[1], "own_rows": len(self.x) > 1, "x": self.x, "ones": self.ones, "y": self.y,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from hesskern._base.flat_layout import FlatLayout
 
 
 class Layers(NamedTuple):
@@ -16,45 +17,9 @@ class Layers(NamedTuple):
     biases: list[Tensor | None]
 
 
-class Shapes(NamedTuple):
-    """What a flat vector of parameters is made of, in `named_parameters()` order."""
-
-    widths: tuple[int, ...]
-    has_bias: tuple[bool, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of parameters."""
-        pairs = zip(self.widths[:-1], self.widths[1:], self.has_bias, strict=True)
-        return sum(out * (into + bias) for into, out, bias in pairs)
-
-    def split(self, flat: Tensor) -> Layers:
-        """Return views of a (..., P) tensor as layers."""
-        weights: list[Tensor] = []
-        biases: list[Tensor | None] = []
-        at = 0
-        for into, out, bias in zip(self.widths[:-1], self.widths[1:], self.has_bias, strict=True):
-            weights.append(flat[..., at : at + out * into].reshape(*flat.shape[:-1], out, into))
-            at += out * into
-            biases.append(flat[..., at : at + out] if bias else None)
-            at += out * bias
-        return Layers(weights, biases)
-
-
-def shapes(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Shapes:
-    """Return the shapes of layers, whatever their leading dimensions."""
-    widths = (weights[0].shape[-1], *(weight.shape[-2] for weight in weights))
-    return Shapes(widths, tuple(bias is not None for bias in biases))
-
-
-def flat(layers: Layers) -> Tensor:
-    """Return all parameters of networks, (networks, P)."""
-    pieces: list[Tensor] = []
-    for weight, bias in zip(layers.weights, layers.biases, strict=True):
-        pieces.append(weight.flatten(-2))
-        if bias is not None:
-            pieces.append(bias)
-    return torch.cat(pieces, dim=-1)
+def split(layout: FlatLayout, flat: Tensor) -> Layers:
+    """Return views of a (..., P) tensor as layers."""
+    return Layers(*layout.split(flat))
 
 
 def activations(layers: Layers, X: Tensor, column: Tensor) -> list[Tensor]:

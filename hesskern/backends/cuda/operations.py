@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.cuda import batched_curvature, layers
 from hesskern.backends.cuda.assembly import Launch, assemble
 from hesskern.backends.cuda.batched_width_reduction import ReducedStack
@@ -94,8 +95,8 @@ class CudaBackend:
 
     def descents(self, small: ReducedStack, problem: Problem, watched: Watched) -> Descents:
         """Return a descent of each of these networks."""
-        shapes = layers.shapes(*small.layers)
-        return Descents(self._launch, self._limits, shapes, layers.flat(small.layers), problem, watched)
+        layout = FlatLayout.of(*small.layers)
+        return Descents(self._launch, self._limits, layout, join(*small.layers), problem, watched)
 
 
 def _layers(net: Layers) -> layers.Layers:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.graphs import Recorded
 from hesskern.backends.cuda.layers import activations
@@ -23,7 +24,7 @@ class Linearised:
 
     Parameters
     ----------
-    shapes : Shapes
+    layout : FlatLayout
     at : layers.Layers
     X, column, Y : (..., N, i), (..., N), (..., N, o) tensors
     scale, decay : float
@@ -33,7 +34,7 @@ class Linearised:
 
     def __init__(
         self,
-        shapes: layers.Shapes,
+        layout: FlatLayout,
         at: layers.Layers,
         X: Tensor,
         column: Tensor,
@@ -44,7 +45,7 @@ class Linearised:
         gauss_newton: bool = True,
         functional: bool = True,
     ) -> None:
-        self._shapes, self._column = shapes, column
+        self._layout, self._column = layout, column
         self._weights, self._biases = at
         self._scale, self._decay = scale, decay
         self._gauss_newton, self._functional = gauss_newton, functional
@@ -57,7 +58,7 @@ class Linearised:
     def times(self, v: Tensor) -> Tensor:
         """Return the products with the rows of `v` (..., k, P), in the same shape."""
         column, deltas = self._column, self._deltas
-        directions = self._shapes.split(v)
+        directions = layers.split(self._layout, v)
         first = self._activations[0]
         moved = [torch.zeros_like(first).expand(*v.shape[:-1], *first.shape[-2:])]
         for layer, (direction, bias) in enumerate(zip(*directions, strict=True)):
@@ -93,7 +94,7 @@ class CudaProduct:
         biases: Any = net.biases
         parts: Any = data.X, data.column, data.Y
         self._times = Linearised(
-            layers.shapes(weights, biases),
+            FlatLayout.of(weights, biases),
             layers.Layers(list(weights), list(biases)),
             *parts,
             scale=scale,
