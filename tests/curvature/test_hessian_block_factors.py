@@ -7,11 +7,11 @@ import tracemalloc
 import numpy as np
 import problems
 import pytest
-from hesskern.curvature.hessian import KroneckerHessian
 from looped import each
 from witness import relative
 
 import hesskern as hk
+from hesskern.curvature.hessian import KroneckerHessian
 
 
 def hessian(seed, dtype="float64"):

@@ -37,6 +37,7 @@ def test_weights_follow_the_parameters_that_they_are_computed_from(normed):
     assert Origin(normed, {}).sources() == set()
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 def test_second_derivatives_of_weight_norm_are_right():
     """Those of PyTorch's own operation take the norms for constants; here they are differences of the first."""
     layer = torch.nn.utils.weight_norm(nn.Linear(3, 2, bias=False))

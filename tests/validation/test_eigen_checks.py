@@ -12,8 +12,7 @@ import hesskern as hk
 pytest.importorskip("torch")
 from broken_backends import Reference, failed, given
 
-from hesskern.curvature.hessian import Hessian
-from hesskern.curvature.hessian import KroneckerHessian
+from hesskern.curvature.hessian import Hessian, KroneckerHessian
 from hesskern.validation.case import Problem
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import row_of

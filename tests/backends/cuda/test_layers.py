@@ -6,9 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hesskern.backends.cuda.layers import Shapes, activations, flat, gradient, residual, shapes  # noqa: E402
+from hesskern._base.flat_layout import FlatLayout  # noqa: E402
+from hesskern.backends.cuda.layers import activations, gradient, residual, split  # noqa: E402
 
-SHAPES = Shapes((3, 4, 2), (True, False))
+LAYOUT = FlatLayout.of_widths((3, 4, 2), (True, False))
 COUNT, N = 5, 7
 
 
@@ -16,26 +17,23 @@ COUNT, N = 5, 7
 def data():
     """Parameters, samples, ones and targets of some networks."""
     made = torch.Generator().manual_seed(0)
-    sizes = ((COUNT, SHAPES.size), (COUNT, N, 3), (COUNT, N), (COUNT, N, 2))
+    sizes = ((COUNT, LAYOUT.size), (COUNT, N, 3), (COUNT, N), (COUNT, N, 2))
     return [torch.randn(size, generator=made, dtype=torch.float64) for size in sizes]
 
 
-def test_vectors_fall_apart_into_layers_and_come_together(data):
+def test_vectors_fall_apart_into_layers(data):
     theta = data[0]
-    layers = SHAPES.split(theta)
-    assert SHAPES.size == 3 * 4 + 4 + 4 * 2
+    layers = split(LAYOUT, theta)
     assert [tuple(weight.shape) for weight in layers.weights] == [(COUNT, 4, 3), (COUNT, 2, 4)]
     assert layers.biases[0].shape == (COUNT, 4) and layers.biases[1] is None
     assert torch.equal(layers.weights[0][2], theta[2, :12].reshape(4, 3))
     assert torch.equal(layers.biases[0][2], theta[2, 12:16])
-    assert torch.equal(flat(layers), theta)
-    assert shapes(layers.weights, layers.biases) == SHAPES
     assert layers.weights[0].data_ptr() == theta.data_ptr()  # views
 
 
 def test_predictions_are_those_of_each_network(data):
     theta, X, column, Y = data
-    layers = SHAPES.split(theta)
+    layers = split(LAYOUT, theta)
     values, E = residual(layers, X, column, Y)
     assert len(values) == 3 and torch.equal(values[-1] - Y, E)
     for k in range(COUNT):
@@ -47,7 +45,7 @@ def test_predictions_are_those_of_each_network(data):
 def test_gradients_are_autograds(data):
     theta, X, column, Y = data
     theta.requires_grad_()
-    layers = SHAPES.split(theta)
+    layers = split(LAYOUT, theta)
     values = activations(layers, X, column)
     E = values[-1] - Y
     (wanted,) = torch.autograd.grad(0.75 * E.square().sum(), theta)
