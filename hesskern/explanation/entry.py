@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from hesskern._base import checks
-from hesskern.explanation import candidate as given_as
-from hesskern.explanation.answer import Explanation
-from hesskern.explanation.invalid import invalid
-from hesskern.explanation.matrix_answer import MatrixAnswer
-from hesskern.explanation.number_answer import explain_number
-from hesskern.explanation.numbers import QUANTITIES, Quantity
-from hesskern.explanation.question import Problem
-from hesskern.explanation.spectrum_answer import explain_spectrum
-from hesskern.explanation.vectors import explain_vector, has_shape_of
+from hesskern.explanation.answer.explanation import Explanation
+from hesskern.explanation.answer.invalid import invalid
+from hesskern.explanation.answer.matrix_answer import MatrixAnswer
+from hesskern.explanation.answer.number_answer import explain_number
+from hesskern.explanation.answer.spectrum_answer import explain_spectrum
+from hesskern.explanation.answer.vector_answer import explain_vector, has_shape_of
+from hesskern.explanation.given import candidate as given_as
+from hesskern.explanation.given.question import Problem
+from hesskern.explanation.search.numbers import QUANTITIES, Quantity
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

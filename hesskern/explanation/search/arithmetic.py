@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.candidate_model import Model
-from hesskern.explanation.formats import Format
-from hesskern.explanation.low_precision import Nearest, Rounding, Scattered, columns
+from hesskern.explanation.given.candidate_model import Model
+from hesskern.explanation.given.formats import Format
+from hesskern.explanation.search.low_precision import Nearest, Rounding, Scattered, columns
 from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.cached import cached_property
-from hesskern.explanation.candidate_model import chunks
-from hesskern.explanation.causes import Cause
-from hesskern.explanation.formats import grid_of
-from hesskern.explanation.step_grid import STEPS, Kind, step_from_pairs, step_of
+from hesskern.explanation.given.candidate_model import chunks
+from hesskern.explanation.given.causes import Cause
+from hesskern.explanation.given.formats import grid_of
+from hesskern.explanation.search.step_grid import STEPS, Kind, step_from_pairs, step_of
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from hesskern.explanation.causes import Cause, listed
-from hesskern.explanation.orders import Tensor, tensors
+from hesskern.explanation.given.causes import Cause, listed
+from hesskern.explanation.given.orders import Tensor, tensors
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, select
 

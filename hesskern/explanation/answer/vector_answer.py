@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.answer import Explanation, Finding
-from hesskern.explanation.candidate import Candidate, exponent_to
-from hesskern.explanation.causes import Cause
-from hesskern.explanation.orders import orders
-from hesskern.explanation.question import Problem
-from hesskern.explanation.selections import Selection, shown, symbol
+from hesskern.explanation.answer.explanation import Explanation, Finding
+from hesskern.explanation.given.candidate import Candidate, exponent_to
+from hesskern.explanation.given.causes import Cause
+from hesskern.explanation.given.orders import orders
+from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.selections import Selection, shown, symbol
 from hesskern.losses.squared import SquaredLoss
 
 Values = NDArray[np.float64]

@@ -10,15 +10,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.candidate import Candidate
-from hesskern.explanation.candidate_model import Curvature
-from hesskern.explanation.causes import Cause, total
-from hesskern.explanation.one_triangle import misread
-from hesskern.explanation.scales import Scales
-from hesskern.explanation.search import PART_CAUSES, Base
-from hesskern.explanation.selections import Selection
-from hesskern.explanation.solvers import Solvers
-from hesskern.explanation.variants import DataVariant, WeightVariant
+from hesskern.explanation.given.candidate import Candidate
+from hesskern.explanation.given.candidate_model import Curvature
+from hesskern.explanation.given.causes import Cause, total
+from hesskern.explanation.given.scales import Scales
+from hesskern.explanation.given.selections import Selection
+from hesskern.explanation.given.variants import DataVariant, WeightVariant
+from hesskern.explanation.search.matrices import PART_CAUSES, Base
+from hesskern.explanation.search.one_triangle import misread
+from hesskern.explanation.search.solvers import Solvers
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition
 from hesskern.losses.squared import SquaredLoss

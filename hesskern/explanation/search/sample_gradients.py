@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.candidate_model import Curvature
-from hesskern.explanation.orders import Tensor
-from hesskern.explanation.rounding import LAMBDA
-from hesskern.explanation.variants import DataVariant, WeightVariant
+from hesskern.explanation.given.candidate_model import Curvature
+from hesskern.explanation.given.orders import Tensor
+from hesskern.explanation.given.rounding import LAMBDA
+from hesskern.explanation.given.variants import DataVariant, WeightVariant
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

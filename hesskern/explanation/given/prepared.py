@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hesskern._base.array_types import Array
-from hesskern.explanation.causes import Cause
+from hesskern.explanation.given.causes import Cause
 from hesskern.losses.squared import SquaredLoss
 
 

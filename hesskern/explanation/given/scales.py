@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.causes import Cause
+from hesskern.explanation.given.causes import Cause
 
 Values = NDArray[np.float64]
 

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern.explanation import candidate as given_as
-from hesskern.explanation import precision, steps
-from hesskern.explanation.answer import Alternative, Explanation, Finding, Matrices, Remainder
-from hesskern.explanation.candidate import Candidate
-from hesskern.explanation.candidate_model import Curvature, Difference, Model, difference
-from hesskern.explanation.causes import Cause, keys, sentence
-from hesskern.explanation.other_matrices import other_matches
-from hesskern.explanation.question import Problem
-from hesskern.explanation.scales import damping
-from hesskern.explanation.search import Match, Search
-from hesskern.explanation.selections import shown, symbol
-from hesskern.explanation.variants import WeightVariant
+from hesskern.explanation.answer.explanation import Alternative, Explanation, Finding, Matrices, Remainder
+from hesskern.explanation.given import candidate as given_as
+from hesskern.explanation.given.candidate import Candidate
+from hesskern.explanation.given.candidate_model import Curvature, Difference, Model, difference
+from hesskern.explanation.given.causes import Cause, keys, sentence
+from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.scales import damping
+from hesskern.explanation.given.selections import shown, symbol
+from hesskern.explanation.given.variants import WeightVariant
+from hesskern.explanation.search import precision, steps
+from hesskern.explanation.search.matrices import Match, Search
+from hesskern.explanation.search.other_matrices import other_matches
 
 
 class MatrixAnswer:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hesskern._base.array_types import Array
-from hesskern.explanation.causes import Cause
-from hesskern.explanation.prepared import prepared
+from hesskern.explanation.given.causes import Cause
+from hesskern.explanation.given.prepared import prepared
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

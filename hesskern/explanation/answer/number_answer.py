@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from hesskern.explanation.answer import Alternative, Explanation, Finding, itself
-from hesskern.explanation.candidate import Candidate
-from hesskern.explanation.causes import keys, listed, sentence
-from hesskern.explanation.numbers import CHANCE, NAMES, Numbers, Quantity
-from hesskern.explanation.question import Problem
-from hesskern.explanation.selections import shown
+from hesskern.explanation.answer.explanation import Alternative, Explanation, Finding, itself
+from hesskern.explanation.given.candidate import Candidate
+from hesskern.explanation.given.causes import keys, listed, sentence
+from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.selections import shown
+from hesskern.explanation.search.numbers import CHANCE, NAMES, Numbers, Quantity
 
 
 def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None) -> Explanation:

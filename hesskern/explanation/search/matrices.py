@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.cached import cached_property
-from hesskern.explanation.candidate_model import PARTS, Curvature, Difference, Model, difference
-from hesskern.explanation.causes import Cause, total
-from hesskern.explanation.orders import Order, Tensor, orders
-from hesskern.explanation.scales import Affine, Scales, affine, fit
-from hesskern.explanation.selections import Selection
-from hesskern.explanation.variants import DataVariant, WeightVariant
+from hesskern.explanation.given.candidate_model import PARTS, Curvature, Difference, Model, difference
+from hesskern.explanation.given.causes import Cause, total
+from hesskern.explanation.given.orders import Order, Tensor, orders
+from hesskern.explanation.given.scales import Affine, Scales, affine, fit
+from hesskern.explanation.given.selections import Selection
+from hesskern.explanation.given.variants import DataVariant, WeightVariant
 
 Values = NDArray[np.float64]
 

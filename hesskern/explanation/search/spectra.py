@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.candidate_model import Curvature
-from hesskern.explanation.causes import Cause, total
-from hesskern.explanation.formats import Storage
-from hesskern.explanation.scales import Scales, affine
-from hesskern.explanation.search import PART_CAUSES, Base
-from hesskern.explanation.selections import Selection
-from hesskern.explanation.variants import DataVariant, WeightVariant
+from hesskern.explanation.given.candidate_model import Curvature
+from hesskern.explanation.given.causes import Cause, total
+from hesskern.explanation.given.formats import Storage
+from hesskern.explanation.given.scales import Scales, affine
+from hesskern.explanation.given.selections import Selection
+from hesskern.explanation.given.variants import DataVariant, WeightVariant
+from hesskern.explanation.search.matrices import PART_CAUSES, Base
 
 Values = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks
-from hesskern.explanation import steps
-from hesskern.explanation.candidate_model import Curvature, Model
-from hesskern.explanation.scales import Scales
-from hesskern.explanation.selections import Selection, selections
-from hesskern.explanation.variants import data_variants, weight_variants
+from hesskern.explanation.given.candidate_model import Curvature, Model
+from hesskern.explanation.given.scales import Scales
+from hesskern.explanation.given.selections import Selection, selections
+from hesskern.explanation.given.variants import data_variants, weight_variants
+from hesskern.explanation.search import steps
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork, usual_names
 from hesskern.network.parameters import select

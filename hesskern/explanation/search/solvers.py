@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.candidate import Candidate
-from hesskern.explanation.causes import Cause
+from hesskern.explanation.given.candidate import Candidate
+from hesskern.explanation.given.causes import Cause
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition
 

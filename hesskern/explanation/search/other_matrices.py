@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.candidate_model import Curvature, Model, difference
-from hesskern.explanation.causes import Cause, listed
-from hesskern.explanation.orders import Order, Tensor
-from hesskern.explanation.sample_gradients import OuterProducts, SampleGradients
-from hesskern.explanation.scales import affine, least_factor, rounded
-from hesskern.explanation.search import PART_CAUSES, Base, Match, Search
-from hesskern.explanation.selections import symbol
+from hesskern.explanation.given.candidate_model import Curvature, Model, difference
+from hesskern.explanation.given.causes import Cause, listed
+from hesskern.explanation.given.orders import Order, Tensor
+from hesskern.explanation.given.scales import affine, least_factor, rounded
+from hesskern.explanation.given.selections import symbol
+from hesskern.explanation.search.matrices import PART_CAUSES, Base, Match, Search
+from hesskern.explanation.search.sample_gradients import OuterProducts, SampleGradients
 from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from hesskern.explanation import candidate as given_as
-from hesskern.explanation.answer import Explanation, Finding
-from hesskern.explanation.candidate import Candidate
-from hesskern.explanation.question import Problem
-from hesskern.explanation.selections import Selection, shown, symbol
-from hesskern.explanation.vectors import has_shape_of
+from hesskern.explanation.answer.explanation import Explanation, Finding
+from hesskern.explanation.answer.vector_answer import has_shape_of
+from hesskern.explanation.given import candidate as given_as
+from hesskern.explanation.given.candidate import Candidate
+from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.selections import Selection, shown, symbol
 
 #: Norms are sums of squares, and differences of 1e-16 of them count.
 _SQUARABLE = 1e120

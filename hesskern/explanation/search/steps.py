@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.causes import Cause
-from hesskern.explanation.search import Base, Search
-from hesskern.explanation.variants import WeightVariant
+from hesskern.explanation.given.causes import Cause
+from hesskern.explanation.given.variants import WeightVariant
+from hesskern.explanation.search.matrices import Base, Search
 from hesskern.linalg import decompositions
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork

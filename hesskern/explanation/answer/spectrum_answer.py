@@ -6,15 +6,15 @@ from functools import partial
 
 import numpy as np
 
-from hesskern.explanation.answer import Alternative, Explanation, Finding, itself
-from hesskern.explanation.candidate import Candidate, exponent_to
-from hesskern.explanation.causes import keys, sentence
-from hesskern.explanation.formats import storages
-from hesskern.explanation.one_triangle import misread
-from hesskern.explanation.question import Problem
-from hesskern.explanation.selections import shown
-from hesskern.explanation.spectra import Values, spectrum_matches
-from hesskern.explanation.vectors import explain_vector
+from hesskern.explanation.answer.explanation import Alternative, Explanation, Finding, itself
+from hesskern.explanation.answer.vector_answer import explain_vector
+from hesskern.explanation.given.candidate import Candidate, exponent_to
+from hesskern.explanation.given.causes import keys, sentence
+from hesskern.explanation.given.formats import storages
+from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.selections import shown
+from hesskern.explanation.search.one_triangle import misread
+from hesskern.explanation.search.spectra import Values, spectrum_matches
 
 
 def explain_spectrum(given: Candidate, problem: Problem) -> Explanation:

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation import differences
-from hesskern.explanation.arithmetic import Pattern, pattern
-from hesskern.explanation.candidate_model import Curvature, Difference, Model, chunks, difference
-from hesskern.explanation.causes import Cause
-from hesskern.explanation.formats import FORMATS, Format, grid_of, storages
-from hesskern.explanation.search import Match, Search
-from hesskern.explanation.variants import DataVariant, WeightVariant
+from hesskern.explanation.given.candidate_model import Curvature, Difference, Model, chunks, difference
+from hesskern.explanation.given.causes import Cause
+from hesskern.explanation.given.formats import FORMATS, Format, grid_of, storages
+from hesskern.explanation.given.variants import DataVariant, WeightVariant
+from hesskern.explanation.search import finite_differences
+from hesskern.explanation.search.arithmetic import Pattern, pattern
+from hesskern.explanation.search.matrices import Match, Search
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import positions, select
@@ -170,8 +170,8 @@ def _finite_differences(search: Search, match: Match) -> Explained | None:
     if model.index is not None:  # differences are taken in the order of the parameters
         back = np.argsort(model.index)
         matrix, hessian = matrix[np.ix_(back, back)], hessian[np.ix_(back, back)]
-    function = differences.Function(net, loss, where, per * model.factor, model.shift)
-    found = differences.find(matrix, hessian, function)
+    function = finite_differences.Function(net, loss, where, per * model.factor, model.shift)
+    found = finite_differences.find(matrix, hessian, function)
     if found is None:
         return None
     correction = found.correction

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.formats import Format, rounded
-from hesskern.explanation.orders import Tensor
+from hesskern.explanation.given.formats import Format, rounded
+from hesskern.explanation.given.orders import Tensor
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

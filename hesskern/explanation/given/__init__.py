@@ -1,0 +1,1 @@
+"""What was given: the candidate, the question, and what can have happened to a Hessian."""
