@@ -17,7 +17,8 @@ from hesskern.explanation.given.question import Problem
 from hesskern.explanation.given.scales import damping
 from hesskern.explanation.given.selections import shown, symbol
 from hesskern.explanation.given.variants import WeightVariant
-from hesskern.explanation.search import precision, steps
+from hesskern.explanation.search import precision
+from hesskern.explanation.search.learning_rates import estimated_steps
 from hesskern.explanation.search.matrices import Match, Search
 from hesskern.explanation.search.other_matrices import other_matches
 
@@ -59,7 +60,7 @@ class MatrixAnswer:
             return self._unexplained("the matrix is zero.", None)
         found = self._other(search) or search.matches()
         if not found and problem.rate is None and not self._skewed:
-            for variant in steps.estimated(search, problem.net, problem.loss, problem.decay):
+            for variant in estimated_steps(search, problem.net, problem.loss, problem.decay):
                 stepped = self._search([problem.weights[0], variant])
                 found = [match for match in stepped.matches() if variant in (match.base.weights,)]
                 search = stepped if found else search

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hesskern._base import checks
 from hesskern.explanation.given.candidate_model import Curvature, Model
+from hesskern.explanation.given.gradient_steps import known_steps
 from hesskern.explanation.given.scales import Scales
 from hesskern.explanation.given.selections import Selection, selections
 from hesskern.explanation.given.variants import data_variants, weight_variants
-from hesskern.explanation.search import steps
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork, usual_names
 from hesskern.network.parameters import select
@@ -57,7 +57,7 @@ class Problem:
         self.data = data_variants(self.loss, batch_size)
         self.weights = weight_variants(self.net, others)
         if self.rate is not None:
-            self.weights += steps.known(self.net, self.loss, self.decay, self.rate)
+            self.weights += known_steps(self.net, self.loss, self.decay, self.rate)
         self.selections = selections(self.net, asked, net.parameter_names)
 
     @property

@@ -1,4 +1,4 @@
-"""Weights that are one step of gradient descent away: with a learning rate that is given, or estimated."""
+"""Learning rates of the one step of gradient descent that the weights may be off by, estimated from the candidate."""
 
 from __future__ import annotations
 
@@ -7,72 +7,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.given.causes import Cause
+from hesskern.explanation.given.gradient_steps import after, before, step_cause
 from hesskern.explanation.given.variants import WeightVariant
 from hesskern.explanation.search.matrices import Base, Search
-from hesskern.linalg import decompositions
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
-
-#: Parameters up to which the step before is found by Newton's method, with a dense Hessian.
-_DENSE = 1500
 
 Net = Callable[[float], LinearNetwork | None]
 
 
-def known(net: LinearNetwork, loss: SquaredLoss, decay: float, rate: float) -> list[WeightVariant]:
-    """Return the networks one step of this learning rate before and after."""
-    full = SquaredLoss(loss.X, loss.Y, loss.kind, decay, backend=loss.backend)
-    found = []
-    for made, ahead in ((_before(net, full, rate), False), (_after(net, full, rate), True)):
-        if made is not None:
-            found.append(WeightVariant((_cause(rate, ahead=ahead, estimated=False),), made))
-    return found
-
-
-def _cause(rate: float, *, ahead: bool, estimated: bool) -> Cause:
-    how = f"lr = {rate:.6g}{' (estimated)' if estimated else ''}"
-    if ahead:
-        words = f"the weights are those after one more step of gradient descent, {how}"
-        fix = "take the Hessian before optimizer.step(), at the weights you compare with"
-    else:
-        words = f"the weights are stale: those before the last step of gradient descent, {how}"
-        fix = "take the Hessian after optimizer.step(), at the weights you compare with"
-    return Cause("step-ahead" if ahead else "stale", words, fix)
-
-
-def _after(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork | None:
-    made = net.flatten() - rate * loss.gradient(net)
-    return net.unflatten(made) if np.isfinite(made).all() else None
-
-
-def _before(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork | None:
-    """Return the network that one step leads from to `net`: Newton's method for ``t - rate * g(t) = theta``."""
-    theta = net.flatten()
-    found = theta + rate * loss.gradient(net)
-    best, small = None, np.inf
-    for _ in range(60):
-        if not np.isfinite(found).all():
-            return None
-        here = net.unflatten(found)
-        rest = found - rate * loss.gradient(here) - theta
-        size = float(np.linalg.norm(rest))
-        if size >= small:
-            break
-        best, small = here, size
-        if len(theta) <= _DENSE:
-            slope = -rate * loss.hessian(here).toarray()
-            slope[np.diag_indices_from(slope)] += 1.0
-            try:
-                found = found - decompositions.solve(slope, rest)
-            except np.linalg.LinAlgError:
-                break
-        else:
-            found = found - rest
-    return best if small <= 1e-12 * float(np.linalg.norm(theta)) else None
-
-
-def estimated(search: Search, net: LinearNetwork, loss: SquaredLoss, decay: float) -> Iterator[WeightVariant]:
+def estimated_steps(search: Search, net: LinearNetwork, loss: SquaredLoss, decay: float) -> Iterator[WeightVariant]:
     """Yield networks one step away whose Hessian has the candidate's trace: the learning rates that are possible.
 
     The trace of the Hessian after a step is a polynomial in the learning rate, so its roots are all there is; before a
@@ -95,14 +39,14 @@ def estimated(search: Search, net: LinearNetwork, loss: SquaredLoss, decay: floa
     for ahead in (True, False):
 
         def at(rate: float, ahead: bool = ahead) -> LinearNetwork | None:
-            return _after(net, full, rate) if ahead else _before(net, full, rate)
+            return after(net, full, rate) if ahead else before(net, full, rate)
 
         rates = _roots(at, gap, net.depth, reach) if ahead else _secant(at, gap, reach)
         for rate in rates:
             polished = _polished(search, at, rate)
             made = None if polished is None else at(polished)
             if polished is not None and made is not None:
-                yield WeightVariant((_cause(polished, ahead=ahead, estimated=True),), made)
+                yield WeightVariant((step_cause(polished, ahead=ahead, estimated=True),), made)
 
 
 def _roots(at: Net, gap: Callable[[LinearNetwork], float], depth: int, reach: float) -> list[float]:
