@@ -1,12 +1,11 @@
 """What the researcher ran, in PyTorch: the training loop of the question and its Hessian, row by row.
 
-Kept as it was asked, so that the demo compares with the real thing. Three lines of the post cannot run and are mended:
+Kept as it was asked, so that the demo compares with the real thing. Three lines of the post cannot run and are fixed:
 ``lr`` and ``loss_fn`` were not defined, and the gradient was taken of ``fc2.weight`` alone, then indexed with 1.
 """
 
 from __future__ import annotations
 
-import importlib
 import time
 from typing import Any, NamedTuple
 
@@ -20,10 +19,6 @@ from hesskern.datasets import Case
 _MOST_EPOCHS = 10_000
 
 
-class TorchUnavailableError(Exception):
-    """PyTorch cannot be had; the message says why and what to do."""
-
-
 class Posted(NamedTuple):
     """Result of the post's code."""
 
@@ -35,20 +30,6 @@ class Posted(NamedTuple):
     hessian: NDArray[np.float64]  # with respect to W_2, row by row
     train_seconds: float
     hessian_seconds: float
-
-
-def load_torch() -> Any:
-    """Import PyTorch; `TorchUnavailableError` in plain words if it is not there or does not load."""
-    try:
-        return importlib.import_module("torch")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise TorchUnavailableError(f"PyTorch is installed but does not load: {error}") from error
-        raise TorchUnavailableError(
-            'PyTorch is not installed; to see it here: pip install "hesskern[torch]"'
-        ) from error
-    except (ImportError, OSError) as error:  # a shared library of it is missing or broken
-        raise TorchUnavailableError(f"PyTorch is installed but does not load: {error}") from error
 
 
 def run(torch: Any, case: Case, repeats: int) -> Posted:

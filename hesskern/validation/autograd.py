@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hesskern._base.cached import cached_property
-from hesskern.demo.posted import TorchUnavailableError, load_torch
+from hesskern._base.optional_torch import TorchUnavailableError, load_torch
 from hesskern.validation.case import Matrix, Problem, Training, Trajectory
 
 #: Multiply-adds of one pass below which waking a second thread takes longer than the work.
