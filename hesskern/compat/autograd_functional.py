@@ -67,11 +67,11 @@ def hessian(
         raise TypeError(f"inputs is a {type(inputs).__name__}; expected a tensor, or a tuple of tensors.")
     leaves = [inputs] if single else list(inputs)
     names = ["inputs"] if single else [f"inputs[{number}]" for number in range(len(leaves))]
-    found = function_tracing.found(lambda parts: func(*parts), leaves, names)
-    if checks.boolean(strict, "strict") and found.unused:
+    followed = function_tracing.found(lambda parts: func(*parts), leaves, names)
+    if checks.boolean(strict, "strict") and followed.unused:
         raise ValueError(
-            f"strict is True, but func does not depend on {', '.join(found.unused)}: it may use tensors of its own, as "
-            "a module uses its parameters; pass inputs on to it, for instance with torch.func.functional_call."
+            f"strict is True, but func does not depend on {', '.join(followed.unused)}: it may use tensors of its own, "
+            "as a module uses its parameters; pass inputs on to it, for instance with torch.func.functional_call."
         )
-    rows = shaped(found.dense(leaves[0]), found.leaves, "tuple")
+    rows = shaped(followed.dense(leaves[0]), followed.leaves, "tuple")
     return rows[0][0] if single else rows

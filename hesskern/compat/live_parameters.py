@@ -49,7 +49,7 @@ def compared(loss: Any, scale: LossScale, original: str) -> Check:
     return of
 
 
-class Batches:
+class CountedBatches:
     """Pairs (X, Y) on their way from somebody's data to the model's device, counted.
 
     Parameters
@@ -85,7 +85,7 @@ def per_batch(scale: LossScale, samples: int, batches: int) -> float:
     return scale.of(samples) if scale.per_sample else scale.factor / batches
 
 
-class Following:
+class LiveProblem:
     """The problem as the parameters are at each call.
 
     Parameters
@@ -132,7 +132,7 @@ def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that require grad, by their names."""
-    found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not found:
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not parameters:
         raise ValueError("model has no parameter that requires grad; expected at least one.")
-    return found
+    return parameters

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern._base import checks
-from hesskern.compat.live_parameters import Batches, Following, compared, per_batch, split, traced, trained
+from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compared, per_batch, split, traced, trained
 from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
 
 
@@ -75,8 +75,8 @@ class hessian:  # noqa: N801 - its name there
         cuda: bool = True,
     ) -> None:
         if (data is None) == (dataloader is None):
-            given = "neither is" if data is None else "both are"
-            raise ValueError(f"one of data and dataloader is needed, but {given} given.")
+            which = "neither is" if data is None else "both are"
+            raise ValueError(f"one of data and dataloader is needed, but {which} given.")
         chain, scale = traced(model.eval() if isinstance(model, nn.Module) else model, criterion, "pyhessian.hessian")
         device = chain.reference.device
         if checks.boolean(cuda, "cuda") != (device.type == "cuda"):
@@ -85,14 +85,14 @@ class hessian:  # noqa: N801 - its name there
         self.data: Any = dataloader if data is None else data
         self.full_dataset = data is None
         source: Any = dataloader if data is None else [data]
-        batches = Batches(source, device)
-        found, samples = batches.reduced(chain, compared(criterion, scale, "pyhessian.hessian"))
-        loss = ReducedLoss(found, samples, per_batch(scale, samples, batches.count))
+        batches = CountedBatches(source, device)
+        reduced_data, samples = batches.reduced(chain, compared(criterion, scale, "pyhessian.hessian"))
+        loss = ReducedLoss(reduced_data, samples, per_batch(scale, samples, batches.count))
         named = trained(model)
         self.params = list(named.values())
         self._shapes = [parameter.shape for parameter in self.params]
         wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
-        self._following = Following(lambda: Problem(chain, loss, wanted), model)
+        self._live = LiveProblem(lambda: Problem(chain, loss, wanted), model)
 
     def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         """Return ``v.T H v`` and the product ``H v``.
@@ -111,8 +111,8 @@ class hessian:  # noqa: N801 - its name there
         if shapes != list(map(tuple, self._shapes)):
             raise ValueError(f"v has the shapes {shapes}; expected those of params, {list(map(tuple, self._shapes))}.")
         flat = torch.cat([part.detach().reshape(-1) for part in v])
-        found = self._following.problem.product(flat[:, None])[:, 0]
-        return float(flat @ found), split(found, self._shapes)
+        product = self._live.problem.product(flat[:, None])[:, 0]
+        return float(flat @ product), split(product, self._shapes)
 
     def eigenvalues(self, maxIter: int = 100, tol: float = 1e-3, top_n: int = 1) -> tuple[list[float], Any]:
         """Return the eigenvalues that are largest in magnitude, and their eigenvectors.
@@ -132,7 +132,7 @@ class hessian:  # noqa: N801 - its name there
             Each in the shapes of `params`, of norm 1; their signs are arbitrary, and so is the basis of an eigenspace.
         """
         _iterations(maxIter, tol)
-        problem = self._following.problem
+        problem = self._live.problem
         count = checks.integer(top_n, "top_n", 1)
         if count > problem.size:
             raise ValueError(f"top_n is {count}; expected at most {problem.size}, the number of parameters.")
@@ -149,7 +149,7 @@ class hessian:  # noqa: N801 - its name there
             Of PyHessian's random vectors; of no use here.
         """
         _iterations(maxIter, tol)
-        return [self._following.problem.trace()]
+        return [self._live.problem.trace()]
 
     def density(self, iter: int = 100, n_v: int = 1) -> tuple[list[list[float]], list[list[float]]]:
         """Return the spectral density as eigenvalues and weights, for PyHessian's ``get_esd_plot(values, weights)``.
@@ -170,7 +170,7 @@ class hessian:  # noqa: N801 - its name there
         """
         checks.integer(iter, "iter", 1)
         runs = checks.integer(n_v, "n_v", 1)
-        spectrum = self._following.problem.spectrum()
+        spectrum = self._live.problem.spectrum()
         weights = spectrum.multiplicities / spectrum.size
         return [spectrum.values.tolist() for _ in range(runs)], [weights.tolist() for _ in range(runs)]
 

@@ -13,8 +13,8 @@ from hesskern.explanation.answer.matrix_answer import MatrixAnswer
 from hesskern.explanation.answer.number_answer import explain_number
 from hesskern.explanation.answer.spectrum_answer import explain_spectrum
 from hesskern.explanation.answer.vector_answer import explain_vector, has_shape_of
-from hesskern.explanation.given import candidate as given_as
-from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.candidate import read_candidate
+from hesskern.explanation.given.question import Question
 from hesskern.explanation.search.numbers import QUANTITIES, Quantity
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
@@ -88,17 +88,21 @@ def explain(
     'use W1 @ X.T, not W1 @ X (and X.T @ X for X @ X.T): samples are rows, as nn.Linear takes them'
     """
     with np.errstate(all="ignore"):  # other data and weights may overflow where these do not; then they are not it
-        problem = Problem(net, loss, params, trajectory, lr, batch_size)
+        question = Question(net, loss, params, trajectory, lr, batch_size)
         if quantity is not None:
             checks.one_of(quantity, "quantity", QUANTITIES)
-        given = given_as.read(candidate)
-        if quantity is not None and given.kind != "number":
-            raise ValueError(f"quantity is {quantity!r}, but the candidate is a {given.kind}; it goes with a number.")
-        if given.kind == "number":
-            return explain_number(given, problem, quantity)
-        refused = invalid(given, problem)
-        if given.kind == "matrix" and (refused or has_shape_of(given, problem)):
-            refused = explain_vector(given, problem) or refused
+        parsed = read_candidate(candidate)
+        if quantity is not None and parsed.kind != "number":
+            raise ValueError(f"quantity is {quantity!r}, but the candidate is a {parsed.kind}; it goes with a number.")
+        if parsed.kind == "number":
+            return explain_number(parsed, question, quantity)
+        refused = invalid(parsed, question)
+        if parsed.kind == "matrix" and (refused or has_shape_of(parsed, question)):
+            refused = explain_vector(parsed, question) or refused
         if refused is not None:
             return refused
-        return explain_spectrum(given, problem) if given.kind == "spectrum" else MatrixAnswer(given, problem).explain()
+        return (
+            explain_spectrum(parsed, question)
+            if parsed.kind == "spectrum"
+            else MatrixAnswer(parsed, question).explain()
+        )

@@ -10,7 +10,7 @@ import numpy as np
 
 from hesskern._base.cached import cached_property
 from hesskern._base.optional_torch import TorchUnavailableError, load_torch
-from hesskern.validation.case import Matrix, Problem, Training, Trajectory
+from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
 
 #: Multiply-adds of one pass below which waking a second thread takes longer than the work.
 _THREADED_WORK = 5_000_000
@@ -44,11 +44,11 @@ class AutogradWitness:
     name = "autograd"
     unit = float(np.finfo(np.float64).eps) / 2
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ValidationCase) -> None:
         self.problem, self._torch = problem, torch()
         with self._mode():
             self._X, self._Y = self._tensor(problem.X), self._tensor(problem.Y)
-            self._module = self._made()
+            self._module = self._new_module()
 
     def _tensor(self, array: Matrix) -> Any:
         # Copied: PyTorch warns of read-only memory, and takes no negative strides.
@@ -66,7 +66,7 @@ class AutogradWitness:
         finally:
             self._torch.set_num_threads(threads)
 
-    def _made(self) -> Any:
+    def _new_module(self) -> Any:
         nn, layers = self._torch.nn, []
         for weight, bias in zip(self.problem.weights, self.problem.biases, strict=True):
             # Without the random start, which would draw from the caller's generator.
@@ -147,7 +147,7 @@ class AutogradWitness:
 
     def _jacobian(self, outputs: Any) -> Matrix:
         """Return the derivatives of a vector, row by row, as many backward passes at once as fit in the cache."""
-        found = np.empty((len(outputs), self.problem.size))
+        jacobian = np.empty((len(outputs), self.problem.size))
         count = max(1, _BATCH // (self.problem.samples * max(self.problem.net.widths) + self.problem.size))
         for start in range(0, len(outputs), count):
             rows = min(count, len(outputs) - start)
@@ -158,9 +158,9 @@ class AutogradWitness:
             for part, parameter in zip(parts, self._parameters, strict=True):
                 size = parameter.numel()
                 flat = 0.0 if part is None else self._plain(part.reshape(rows, -1))
-                found[start : start + rows, at : at + size] = flat
+                jacobian[start : start + rows, at : at + size] = flat
                 at += size
-        return found
+        return jacobian
 
     def _second(self, scalar: Any) -> Matrix:
         """Return the gradient of something made of the gradient, which of a network of depth 1 may be constant."""
@@ -203,7 +203,7 @@ class AutogradWitness:
     def train(self, how: Training) -> Trajectory:
         """Return the trajectory of ``torch.optim.SGD`` from these weights."""
         with self._mode():
-            module = self._made()
+            module = self._new_module()
             optimizer = self._torch.optim.SGD(
                 module.parameters(),
                 lr=how.lr,
@@ -225,6 +225,6 @@ class AutogradWitness:
         return Trajectory(thetas, losses)
 
     @staticmethod
-    def _plain(found: Any) -> Matrix:
-        array: Matrix = found.detach().numpy().copy()
+    def _plain(tensor: Any) -> Matrix:
+        array: Matrix = tensor.detach().numpy().copy()
         return array

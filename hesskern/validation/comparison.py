@@ -22,7 +22,7 @@ from hesskern.validation.report import (
     Row,
     decide,
 )
-from hesskern.validation.rounding import Bounds, Part, norm
+from hesskern.validation.rounding import Bounds, ErrorBound, norm
 
 #: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
 _CANCELS = 1e-3
@@ -34,7 +34,7 @@ _SMALLEST = float(np.finfo(np.float64).tiny)
 NOT_CHECKED_BY_THIRD = "not checked by the third witness, whose result is not finite"
 
 
-class Found(NamedTuple):
+class CheckResult(NamedTuple):
     """What a check found: numbers for a `Row`."""
 
     error: float = math.nan
@@ -61,7 +61,7 @@ class Check(Protocol):
     def method(self) -> str:
         """Whether all of it is compared; see `Row`."""
 
-    def find(self, subject: Subject, evidence: Evidence) -> Found:
+    def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
         """Compare."""
 
 
@@ -92,18 +92,18 @@ class Comparison:
     quantity: str
     ours: Callable[[Subject, Evidence], Any]
     theirs: Callable[[Evidence, Witness], Any]
-    part: Callable[[Evidence, Bounds], Part]
+    part: Callable[[Evidence, Bounds], ErrorBound]
     third: Callable[[Evidence], float | None]
     method: str = "whole"
     label: Callable[[Evidence, tuple[int, ...]], str] | None = None
 
-    def find(self, subject: Subject, evidence: Evidence) -> Found:
+    def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
         """Compare; an error raised by hesskern is for the caller."""
         ours = _numbers(self.ours(subject, evidence))
         theirs = _numbers(self.theirs(evidence, evidence.autograd))
         if ours.shape != theirs.shape:
             note = f"hesskern's has shape {ours.shape}, autograd's {theirs.shape}."
-            return Found(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
+            return CheckResult(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
         mine, other = self.part(evidence, evidence.ours), self.part(evidence, evidence.theirs)
         size, cancels = norm(theirs), ""
         if not (size > 0 and mine.error + other.error < _CANCELS * size):
@@ -134,7 +134,7 @@ class Comparison:
         if verdict not in (AGREES, UNDECIDED) and self.label is not None:
             note = self._where(evidence, ours, theirs, size)
         name = evidence.differences.name if third_pair is not None else ""
-        return Found(error, tolerance, name, third_pair, witnesses, verdict, note)
+        return CheckResult(error, tolerance, name, third_pair, witnesses, verdict, note)
 
     def _where(self, evidence: Evidence, ours: Matrix, theirs: Matrix, size: float) -> str:
         assert self.label is not None
@@ -164,7 +164,7 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
     }
     try:
         with np.errstate(all="ignore"):
-            found = check.find(subject, evidence)
+            result = check.find(subject, evidence)
     except (NotImplementedError, MemoryError) as error:
         return Row(**about, verdict=UNCHECKED, note=_one_line(error))
     except Exception as error:  # whatever a broken backend raises belongs in the report
@@ -172,22 +172,22 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
             return Row(**about, verdict=OVERFLOWED, note=overflow)
         return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
     # A verdict is passed on finite numbers only; on others just where nothing could have overflowed.
-    judged = (found.error, found.tolerance, *(found.third_pair or ()), *(found.witnesses or ()))
-    if found.verdict != AGREES and not np.isfinite(judged).all() and (overflow := _overflow(evidence)):
+    judged = (result.error, result.tolerance, *(result.third_pair or ()), *(result.witnesses or ()))
+    if result.verdict != AGREES and not np.isfinite(judged).all() and (overflow := _overflow(evidence)):
         return Row(**about, verdict=OVERFLOWED, note=overflow)
-    third, third_tolerance = found.third_pair or (math.nan, math.nan)
-    witnesses, witnesses_tolerance = found.witnesses or (math.nan, math.nan)
+    third, third_tolerance = result.third_pair or (math.nan, math.nan)
+    witnesses, witnesses_tolerance = result.witnesses or (math.nan, math.nan)
     return Row(
         **about,
-        error=found.error,
-        tolerance=found.tolerance,
-        third=found.third,
+        error=result.error,
+        tolerance=result.tolerance,
+        third=result.third,
         third_error=third,
         third_tolerance=third_tolerance,
         witnesses=witnesses,
         witnesses_tolerance=witnesses_tolerance,
-        verdict=found.verdict or DIFFERS,
-        note=found.note,
+        verdict=result.verdict or DIFFERS,
+        note=result.note,
     )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.cached import cached_property
-from hesskern.validation.case import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds, chain, norm, square
+from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
+from hesskern.validation.rounding import Bounds, factor_bound, norm, square
 
 Extended = NDArray[Any]
 
@@ -34,7 +34,7 @@ class DifferenceWitness:
 
     name = "differences"
 
-    def __init__(self, problem: Problem, *, thorough: bool = True) -> None:
+    def __init__(self, problem: ValidationCase, *, thorough: bool = True) -> None:
         self.problem, self._thorough = problem, thorough
         self._extended = problem.work <= _EXTENDED_WORK
         kind = np.longdouble if self._extended else np.float64
@@ -63,16 +63,16 @@ class DifferenceWitness:
             )
 
     def _activations(self, thetas: Extended, X: Extended) -> list[Extended]:
-        found = [np.broadcast_to(X, (len(thetas), *X.shape))]
+        activations = [np.broadcast_to(X, (len(thetas), *X.shape))]
         for weight, bias in self._layers(thetas):
-            activation = found[-1] @ weight.transpose(0, 2, 1)
-            found.append(activation if bias is None else activation + bias)
-        return found
+            activation = activations[-1] @ weight.transpose(0, 2, 1)
+            activations.append(activation if bias is None else activation + bias)
+        return activations
 
     def _losses(self, thetas: Extended) -> Extended:
         residual = self._activations(thetas, self._X)[-1] - self._Y
-        found: Extended = self._half * np.sum(residual**2, axis=(1, 2)) + self._decay / 2 * np.sum(thetas**2, axis=1)
-        return found
+        losses: Extended = self._half * np.sum(residual**2, axis=(1, 2)) + self._decay / 2 * np.sum(thetas**2, axis=1)
+        return losses
 
     def _gradients(self, thetas: Extended, rows: Any = slice(None)) -> Extended:
         """Return one gradient for each row of parameters, by the chain rule."""
@@ -129,10 +129,10 @@ class DifferenceWitness:
     def _gradient(self) -> Matrix:
         if not self._differenced:
             return self._plain(self._gradients(self._theta[None])[0])
-        found = np.empty_like(self._theta)
+        gradient = np.empty_like(self._theta)
         for at, up, down in self._around():
-            found[at] = (self._losses(up) - self._losses(down)) / (2 * self._steps[at])
-        return self._plain(found)
+            gradient[at] = (self._losses(up) - self._losses(down)) / (2 * self._steps[at])
+        return self._plain(gradient)
 
     def gradient(self) -> Matrix:
         """Return the gradient (P,): differences of the loss, or the chain rule alone where they would take too long."""
@@ -140,10 +140,10 @@ class DifferenceWitness:
 
     @cached_property
     def _hessian(self) -> Matrix:
-        found = np.empty((self.problem.size,) * 2, dtype=np.float64)
+        hessian = np.empty((self.problem.size,) * 2, dtype=np.float64)
         for at, up, down in self._around():
-            found[at] = (self._gradients(up) - self._gradients(down)) / (2 * self._steps[at])[:, None]
-        return found
+            hessian[at] = (self._gradients(up) - self._gradients(down)) / (2 * self._steps[at])[:, None]
+        return hessian
 
     def hessian(self) -> Matrix:
         """Return the dense Hessian: differences of the gradient."""
@@ -201,19 +201,19 @@ class DifferenceWitness:
             change = gradient + kind(how.momentum) * velocity if how.nesterov else velocity
             theta = theta - kind(how.lr) * change
             thetas.append(theta[0])
-        return Trajectory([self._plain(each) for each in thetas], losses)
+        return Trajectory([self._plain(vector) for vector in thetas], losses)
 
     @staticmethod
-    def _plain(found: Extended) -> Matrix:
-        return found.astype(np.float64, copy=False)
+    def _plain(array: Extended) -> Matrix:
+        return array.astype(np.float64, copy=False)
 
     # Errors -----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _reach(self) -> float:
         """How far, in norm, weights are moved along a line: less than the smallest of them that is not zero."""
-        norms = [chain(weight).norm for weight in self.problem.weights]
-        return min((each for each in norms if each > 0), default=1.0) / len(norms)
+        norms = [factor_bound(weight).norm for weight in self.problem.weights]
+        return min((length for length in norms if length > 0), default=1.0) / len(norms)
 
     @cached_property
     def _near(self) -> Bounds:

@@ -14,9 +14,9 @@ from hesskern._base.cached import cached_property
 from hesskern.curvature.hessian import Hessian
 from hesskern.linalg import decompositions
 from hesskern.validation.autograd import AutogradWitness
-from hesskern.validation.case import Matrix, Problem, Training, Trajectory
+from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
 from hesskern.validation.differences import DifferenceWitness
-from hesskern.validation.rounding import Bounds, Part, norm, square
+from hesskern.validation.rounding import Bounds, ErrorBound, norm, square
 
 Witness = AutogradWitness | DifferenceWitness
 T = TypeVar("T")
@@ -30,17 +30,17 @@ _LARGEST_EIGENPROBLEM = 1200
 class Subject:
     """What one backend of hesskern says about a problem."""
 
-    def __init__(self, problem: Problem, backend: str) -> None:
+    def __init__(self, problem: ValidationCase, backend: str) -> None:
         self.problem, self.backend, self.net = problem, backend, problem.net
-        given = problem.loss
+        original = problem.loss
         self.loss = hesskern.losses.squared.SquaredLoss(
-            given.X, given.Y, given.kind, given.weight_decay, backend=backend
+            original.X, original.Y, original.kind, original.weight_decay, backend=backend
         )
 
     def decayed(self, decay: float) -> hesskern.losses.squared.SquaredLoss:
         """Return the loss with another weight decay."""
-        given = self.problem.loss
-        return hesskern.losses.squared.SquaredLoss(given.X, given.Y, given.kind, decay, backend=self.backend)
+        original = self.problem.loss
+        return hesskern.losses.squared.SquaredLoss(original.X, original.Y, original.kind, decay, backend=self.backend)
 
     @cached_property
     def hessian(self) -> Hessian:
@@ -73,7 +73,7 @@ class Evidence:
 
     Parameters
     ----------
-    problem : Problem
+    problem : ValidationCase
     directions : int
         How many random vectors stand for a matrix that is not formed.
     dense_size : int
@@ -82,7 +82,7 @@ class Evidence:
         Of the vectors.
     """
 
-    def __init__(self, problem: Problem, directions: int, dense_size: int, seed: int) -> None:
+    def __init__(self, problem: ValidationCase, directions: int, dense_size: int, seed: int) -> None:
         self.problem = problem
         self.autograd, self.differences = AutogradWitness(problem), DifferenceWitness(problem, thorough=dense_size > 0)
         small = problem.size <= dense_size
@@ -107,7 +107,7 @@ class Evidence:
         """Bounds for autograd."""
         return Bounds(self.problem, self.autograd.unit, rotated=False)
 
-    def part(self, bounds: Bounds, mode: str, row: int | None = None, column: int | None = None) -> Part:
+    def part(self, bounds: Bounds, mode: str, row: int | None = None, column: int | None = None) -> ErrorBound:
         """Return size and error of a part, or of a block of it, as hesskern or the witnesses compute it."""
         if bounds is self.theirs:
             return bounds.difference(mode, row, column)
@@ -119,8 +119,8 @@ class Evidence:
         bounds = self.ours
         loss = 0.5 * bounds.scale * square(bounds.residual.size)
         decay = square(norm(self.problem.theta))  # some checks have weight decay
-        found = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
-        return max(found) if np.isfinite(found).all() else np.inf
+        sizes = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
+        return max(sizes) if np.isfinite(sizes).all() else np.inf
 
     # Derived quantities -----------------------------------------------------------------------------------------------
 
@@ -128,8 +128,8 @@ class Evidence:
         """Return what `make` returned the first time: several backends ask."""
         if key not in self._kept:
             self._kept[key] = make()
-        found: T = self._kept[key]
-        return found
+        value: T = self._kept[key]
+        return value
 
     def matrix(self, witness: Witness, mode: str) -> Matrix:
         """Return the dense "block" (all of the Hessian), "gauss_newton" or "functional" part."""
@@ -160,12 +160,12 @@ class Evidence:
     def restricted(self, layer: int) -> list[Matrix]:
         """Return the random vectors, zero but for one layer's parameters."""
         where = self.problem.layers[layer]
-        found = []
+        vectors = []
         for vector in self.vectors:
             part = np.zeros_like(vector)
             part[where] = vector[where]
-            found.append(part)
-        return found
+            vectors.append(part)
+        return vectors
 
     def eigenvalues(self, witness: Witness, mode: str, layer: int | None = None) -> Matrix:
         """Return the eigenvalues of a dense matrix, ascending; of one layer's block."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.validation.case import Matrix, Problem
+from hesskern.validation.case import Matrix, ValidationCase
 
 #: Minors of larger matrices, and products of larger factors, take too long in integers.
 _LARGEST, _MOST_PRODUCTS = 12, 200_000
@@ -22,7 +22,7 @@ _LARGEST, _MOST_PRODUCTS = 12, 200_000
 _BITS = 60
 
 
-def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
+def block_condition(problem: ValidationCase, layer: int) -> tuple[float, int] | None:
     """Return condition number and rank of a layer's Hessian without decay, exact; None where that would take long.
 
     The rank is that of the numbers as they are: a matrix that is singular but for its rounding has full rank here.
@@ -47,20 +47,20 @@ def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
         return None
 
 
-def _inputs(problem: Problem, layer: int) -> list[Matrix]:
+def _inputs(problem: ValidationCase, layer: int) -> list[Matrix]:
     """Return factors whose product, samples in rows, is the layer's input."""
     bias = problem.net.has_bias
-    found = [np.column_stack([problem.X, np.ones(problem.samples)]) if bias else problem.X]
+    factors = [np.column_stack([problem.X, np.ones(problem.samples)]) if bias else problem.X]
     for weight, shift in zip(problem.weights[:layer], problem.biases[:layer], strict=True):
         matrix = weight.T
         if bias:
             column = np.zeros(len(weight)) if shift is None else shift
             constant = np.append(np.zeros(weight.shape[1]), 1.0)[:, None]
             matrix = np.column_stack([np.vstack([weight.T, column]), constant])
-        found.append(matrix)
+        factors.append(matrix)
     if bias and problem.biases[layer] is None:
-        found[-1] = found[-1][:, :-1]
-    return found
+        factors[-1] = factors[-1][:, :-1]
+    return factors
 
 
 def _takes_long(chain: Sequence[Matrix]) -> bool:
@@ -85,8 +85,8 @@ def _gram(factors: Sequence[NDArray[Any]]) -> list[list[int]]:
     for factor in factors[1:]:
         product = product @ factor
     gram = product.T @ product if product.shape[1] <= len(product) else product @ product.T
-    found: list[list[int]] = gram.tolist()
-    return found
+    rows: list[list[int]] = gram.tolist()
+    return rows
 
 
 def _below(gram: list[list[int]], x: Fraction) -> int:

@@ -196,8 +196,8 @@ class ValidationReport:
             One line for each quantity of each problem; otherwise one for each kind of quantity, the worst of its rows.
             Default: the first for one problem, the second for several. What disagrees is always told row by row.
         """
-        each = len(self.problems) < 2 if every is None else every
-        return "\n".join(_text(self, self._version, every=each))
+        one_by_one = len(self.problems) < 2 if every is None else every
+        return "\n".join(_text(self, self._version, every=one_by_one))
 
     def __repr__(self) -> str:
         bad = len(self.failures)
@@ -239,18 +239,18 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
 
 
 def _by_quantity(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_name: dict[str, list[Row]] = {}
     for row in rows:
         name = row.quantity if row.method == "whole" else f"{row.quantity} ({row.method})"
-        found.setdefault(name, []).append(row)
-    return found
+        by_name.setdefault(name, []).append(row)
+    return by_name
 
 
 def _by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_group: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.group, []).append(row)
-    return {f"{group} ({len(own)})": own for group, own in found.items()}
+        by_group.setdefault(row.group, []).append(row)
+    return {f"{group} ({len(own)})": own for group, own in by_group.items()}
 
 
 def _table(lines: dict[str, list[Row]], backends: Sequence[str]) -> Iterator[str]:
@@ -304,8 +304,8 @@ def _verdict(report: ValidationReport) -> str:
     undecided = sum(row.verdict == UNDECIDED for row in report.rows)
     unchecked = sum(row.verdict == UNCHECKED for row in report.rows)
     overflowed = sum(row.verdict == OVERFLOWED for row in report.rows)
-    others = (undecided, UNDECIDED), (unchecked, UNCHECKED), (overflowed, OVERFLOWED)
-    rest = "".join(f", {count} {word}" for count, word in others if count)
+    counts = (undecided, UNDECIDED), (unchecked, UNCHECKED), (overflowed, OVERFLOWED)
+    rest = "".join(f", {count} {word}" for count, word in counts if count)
     said = f"{compared} comparisons in {report.seconds:.1f} s{rest}"
     if report.interrupted:
         return f"Interrupted: {said}; {len(report.failures)} disagree so far."

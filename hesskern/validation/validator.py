@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hesskern import backends as registry
-from hesskern._base import checks as arguments
+from hesskern import backends
+from hesskern._base import checks
 from hesskern._base.interrupt import Interruption
 from hesskern._core import version
 from hesskern.losses.squared import SquaredLoss
@@ -15,7 +15,7 @@ from hesskern.network.linear_network import LinearNetwork
 from hesskern.training.loop import progress_bar
 from hesskern.validation import catalogue
 from hesskern.validation.autograd import torch
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import row_of
 from hesskern.validation.evidence import Evidence, Subject
@@ -85,10 +85,10 @@ def validate(
     True
     """
     chosen = _problems(net, loss, problems)
-    directions = arguments.integer(directions, "directions", 1)
-    dense_size = arguments.integer(dense_size, "dense_size", 1)
-    seed = arguments.seed(seed)
-    arguments.boolean(progress, "progress")
+    directions = checks.integer(directions, "directions", 1)
+    dense_size = checks.integer(dense_size, "dense_size", 1)
+    seed = checks.seed(seed)
+    checks.boolean(progress, "progress")
     present, rows = _backends(backends)
     version_of_torch = str(torch().__version__)
     began = time.perf_counter()
@@ -107,20 +107,20 @@ def validate(
 class _Plan:
     """All problems with all backends, one check at a time."""
 
-    def __init__(self, problems: Sequence[Problem], backends: Sequence[str], weigh: Any) -> None:
+    def __init__(self, problems: Sequence[ValidationCase], backends: Sequence[str], weigh: Any) -> None:
         self._problems, self._backends, self._weigh = problems, backends, weigh
 
     def _rows(self, interruption: Interruption) -> Iterator[tuple[int, Row]]:
         """Yield each row with the number of rows of its problem."""
         for problem in self._problems:
             evidence = self._weigh(problem)
-            checks = checks_of(evidence)
+            comparisons = checks_of(evidence)
             for backend in self._backends:
                 subject = Subject(problem, backend)
-                for check in checks:
+                for check in comparisons:
                     if interruption.wished:
                         return
-                    yield len(checks) * len(self._backends), row_of(problem.name, check, subject, evidence)
+                    yield len(comparisons) * len(self._backends), row_of(problem.name, check, subject, evidence)
 
     def run(self, rows: list[Row], *, progress: bool) -> bool:
         """Append the rows; return whether Ctrl-C ended it."""
@@ -141,16 +141,16 @@ class _Plan:
             return interruption.wished
 
 
-def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Problem]:
+def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[ValidationCase]:
     if net is None and loss is None:
         known = catalogue.names()
         if names is None:
             return [catalogue.problem(name) for name in known]
         if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
-                f"problems is {arguments.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
+                f"problems is {checks.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
             )
-        return [catalogue.problem(arguments.one_of(name, "problems", known)) for name in names]
+        return [catalogue.problem(checks.one_of(name, "problems", known)) for name in names]
     if names is not None:
         raise ValueError("problems names built-in networks; expected it without net and loss.")
     if not isinstance(net, LinearNetwork):
@@ -158,7 +158,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
     loss.check_network(net, on_cpu="validate")
-    return [Problem("", net, loss)]
+    return [ValidationCase("", net, loss)]
 
 
 def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
@@ -166,16 +166,16 @@ def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
     if names is not None:
         if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
-                f"backends is {arguments.shown(names)}; expected a list of names: "
-                f"{', '.join(map(repr, registry.host_names()))}."
+                f"backends is {checks.shown(names)}; expected a list of names: "
+                f"{', '.join(map(repr, backends.host_names()))}."
             )
         for name in names:
-            registry.get(name)
+            backends.get(name)
         return list(dict.fromkeys(names)), []
     present, absent = [], []
-    for name in registry.host_names():
+    for name in backends.host_names():
         try:
-            registry.get(name)
+            backends.get(name)
         except (ImportError, OSError, RuntimeError) as error:  # not installed; no driver; no device
             absent.append(Row("", name, "backend", name, verdict=ABSENT, note=" ".join(str(error).split())))
         else:

@@ -57,7 +57,7 @@ def lanczos(
     ValueError
         If there are fewer than k eigenvalues.
     """
-    problem = _own(operator).following.problem
+    problem = _own(operator).live.problem
     wanted = cast(Literal["LM", "LA", "SA"], checks.one_of(which, "which", ("LM", "LA", "SA")))
     if checks.integer(k, "k", 1) > problem.size:
         raise ValueError(f"k is {k}; expected at most {problem.size}, the number of parameters.")
@@ -108,8 +108,8 @@ def trace(
     num_matvecs, method, distribution, seed, backend
         Of random vectors; of no use here.
     """
-    found = _own(operator).following.problem
-    return TraceResult(found.trace(), 0.0, found.tensor([found.trace()]))
+    problem = _own(operator).live.problem
+    return TraceResult(problem.trace(), 0.0, problem.tensor([problem.trace()]))
 
 
 def _own(operator: Any) -> HessianOperator:

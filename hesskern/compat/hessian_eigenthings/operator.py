@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hesskern._base import checks
-from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
-from hesskern.compat.live_parameters import Batches, keep, trained
+from hesskern.compat.hessian_eigenthings.shared import Criterion, live_problem, product, refuse_single_batches
+from hesskern.compat.live_parameters import CountedBatches, keep, trained
 from hesskern.torch.losses import LossScale, comparing, name_of, recognised
 from hesskern.torch_modules import tracing
 
@@ -87,7 +87,9 @@ class HessianOperator:
             reference = chain.reference
             scale = recognised(_of_predictions(loss_fn, reference.shape[1]), [chain.outputs], reference.device)
         chosen = {
-            name: each for name, each in trained(model).items() if param_filter is None or param_filter(name, each)
+            name: parameter
+            for name, parameter in trained(model).items()
+            if param_filter is None or param_filter(name, parameter)
         }
         if not chosen:
             raise ValueError("param_filter takes no parameter; expected at least one.")
@@ -97,14 +99,14 @@ class HessianOperator:
                 "of microbatches there; expected a mean, or microbatch_size=None."
             )
         some = None if num_batches is None else checks.integer(num_batches, "num_batches", 1)
-        batches = Batches(islice(dataloader, some), reference.device)
+        batches = CountedBatches(islice(dataloader, some), reference.device)
         seen = _compared(batches, model, loss_fn, chain, scale)
-        self.following = following(model, chain, scale, batches, seen, chosen)
-        self.size, self.device, self.dtype = self.following.problem.size, reference.device, reference.dtype
+        self.live = live_problem(model, chain, scale, batches, seen, chosen)
+        self.size, self.device, self.dtype = self.live.problem.size, reference.device, reference.dtype
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return the product with a vector (P,)."""
-        return product(self.following.problem, v)
+        return product(self.live.problem, v)
 
     rmatvec = __call__ = __matmul__ = matvec  # it is symmetric
 
@@ -164,14 +166,14 @@ def _compared(
         yield batch  # and see that it is a pair that fits
         X, Y = batch
         with torch.no_grad():
-            found = float(loss_fn(model, batch))
+            value = float(loss_fn(model, batch))
             predictions = chain.predicted(X.flatten(1))
             error = predictions - Y
         expected = 0.5 * scale.of(len(X)) * float(error.double().square().sum())
         with keep("hessian_eigenthings.HessianOperator"):
-            if not abs(found - expected) <= torch.finfo(X.dtype).eps ** 0.5 * max(abs(found), abs(expected)):
+            if not abs(value - expected) <= torch.finfo(X.dtype).eps ** 0.5 * max(abs(value), abs(expected)):
                 raise ValueError(
-                    f"loss_fn is {found:.6g} for batch {number}, but {expected:.6g} by the model's predictions alone; "
+                    f"loss_fn is {value:.6g} for batch {number}, but {expected:.6g} by the model's predictions alone; "
                     "expected a loss that depends on the model by its predictions only."
                 )
             comparing(_of_batch(loss_fn, X), scale)(predictions, Y, f"batch {number} of data")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hesskern._base import checks
-from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
-from hesskern.compat.live_parameters import Batches, compared, traced, trained
+from hesskern.compat.hessian_eigenthings.shared import Criterion, live_problem, product, refuse_single_batches
+from hesskern.compat.live_parameters import CountedBatches, compared, traced, trained
 from hesskern.linalg.symmetric_operator import WHICH, Which
 
 _OF_POWER_ITERATION = {"power_iter_steps", "power_iter_err_threshold", "momentum", "to_numpy"}
@@ -94,9 +94,9 @@ def compute_hessian_eigenthings(
     count = checks.integer(num_eigenthings, "num_eigenthings", 1)
     if count > operator.size:
         raise ValueError(f"num_eigenthings is {count}; expected at most {operator.size}, the number of parameters.")
-    values, vectors = operator.following.problem.eigenpairs(count, which)
-    found, rows = values.double().cpu().numpy(), vectors.T.cpu().numpy()
-    return (found, rows) if mode == "lanczos" else (found[::-1].copy(), rows[::-1].copy())
+    values, vectors = operator.live.problem.eigenpairs(count, which)
+    eigenvals, rows = values.double().cpu().numpy(), vectors.T.cpu().numpy()
+    return (eigenvals, rows) if mode == "lanczos" else (eigenvals[::-1].copy(), rows[::-1].copy())
 
 
 class HVPOperator:
@@ -143,10 +143,10 @@ class HVPOperator:
         original = "hessian_eigenthings.compute_hessian_eigenthings"
         chain, scale = traced(model, criterion, original)
         check = compared(criterion, scale, original)
-        batches = Batches(dataloader, chain.reference.device)
-        self.following = following(model, chain, scale, batches, batches, trained(model), check)
-        self.size = self.following.problem.size
+        batches = CountedBatches(dataloader, chain.reference.device)
+        self.live = live_problem(model, chain, scale, batches, batches, trained(model), check)
+        self.size = self.live.problem.size
 
     def apply(self, vec: Tensor) -> Tensor:
         """Return the product with a vector (P,)."""
-        return product(self.following.problem, vec)
+        return product(self.live.problem, vec)

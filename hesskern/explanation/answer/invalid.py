@@ -8,33 +8,34 @@ import numpy as np
 
 from hesskern.explanation.answer.explanation import Explanation, Finding
 from hesskern.explanation.answer.vector_answer import has_shape_of
-from hesskern.explanation.given import candidate as given_as
-from hesskern.explanation.given.candidate import Candidate
-from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.candidate import Candidate, bad_entries
+from hesskern.explanation.given.question import Question
 from hesskern.explanation.given.selections import Selection, shown, symbol
 
 #: Norms are sums of squares, and differences of 1e-16 of them count.
 _SQUARABLE = 1e120
 
 
-def invalid(given: Candidate, problem: Problem) -> Explanation | None:
+def invalid(candidate: Candidate, question: Question) -> Explanation | None:
     """Return why nothing can be compared, or None."""
-    corrected = problem.true_matrix if given.kind == "matrix" else problem.true_spectrum
+    corrected = question.true_matrix if candidate.kind == "matrix" else question.true_spectrum
     return (
-        _not_finite(given, problem, corrected) or _out_of_range(problem) or _of_no_parameters(given, problem, corrected)
+        _not_finite(candidate, question, corrected)
+        or _out_of_range(question)
+        or _of_no_parameters(candidate, question, corrected)
     )
 
 
-def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanation | None:
-    array, asked = given.array, problem.asked
-    bad = given_as.bad_entries(array)
+def _not_finite(candidate: Candidate, question: Question, corrected: Any) -> Explanation | None:
+    array, asked = candidate.array, question.asked
+    bad = bad_entries(array)
     if not len(bad):
         return None
     words = f"{len(bad)} of {array.size} values are NaN or infinite, the first at {tuple(map(int, bad[0]))}"
     fix = "look for a division by zero, an overflow (float16 ends at 65504), or numpy.linalg of a singular matrix"
-    residual = problem.loss(problem.net)
-    small = residual <= 1e-24 * max(1.0, float(np.vdot(problem.loss.Y, problem.loss.Y)))
-    if given.kind == "matrix" and (small or len(bad) == array.size):
+    residual = question.loss(question.net)
+    small = residual <= 1e-24 * max(1.0, float(np.vdot(question.loss.Y, question.loss.Y)))
+    if candidate.kind == "matrix" and (small or len(bad) == array.size):
         fix = (
             "use ((prediction - Y) ** 2).sum(): torch.norm(prediction - Y) ** 2 has no second derivative where the "
             "residual is exactly zero, and autograd gives NaN"
@@ -42,17 +43,17 @@ def _not_finite(given: Candidate, problem: Problem, corrected: Any) -> Explanati
     rows = sorted({int(index[0]) for index in bad})
     where = f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
     notes = [f"they stand in {where} ({len(rows)} of {len(array)} rows)"]
-    if given.kind == "matrix" and array.shape == (asked.size, asked.size):
+    if candidate.kind == "matrix" and array.shape == (asked.size, asked.size):
         blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
         notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
     finding = Finding("not-finite", words, fix)
-    verdict = f"the {given.kind} holds NaN or infinities, which no Hessian does."
+    verdict = f"the {candidate.kind} holds NaN or infinities, which no Hessian does."
     return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
 
 
-def _out_of_range(problem: Problem) -> Explanation | None:
+def _out_of_range(question: Question) -> Explanation | None:
     """Return that the Hessian itself is too large or too small to be compared with anything."""
-    largest = float(np.abs(problem.truth().diagonal).max())
+    largest = float(np.abs(question.truth().diagonal).max())
     if largest == 0.0 or 1.0 / _SQUARABLE <= largest <= _SQUARABLE:
         return None
     size = "large: their squares overflow" if not largest < 1.0 else "small: their squares underflow"
@@ -62,18 +63,18 @@ def _out_of_range(problem: Problem) -> Explanation | None:
     return Explanation("invalid", verdict, (Finding("out-of-range", words, fix),))
 
 
-def _of_no_parameters(given: Candidate, problem: Problem, corrected: Any) -> Explanation | None:
-    array = given.array
-    if given.kind == "spectrum":
-        if len(array) > max(selection.size for selection in problem.selections):
-            return _wrong_size(f"{len(array)} eigenvalues", problem, corrected)
+def _of_no_parameters(candidate: Candidate, question: Question, corrected: Any) -> Explanation | None:
+    array = candidate.array
+    if candidate.kind == "spectrum":
+        if len(array) > max(selection.size for selection in question.selections):
+            return _wrong_size(f"{len(array)} eigenvalues", question, corrected)
         return None
     rows_count, columns = array.shape
-    weight = has_shape_of(given, problem)
+    weight = has_shape_of(candidate, question)
     if rows_count != columns:
-        return _wrong_size(f"a {rows_count} x {columns} matrix, which is not square,", problem, corrected, weight)
-    if not any(selection.size == rows_count for selection in problem.selections):
-        return _wrong_size(f"a {rows_count} x {rows_count} matrix", problem, corrected, weight)
+        return _wrong_size(f"a {rows_count} x {columns} matrix, which is not square,", question, corrected, weight)
+    if not any(selection.size == rows_count for selection in question.selections):
+        return _wrong_size(f"a {rows_count} x {rows_count} matrix", question, corrected, weight)
     return None
 
 
@@ -81,16 +82,19 @@ def _tensor_at(selection: Selection, index: int) -> str:
     return next(symbol(tensor) for tensor in selection.tensors if index < tensor.stop)
 
 
-def _wrong_size(what: str, problem: Problem, corrected: Any, weight: str = "") -> Explanation:
-    fitting = [f"{each.size} for {shown(each.tensors)}" for each in problem.selections]
-    asked = problem.asked
-    net, samples, outputs = problem.net, problem.scales.samples, problem.scales.outputs
-    others = {samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)", samples: "N, that of a kernel matrix"}
+def _wrong_size(what: str, question: Question, corrected: Any, weight: str = "") -> Explanation:
+    fitting = [f"{selection.size} for {shown(selection.tensors)}" for selection in question.selections]
+    asked = question.asked
+    net, samples, outputs = question.net, question.scales.samples, question.scales.outputs
+    meanings = {
+        samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)",
+        samples: "N, that of a kernel matrix",
+    }
     inputs_outputs = net.widths[0] * outputs
-    others.setdefault(inputs_outputs, "inputs times outputs, the size of a matrix of the end-to-end map W_L ... W_1")
-    others |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
+    meanings.setdefault(inputs_outputs, "inputs times outputs, the size of a matrix of the end-to-end map W_L ... W_1")
+    meanings |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
     sizes = [int(word) for word in what.split() if word.isdigit()]
-    notes = [f"{size} is {others[size]}" for size in dict.fromkeys(sizes) if size in others]
+    notes = [f"{size} is {meanings[size]}" for size in dict.fromkeys(sizes) if size in meanings]
     cause = Finding(
         "wrong-size",
         f"{what} belongs to no parameters of this network; sizes that would fit: {', '.join(fitting)}",

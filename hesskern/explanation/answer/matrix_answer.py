@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hesskern.explanation.answer.explanation import Alternative, Explanation, Finding, Matrices, Remainder
-from hesskern.explanation.given import candidate as given_as
-from hesskern.explanation.given.candidate import Candidate
-from hesskern.explanation.given.candidate_model import Curvature, Difference, Model, difference
+from hesskern.explanation.given.candidate import Candidate, exponent_to, symmetry
+from hesskern.explanation.given.candidate_model import CandidateModel, Curvature, Difference, difference
 from hesskern.explanation.given.causes import Cause, keys, sentence
-from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.question import Question
 from hesskern.explanation.given.scales import damping
 from hesskern.explanation.given.selections import shown, symbol
 from hesskern.explanation.given.variants import WeightVariant
@@ -26,46 +25,47 @@ from hesskern.explanation.search.other_matrices import other_matches
 class MatrixAnswer:
     """The search for one matrix, and what is said of it."""
 
-    def __init__(self, given: Candidate, problem: Problem) -> None:
-        self._given, self._problem = given, problem
-        truth = float(np.abs(problem.truth().diagonal).max())
-        self._power = given_as.exponent_to(given.array, truth or 1.0)
-        self._array = np.ldexp(given.array, self._power) if self._power else given.array  # of the Hessian's size
-        self._symmetry = given_as.symmetry(self._array)
+    def __init__(self, candidate: Candidate, question: Question) -> None:
+        self._candidate, self._question = candidate, question
+        truth = float(np.abs(question.truth().diagonal).max())
+        self._power = exponent_to(candidate.array, truth or 1.0)
+        # Of the Hessian's size.
+        self._array = np.ldexp(candidate.array, self._power) if self._power else candidate.array
+        self._symmetry = symmetry(self._array)
         self._matrix, self._triangle = self._array, self._symmetry.triangle
         if self._triangle:
             mirrored = self._array + self._array.T
             mirrored[np.diag_indices_from(mirrored)] = self._array.diagonal()
             self._matrix = mirrored
-        self._truth = Model(problem.truth(), shift=problem.decay)
+        self._truth = CandidateModel(question.truth(), shift=question.decay)
         norm = float(np.linalg.norm(self._matrix))
         self._skewed = not self._triangle and self._symmetry.skew > max(self._truth.tolerance, 1e-14 * norm)
 
-    def _search(self, problem_weights: Sequence[WeightVariant] | None = None) -> Search:
-        problem = self._problem
+    def _search(self, weights: Sequence[WeightVariant] | None = None) -> Search:
+        question = self._question
         return Search(
             self._matrix,
-            problem.data,
-            problem.weights if problem_weights is None else problem_weights,
-            problem.selections,
-            problem.scales,
-            problem.epsilon,
+            question.data,
+            question.weights if weights is None else weights,
+            question.selections,
+            question.scales,
+            question.epsilon,
             skewed=self._skewed,
         )
 
     def explain(self) -> Explanation:
         """Search, and say what was found."""
-        problem, search = self._problem, self._search()
+        question, search = self._question, self._search()
         if not self._matrix.any():
             return self._unexplained("the matrix is zero.", None)
-        found = self._other(search) or search.matches()
-        if not found and problem.rate is None and not self._skewed:
-            for variant in estimated_steps(search, problem.net, problem.loss, problem.decay):
-                stepped = self._search([problem.weights[0], variant])
-                found = [match for match in stepped.matches() if variant in (match.base.weights,)]
-                search = stepped if found else search
-        if found:
-            return self._explained(search, found, "")
+        matches = self._other(search) or search.matches()
+        if not matches and question.rate is None and not self._skewed:
+            for variant in estimated_steps(search, question.net, question.loss, question.decay):
+                stepped = self._search([question.weights[0], variant])
+                matches = [match for match in stepped.matches() if variant in (match.base.weights,)]
+                search = stepped if matches else search
+        if matches:
+            return self._explained(search, matches, "")
         near = search.near()
         for match in near[:3]:
             better = precision.explained(search, match)
@@ -77,38 +77,38 @@ class MatrixAnswer:
 
     def _other(self, search: Search) -> list[Match]:
         """Return matches that are no changed Hessian, unless a changed Hessian explains as much with as little."""
-        others = [] if self._skewed or self._power else other_matches(search)
-        simple = search.matches(most=1) if others else []
-        return [] if simple and simple[0].cost <= others[0].cost else others
+        matches = [] if self._skewed or self._power else other_matches(search)
+        simple = search.matches(most=1) if matches else []
+        return [] if simple and simple[0].cost <= matches[0].cost else matches
 
     def _before(self) -> Difference | None:
-        if len(self._given.array) != self._truth.size:
+        if len(self._candidate.array) != self._truth.size:
             return None
         power = min(self._power, 0)  # the larger of both keeps its size, or what is left of it after this
         if not power:
-            return difference(self._given.array, self._truth, self._problem.asked.tensors)
+            return difference(self._candidate.array, self._truth, self._question.asked.tensors)
         lowered = dataclasses.replace(self._truth, factor=2.0**power, shift=self._truth.shift * 2.0**power)
-        return difference(self._array, lowered, self._problem.asked.tensors)
+        return difference(self._array, lowered, self._question.asked.tensors)
 
-    def _as_given(self, model: Model) -> Model:
+    def _as_given(self, model: CandidateModel) -> CandidateModel:
         """Return the model of the candidate as it was given."""
         factor, shift = (float(np.ldexp(value, -self._power)) for value in (model.factor, model.shift))
         return dataclasses.replace(model, factor=factor, shift=shift)
 
-    def _causes_as_given(self, causes: tuple[Cause, ...], model: Model) -> tuple[Cause, ...]:
+    def _causes_as_given(self, causes: tuple[Cause, ...], model: CandidateModel) -> tuple[Cause, ...]:
         """Return the causes with the factor and the shift of the candidate as it was given."""
         if not self._power:
             return causes
-        given, scales = self._as_given(model), self._problem.scales
+        original, scales = self._as_given(model), self._question.scales
         kept = tuple(cause for cause in causes if not cause.key.startswith("scale[") and cause.key != "damping")
-        shifts = (damping(given.shift, scales.decay),) if any(cause.key == "damping" for cause in causes) else ()
-        return (*kept, scales.constant(given.factor), *shifts)
+        shifts = (damping(original.shift, scales.decay),) if any(cause.key == "damping" for cause in causes) else ()
+        return (*kept, scales.constant(original.factor), *shifts)
 
-    def _explained(self, search: Search, found: list[Match], confidence: str) -> Explanation:
-        problem, best = self._problem, found[0]
+    def _explained(self, search: Search, matches: list[Match], confidence: str) -> Explanation:
+        question, best = self._question, matches[0]
         if type(best.model.curvature) is Curvature and not best.base.causes:  # its dense matrix is there
-            self._truth = Model(best.model.curvature, shift=problem.decay)
-        causes, after = self._causes_as_given(best.causes, best.model), best.found
+            self._truth = CandidateModel(best.model.curvature, shift=question.decay)
+        causes, after = self._causes_as_given(best.causes, best.model), best.difference
         if self._triangle:
             causes = (*causes, _triangle(self._triangle))
             model = dataclasses.replace(best.model, triangle=self._triangle)
@@ -118,16 +118,16 @@ class MatrixAnswer:
         if not causes:
             return Explanation(
                 "match",
-                f"this is the Hessian with respect to {shown(problem.asked.tensors)}, to rounding.",
+                f"this is the Hessian with respect to {shown(question.asked.tensors)}, to rounding.",
                 confidence=_certainty(after, model),
                 before=after.relative,
                 after=after.relative,
                 matrices=self._matrices(model),
-                _corrected=problem.true_matrix,
+                _corrected=question.true_matrix,
             )
         before = self._before()
         overall = before.relative if before is not None else None
-        yours = float(self._given.array[before.where]) if before is not None else None
+        yours = float(self._candidate.array[before.where]) if before is not None else None
         expected = self._truth_at(before.where) if before is not None else None
         findings = tuple(
             Finding(
@@ -147,11 +147,11 @@ class MatrixAnswer:
             f"this is the Hessian with respect to {shown(best.base.selection.tensors)}, but {sentence(causes)}.",
             findings,
             confidence=confidence or _certainty(after, model),
-            alternatives=tuple(Alternative(keys(match.causes), sentence(match.causes)) for match in found[1:]),
+            alternatives=tuple(Alternative(keys(match.causes), sentence(match.causes)) for match in matches[1:]),
             before=overall,
             after=after.relative,
             matrices=self._matrices(model),
-            _corrected=problem.true_matrix,
+            _corrected=question.true_matrix,
         )
 
     def _truth_at(self, where: tuple[int, int]) -> float:
@@ -164,11 +164,11 @@ class MatrixAnswer:
             return None
         return search.without(best, cause)
 
-    def _matrices(self, model: Model | None) -> Matrices:
-        tensors = self._problem.asked.tensors if model is None else model.curvature.tensors
-        fits = len(self._given.array) == self._truth.size
+    def _matrices(self, model: CandidateModel | None) -> Matrices:
+        tensors = self._question.asked.tensors if model is None else model.curvature.tensors
+        fits = len(self._candidate.array) == self._truth.size
         return Matrices(
-            self._given.array,
+            self._candidate.array,
             self._truth.toarray if fits else None,
             None if model is None else self._as_given(model).toarray,
             tuple(map(symbol, tensors)),
@@ -176,7 +176,7 @@ class MatrixAnswer:
         )
 
     def _unexplained(self, verdict: str, near: Match | None) -> Explanation:
-        problem, before = self._problem, self._before()
+        question, before = self._question, self._before()
         notes: list[str] = []
         norm = float(np.linalg.norm(self._matrix))
         if self._skewed and norm:
@@ -185,9 +185,9 @@ class MatrixAnswer:
                 "Hessian is "
                 "symmetric to rounding"
             )
-        if near is not None and near.found.relative < (before.relative if before else math.inf):
+        if near is not None and near.difference.relative < (before.relative if before else math.inf):
             words = sentence(near.causes) if near.causes else "the Hessian itself"
-            notes.append(f"the nearest that was found, to {near.found.relative:.2g}, but not to rounding: {words}")
+            notes.append(f"the nearest that was found, to {near.difference.relative:.2g}, but not to rounding: {words}")
         if before is not None:
             notes += precision.hints(before, self._truth, self._skewed)
         model = near.model if near is not None else None
@@ -199,29 +199,29 @@ class MatrixAnswer:
             unexplained=None if before is None else self._remainder(before),
             notes=tuple(notes),
             matrices=self._matrices(model),
-            _corrected=problem.true_matrix,
+            _corrected=question.true_matrix,
         )
 
-    def _remainder(self, found: Difference) -> Remainder:
-        tensors = self._problem.asked.tensors
-        at = np.unravel_index(int(found.blocks.argmax()), found.blocks.shape)
-        rows = np.argsort(found.row_norms)[::-1][:5]
-        rows = rows[found.row_norms[rows] >= 1e-2 * found.row_norms.max()]
+    def _remainder(self, entries: Difference) -> Remainder:
+        tensors = self._question.asked.tensors
+        at = np.unravel_index(int(entries.blocks.argmax()), entries.blocks.shape)
+        rows = np.argsort(entries.row_norms)[::-1][:5]
+        rows = rows[entries.row_norms[rows] >= 1e-2 * entries.row_norms.max()]
         return Remainder(
-            error=found.relative,
+            error=entries.relative,
             block=(symbol(tensors[int(at[0])]), symbol(tensors[int(at[1])])),
-            share=float((found.blocks[at] / found.norm) ** 2) if found.norm else 0.0,
+            share=float((entries.blocks[at] / entries.norm) ** 2) if entries.norm else 0.0,
             rows=tuple(map(int, rows)),
-            entry=found.where,
-            yours=float(self._given.array[found.where]),
-            expected=self._truth_at(found.where),
+            entry=entries.where,
+            yours=float(self._candidate.array[entries.where]),
+            expected=self._truth_at(entries.where),
         )
 
 
-def _certainty(found: Difference, model: Model) -> str:
+def _certainty(entries: Difference, model: CandidateModel) -> str:
     return (
-        f"certain: all {model.size**2} entries agree to {found.relative:.1g} of the norm, and rounding allows "
-        f"{model.tolerance / (found.model or 1.0):.1g}"
+        f"certain: all {model.size**2} entries agree to {entries.relative:.1g} of the norm, and rounding allows "
+        f"{model.tolerance / (entries.model or 1.0):.1g}"
     )
 
 

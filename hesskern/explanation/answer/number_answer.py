@@ -8,33 +8,33 @@ from functools import partial
 from hesskern.explanation.answer.explanation import Alternative, Explanation, Finding, itself
 from hesskern.explanation.given.candidate import Candidate
 from hesskern.explanation.given.causes import keys, listed, sentence
-from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.question import Question
 from hesskern.explanation.given.selections import shown
 from hesskern.explanation.search.numbers import CHANCE, NAMES, Numbers, Quantity
 
 
-def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None) -> Explanation:
+def explain_number(candidate: Candidate, question: Question, quantity: Quantity | None) -> Explanation:
     """Search for what a number is, and say what was found."""
     numbers = Numbers(
-        given,
-        problem.loss,
-        problem.data,
-        problem.weights,
-        problem.selections,
-        problem.scales,
-        problem.epsilon,
+        candidate,
+        question.loss,
+        question.data,
+        question.weights,
+        question.selections,
+        question.scales,
+        question.epsilon,
         quantity,
     )
     truth = numbers.truth()
-    value, which = numbers.value, shown(problem.asked.tensors)
+    value, which = numbers.value, shown(question.asked.tensors)
     if math.isnan(value):
         return Explanation("invalid", "the number is NaN.", notes=(_truths(truth),), _corrected=partial(itself, truth))
-    found = numbers.matches()
-    kind = found[0].quantity if found else quantity or "condition"
+    matches = numbers.matches()
+    kind = matches[0].quantity if matches else quantity or "condition"
     expected = truth[kind]
     corrected = partial(itself, expected)
     before = abs(value - expected) / max(abs(value), abs(expected)) if math.isfinite(value) and expected else math.inf
-    if not found:
+    if not matches:
         return Explanation(
             "unexplained",
             f"no known cause: {value:.10g} is no condition number, rank or largest eigenvalue that was tried.",
@@ -43,11 +43,11 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
             notes=_notes(truth, numbers.doubt()),
             _corrected=corrected,
         )
-    if not found[0].causes:
-        names = listed([NAMES[match.quantity] for match in found])
-        verdict = f"{value:.10g} is the {names} of the Hessian with respect to {which} ({found[0].value:.10g})."
+    if not matches[0].causes:
+        names = listed([NAMES[match.quantity] for match in matches])
+        verdict = f"{value:.10g} is the {names} of the Hessian with respect to {which} ({matches[0].value:.10g})."
         return Explanation("match", verdict, before=before, after=before, notes=(_truths(truth),), _corrected=corrected)
-    first, *others = found
+    first, *rest = matches
     chance = numbers.chance(first)
     findings = tuple(
         Finding(
@@ -65,7 +65,7 @@ def explain_number(given: Candidate, problem: Problem, quantity: Quantity | None
     words = sentence(first.causes)
     alternatives = tuple(
         Alternative(keys(match.causes), f"the {NAMES[match.quantity]}, {match.value:.10g}: {sentence(match.causes)}")
-        for match in others
+        for match in rest
     )
     verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
     if first.causes[0].key.startswith("noise"):

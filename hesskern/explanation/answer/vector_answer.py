@@ -12,7 +12,7 @@ from hesskern.explanation.answer.explanation import Explanation, Finding
 from hesskern.explanation.given.candidate import Candidate, exponent_to
 from hesskern.explanation.given.causes import Cause
 from hesskern.explanation.given.orders import orders
-from hesskern.explanation.given.question import Problem
+from hesskern.explanation.given.question import Question
 from hesskern.explanation.given.selections import Selection, shown, symbol
 from hesskern.losses.squared import SquaredLoss
 
@@ -42,37 +42,37 @@ class _Shape(NamedTuple):
     arranged: str
 
 
-def explain_vector(given: Candidate, problem: Problem) -> Explanation | None:
+def explain_vector(candidate: Candidate, question: Question) -> Explanation | None:
     """Return what a vector, or an array in the shape of a weight, is; None if it is none of those that are known."""
-    if given.kind == "number" or given.array.size < 2 or not np.isfinite(given.array).all():
+    if candidate.kind == "number" or candidate.array.size < 2 or not np.isfinite(candidate.array).all():
         return None
     with np.errstate(over="ignore", invalid="ignore"):
-        for shape in _shapes(given.array, problem):
-            for vector in _vectors(problem, shape.selection):
-                answer = _compared(given, problem, shape, vector)
+        for shape in _shapes(candidate.array, question):
+            for vector in _vectors(question, shape.selection):
+                answer = _compared(candidate, question, shape, vector)
                 if answer is not None:
                     return answer
     return None
 
 
-def has_shape_of(given: Candidate, problem: Problem) -> str:
+def has_shape_of(candidate: Candidate, question: Question) -> str:
     """Return the weight (or its transpose) whose shape an array has, as a symbol; empty if there is none."""
     shapes: dict[tuple[int, ...], str] = {}
-    for tensor in problem.everything.tensors:
+    for tensor in question.everything.tensors:
         if len(tensor.shape) == 2:
             shapes.setdefault(tensor.shape, symbol(tensor))
             shapes.setdefault(tensor.shape[::-1], f"{symbol(tensor)}.T")
-    return shapes.get(given.array.shape, "")
+    return shapes.get(candidate.array.shape, "")
 
 
-def _shapes(array: Values, problem: Problem) -> Iterator[_Shape]:
+def _shapes(array: Values, question: Question) -> Iterator[_Shape]:
     if array.ndim == 1 or 1 in array.shape:
-        for selection in problem.selections:
+        for selection in question.selections:
             if selection.size == array.size:
                 yield _Shape(array.ravel(), selection, "")
     if array.ndim == 1:
         return
-    for selection in problem.selections:
+    for selection in question.selections:
         if len(selection.tensors) == 1 and len(selection.tensors[0].shape) == 2:
             weight = symbol(selection.tensors[0])
             if array.shape == selection.tensors[0].shape:
@@ -81,10 +81,10 @@ def _shapes(array: Values, problem: Problem) -> Iterator[_Shape]:
                 yield _Shape(array.T.ravel(), selection, f", in the shape of {weight}.T")
 
 
-def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
+def _vectors(question: Question, selection: Selection) -> Iterator[_Vector]:
     """Yield the vectors that are known of some parameters."""
-    net, decay = problem.net, problem.decay
-    own = problem.truth_of(selection)
+    net, decay = question.net, question.decay
+    own = question.truth_of(selection)
     ones = np.ones((own.size, 1))
     of = f"the Hessian with respect to {shown(selection.tensors)}"
     yield _Vector("diagonal", f"the diagonal of {of}", "compare with H.diagonal(): " + _EIGENVALUES,
@@ -92,7 +92,7 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
     sums = "differentiate one entry of the gradient at a time: autograd.grad of a sum of gradients adds the rows up"
     yield _Vector("row-sums", f"the sums of the rows of {of}", sums, own.product("full", ones)[:, 0] + decay,
                   own.rounding * float(np.sqrt(own.size)))  # fmt: skip
-    everything = problem.everything
+    everything = question.everything
     positions = np.concatenate([
         np.arange(whole.start, whole.stop)
         for tensor in selection.tensors
@@ -100,7 +100,7 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
         if whole.full_name == tensor.full_name
     ])  # fmt: skip
     theta = net.flatten()
-    full = SquaredLoss(problem.loss.X, problem.loss.Y, problem.loss.kind, decay, backend=problem.loss.backend)
+    full = SquaredLoss(question.loss.X, question.loss.Y, question.loss.kind, decay, backend=question.loss.backend)
     gradient = full.gradient(net)
     noise = own.rounding * float(np.linalg.norm(theta))  # the gradient is made of terms as large as H theta
     where = shown(selection.tensors)
@@ -116,17 +116,17 @@ def _vectors(problem: Problem, selection: Selection) -> Iterator[_Vector]:
                   "take the second derivatives with respect to them: loss.hessian(net)", theta[positions],
                   0.0)  # fmt: skip
     if len(everything.tensors) > len(selection.tensors):
-        whole_sums = problem.truth_of(everything).product("full", np.ones((everything.size, 1)))[:, 0] + decay
+        whole_sums = question.truth_of(everything).product("full", np.ones((everything.size, 1)))[:, 0] + decay
         yield _Vector("row-sums", f"the sums of the rows of the whole Hessian, those of {where}", sums,
                       whole_sums[positions], own.rounding * float(np.sqrt(everything.size)))  # fmt: skip
 
 
-def _compared(given: Candidate, problem: Problem, shape: _Shape, vector: _Vector) -> Explanation | None:
+def _compared(candidate: Candidate, question: Question, shape: _Shape, vector: _Vector) -> Explanation | None:
     array, size = shape.values, float(np.linalg.norm(vector.values))
     if exponent_to(array, size):
         return None  # products with numbers of another size altogether are not exact
-    stored = float(np.finfo(np.dtype(given.dtype.str)).eps) if given.dtype.kind == "f" else 0.0
-    unit = max(stored, problem.epsilon)
+    stored = float(np.finfo(np.dtype(candidate.dtype.str)).eps) if candidate.dtype.kind == "f" else 0.0
+    unit = max(stored, question.epsilon)
     if not 0.0 < size < np.inf or size <= 100.0 * vector.rounding:
         return None
     for order in orders(shape.selection.tensors):
@@ -135,25 +135,27 @@ def _compared(given: Candidate, problem: Problem, shape: _Shape, vector: _Vector
         if not np.isfinite(factor) or factor == 0.0:
             continue
         slack = abs(factor) * (vector.rounding + _UNITS * unit * size)
-        if abs(factor - 1.0) <= slack / size or (len(array) < 3 and not problem.scales.names(factor, 1e-9, 1)):
+        if abs(factor - 1.0) <= slack / size or (len(array) < 3 and not question.scales.names(factor, 1e-9, 1)):
             factor = 1.0
         if float(np.linalg.norm(array - factor * expected)) <= slack:
-            scale = () if factor == 1.0 else (problem.scales.cause(factor, max(slack / size, 1e-14), problem.samples),)
-            return _answer(given, problem, shape, vector, (*order.causes, *scale))
+            scale = (
+                () if factor == 1.0 else (question.scales.cause(factor, max(slack / size, 1e-14), question.samples),)
+            )
+            return _answer(candidate, question, shape, vector, (*order.causes, *scale))
     return None
 
 
 def _answer(
-    given: Candidate, problem: Problem, shape: _Shape, vector: _Vector, others: tuple[Cause, ...]
+    candidate: Candidate, question: Question, shape: _Shape, vector: _Vector, more_causes: tuple[Cause, ...]
 ) -> Explanation:
     findings = [Finding(vector.key, f"it is {vector.words}{shape.arranged}", vector.fix)]
-    findings += [Finding(cause.key, cause.words, cause.fix, cause.also) for cause in others]
-    more = "".join(f"; {cause.words}" for cause in others)
-    what = "this is not a Hessian" if given.kind == "matrix" else "these are not eigenvalues"
+    findings += [Finding(cause.key, cause.words, cause.fix, cause.also) for cause in more_causes]
+    more = "".join(f"; {cause.words}" for cause in more_causes)
+    what = "this is not a Hessian" if candidate.kind == "matrix" else "these are not eigenvalues"
     return Explanation(
         "explained",
         f"{what}, but {vector.words}{shape.arranged}{more}.",
         tuple(findings),
-        confidence=f"certain: all {given.array.size} entries agree to rounding",
-        _corrected=problem.true_matrix if given.kind == "matrix" else problem.true_spectrum,
+        confidence=f"certain: all {candidate.array.size} entries agree to rounding",
+        _corrected=question.true_matrix if candidate.kind == "matrix" else question.true_spectrum,
     )

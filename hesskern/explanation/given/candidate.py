@@ -36,7 +36,7 @@ class Candidate:
     half_unit: float = 0.0  # of a number's last digit
 
 
-def read(value: object) -> Candidate:
+def read_candidate(value: object) -> Candidate:
     """Return what was given.
 
     Parameters
@@ -67,8 +67,8 @@ def read(value: object) -> Candidate:
             f"candidate has shape {array.shape}; expected a matrix (P, P), its eigenvalues (P,), or one number. "
             "A Hessian with one axis per axis of the weights becomes a matrix by reshape(P, P)."
         )
-    given = np.ascontiguousarray(array, dtype=np.float64)
-    return Candidate("matrix" if array.ndim == 2 else "spectrum", given, array.dtype)
+    numbers = np.ascontiguousarray(array, dtype=np.float64)
+    return Candidate("matrix" if array.ndim == 2 else "spectrum", numbers, array.dtype)
 
 
 def _shortest(value: object) -> str:

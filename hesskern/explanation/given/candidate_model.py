@@ -52,21 +52,21 @@ class Curvature:
     @cached_property
     def layers(self) -> list[slice]:
         """Where each layer's parameters stand."""
-        found: dict[int, slice] = {}
+        slices: dict[int, slice] = {}
         for tensor in self.tensors:
-            start = found[tensor.layer].start if tensor.layer in found else tensor.start
-            found[tensor.layer] = slice(start, tensor.stop)
-        return list(found.values())
+            start = slices[tensor.layer].start if tensor.layer in slices else tensor.start
+            slices[tensor.layer] = slice(start, tensor.stop)
+        return list(slices.values())
 
     @cached_property
     def rounding(self) -> float:
         """What rounding alone may do, as a Frobenius norm."""
         net = self.weights.net
-        found = sum(
+        bound = sum(
             abs(factor) * rounding.bound(net.weights, net.biases, loss.X, loss.Y, loss.scale, self._epsilon)
             for factor, loss in self.data.terms
         )
-        return found if math.isfinite(found) else math.nan  # nothing is within NaN: where it overflows nothing is known
+        return bound if math.isfinite(bound) else math.nan  # nothing is within NaN: where it overflows nothing is known
 
     @cached_property
     def diagonal(self) -> Values:
@@ -124,14 +124,14 @@ class Curvature:
     def dense(self, part: str) -> Values:
         """Return a part as a dense matrix, O(P²); made once, and not to be changed."""
         if part not in self._dense:
-            self._dense[part] = self._made(part)
+            self._dense[part] = self._new_dense(part)
         return self._dense[part]
 
     @cached_property
     def _dense(self) -> dict[str, Values]:
         return {}
 
-    def _made(self, part: str) -> Values:
+    def _new_dense(self, part: str) -> Values:
         memory.require(2 * 8 * self.size**2, f"a dense {self.size} x {self.size} Hessian", "explain its spectrum.")
         if part in ("gauss_newton", "functional"):
             return self._summed(lambda H: getattr(H, part)().toarray())
@@ -179,7 +179,7 @@ def _total(terms: Sequence[tuple[float, Hessian]], of: Callable[[Hessian], Any])
 
 
 @dataclass(frozen=True)
-class Model:
+class CandidateModel:
     """``factor * M[index][:, index] + shift * I``, M a part of a curvature: what a candidate may be.
 
     `inner` is a multiple of the identity in M, which shows where the order is not that of rows and columns alike.
@@ -273,17 +273,17 @@ class Difference:
         return self.norm / (max(self.candidate, self.model) or 1.0)
 
 
-def difference(matrix: Values, model: Model, tensors: Sequence[Tensor]) -> Difference:
+def difference(matrix: Values, model: CandidateModel, tensors: Sequence[Tensor]) -> Difference:
     """Compare a candidate with a model entry by entry, in one pass by blocks of rows."""
     starts = [tensor.start for tensor in tensors]
     squares = np.zeros((len(matrix), len(starts)))
     of_candidate = of_model = largest = 0.0
     where = (0, 0)
     for at in chunks(len(matrix)):
-        expected, given = model.rows(at), matrix[at]
-        of_candidate += float(np.vdot(given, given))
+        expected, rows = model.rows(at), matrix[at]
+        of_candidate += float(np.vdot(rows, rows))
         of_model += float(np.vdot(expected, expected))
-        gap = np.subtract(given, expected, out=expected)
+        gap = np.subtract(rows, expected, out=expected)
         high = int(np.abs(gap).argmax())
         value = abs(float(gap.reshape(-1)[high]))
         if value > largest:

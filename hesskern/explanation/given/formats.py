@@ -114,8 +114,8 @@ def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
 
 
 def _half_bit(values: Values, bits: int) -> Values:
-    found: Values = 2.0**-bits * (1 + 2.0 ** (1 - bits)) * np.abs(values)
-    return found
+    half_units: Values = 2.0**-bits * (1 + 2.0 ** (1 - bits)) * np.abs(values)
+    return half_units
 
 
 def _half_digit(values: Values, digits: int) -> Values:
@@ -125,8 +125,8 @@ def _half_digit(values: Values, digits: int) -> Values:
 def _units(values: Values, digits: int) -> Values:
     """Return the powers of ten that make the last of so many digits a unit."""
     sizes = np.abs(values)
-    found: Values = 10.0 ** (digits - 1 - np.floor(np.log10(np.where(sizes > 0, sizes, 1.0))))
-    return found
+    units: Values = 10.0 ** (digits - 1 - np.floor(np.log10(np.where(sizes > 0, sizes, 1.0))))
+    return units
 
 
 def _decimal(values: Values, decimals: int) -> Values:
@@ -135,5 +135,5 @@ def _decimal(values: Values, decimals: int) -> Values:
 
 def _significant(values: Values, digits: int) -> Values:
     units = _units(values, digits)
-    found: Values = np.round(values * units) / units
-    return found
+    rounded_values: Values = np.round(values * units) / units
+    return rounded_values

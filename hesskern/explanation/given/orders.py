@@ -46,15 +46,15 @@ class Order(NamedTuple):
 
 def tensors(net: LinearNetwork, parts: Sequence[Part]) -> tuple[Tensor, ...]:
     """Return the selected weights and biases in `named_parameters()` order."""
-    found: list[Tensor] = []
+    selected: list[Tensor] = []
     at = 0
     for part in parts:
         shape = net.weights[part.layer].shape
         for name, wanted, size in (("weight", part.weight, shape), ("bias", part.bias, shape[:1])):
             if wanted:
-                found.append(Tensor(part.layer, name, at, size))
-                at = found[-1].stop
-    return tuple(found)
+                selected.append(Tensor(part.layer, name, at, size))
+                at = selected[-1].stop
+    return tuple(selected)
 
 
 def column_order(tensor: Tensor) -> NDArray[np.intp]:
@@ -63,13 +63,13 @@ def column_order(tensor: Tensor) -> NDArray[np.intp]:
     return index.reshape(tensor.shape).T.ravel() if len(tensor.shape) == 2 else index
 
 
-def orders(found: Sequence[Tensor]) -> list[Order]:
+def orders(selected: Sequence[Tensor]) -> list[Order]:
     """Return the orders to try, the usual one first; those that are the same permutation once."""
     kept: dict[bytes, Order] = {}
-    for arrangement, moved in _arrangements(found):
-        for columns, stacked in _stackings(found):
+    for arrangement, moved in _arrangements(selected):
+        for columns, stacked in _stackings(selected):
             if not moved and not stacked:
-                kept[_key(np.concatenate([np.arange(t.start, t.stop) for t in found]))] = Order((), None)
+                kept[_key(np.concatenate([np.arange(t.start, t.stop) for t in selected]))] = Order((), None)
                 continue
             index = _index(arrangement, columns)
             if index is None:
@@ -105,9 +105,9 @@ def _index(arrangement: Sequence[Tensor | tuple[Tensor, Tensor]], columns: froze
     return np.concatenate(pieces)
 
 
-def _stackings(found: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | None]]:
+def _stackings(selected: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | None]]:
     """Return the sets of layers whose columns may be stacked, all of them first."""
-    weights = [t for t in found if t.name == "weight" and min(t.shape) > 1]
+    weights = [t for t in selected if t.name == "weight" and min(t.shape) > 1]
     layers = [t.layer for t in weights]
     result: list[tuple[frozenset[int], Cause | None]] = [(frozenset(), None)]
     sizes = range(len(layers) - 1, 0, -1) if len(layers) <= _SUBSETS else [1]
@@ -117,7 +117,7 @@ def _stackings(found: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | No
         whole = len(subset) == len(layers)
         names = ", ".join(f"W{layer + 1}" for layer in subset)
         also = [f"{names} stored as (in, out) and flattened row after row"]
-        if len({t.layer for t in found}) == 1:
+        if len({t.layer for t in selected}) == 1:
             also.append("the factors of the Kronecker product exchanged (numpy.kron(B, A) for numpy.kron(A, B))")
         result.append(
             (
@@ -125,7 +125,7 @@ def _stackings(found: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | No
                 Cause(
                     "vec-column" if whole else f"vec-column[{','.join(map(str, subset))}]",
                     f"vec stacks the columns of {names}, where nn.Linear's order stacks the rows",
-                    _fix_columns(subset, found),
+                    _fix_columns(subset, selected),
                     tuple(also),
                 ),
             )
@@ -133,8 +133,8 @@ def _stackings(found: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | No
     return result
 
 
-def _fix_columns(subset: Sequence[int], found: Sequence[Tensor]) -> str:
-    if len({t.layer for t in found}) == 1:
+def _fix_columns(subset: Sequence[int], selected: Sequence[Tensor]) -> str:
+    if len({t.layer for t in selected}) == 1:
         return (
             "numpy.kron(B.T @ B, A) with the output factor first (B the weights above the layer, A its input's Gram "
             f'matrix): W{subset[0] + 1}.reshape(-1) goes row after row; or compare with H.toarray(vec="column")'
@@ -146,14 +146,14 @@ def _fix_columns(subset: Sequence[int], found: Sequence[Tensor]) -> str:
 Arrangement = Sequence[Tensor | tuple[Tensor, Tensor]]
 
 
-def _arrangements(found: Sequence[Tensor]) -> list[tuple[Arrangement, Cause | None]]:
-    result: list[tuple[Arrangement, Cause | None]] = [(found, None)]
+def _arrangements(selected: Sequence[Tensor]) -> list[tuple[Arrangement, Cause | None]]:
+    result: list[tuple[Arrangement, Cause | None]] = [(selected, None)]
     order = "numpy.concatenate([W1.reshape(-1), b1, W2.reshape(-1), b2, ...]), the order of named_parameters()"
-    if "bias" not in {t.name for t in found}:
+    if "bias" not in {t.name for t in selected}:
         order = order.replace("b1, ", "").replace("b2, ", "")
-    layers = sorted({t.layer for t in found})
-    by_layer = {layer: [t for t in found if t.layer == layer] for layer in layers}
-    weights, biases = [t for t in found if t.name == "weight"], [t for t in found if t.name == "bias"]
+    layers = sorted({t.layer for t in selected})
+    by_layer = {layer: [t for t in selected if t.layer == layer] for layer in layers}
+    weights, biases = [t for t in selected if t.name == "weight"], [t for t in selected if t.name == "bias"]
 
     def add(key: str, words: str, arrangement: Arrangement) -> None:
         result.append((arrangement, Cause(key, words, f"concatenate the parameters as {order}")))
@@ -163,7 +163,7 @@ def _arrangements(found: Sequence[Tensor]) -> list[tuple[Arrangement, Cause | No
         add("layers-reversed", "the layers stand in reversed order, the last one first", turned)
     if weights and biases:
         if len(layers) > 1:
-            add("all-reversed", "all parameters stand in reversed order, the last bias first", list(reversed(found)))
+            add("all-reversed", "all parameters stand in reversed order, the last bias first", list(reversed(selected)))
         add("biases-first", "all biases stand before all weights", [*biases, *weights])
         add("biases-last", "all biases stand after all weights", [*weights, *biases])
         before = [t for layer in layers for t in reversed(by_layer[layer])]

@@ -24,9 +24,9 @@ class Prepared(NamedTuple):
 def prepared(loss: SquaredLoss) -> Iterator[Prepared]:
     """Yield what may have been done to the data of a float64 loss; nothing that overflows."""
     with np.errstate(all="ignore"):
-        for found in (*_broadcast(loss), *_scaled(loss)):
-            if np.isfinite(found.X).all() and np.isfinite(found.Y).all():
-                yield found
+        for data in (*_broadcast(loss), *_scaled(loss)):
+            if np.isfinite(data.X).all() and np.isfinite(data.Y).all():
+                yield data
 
 
 def _broadcast(loss: SquaredLoss) -> Iterator[Prepared]:
@@ -58,7 +58,7 @@ def _scaled(loss: SquaredLoss) -> Iterator[Prepared]:
         for ddof in (0, 1):
             if len(X) <= ddof:
                 continue
-            standardised = {name: each / _nonzero(each.std(axis=0, ddof=ddof)) for name, each in centred.items()}
+            standardised = {name: array / _nonzero(array.std(axis=0, ddof=ddof)) for name, array in centred.items()}
             how = "N" if ddof == 0 else "N - 1, as torch.std does"
             cause = Cause(
                 f"{names}-standardised{'[ddof=1]' if ddof else ''}",

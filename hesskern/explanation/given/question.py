@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks
-from hesskern.explanation.given.candidate_model import Curvature, Model
+from hesskern.explanation.given.candidate_model import CandidateModel, Curvature
 from hesskern.explanation.given.gradient_steps import known_steps
 from hesskern.explanation.given.scales import Scales
 from hesskern.explanation.given.selections import Selection, selections
@@ -19,7 +19,7 @@ from hesskern.network.linear_network import LinearNetwork, usual_names
 from hesskern.network.parameters import select
 
 
-class Problem:
+class Question:
     """Everything but the candidate, in float64 and without weight decay, which is put back as a shift."""
 
     def __init__(
@@ -39,23 +39,23 @@ class Problem:
         self.net = precise(net)
         self.loss = SquaredLoss(float64(loss.X), float64(loss.Y), loss.kind, backend=loss.backend)
         self.decay = loss.weight_decay
-        others: list[LinearNetwork] = []
+        networks: list[LinearNetwork] = []
         if isinstance(trajectory, LinearNetwork):
             trajectory = [trajectory]
         if isinstance(trajectory, str | bytes | memoryview) or not isinstance(trajectory, Sequence):
             raise TypeError(f"trajectory is {checks.shown(trajectory)}; expected a list of hesskern.LinearNetwork.")
-        for at, other in enumerate(trajectory):
-            if not isinstance(other, LinearNetwork):
-                raise TypeError(f"trajectory[{at}] is a {type(other).__name__}; expected a hesskern.LinearNetwork.")
-            if usual_names(other.biases) != usual_names(net.biases) or other.widths != net.widths:
-                raise ValueError(f"trajectory[{at}] is {other!r}; expected a network like net, {net!r}.")
-            others.append(precise(other))
+        for at, network in enumerate(trajectory):
+            if not isinstance(network, LinearNetwork):
+                raise TypeError(f"trajectory[{at}] is a {type(network).__name__}; expected a hesskern.LinearNetwork.")
+            if usual_names(network.biases) != usual_names(net.biases) or network.widths != net.widths:
+                raise ValueError(f"trajectory[{at}] is {network!r}; expected a network like net, {net!r}.")
+            networks.append(precise(network))
         if batch_size is not None:
             batch_size = min(checks.integer(batch_size, "batch_size", 1), len(loss.X))
         self.rate = None if lr is None else checks.positive(lr, "lr")
         self.scales = Scales(len(loss.X), loss.Y.shape[1], loss.kind, self.decay, batch_size)
         self.data = data_variants(self.loss, batch_size)
-        self.weights = weight_variants(self.net, others)
+        self.weights = weight_variants(self.net, networks)
         if self.rate is not None:
             self.weights += known_steps(self.net, self.loss, self.decay, self.rate)
         self.selections = selections(self.net, asked, net.parameter_names)
@@ -85,7 +85,7 @@ class Problem:
 
     def true_matrix(self) -> NDArray[np.float64]:
         """Return the Hessian asked for."""
-        return Model(self.truth(), shift=self.decay).toarray()
+        return CandidateModel(self.truth(), shift=self.decay).toarray()
 
     def true_spectrum(self) -> NDArray[np.float64]:
         """Return its eigenvalues, ascending."""

@@ -49,18 +49,18 @@ class Scales:
         elif self.batch_size is not None:
             sizes["batch"] = self.batch_size
             sizes["batches"] = -(-self.samples // self.batch_size)
-        found: list[tuple[int, str]] = []
+        names: list[tuple[int, str]] = []
         for two, *powers in itertools.product((-2, -1, 0, 1, 2), *([(-1, 0, 1)] * len(sizes))):
             factor = 2.0**two
             for power, size in zip(powers, sizes.values(), strict=True):
                 factor *= float(size) ** power
             if abs(factor - abs(value)) <= rounding * factor:
                 effort = abs(two) + sum((1 if power < 0 else 2) * (power != 0) for power in powers)
-                found.append((effort, _fraction(two, dict(zip(sizes, powers, strict=True)))))
+                names.append((effort, _fraction(two, dict(zip(sizes, powers, strict=True)))))
         if self.samples > 1 and abs((self.samples - 1) * abs(value) - 1) <= rounding:
-            found.append((3, "1/(N - 1)"))
+            names.append((3, "1/(N - 1)"))
         sign = "-" if value < 0 else ""
-        return [sign + name for _, name in sorted(found)]
+        return [sign + name for _, name in sorted(names)]
 
     def nearest(self, value: float, within: float, batch: int) -> list[float]:
         """Return the named factors close to a positive value, the closest first, three at most."""
@@ -194,9 +194,9 @@ def affine(
     for shift in dict.fromkeys(usual):
         if within(float(np.linalg.norm(S - T - shift * V)), 1.0):
             return Affine((), 1.0, shift)
-    found: list[Affine] = []
+    fits: list[Affine] = []
     if general and within(float(np.linalg.norm(S - T - (alone := _project(S - T, V)) * V)), 1.0):
-        found.append(Affine((damping(alone, decay),), 1.0, alone))
+        fits.append(Affine((damping(alone, decay),), 1.0, alone))
     size = float(np.linalg.norm(T))
     if size > limit:
         for shift, per in dict.fromkeys([(0.0, decay), *((shift, 0.0) for shift in usual)]):
@@ -206,11 +206,11 @@ def affine(
                 continue
             cause = scales.cause(factor, rounding, batch)
             if general or cause.cost == 1:
-                found.append(Affine((cause,), factor, shift + factor * per))
+                fits.append(Affine((cause,), factor, shift + factor * per))
         if general and len(V) > 2 and free.factor != 0.0:
             cause = scales.cause(free.factor, rounding, batch)
-            found.append(Affine((cause, damping(free.shift, decay)), free.factor, free.shift))
-    return min(found, key=lambda one: sum(cause.cost for cause in one.causes), default=None)
+            fits.append(Affine((cause, damping(free.shift, decay)), free.factor, free.shift))
+    return min(fits, key=lambda one: sum(cause.cost for cause in one.causes), default=None)
 
 
 def _project(S: Values, T: Values) -> float:

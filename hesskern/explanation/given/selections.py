@@ -31,7 +31,7 @@ def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) 
     """Return what may have been selected, what was asked for first; `names` are what the user calls the parameters."""
     called = dict(zip(net.parameter_names, names, strict=True))
     wanted = tensors(net, asked)
-    found = {_names(wanted): Selection((), wanted)}
+    by_names = {_names(wanted): Selection((), wanted)}
     layers = range(net.depth)
     sizes = range(1, net.depth + 1) if net.depth <= _SUBSETS else (1, net.depth)
     choices: list[list[int | str]] = [list(subset) for size in sizes for subset in itertools.combinations(layers, size)]
@@ -42,18 +42,18 @@ def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) 
     for chosen in filter(None, choices):
         taken = tensors(net, select(net, chosen))
         key = _names(taken)
-        if key in found:
+        if key in by_names:
             continue
         which = "the whole Hessian" if key == everything else f"the block of {shown(taken)}"
         word = "whole" if key == everything else f"block[{','.join(key)}]"
-        there = f"loss.hessian(net, params={_params(taken, everything, called)})"
-        fix = f"compare with {there}, or take the derivatives of {shown(wanted)}"
-        found[key] = Selection((Cause(word, f"it is {which}, not that of {shown(wanted)}", fix),), taken)
-    return list(found.values())
+        call = f"loss.hessian(net, params={_params(taken, everything, called)})"
+        fix = f"compare with {call}, or take the derivatives of {shown(wanted)}"
+        by_names[key] = Selection((Cause(word, f"it is {which}, not that of {shown(wanted)}", fix),), taken)
+    return list(by_names.values())
 
 
-def _names(found: Sequence[Tensor]) -> tuple[str, ...]:
-    return tuple(tensor.full_name for tensor in found)
+def _names(selected: Sequence[Tensor]) -> tuple[str, ...]:
+    return tuple(tensor.full_name for tensor in selected)
 
 
 def _params(taken: Sequence[Tensor], everything: Sequence[str], called: Mapping[str, str]) -> str:
@@ -62,9 +62,9 @@ def _params(taken: Sequence[Tensor], everything: Sequence[str], called: Mapping[
     return "None" if names == everything else str([called[name] for name in names])
 
 
-def shown(found: Sequence[Tensor]) -> str:
+def shown(selected: Sequence[Tensor]) -> str:
     """Return the selected parameters in words: "W1, b1 and W2"."""
-    return listed([symbol(tensor) for tensor in found])
+    return listed([symbol(tensor) for tensor in selected])
 
 
 def symbol(tensor: Tensor) -> str:

@@ -38,11 +38,11 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
     """Return the true data, then what may have been used in their place. `loss` is float64, without weight decay."""
     X, Y, kind = loss.X, loss.Y, loss.kind
     samples = len(X)
-    found = [DataVariant((), ((1.0, loss),), samples)]
+    variants = [DataVariant((), ((1.0, loss),), samples)]
 
     def add(cause: Cause, *terms: tuple[float, Array, Array]) -> None:
         losses = tuple((factor, SquaredLoss(x, y, kind, backend=loss.backend)) for factor, x, y in terms)
-        found.append(DataVariant((cause,), losses, sum(len(x) for _, x, _ in terms)))
+        variants.append(DataVariant((cause,), losses, sum(len(x) for _, x, _ in terms)))
 
     rows = "samples are rows, as nn.Linear takes them"
     square_x, square_y = samples == X.shape[1], samples == Y.shape[1]
@@ -88,8 +88,8 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             add(cause, ((batches - 1) / batches, X[:cut], Y[:cut]), (1 / batches, X[cut:], Y[cut:]))
     for other in prepared(loss):
         add(other.cause, (other.factor, other.X, other.Y))
-        found[-1] = replace(found[-1], prepared=True)
-    return found
+        variants[-1] = replace(variants[-1], prepared=True)
+    return variants
 
 
 def _sizes(samples: int, batch_size: int | None) -> list[int]:
@@ -104,21 +104,21 @@ def _sizes(samples: int, batch_size: int | None) -> list[int]:
 
 def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> list[WeightVariant]:
     """Return the true weights, then what may have been used in their place; equal networks once."""
-    found = [WeightVariant((), net)]
+    variants = [WeightVariant((), net)]
     seen = {net.flatten().tobytes(): 0}
 
     def add(cause: Cause, weights: Sequence[Array], biases: Sequence[Array | None] | None = None) -> None:
         shapes = [weight.shape for weight in weights]
         if shapes != [weight.shape for weight in net.weights]:
             return
-        made = LinearNetwork(weights, net.biases if biases is None else biases)
-        at = seen.setdefault(made.flatten().tobytes(), len(found))
-        if at == len(found):
-            found.append(WeightVariant((cause,), made))
+        changed = LinearNetwork(weights, net.biases if biases is None else biases)
+        at = seen.setdefault(changed.flatten().tobytes(), len(variants))
+        if at == len(variants):
+            variants.append(WeightVariant((cause,), changed))
         elif at > 0:
-            first = found[at].causes[0]
+            first = variants[at].causes[0]
             same = Cause(first.key, first.words, first.fix, (*first.also, cause.words), first.cost)
-            found[at] = WeightVariant((same,), found[at].net)
+            variants[at] = WeightVariant((same,), variants[at].net)
 
     weights = list(net.weights)
     square = [layer for layer, weight in enumerate(weights) if weight.shape[0] == weight.shape[1] > 1]
@@ -161,7 +161,7 @@ def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> 
             "take the Hessian at the network you compare with (detach and copy the weights after the last step)",
         )
         add(cause, list(other.weights), list(other.biases))
-    return found
+    return variants
 
 
 def _fitting(biases: Sequence[Array | None], weights: Sequence[Array]) -> list[Array | None] | None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.given.candidate_model import Model
+from hesskern.explanation.given.candidate_model import CandidateModel
 from hesskern.explanation.given.formats import Format
 from hesskern.explanation.search.low_precision import Nearest, Rounding, Scattered, columns
 from hesskern.linalg import decompositions
@@ -59,7 +59,7 @@ class Pattern(NamedTuple):
         return _SMALLEST <= self.size <= _LARGEST and self.agreement >= deviations * self.chance
 
 
-def pattern(matrix: Values, model: Model, format_: Format) -> Pattern | None:
+def pattern(matrix: Values, model: CandidateModel, format_: Format) -> Pattern | None:
     """Compare a candidate's error with that of a format, in some columns; None where that cannot be told.
 
     `model` is the candidate but for its error: full, Gauss-Newton or block diagonal, of one set of data.
@@ -68,8 +68,8 @@ def pattern(matrix: Values, model: Model, format_: Format) -> Pattern | None:
     terms = model.curvature.data.terms
     samples_ = sum(len(loss.X) for _, loss in terms)
     net = model.curvature.weights.net
-    each = samples_ * (8.0 * sum(w.size for w in net.weights) + 60.0 * sum(net.widths))
-    count = int(np.clip(_BUDGET / (_SAMPLES * each), 2, _COLUMNS))
+    cost = samples_ * (8.0 * sum(w.size for w in net.weights) + 60.0 * sum(net.widths))
+    count = int(np.clip(_BUDGET / (_SAMPLES * cost), 2, _COLUMNS))
     chosen = np.sort(np.random.default_rng(11).permutation(size)[:count])
     exact = _exact(model, chosen)
     error = matrix[:, chosen] - exact
@@ -90,9 +90,9 @@ def pattern(matrix: Values, model: Model, format_: Format) -> Pattern | None:
     errors, ours = error.ravel()[kept] / spread[kept], here.ravel()[kept] / spread[kept]
     _, _, directions = decompositions.svd(drawn[::2], full_matrices=False)
     taken_out = directions[:_DIRECTIONS]
-    rest = [each_ - (each_ @ taken_out.T) @ taken_out for each_ in (errors, ours)]
-    others = drawn[1::2] - (drawn[1::2] @ taken_out.T) @ taken_out
-    by_chance = [np.sqrt(np.mean([_correlation(other, one) ** 2 for other in others])) for one in rest]
+    rest = [vector - (vector @ taken_out.T) @ taken_out for vector in (errors, ours)]
+    unused = drawn[1::2] - (drawn[1::2] @ taken_out.T) @ taken_out
+    by_chance = [np.sqrt(np.mean([_correlation(other, one) ** 2 for other in unused])) for one in rest]
     return Pattern(float(np.sqrt(np.mean(np.square(errors)))), _correlation(*rest), float(max(by_chance)))
 
 
@@ -101,37 +101,37 @@ def _correlation(one: Values, two: Values) -> float:
     return float(np.vdot(one, two)) / norms if norms else 0.0
 
 
-def _source(model: Model, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+def _source(model: CandidateModel, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
     return chosen if model.index is None else model.index[chosen]
 
 
-def _ordered(model: Model, found: Values, chosen: NDArray[np.intp]) -> Values:
+def _ordered(model: CandidateModel, part: Values, chosen: NDArray[np.intp]) -> Values:
     """Return columns of a part, at `_source`, as columns of the model."""
-    out = model.factor * (found if model.index is None else found[model.index])
+    out = model.factor * (part if model.index is None else part[model.index])
     out[chosen, np.arange(len(chosen))] += model.shift
     return out
 
 
-def _exact(model: Model, chosen: NDArray[np.intp]) -> Values:
+def _exact(model: CandidateModel, chosen: NDArray[np.intp]) -> Values:
     units = np.zeros((model.size, len(chosen)))
     units[_source(model, chosen), np.arange(len(chosen))] = 1.0
     return _ordered(model, model.curvature.product(model.part, units), chosen)
 
 
-def _computed(model: Model, format_: Format, rounding: Rounding, chosen: NDArray[np.intp]) -> Values:
+def _computed(model: CandidateModel, format_: Format, rounding: Rounding, chosen: NDArray[np.intp]) -> Values:
     """Return columns of the model as a program in this format gets them."""
     curvature, at = model.curvature, _source(model, chosen)
-    found: Values | float = 0.0
+    part: Values | float = 0.0
     for factor, loss in curvature.data.terms:
         one_sided = model.part == "gauss_newton"
         net, tensors = curvature.weights.net, curvature.tensors
-        found = found + factor * columns(format_, rounding, net, loss, tensors, at, gauss_newton=one_sided)
-    assert not isinstance(found, float)
+        part = part + factor * columns(format_, rounding, net, loss, tensors, at, gauss_newton=one_sided)
+    assert not isinstance(part, float)
     if model.part in ("layers", "tensors"):
         group = _groups([(t.layer if model.part == "layers" else k, t.stop - t.start) for k, t in
                          enumerate(curvature.tensors)])  # fmt: skip
-        found = np.where(group[:, None] == group[at][None, :], found, 0.0)
-    return rounding.round(_ordered(model, found, chosen), format_.product_bits)
+        part = np.where(group[:, None] == group[at][None, :], part, 0.0)
+    return rounding.round(_ordered(model, part, chosen), format_.product_bits)
 
 
 def _groups(sizes: Sequence[tuple[int, int]]) -> NDArray[np.intp]:

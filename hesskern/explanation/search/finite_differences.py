@@ -79,8 +79,8 @@ class Function:
     def gradient(self, by: Values) -> Values:
         """Return the gradient (P,) after a displacement (P,)."""
         theta, net = self._moved(by)
-        found: Values = (self.factor * self.loss.gradient(net) + self.decay * theta)[self.positions]
-        return found
+        gradient: Values = (self.factor * self.loss.gradient(net) + self.decay * theta)[self.positions]
+        return gradient
 
     @cached_property
     def here(self) -> Values:
@@ -88,7 +88,7 @@ class Function:
         return self.gradient(np.zeros(len(self.positions)))
 
 
-class Found(NamedTuple):
+class FiniteDifferences(NamedTuple):
     """Finite differences with what they explain."""
 
     cause: Cause
@@ -97,7 +97,7 @@ class Found(NamedTuple):
     how_large: float  # what is left, as a multiple of what is left of the same differences taken here
 
 
-def find(matrix: Values, hessian: Values, function: Function) -> Found | None:
+def find(matrix: Values, hessian: Values, function: Function) -> FiniteDifferences | None:
     """Return the finite differences that the matrix came from, or None.
 
     Parameters
@@ -106,18 +106,18 @@ def find(matrix: Values, hessian: Values, function: Function) -> Found | None:
         The candidate and the Hessian of `function`, both in the order of its positions.
     """
     error = _Error(matrix - hessian, hessian, function)
-    found = _truncated(error)
-    if found is not None or grid_of(matrix, chunks(len(matrix))) is not None:
-        return found  # differences of float64 numbers have more digits than those formats
+    differences = _truncated(error)
+    if differences is not None or grid_of(matrix, chunks(len(matrix))) is not None:
+        return differences  # differences of float64 numbers have more digits than those formats
     for kind in _kinds(matrix, function, symmetric=error.symmetric, third=bool(error.corner.any())):
         step = step_of(matrix, error.whole, kind)
         if step is None and not error.symmetric:
             some = np.ix_(error.some, error.some)
             step = step_from_pairs(matrix[some], kind.unit[some])
         if step is not None:
-            found = _rounded(error, kind, step)
-            if found is not None:
-                return found
+            differences = _rounded(error, kind, step)
+            if differences is not None:
+                return differences
     return None
 
 
@@ -146,7 +146,7 @@ class _Error:
         return self.shapes(_third_derivatives(self.hessian, self.function, np.arange(len(self.whole))))
 
 
-def _truncated(error: _Error) -> Found | None:
+def _truncated(error: _Error) -> FiniteDifferences | None:
     """Return one-sided differences whose truncation error is most of the difference, if that is so."""
     if not any(_parallel(error.part, shape) for shape in error.shapes(error.corner)):
         return None
@@ -165,28 +165,28 @@ def _truncated(error: _Error) -> Found | None:
                     continue
                 word = "forward" if tried > 0 else "backward"
                 words = f"{word} differences of the gradient{_AFTERWARDS if error.symmetric else ''}"
-                return Found(_cause(words, abs(tried), vague=left > 1e-3), abs(tried), correction, how)
+                return FiniteDifferences(_cause(words, abs(tried), vague=left > 1e-3), abs(tried), correction, how)
     return None
 
 
-def _rounded(error: _Error, kind: Kind, step: float) -> Found | None:
+def _rounded(error: _Error, kind: Kind, step: float) -> FiniteDifferences | None:
     """Return differences that are exact but for rounding, or one-sided ones that are nearly so, with this grid."""
     nothing = np.zeros_like(error.whole)
     sides = [(0, nothing)] if kind.second or not error.corner.any() else _sides(error, step)
     fitting = [
         (side, correction, _how_large(error, correction, step, second=kind.second)) for side, correction in sides
     ]
-    fitting = [each for each in fitting if _SMALLEST <= each[2] <= _LARGEST]
+    fitting = [fit for fit in fitting if _SMALLEST <= fit[2] <= _LARGEST]
     if not fitting:
         return None
     side, correction, how = fitting[0]
-    if len({each[0] for each in fitting}) > 1:
+    if len({fit[0] for fit in fitting}) > 1:
         words = f"{kind.words} (or one-sided ones with twice this step: rounding hides which)"
     elif side == 0:
         words = kind.words
     else:
         words, step = kind.words.replace("central", "forward" if side > 0 else "backward"), 2 * step
-    return Found(_cause(words, step), step, correction, how)
+    return FiniteDifferences(_cause(words, step), step, correction, how)
 
 
 def _sides(error: _Error, step: float) -> list[tuple[int, Values]]:
@@ -194,16 +194,16 @@ def _sides(error: _Error, step: float) -> list[tuple[int, Values]]:
 
     One-sided differences are off by ``step`` times the third derivatives; the share of that in the error is fitted.
     """
-    found: list[tuple[int, Values]] = []
+    sides: list[tuple[int, Values]] = []
     for at, shape in enumerate(error.shapes(error.corner)):
         share = float(np.vdot(error.part, shape) / (step * np.vdot(shape, shape)))
         left = float(np.linalg.norm(error.part - share * step * shape) / (step * np.linalg.norm(shape)))
         # The errors of a row have one gradient in common, so a row counts once.
         deviation = _DEVIATIONS * left / np.sqrt(len(shape))
-        if abs(share) <= deviation and not found:
-            found.append((0, np.zeros_like(error.whole)))
-        found += [(side, side * step * error.every[at]) for side in (1, -1) if abs(share - side) <= deviation]
-    return sorted(found, key=lambda one: abs(one[0]))
+        if abs(share) <= deviation and not sides:
+            sides.append((0, np.zeros_like(error.whole)))
+        sides += [(side, side * step * error.every[at]) for side in (1, -1) if abs(share - side) <= deviation]
+    return sorted(sides, key=lambda one: abs(one[0]))
 
 
 def _kinds(matrix: Values, function: Function, *, symmetric: bool, third: bool) -> list[Kind]:
@@ -237,9 +237,9 @@ def _third_derivatives(hessian: Values, function: Function, some: NDArray[np.int
 
 
 def _unit(size: int, at: int, step: float) -> Values:
-    found = np.zeros(size)
-    found[at] = step
-    return found
+    displacement = np.zeros(size)
+    displacement[at] = step
+    return displacement
 
 
 def _how_large(error: _Error, correction: Values, step: float, *, second: bool = False) -> float:

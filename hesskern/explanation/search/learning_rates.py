@@ -31,8 +31,8 @@ def estimated_steps(search: Search, net: LinearNetwork, loss: SquaredLoss, decay
         return
     wanted = float(search.matrix.trace()) - decay * len(search.matrix)
 
-    def gap(made: LinearNetwork) -> float:
-        curvature = search.curvature(Base(search.data[0], WeightVariant((), made), search.selections[0]))
+    def gap(stepped: LinearNetwork) -> float:
+        curvature = search.curvature(Base(search.data[0], WeightVariant((), stepped), search.selections[0]))
         return float(curvature.diagonal.sum()) - wanted
 
     reach = float(np.linalg.norm(net.flatten())) / size
@@ -44,9 +44,9 @@ def estimated_steps(search: Search, net: LinearNetwork, loss: SquaredLoss, decay
         rates = _roots(at, gap, net.depth, reach) if ahead else _secant(at, gap, reach)
         for rate in rates:
             polished = _polished(search, at, rate)
-            made = None if polished is None else at(polished)
-            if polished is not None and made is not None:
-                yield WeightVariant((step_cause(polished, ahead=ahead, estimated=True),), made)
+            network = None if polished is None else at(polished)
+            if polished is not None and network is not None:
+                yield WeightVariant((step_cause(polished, ahead=ahead, estimated=True),), network)
 
 
 def _roots(at: Net, gap: Callable[[LinearNetwork], float], depth: int, reach: float) -> list[float]:
@@ -55,7 +55,7 @@ def _roots(at: Net, gap: Callable[[LinearNetwork], float], depth: int, reach: fl
         return []
     points = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1)) * 0.5 * reach
     nets = [at(float(point)) for point in points]
-    values = [gap(made) for made in nets if made is not None]
+    values = [gap(stepped) for stepped in nets if stepped is not None]
     if len(values) <= degree:
         return []
     roots = np.polynomial.Chebyshev.fit(points, values, degree).roots()
@@ -72,10 +72,10 @@ def _secant(at: Net, gap: Callable[[LinearNetwork], float], reach: float) -> lis
     slope = (gap(start) - value_one) / (1e-7 * reach)
     two = -value_one / slope if slope else 0.0
     for _ in range(40):
-        made = at(two) if two > 0 else None
-        if made is None:
+        stepped = at(two) if two > 0 else None
+        if stepped is None:
             return []
-        value_two = gap(made)
+        value_two = gap(stepped)
         if value_two == value_one or abs(two - one) <= 1e-15 * abs(two):
             break
         one, two, value_one = two, two - value_two * (two - one) / (value_two - value_one), value_two
@@ -87,10 +87,10 @@ def _polished(search: Search, at: Net, rate: float) -> float | None:
     selection = search.selections[0]
 
     def products(value: float, index: NDArray[np.intp] | None) -> NDArray[np.float64] | None:
-        made = at(value)
-        if made is None:
+        stepped = at(value)
+        if stepped is None:
             return None
-        curvature = search.curvature(Base(search.data[0], WeightVariant((), made), selection))
+        curvature = search.curvature(Base(search.data[0], WeightVariant((), stepped), selection))
         return search.product(curvature, "full", index, "both")
 
     norm = float(np.linalg.norm(search.products))

@@ -47,8 +47,8 @@ class Nearest:
     def multiply(self, left: Values, right: Values, bits: int) -> Values:
         """Sum in float32."""
         del bits
-        found: Values = np.matmul(left.astype(np.float32), right.astype(np.float32)).astype(np.float64)
-        return found
+        product: Values = np.matmul(left.astype(np.float32), right.astype(np.float32)).astype(np.float64)
+        return product
 
 
 class Scattered:
@@ -103,10 +103,10 @@ def columns(
         return keep(rounding.multiply(*factors, format_.product_bits))
 
     def total(terms: Sequence[Values]) -> Values:
-        found = terms[0]
+        summed = terms[0]
         for term in terms[1:]:
-            found = keep(found + term)
-        return found
+            summed = keep(summed + term)
+        return summed
 
     count, samples = len(chosen), len(loss.X)
     weights = [keep(weight) for weight in net.weights]
@@ -132,19 +132,19 @@ def columns(
         moved.append(total(terms) if terms else None)
     assert moved[-1] is not None, "some parameter moves"
     moved_back = keep(loss.scale * moved[-1])
-    found: dict[tuple[int, str], Values] = {}
+    derivatives: dict[tuple[int, str], Values] = {}
     for layer in reversed(range(net.depth)):
         terms, here = [times(moved_back.swapaxes(-1, -2), states[layer])], moved[layer]
         if here is not None and not gauss_newton:
             terms.append(times(back[layer].T, here))
-        found[layer, "weight"] = total(terms)
-        found[layer, "bias"] = times(np.ones((1, samples)), moved_back)
+        derivatives[layer, "weight"] = total(terms)
+        derivatives[layer, "bias"] = times(np.ones((1, samples)), moved_back)
         if layer:
             terms = [times(moved_back, weights[layer])]
             if (layer, "weight") in along and not gauss_newton:
                 terms.append(times(back[layer], along[layer, "weight"]))
             moved_back = total(terms)
-    pieces = [found[t.layer, t.name].reshape(count, -1) for t in tensors]
+    pieces = [derivatives[t.layer, t.name].reshape(count, -1) for t in tensors]
     joined: Values = np.concatenate(pieces, axis=1).T
     return joined
 

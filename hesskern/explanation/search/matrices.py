@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.cached import cached_property
-from hesskern.explanation.given.candidate_model import PARTS, Curvature, Difference, Model, difference
+from hesskern.explanation.given.candidate_model import PARTS, CandidateModel, Curvature, Difference, difference
 from hesskern.explanation.given.causes import Cause, total
 from hesskern.explanation.given.orders import Order, Tensor, orders
 from hesskern.explanation.given.scales import Affine, Scales, affine, fit
@@ -61,8 +61,8 @@ class Match(NamedTuple):
     """A model that is the candidate, or close to it."""
 
     causes: tuple[Cause, ...]
-    model: Model
-    found: Difference
+    model: CandidateModel
+    difference: Difference
     base: Base
     order: Order
     fitted: bool = False  # its factor and shift are only fits, to something that is not exactly this model
@@ -114,8 +114,8 @@ class Search:
     @cached_property
     def _diagonal_size(self) -> tuple[float, float]:
         """Norm of the candidate's diagonal, and of its distance from a constant one."""
-        given = self._diagonal
-        return float(np.linalg.norm(given)), float(np.linalg.norm(given - given.mean()))
+        diagonal = self._diagonal
+        return float(np.linalg.norm(diagonal)), float(np.linalg.norm(diagonal - diagonal.mean()))
 
     def matches(self, *, most: int = MOST) -> list[Match]:
         """Return the models of least cost that are the candidate to rounding."""
@@ -152,17 +152,17 @@ class Search:
 
         `tolerance`: Frobenius norm; default: rounding, which is never as much as 5 % of anything that is evidence.
         """
-        given, (size, spread) = self._diagonal, self._diagonal_size
+        diagonal, (size, spread) = self._diagonal, self._diagonal_size
         other = np.sort(curvature.diagonal)
-        ones = np.ones_like(given)
+        ones = np.ones_like(diagonal)
         for turned in (other, other[::-1]):  # a factor below zero turns the order around
-            found = fit(given, turned, ones)
+            best = fit(diagonal, turned, ones)
             if tolerance is None:
-                if min(found.residual, spread) > 0.05 * size:
+                if min(best.residual, spread) > 0.05 * size:
                     continue
                 tolerance = curvature.rounding
-            limit = tolerance * max(abs(found.factor), 1e-300) + 1e-14 * size
-            if found.residual <= limit or spread <= max(tolerance, limit):
+            limit = tolerance * max(abs(best.factor), 1e-300) + 1e-14 * size
+            if best.residual <= limit or spread <= max(tolerance, limit):
                 return True
         return False
 
@@ -178,22 +178,24 @@ class Search:
                 if reach is not None and total(discrete) > reach:
                     continue
                 for sides in self._sides(order):
-                    found = self._affine(curvature, part, order, sides, base.data.samples)
-                    if found is None:
+                    scaling = self._affine(curvature, part, order, sides, base.data.samples)
+                    if scaling is None:
                         continue
-                    causes = (*discrete, *found.causes)
+                    causes = (*discrete, *scaling.causes)
                     if sides != "both":
                         causes = (*causes, _one_side(sides))
                     if reach is not None and total(causes) > reach:
                         continue
                     inner = 0.0 if sides == "both" else self.scales.decay
-                    model = Model(curvature, part, order.source, found.factor, found.shift, sides, inner=inner)
+                    model = CandidateModel(
+                        curvature, part, order.source, scaling.factor, scaling.shift, sides, inner=inner
+                    )
                     entries = self._compared(model)
                     if entries.norm <= model.tolerance:
                         reach = total(causes)
                         yield Match(causes, model, entries, base, order)
 
-    def _compared(self, model: Model) -> Difference:
+    def _compared(self, model: CandidateModel) -> Difference:
         """Compare every entry; a model that is another one over again, as random vectors see it, only once."""
         product = self._model_product(model)
         for seen, entries in self._seen:
@@ -202,7 +204,7 @@ class Search:
         self._seen.append((product, difference(self.matrix, model, model.curvature.tensors)))
         return self._seen[-1][1]
 
-    def _model_product(self, model: Model) -> Values:
+    def _model_product(self, model: CandidateModel) -> Values:
         product = model.factor * self.product(model.curvature, model.part, model.index, model.sides)
         if model.inner and model.index is not None:
             product += model.factor * model.inner * self._moved(model.index, model.sides)
@@ -257,15 +259,15 @@ class Search:
 
     def _parts(self, curvature: Curvature) -> list[tuple[str, tuple[Cause, ...]]]:
         several = len(curvature.layers) > 1
-        found: list[tuple[str, tuple[Cause, ...]]] = [("full", ())]
+        parts: list[tuple[str, tuple[Cause, ...]]] = [("full", ())]
         for part in PARTS:
             if (
                 part == "diagonal"
                 or (several and part != "tensors")
                 or (part == "tensors" and len(curvature.tensors) > len(curvature.layers))
             ):
-                found.append((part, (PART_CAUSES[part],)))
-        return found
+                parts.append((part, (PART_CAUSES[part],)))
+        return parts
 
     def without(self, match: Match, cause: Cause) -> float:
         """Return the relative error of the model with one of its causes left out, from the random vectors."""
@@ -292,7 +294,7 @@ class Search:
 
     def near(self, most: int = 2) -> list[Match]:
         """Return models that come close to the candidate, the closest first among those of least cost."""
-        found: list[Match] = []
+        matches: list[Match] = []
         for base in self.bases(1):
             curvature = self.curvature(base)
             if not self.diagonal_fits(curvature, NEAR * self._norm):
@@ -301,9 +303,11 @@ class Search:
                 for order in self.orders_of(base.selection.tensors):
                     causes = (*base.causes, *of_part, *order.causes)
                     if len(causes) <= most:
-                        found += self._near(curvature, causes, part, order, base)
-        closest = min((match.found.norm for match in found), default=0.0)
-        return sorted(found, key=lambda match: (match.found.norm > 1.01 * closest, match.cost, match.found.norm))
+                        matches += self._near(curvature, causes, part, order, base)
+        closest = min((match.difference.norm for match in matches), default=0.0)
+        return sorted(
+            matches, key=lambda match: (match.difference.norm > 1.01 * closest, match.cost, match.difference.norm)
+        )
 
     def _near(
         self, curvature: Curvature, causes: tuple[Cause, ...], part: str, order: Order, base: Base
@@ -324,7 +328,7 @@ class Search:
             rest = float(np.linalg.norm(S - value * T - shift * V)) / np.sqrt(_VECTORS)
             if rest <= NEAR * self._norm and value != 0.0 and not (fitted and named):
                 scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 and not fitted else ()
-                model = Model(curvature, part, order.source, value, shift)
+                model = CandidateModel(curvature, part, order.source, value, shift)
                 entries = difference(self.matrix, model, curvature.tensors)
                 yield Match((*causes, *scale), model, entries, base, order, fitted)
                 named = True

@@ -54,7 +54,7 @@ class Numbers:
 
     def __init__(
         self,
-        given: Candidate,
+        candidate: Candidate,
         loss: SquaredLoss,
         data: list[DataVariant],
         weights: list[WeightVariant],
@@ -63,18 +63,18 @@ class Numbers:
         epsilon: float,
         quantity: Quantity | None,
     ) -> None:
-        self.value, self._half_unit = float(given.array), given.half_unit
+        self.value, self._half_unit = float(candidate.array), candidate.half_unit
         self._loss, self._scales, self._epsilon = loss, scales, epsilon
         self._data, self._weights, self._selections = data, weights, selections
         self._wanted = (quantity,) if quantity else QUANTITIES
         self._tried: list[float] = []
         self._ranks: list[float] = []
-        self._solvers = Solvers(given, lambda: self._dense)
+        self._solvers = Solvers(candidate, lambda: self._dense)
 
     def truth(self) -> dict[str, float]:
         """Return the true numbers."""
-        found = self._truth
-        return {"condition": found.value, "rank": float(found.rank), "largest": found.largest}
+        condition = self._truth
+        return {"condition": condition.value, "rank": float(condition.rank), "largest": condition.largest}
 
     @cached_property
     def _truth(self) -> Condition:
@@ -92,19 +92,21 @@ class Numbers:
 
     def matches(self) -> list[NumberMatch]:
         """Return what gives the number with the fewest causes; rounding only where nothing gives its digits."""
-        found: list[NumberMatch] = []
+        matches: list[NumberMatch] = []
         for level in (
             self._exactly, self._one_cause, self._prepared, self._norms, self._two_causes, self._one_triangle,
         ):  # fmt: skip
-            found = [match for match in level() if self._fits(match)]
-            if found:
-                least = min(total(match.causes) for match in found)
-                found = [match for match in found if total(match.causes) == least]
+            matches = [match for match in level() if self._fits(match)]
+            if matches:
+                least = min(total(match.causes) for match in matches)
+                matches = [match for match in matches if total(match.causes) == least]
                 break
-        if found and (not found[0].causes or self.chance(found[0]) <= CHANCE):
-            return found
-        rounded = self._solvers.found(self._truth, self._wanted)
-        return [NumberMatch((each.cause,), each.quantity, each.value, each.evidence) for each in rounded] or found
+        if matches and (not matches[0].causes or self.chance(matches[0]) <= CHANCE):
+            return matches
+        rounded = self._solvers.rounded_numbers(self._truth, self._wanted)
+        return [
+            NumberMatch((number.cause,), number.quantity, number.value, number.evidence) for number in rounded
+        ] or matches
 
     def doubt(self) -> str:
         """Return a sentence where the number may be rounding, which its digits do not show; empty otherwise."""
@@ -158,11 +160,11 @@ class Numbers:
     def _direct(self, base: Base, part: str) -> Iterator[NumberMatch]:
         if len(base.data.terms) > 1:  # averages of batches differ from the truth by a few per cent
             return
-        found = self._truth if base.causes == () and part == "full" else self._condition(base, part)
+        condition = self._truth if base.causes == () and part == "full" else self._condition(base, part)
         causes = (*base.causes, *((PART_CAUSES[part],) if part != "full" else ()))
-        values = {"condition": found.value, "rank": float(found.rank), "largest": found.largest}
+        values = {"condition": condition.value, "rank": float(condition.rank), "largest": condition.largest}
         for quantity in self._wanted:
-            if quantity != "condition" or found.uncertainty < _SHARP:
+            if quantity != "condition" or condition.uncertainty < _SHARP:
                 yield NumberMatch(causes, quantity, values[quantity])
 
     def _true(self) -> Base:
@@ -215,14 +217,14 @@ class Numbers:
                 yield from self._direct(Base(true.data, weights, selection), "full")
 
     def _derived(self, base: Base) -> Iterator[NumberMatch]:
-        found = self._truth
+        condition = self._truth
         if "largest" in self._wanted:
-            yield from self._scaled(found.largest)
-        if "condition" not in self._wanted or found.rank == 0:
+            yield from self._scaled(condition.largest)
+        if "condition" not in self._wanted or condition.rank == 0:
             return
-        yield NumberMatch((_ROOT,), "condition", math.sqrt(found.value))
-        yield NumberMatch((_SQUARE,), "condition", found.value * found.value)
-        yield from self._wrong_rank(base, found)
+        yield NumberMatch((_ROOT,), "condition", math.sqrt(condition.value))
+        yield NumberMatch((_SQUARE,), "condition", condition.value * condition.value)
+        yield from self._wrong_rank(base, condition)
 
     def _scaled(self, largest: float) -> Iterator[NumberMatch]:
         scales = self._scales
@@ -232,15 +234,15 @@ class Numbers:
             cause = scales.cause(factor, 1e-14, scales.samples)
             yield NumberMatch((cause,), "largest", factor * largest)
 
-    def _wrong_rank(self, base: Base, found: Condition) -> Iterator[NumberMatch]:
+    def _wrong_rank(self, base: Base, condition: Condition) -> Iterator[NumberMatch]:
         curvature = Curvature(base.data, base.weights, base.selection.tensors, self._epsilon)
         values = curvature.eigenvalues("full") + self._scales.decay
         sizes = np.sort(np.abs(values))[::-1]
-        kept = sizes[: found.rank]
+        kept = sizes[: condition.rank]
         for rank in np.flatnonzero(np.diff(kept) < -1e-9 * kept[1:]) + 1:
-            yield NumberMatch((_loose(int(rank), found.rank),), "condition", float(kept[0] / kept[rank - 1]))
-        if found.negative:
-            positive = values[values > found.smallest / 2]
+            yield NumberMatch((_loose(int(rank), condition.rank),), "condition", float(kept[0] / kept[rank - 1]))
+        if condition.negative:
+            positive = values[values > condition.smallest / 2]
             if len(positive):
                 yield NumberMatch((_POSITIVE,), "condition", float(positive.max() / positive.min()))
             yield NumberMatch((_SIGNED,), "condition", float(values.max() / values.min()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.given.candidate_model import Curvature, Model, difference
+from hesskern.explanation.given.candidate_model import CandidateModel, Curvature, difference
 from hesskern.explanation.given.causes import Cause, listed
 from hesskern.explanation.given.orders import Order, Tensor
 from hesskern.explanation.given.scales import affine, least_factor, rounded
@@ -46,9 +46,9 @@ def other_matches(search: Search) -> list[Match]:
     """Return the matrices of this kind that are the candidate to rounding, those of least cost."""
     if len(search.matrix) < _FEWEST:
         return []
-    found = [*_outer_products(search), *_added_diagonals(search)]
-    least = min((match.cost for match in found), default=0)
-    return [match for match in found if match.cost == least]
+    matches = [*_outer_products(search), *_added_diagonals(search)]
+    least = min((match.cost for match in matches), default=0)
+    return [match for match in matches if match.cost == least]
 
 
 def _parts(curvature: Curvature) -> Iterator[tuple[str, tuple[Cause, ...]]]:
@@ -72,36 +72,38 @@ def _outer_products(search: Search) -> Iterator[Match]:
         for kind, factor in (("all", mean), ("centred", mean), ("sum", loss.scale**2)):
             if kind == "centred" and scales.samples < 3:
                 continue  # of two samples both are multiples of one outer product
-            made = OuterProducts(gradients, kind, factor, data, weights, selection.tensors, search.epsilon)
-            if not search.diagonal_fits(made):
+            products = OuterProducts(gradients, kind, factor, data, weights, selection.tensors, search.epsilon)
+            if not search.diagonal_fits(products):
                 continue
             base = Base(data, weights, selection)
-            for part, of_part in _parts(made):
+            for part, of_part in _parts(products):
                 for order in search.orders_of(selection.tensors):
-                    match = _outer(search, made, (_OUTER[kind], *selection.causes, *of_part), part, order, base)
+                    match = _outer(search, products, (_OUTER[kind], *selection.causes, *of_part), part, order, base)
                     if match is not None:
                         yield match
 
 
 def _outer(
-    search: Search, made: OuterProducts, causes: tuple[Cause, ...], part: str, order: Order, base: Base
+    search: Search, products: OuterProducts, causes: tuple[Cause, ...], part: str, order: Order, base: Base
 ) -> Match | None:
-    T = search.product(made, part, order.source, "both")
+    T = search.product(products, part, order.source, "both")
     size = float(np.linalg.norm(T))
-    limit = 3.0 * np.sqrt(2.0) * made.rounding
+    limit = 3.0 * np.sqrt(2.0) * products.rounding
     if size <= limit:
         return None
-    found = affine(
+    scaling = affine(
         search.products, T, search.vectors, search.scales, part="gauss_newton", batch=base.data.samples,
-        limit=limit, rounding=max(8.0 * made.rounding / size, 1e-14),
+        limit=limit, rounding=max(8.0 * products.rounding / size, 1e-14),
     )  # fmt: skip
-    if found is None:
+    if scaling is None:
         return None
-    model = Model(made, part, order.source, found.factor, found.shift)
-    return _verified(search, model, (*causes, *order.causes, *found.causes), base, order)
+    model = CandidateModel(products, part, order.source, scaling.factor, scaling.shift)
+    return _verified(search, model, (*causes, *order.causes, *scaling.causes), base, order)
 
 
-def _verified(search: Search, model: Model, causes: tuple[Cause, ...], base: Base, order: Order) -> Match | None:
+def _verified(
+    search: Search, model: CandidateModel, causes: tuple[Cause, ...], base: Base, order: Order
+) -> Match | None:
     entries = difference(search.matrix, model, model.curvature.tensors)
     return Match(causes, model, entries, base, order) if entries.norm <= model.tolerance else None
 
@@ -127,10 +129,10 @@ def _added_diagonals(search: Search) -> Iterator[Match]:
 
 def _by_tensor(tensors: Sequence[Tensor]) -> Values:
     """Return an indicator (P, T) of each weight and bias."""
-    found = np.zeros((tensors[-1].stop, len(tensors)))
+    indicators = np.zeros((tensors[-1].stop, len(tensors)))
     for column, tensor in enumerate(tensors):
-        found[tensor.start : tensor.stop, column] = 1.0
-    return found
+        indicators[tensor.start : tensor.stop, column] = 1.0
+    return indicators
 
 
 def _added(
@@ -179,7 +181,7 @@ def _added(
     if cause is None:
         return None
     scale = () if factor == 1.0 else (search.scales.cause(factor, max(limit / lengths[0], 1e-14), base.data.samples),)
-    model = Model(curvature, part, order.source, factor, factor * decay, diagonal=moved @ added)
+    model = CandidateModel(curvature, part, order.source, factor, factor * decay, diagonal=moved @ added)
     return _verified(search, model, (*causes, *scale, cause), base, order)
 
 
@@ -202,7 +204,7 @@ def _by_group(added: Values, total: Values, decay: float, tensors: Sequence[Tens
     shown = [rounded(float(value), size) for value in total]
     weights = {text for text, tensor in zip(shown, tensors, strict=True) if tensor.name == "weight"}
     biases = {text for text, tensor in zip(shown, tensors, strict=True) if tensor.name == "bias"}
-    each = listed([f"{text} for {symbol(tensor)}" for text, tensor in zip(shown, tensors, strict=True)])
+    values = listed([f"{text} for {symbol(tensor)}" for text, tensor in zip(shown, tensors, strict=True)])
     besides = f" (weight_decay={decay:g} acts on every parameter)" if decay else ""
     subtract = "subtract it: numpy.diag(numpy.repeat([{}], [{}]))".format(
         ", ".join(rounded(float(value), size) for value in added), ", ".join(str(t.stop - t.start) for t in tensors)
@@ -222,6 +224,6 @@ def _by_group(added: Values, total: Values, decay: float, tensors: Sequence[Tens
     )
     return Cause(
         "damping-by-layer" if by_layer else "damping-by-parameter",
-        f"each {'layer' if by_layer else 'weight and bias'} has damping or weight decay of its own: {each}{besides}",
+        f"each {'layer' if by_layer else 'weight and bias'} has damping or weight decay of its own: {values}{besides}",
         subtract,
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.explanation.given.candidate_model import Curvature, Difference, Model, chunks, difference
+from hesskern.explanation.given.candidate_model import CandidateModel, Curvature, Difference, chunks, difference
 from hesskern.explanation.given.causes import Cause
 from hesskern.explanation.given.formats import FORMATS, Format, grid_of, storages
 from hesskern.explanation.given.variants import DataVariant, WeightVariant
@@ -43,9 +43,9 @@ class Explained(NamedTuple):
 def explained(search: Search, match: Match) -> Explained | None:
     """Return what explains the rest of a model that is near, or None."""
     for find in (_rounded_inputs,) if match.fitted else (_rounded_inputs, _stored, _arithmetic, _finite_differences):
-        found = find(search, match)
-        if found is not None:
-            return found
+        explanation = find(search, match)
+        if explanation is not None:
+            return explanation
     return None
 
 
@@ -69,9 +69,9 @@ def _rounded_inputs(search: Search, match: Match) -> Explained | None:
             if entries.norm <= tried.tolerance:
                 where = {"the data": "data", "the weights": "weights"}.get(which, "inputs")
                 cause = Cause(f"{format_.name}-{where}", f"{which} are rounded to {format_.name}", format_.fix)
-                others = tuple(other for other in match.causes if not other.key.startswith("scale"))
+                kept = tuple(other for other in match.causes if not other.key.startswith("scale"))
                 return Explained(
-                    Match((*others, *scaled.causes, cause), tried, entries, base, match.order),
+                    Match((*kept, *scaled.causes, cause), tried, entries, base, match.order),
                     f"certain: with {which} rounded, all {model.size**2} entries agree to "
                     f"{entries.relative:.1g}, to rounding in float64",
                 )
@@ -127,25 +127,25 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
         same = tuple(one for one in FORMATS if one.product_bits == digits.product_bits)
         likely = [same, tuple(one for one in FORMATS if one.product_bits < digits.product_bits)]
     for formats in likely:
-        found = _shown(search.matrix, model, formats, digits)
-        if found is not None:
+        best = _shown(search.matrix, model, formats, digits)
+        if best is not None:
             break
     else:
         return None
-    format_, seen = found
+    format_, seen = best
     cause = Cause(f"{format_.name}-arithmetic", f"it was computed in {format_.name}", format_.fix)
     has = f", and all entries have the digits of {digits.name}" if digits is not None else ""
     return Explained(
-        Match((*match.causes, cause), model, match.found, match.base, match.order),
+        Match((*match.causes, cause), model, match.difference, match.base, match.order),
         f"high: the errors of the entries are {seen.size:.2g} times as large as those of the same computation in "
         f"{format_.name}, entry by entry, and agree with them (correlation {seen.agreement:.2g}, where chance gives "
         f"{seen.chance:.1g}){has}; in float64 rounding would allow "
-        f"{model.tolerance / (match.found.model or 1.0):.1g}",
+        f"{model.tolerance / (match.difference.model or 1.0):.1g}",
     )
 
 
 def _shown(
-    matrix: Values, model: Model, formats: tuple[Format, ...], digits: Format | None
+    matrix: Values, model: CandidateModel, formats: tuple[Format, ...], digits: Format | None
 ) -> tuple[Format, Pattern] | None:
     """Return the format whose errors agree best with those of the candidate, if any agree by enough."""
 
@@ -153,8 +153,8 @@ def _shown(
         # Of TF32 the entries show float32 only, which is no evidence for it.
         return _DEVIATIONS if digits is not None and format_.bits == digits.bits else _DEVIATIONS_WITHOUT_DIGITS
 
-    found = [(format_, pattern(matrix, model, format_)) for format_ in formats]
-    shown = [(format_, seen) for format_, seen in found if seen is not None and seen.shows(needed(format_))]
+    patterns = [(format_, pattern(matrix, model, format_)) for format_ in formats]
+    shown = [(format_, seen) for format_, seen in patterns if seen is not None and seen.shows(needed(format_))]
     return max(shown, key=lambda one: one[1].agreement / one[1].chance, default=None)
 
 
@@ -171,21 +171,21 @@ def _finite_differences(search: Search, match: Match) -> Explained | None:
         back = np.argsort(model.index)
         matrix, hessian = matrix[np.ix_(back, back)], hessian[np.ix_(back, back)]
     function = finite_differences.Function(net, loss, where, per * model.factor, model.shift)
-    found = finite_differences.find(matrix, hessian, function)
-    if found is None:
+    explanation = finite_differences.find(matrix, hessian, function)
+    if explanation is None:
         return None
-    correction = found.correction
+    correction = explanation.correction
     if model.index is not None:
         correction = correction[np.ix_(model.index, model.index)]
     entries = difference(search.matrix - correction, model, model.curvature.tensors)
     return Explained(
-        Match((*match.causes, found.cause), model, entries, base, match.order),
-        f"high: what is left, {entries.relative:.1g} of the norm, is {found.how_large:.2g} times what is left of such "
-        "differences taken here: rounding, divided by the step",
+        Match((*match.causes, explanation.cause), model, entries, base, match.order),
+        f"high: what is left, {entries.relative:.1g} of the norm, is {explanation.how_large:.2g} times what is left of "
+        "such differences taken here: rounding, divided by the step",
     )
 
 
-def hints(before: Difference, truth: Model, skewed: bool) -> list[str]:
+def hints(before: Difference, truth: CandidateModel, skewed: bool) -> list[str]:
     """Return what the size of an unexplained difference is reminiscent of."""
     notes: list[str] = []
     size = before.relative

@@ -56,11 +56,11 @@ class Solvers:
         Returns the Hessian, or None where it is too large for a dense solver to be tried.
     """
 
-    def __init__(self, given: Candidate, dense: Callable[[], NDArray[np.float64] | None]) -> None:
-        self._value, self._half_unit, self._dtype = float(given.array), given.half_unit, given.dtype
+    def __init__(self, candidate: Candidate, dense: Callable[[], NDArray[np.float64] | None]) -> None:
+        self._value, self._half_unit, self._dtype = float(candidate.array), candidate.half_unit, candidate.dtype
         self._dense = dense
 
-    def found(self, truth: Condition, wanted: Sequence[str]) -> Iterator[Rounded]:
+    def rounded_numbers(self, truth: Condition, wanted: Sequence[str]) -> Iterator[Rounded]:
         """Yield what rounding makes this number of."""
         size = abs(self._value)
         if truth.rank == 0 or not size > 0.0:
@@ -150,9 +150,9 @@ class Solvers:
             for values in (
                 decompositions.eigvalsh(arranged), decompositions.svdvals(arranged), decompositions.svd(arranged)[1],
             ):  # fmt: skip
-                found = np.abs(values.astype(np.float64))
-                if found.min() > 0.0:
-                    sizes.append(float(found.max() / found.min()))
+                magnitudes = np.abs(values.astype(np.float64))
+                if magnitudes.min() > 0.0:
+                    sizes.append(float(magnitudes.max() / magnitudes.min()))
         return min(sizes, default=0.0), max(sizes, default=0.0)
 
 

@@ -53,7 +53,7 @@ class SpectrumMatch(NamedTuple):
 
 
 def spectrum_matches(
-    given: Values,
+    eigenvalues: Values,
     data: list[DataVariant],
     weights: list[WeightVariant],
     selections: list[Selection],
@@ -66,10 +66,10 @@ def spectrum_matches(
     """Return the spectra of least cost that are the given one to rounding, or to the digits it is stored with."""
     slack, digits = 0.0, tuple[Cause, ...]()
     if storage is not None:
-        slack = _ROUNDINGS * float(np.linalg.norm(storage.half_unit(given)))
+        slack = _ROUNDINGS * float(np.linalg.norm(storage.half_unit(eigenvalues)))
         words = storage.words.replace("the matrix is", "they are").removesuffix(" after everything else")
         digits = (Cause(storage.key, words, storage.fix),)
-        if slack > 1e-3 * float(np.linalg.norm(given - given.mean())):
+        if slack > 1e-3 * float(np.linalg.norm(eigenvalues - eigenvalues.mean())):
             return []  # too few digits to know a spectrum by
     best: list[SpectrumMatch] = []
     bases = [
@@ -77,13 +77,13 @@ def spectrum_matches(
         for s in selections
         for d in data
         for w in weights
-        if s.size >= len(given)
+        if s.size >= len(eigenvalues)
         and len(d.causes) + len(w.causes) + len(s.causes) <= (most if s.size <= _LARGE else min(most, 1))
     ]
     for base in sorted(bases, key=lambda base: total(base.causes)):
         if best and total(base.causes) > total(best[0].causes):
             break
-        for match in _of_base(np.sort(given), base, scales, epsilon, slack):
+        for match in _of_base(np.sort(eigenvalues), base, scales, epsilon, slack):
             if storage is not None:
                 if any(cause.key in ("scale[constant]", "damping") for cause in match.causes):
                     continue  # fits, to digits that leave room for them
@@ -95,7 +95,7 @@ def spectrum_matches(
     return best
 
 
-def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: float) -> Iterator[SpectrumMatch]:
+def _of_base(eigenvalues: Values, base: Base, scales: Scales, epsilon: float, slack: float) -> Iterator[SpectrumMatch]:
     curvature = Curvature(base.data, base.weights, base.selection.tensors, epsilon)
     several = len(curvature.layers) > 1
     for part in ("full", "gauss_newton", "functional", "layers") if several else ("full",):
@@ -108,22 +108,22 @@ def _of_base(given: Values, base: Base, scales: Scales, epsilon: float, slack: f
         tolerance = curvature.rounding + 8 * np.sqrt(len(values)) * epsilon * size + slack
         if not size > tolerance:
             continue
-        for chosen, extra in _readings(values, len(given), tolerance):
-            found = affine(
-                given[:, None], chosen[:, None], np.ones((len(given), 1)), scales,
+        for chosen, extra in _readings(values, len(eigenvalues), tolerance):
+            scaling = affine(
+                eigenvalues[:, None], chosen[:, None], np.ones((len(eigenvalues), 1)), scales,
                 part=part, batch=base.data.samples, limit=tolerance, rounding=max(tolerance / size, 1e-14),
             )  # fmt: skip
-            if found is not None and _distinct(given, tolerance) <= sum(
-                cause.key in ("scale[constant]", "damping") for cause in found.causes
+            if scaling is not None and _distinct(eigenvalues, tolerance) <= sum(
+                cause.key in ("scale[constant]", "damping") for cause in scaling.causes
             ):
                 continue  # a constant and a shift make any one or two values of any others
             # Both are ascending, so a factor below zero belongs to the order turned around.
-            if found is not None and extra[:1] == (_LARGEST,) and found.causes:
+            if scaling is not None and extra[:1] == (_LARGEST,) and scaling.causes:
                 continue  # some of the eigenvalues are known by themselves only
-            if found is not None and (found.factor > 0 or chosen[0] > chosen[-1]):
-                model = np.sort(found.factor * chosen + found.shift)
-                error = float(np.linalg.norm(given - model)) / (float(np.linalg.norm(given)) or 1.0)
-                yield SpectrumMatch((*causes, *extra, *found.causes), model, error, found.factor)
+            if scaling is not None and (scaling.factor > 0 or chosen[0] > chosen[-1]):
+                model = np.sort(scaling.factor * chosen + scaling.shift)
+                error = float(np.linalg.norm(eigenvalues - model)) / (float(np.linalg.norm(eigenvalues)) or 1.0)
+                yield SpectrumMatch((*causes, *extra, *scaling.causes), model, error, scaling.factor)
                 break
 
 

@@ -62,8 +62,8 @@ def step_of(matrix: Values, rest: Values, kind: Kind) -> float | None:
         # One unit for all entries: with a power of two as the step, the grid is that of any binary rounding.
         steps: Iterable[float] = (step**2 for step in STEPS if np.frexp(step)[0] != 0.5)
     else:
-        others = (step for step in _divisors(flat[kept] * per_step) if _LEAST <= step <= _MOST)
-        steps = itertools.chain(STEPS, others)
+        divisors = (step for step in _divisors(flat[kept] * per_step) if _LEAST <= step <= _MOST)
+        steps = itertools.chain(STEPS, divisors)
     for step in steps:
         counts, off = flat[kept] * per_step * step, errors[kept] * per_step * step
         if not _on(counts, off, units[kept]):
@@ -125,11 +125,11 @@ def _on(counts: Values, errors: Values, units: Values) -> bool:
 def _divisors(ratios: Values) -> list[float]:
     """Return steps that make the smallest ratios whole: quotients of them are fractions of whole numbers."""
     smallest = np.unique(np.abs(ratios))[:_SMALLEST]
-    found: set[float] = set()
+    steps: set[float] = set()
     for low, high in itertools.combinations(map(float, smallest), 2):
         if not high / low < np.inf:
             continue
         fraction = Fraction(high / low).limit_denominator(_DENOMINATOR)
         if fraction.denominator > 1 and abs(float(fraction) * low / high - 1) <= 4 * _EPSILON:
-            found |= {times * fraction.denominator / low for times in (1, 2, 3, 4)}
-    return sorted(found)
+            steps |= {times * fraction.denominator / low for times in (1, 2, 3, 4)}
+    return sorted(steps)
