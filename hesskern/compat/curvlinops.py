@@ -31,20 +31,20 @@ class HessianLinearOperator(TensorOperator):
         ``nn.MSELoss()``, with any reduction to a number, or another multiple of the squared error. With a mean, all
         samples weigh the same, as in curvlinops.
     params : list of Parameter, or dict of str to tensor
-        In which order results are. The tensors of a dict take the place of the module's.
+        The order of the results. The tensors of a dict replace the module's.
     data : iterable of (X, Y)
         Moved to the parameters' device, reduced when the operator is made, and not read again; curvlinops reads it at
-        every product. Parameters that are changed afterwards are followed.
+        every product. Later changes of the parameters are taken into account.
     progressbar : bool
         A bar for each product.
     check_deterministic : bool
-        Whether `data` is read twice, to see that it holds the same samples both times. A list is not.
+        Whether `data` is read twice, to check that it holds the same samples both times. A list is read once.
     num_data : int, optional
-        What a mean divides by; default: the number of samples.
+        Divisor of a mean; default: the number of samples.
     block_sizes : list of int, optional
-        Numbers of parameters that form diagonal blocks; the rest of the matrix is left out. Default: one block.
+        Numbers of parameters in each diagonal block; the rest of the matrix is zero. Default: one block.
     batch_size_fn : callable, optional
-        Of no use here: X is a tensor.
+        Ignored: X is a tensor.
 
     Attributes
     ----------
@@ -55,19 +55,19 @@ class HessianLinearOperator(TensorOperator):
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the loss no squared loss, with what is in the way, and if an
-        argument does not fit.
+        If the model is not a chain of linear layers or the loss not a squared loss (the message names what does not
+        fit), or if an argument does not fit.
     RuntimeError
-        If the data are others when they are read again.
+        If the data are different when they are read again.
     ImportError
-        If a bar is asked for and tqdm is not installed.
+        If `progressbar` is True and tqdm is not installed.
 
     Notes
     -----
     ``H @ v``, ``v @ H``, ``H.adjoint()``, ``H.to_scipy()``, `gradient_and_loss`, sums, products with numbers and of
     operators are as in curvlinops, and curvlinops' own inverses, submatrices and estimators take these operators.
-    O(N (i + o)²) once for the data; a product takes the time of two passes of i + 1 samples. All eigenvalues at once:
-    `hesskern.torch.spectrum`.
+    O(N (i + o)²) once for the data; a product takes the time of two passes of i + 1 samples. For all eigenvalues at
+    once use `hesskern.torch.spectrum`.
 
     Examples
     --------
@@ -155,7 +155,7 @@ class HessianLinearOperator(TensorOperator):
             for tensor in chosen:
                 if id(tensor) not in names:
                     raise ValueError(
-                        f"params holds a tensor of shape {tuple(tensor.shape)} that is no parameter of the model."
+                        f"params holds a tensor of shape {tuple(tensor.shape)} that is not a parameter of the model."
                     )
             wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
             return LiveProblem(
@@ -194,7 +194,7 @@ class HessianLinearOperator(TensorOperator):
 
             def problem() -> Problem:
                 with keep(f"curvlinops.{type(self).__name__}"):
-                    current = of(keys) or of(list(params))  # of a block that is not used there are zeros
+                    current = of(keys) or of(list(params))  # a block that is not used is zero
                     if current is None:
                         raise ValueError(
                             f"model_func does not depend on {', '.join(keys)}: it uses tensors of its own; pass params "
@@ -223,11 +223,11 @@ class GGNLinearOperator(HessianLinearOperator):
     Parameters
     ----------
     model_func, loss_func, params, data, progressbar, check_deterministic, num_data, block_sizes, batch_size_fn
-        As in `HessianLinearOperator`; of `block_sizes` curvlinops takes one block only, ours any.
+        As in `HessianLinearOperator`. curvlinops takes one block only; here any `block_sizes` work.
     mc_samples : int
         0: the exact matrix. Estimates of it from random samples are refused.
     seed : int
-        Of those samples.
+        Ignored: seed of those samples.
 
     Examples
     --------
@@ -257,7 +257,7 @@ class GGNLinearOperator(HessianLinearOperator):
         seed: int = 2147483647,
     ) -> None:
         if checks.integer(mc_samples, "mc_samples", 0):
-            raise ValueError(f"mc_samples is {mc_samples}; expected 0: the matrix that samples estimate is exact here.")
+            raise ValueError(f"mc_samples is {mc_samples}; expected 0: the matrix is exact here, without samples.")
         super().__init__(
             model_func, loss_func, params, data, progressbar, check_deterministic, num_data, block_sizes, batch_size_fn
         )
@@ -273,7 +273,7 @@ def _listed(params: Any) -> list[Tensor]:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"params holds a {type(tensor).__name__}; expected tensors.")
     if len(set(map(id, tensors))) < len(tensors):
-        raise ValueError("params holds a parameter twice; expected each once.")
+        raise ValueError("params holds a parameter twice; expected each parameter once.")
     return tensors
 
 
@@ -289,18 +289,18 @@ def _blocks(sizes: Any, count: int) -> list[int]:
 
 
 def _scaled(loss_func: Any, scale: LossScale, count: int) -> float:
-    """Return what the half-sum loss is multiplied by; curvlinops goes by what the loss says of its reduction."""
+    """Return the factor of the half-sum loss; curvlinops relies on the reduction that the loss states."""
     said = getattr(loss_func, "reduction", None)
     if said in ("mean", "sum") and (said == "mean") != scale.per_sample:
         seen = "divides" if scale.per_sample else "does not divide"
         raise ValueError(
-            f"loss_func.reduction is {said!r}, but it {seen} by the number of samples; expected both alike."
+            f"loss_func.reduction is {said!r}, but it {seen} by the number of samples; expected both to be the same."
         )
     return scale.of(count)
 
 
 def _compare(one: tuple[Data, int], other: tuple[Data, int]) -> None:
-    """Refuse data that are others when they are read again; in whichever order the samples come."""
+    """Refuse data that are different when they are read again; the order of the samples does not matter."""
     (first, count), (second, again) = one, other
     left, right = _moments(first), _moments(second)
     if count != again or (left - right).abs().max() > 5e-5 * left.abs().max():

@@ -17,13 +17,13 @@ class hessian:  # noqa: N801 - its name there
     """Eigenvalues, trace and spectral density of the Hessian of ``criterion(model(X), Y)``, as PyHessian's `hessian`.
 
     The signatures are those of PyHessian 0.1. What it estimates by power iteration, Hutchinson's method and Lanczos
-    quadrature is exact here, so numbers of iterations and tolerances have nothing to do; they are checked and left.
+    quadrature is exact here, so numbers of iterations and tolerances are checked and then ignored.
     Computed in float64 and rounded once to the model's dtype.
 
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers. Set to eval mode, as PyHessian does; its gradients are left alone.
+        A chain of linear layers. Set to eval mode, as PyHessian does; its gradients are not touched.
     criterion : callable
         ``nn.MSELoss()``, or another multiple of the squared error.
     data : (X, Y), optional
@@ -31,7 +31,7 @@ class hessian:  # noqa: N801 - its name there
     dataloader : iterable of (X, Y), optional
         Batches; either this or `data`. With a mean the loss is that of all samples at once, as in PyHessian, which
         weighs batches by their sizes. With a sum it is divided by the number of batches, as PyHessian's is for batches
-        of equal size. Read once; parameters that are changed afterwards are followed.
+        of equal size. Read once; later changes of the parameters are taken into account.
     cuda : bool
         Whether the model is on a CUDA device. Data are moved to the model's device.
 
@@ -43,13 +43,13 @@ class hessian:  # noqa: N801 - its name there
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the criterion no squared loss, with what is in the way, and if an
-        argument does not fit.
+        If the model is not a chain of linear layers or the criterion not a squared loss (the message names what does
+        not fit), or if an argument does not fit.
 
     Notes
     -----
-    O(N (i + o)²) once for the data. Eigenvalues and the density come from the eigenproblem that is left after all exact
-    reductions, see `hesskern.Hessian.spectrum`. There is no `gradsH`: no graph is made.
+    O(N (i + o)²) once for the data. Eigenvalues and the density come from the eigenproblem that remains after all
+    exact reductions, see `hesskern.Hessian.spectrum`. There is no `gradsH`, because no graph is built.
 
     Examples
     --------
@@ -120,9 +120,9 @@ class hessian:  # noqa: N801 - its name there
         Parameters
         ----------
         maxIter, tol
-            Of PyHessian's power iteration; of no use here.
+            Options of PyHessian's power iteration; ignored.
         top_n : int
-            How many.
+            Number of eigenvalues.
 
         Returns
         -------
@@ -141,12 +141,12 @@ class hessian:  # noqa: N801 - its name there
         return values[order].tolist(), [split(vectors[:, column], self._shapes) for column in order]
 
     def trace(self, maxIter: int = 100, tol: float = 1e-3) -> list[float]:
-        """Return the trace, as a list with one number: PyHessian's estimates, whose mean is taken.
+        """Return the trace, as a list with one number; PyHessian returns several estimates.
 
         Parameters
         ----------
         maxIter, tol
-            Of PyHessian's random vectors; of no use here.
+            Options of PyHessian's random vectors; ignored.
         """
         _iterations(maxIter, tol)
         return [self._live.problem.trace()]
@@ -157,14 +157,14 @@ class hessian:  # noqa: N801 - its name there
         Parameters
         ----------
         iter : int
-            Of PyHessian's Lanczos method; of no use here.
+            Option of PyHessian's Lanczos method; ignored.
         n_v : int
-            How many lists: PyHessian's random vectors, between which there is no difference here.
+            Number of lists: PyHessian's random vectors. Here all lists are the same.
 
         Returns
         -------
         values : list of lists of float
-            All eigenvalues of the Hessian, ascending; those that the structure of the network repeats once.
+            All eigenvalues of the Hessian, ascending; those that the network's structure repeats are listed once.
         weights : list of lists of float
             How often each occurs, divided by P; they sum to 1.
         """

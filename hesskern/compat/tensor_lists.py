@@ -1,8 +1,8 @@
 """Linear operators on tensors, flat or in the shapes of parameters, with the protocol of curvlinops' operators.
 
-A vector is a tensor (P,) or a list of tensors in the parameters' shapes; a matrix has its columns behind: (P, k), or
-``(*shape, k)`` each. Products come back in the form that was given. Names that begin with an underscore are those by
-which curvlinops' own operators (inverses, submatrices, estimators) reach into each other, so ours can be among them.
+A vector is a tensor (P,) or a list of tensors in the parameters' shapes. A matrix has its columns last: (P, k), or a
+list of ``(*shape, k)``. Products have the form of their argument. curvlinops' own operators (inverses, submatrices,
+estimators) use the names with a leading underscore of other operators, so ours have the same names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TensorOperator:
         raise NotImplementedError  # abstract
 
     def _adjoint(self) -> Any:
-        return self  # of everything that is symmetric
+        return self  # a symmetric operator
 
     def adjoint(self) -> Any:
         """Return the transposed operator."""
@@ -124,7 +124,7 @@ class TensorOperator:
         Parameters
         ----------
         dtype : dtype, optional
-            What the SciPy operator says of itself; default: float64.
+            The dtype of the SciPy operator; default: float64.
         """
         transposed = self.adjoint()
         forward, backward = self._of_arrays(self.__matmul__), self._of_arrays(transposed.__matmul__)

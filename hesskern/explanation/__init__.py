@@ -1,7 +1,7 @@
 """Why a Hessian disagrees: `explain` and its answer.
 
 Three folders, each of which imports only from those before it: `given` holds the candidate, the question and everything
-that can have happened; `search` finds what did, for a matrix, for eigenvalues, for one number; `answer` says it.
+that can have happened to a Hessian; `search` finds what did happen; `answer` says it.
 """
 
 from hesskern.explanation.answer.explanation import Explanation, Finding, Remainder

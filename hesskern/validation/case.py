@@ -1,4 +1,4 @@
-"""What is validated: a network with its data, in float64 whatever its own dtype, and the ways to train it."""
+"""What is validated: a network with its data, in float64 for the witnesses, and the ways to train it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Training:
     seed: int = 7
 
     def batches(self, samples: int) -> Iterator[slice | NDArray[np.intp]]:
-        """Yield the samples of each step, as docs/conventions.md defines them, and not by the code that is checked."""
+        """Yield the samples of each step, as docs/conventions.md defines them, without the code that is checked."""
         step = epoch = 0
         while step < self.steps:
             if self.batch_size is None:
@@ -53,8 +53,8 @@ class Trajectory:
 class ValidationCase:
     """A network and its loss, with the same numbers in float64 for the witnesses.
 
-    A float32 number is a float64 number, so nothing is rounded on the way: the witnesses differentiate exactly the
-    function that hesskern is asked about, more precisely than float32 could.
+    Every float32 number is a float64 number, so nothing is rounded: the witnesses differentiate the same function as
+    hesskern, more precisely than float32 could.
     """
 
     def __init__(self, name: str, net: LinearNetwork, loss: SquaredLoss) -> None:
@@ -83,7 +83,7 @@ class ValidationCase:
 
     @cached_property
     def names(self) -> dict[str, slice]:
-        """Where each parameter stands in the flat vector."""
+        """The position of each parameter in the flat vector."""
         slices, at = {}, 0
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             slices[f"{layer}.weight"] = slice(at, at + weight.size)
@@ -95,7 +95,7 @@ class ValidationCase:
 
     @cached_property
     def layers(self) -> list[slice]:
-        """Where each layer's parameters stand in the flat vector."""
+        """The position of each layer's parameters in the flat vector."""
         slices = []
         for layer in range(len(self.weights)):
             own = [where for name, where in self.names.items() if name.startswith(f"{layer}.")]

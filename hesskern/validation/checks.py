@@ -1,4 +1,4 @@
-"""Values, gradients, products and dense matrices, and which of them are compared for a problem."""
+"""Values, gradients, products and dense matrices, and the choice of those that are compared for a problem."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.rounding import Bounds, ErrorBound, combined, norm, square
 from hesskern.validation.training_checks import training_checks
 
-#: Entries of a block that is written out although the whole matrix is not.
+#: Most entries of a block that is written out if the whole matrix is not.
 _LARGEST_BLOCK = 4_000_000
 
 MODES = {"block": "H", "gauss_newton": "Gauss-Newton", "functional": "functional part"}
@@ -42,7 +42,7 @@ def checks_of(evidence: Evidence) -> list[Check]:
 
 
 def exact_value(evidence: Evidence) -> float:
-    """Return the third witness's error for values: far below that of float64, or that of float64."""
+    """Return the third witness's error for values: that of float64, or far less."""
     return evidence.theirs.prediction.error * evidence.differences.unit / evidence.autograd.unit
 
 
@@ -99,7 +99,7 @@ def _gradient(quantity: str, where: slice, layer: int) -> Comparison:
 
 
 def _other_losses(evidence: Evidence) -> Iterator[Check]:
-    """Yield the other kinds of loss on the same data, and weight decay where there is none, or none where there is."""
+    """Yield the other kinds of loss on the same data, and the same kind with weight decay switched on or off."""
     problem = evidence.problem
     decay = 0.0 if problem.decay else 0.1
     for kind, own in [*((kind, problem.decay) for kind in KINDS if kind != problem.kind), (problem.kind, decay)]:
@@ -150,8 +150,8 @@ def directions(count: int) -> str:
 def times(vectors: list[Matrix], part: ErrorBound, bounds: Bounds) -> ErrorBound:
     """Return the bounds of products with several vectors, the entries of each independent of the rounding errors.
 
-    A random vector of unit variance is lengthened by a matrix E to about ``‖E‖_F``, hardly ever to 8 times that, and
-    never to more than its own length times that.
+    The product of a matrix E with a random vector of unit variance has length about ``‖E‖_F``. It hardly ever has 8
+    times that length, and never more than the vector's own length times that.
     """
     lengths = []
     for vector in vectors:
@@ -256,7 +256,7 @@ def _blocks(evidence: Evidence, mode: str) -> Iterator[Check]:
     for row in range(depth):
         for column in range(depth):
             if mode == "functional" and row == column:
-                continue  # zero by definition; the whole functional part is compared, and holds them
+                continue  # zero by definition; compared with the whole functional part
             yield from _block(evidence, mode, row, column)
 
 
@@ -310,7 +310,7 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
 
 
 def _diagonal_part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
-    """Return the bounds of all diagonal blocks, which no other block's errors reach."""
+    """Return the bounds of all diagonal blocks together."""
     return combined([bounds.block(layer, layer) for layer in range(evidence.problem.net.depth)])
 
 

@@ -1,9 +1,9 @@
 """Spectra, condition numbers and ranks, eigenvectors, solutions and determinants.
 
 The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices do (Hoffman and Wielandt), so a
-bound on the rounding of a matrix is one for its spectrum. A condition number is another matter: what is small in it is
-known to ``error / smallest`` only, and where that is not small autograd's dense matrix decides nothing. Then exact
-arithmetic does, where the block is small enough for it, or the row says that it is undecided.
+bound on the rounding of a matrix also bounds that of its spectrum. Condition numbers are different: the smallest
+eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides nothing.
+Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def eigen_checks(evidence: Evidence) -> list[Check]:
 
 
 def _over(number: float, size: float) -> float:
-    """Return the quotient; infinite where the size, which is not zero, vanished in float64."""
+    """Return the quotient; infinite if the size underflowed to zero."""
     return number / size if size else math.inf
 
 
 def _solver(evidence: Evidence, unit: float, part: ErrorBound, largest: float) -> float:
-    """Return the bound for all eigenvalues of a computed matrix: its error, and that of the eigenvalue solver."""
+    """Return the bound for all eigenvalues of a computed matrix: its own error and the eigenvalue solver's."""
     size = evidence.problem.size
     return part.error + math.sqrt(size) * spread_error(size, unit) * largest
 
@@ -242,7 +242,7 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class ConditionCheck:
-    """Condition number and rank of a matrix: of the whole, or of one layer's block."""
+    """Condition number and rank of the whole matrix or of one layer's block."""
 
     mode: str
     layer: int | None
@@ -260,13 +260,13 @@ class ConditionCheck:
         return "whole"
 
     def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
-        """Compare with autograd's dense matrix to its own error, and with exact arithmetic where that is to be had."""
+        """Compare with autograd's dense matrix, as far as its error allows, and with exact arithmetic if affordable."""
         operator = subject.mode(self.mode)
         ours = (operator if self.layer is None else operator.block(self.layer, self.layer)).condition()
         dense = evidence.dense if self.mode == "block" else evidence.dense_jacobian
         truth = self._exact(evidence)
         if truth is not None and ours.rank != truth[1] and ours.gap < math.inf:
-            truth = None  # singular but for the rounding of the numbers given, which exact arithmetic takes as they are
+            truth = None  # singular up to rounding of the data, which exact arithmetic takes as they are
         if not dense and truth is None:
             return CheckResult(verdict=UNDECIDED, note="too large for a dense matrix, and for exact arithmetic")
         third = None if truth is None else self._against_exact(ours, truth, evidence)
@@ -290,10 +290,10 @@ class ConditionCheck:
             count = self._count(evidence)
             verdict, note = (
                 HESSKERN_WRONG,
-                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are no rounding",
+                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are not rounding",
             )
         elif tolerance >= USELESS:
-            note = note or f"rounding in a dense matrix leaves {tolerance:.0e} of it open"
+            note = note or f"rounding in a dense matrix leaves it uncertain by {tolerance:.0e}"
         return CheckResult(error, tolerance, name, third, witnesses, verdict, note)
 
     def _exact(self, evidence: Evidence) -> tuple[float, int] | None:
@@ -305,8 +305,8 @@ class ConditionCheck:
     def _against_exact(self, ours: Condition, truth: tuple[float, int], evidence: Evidence) -> tuple[float, float]:
         """Return the difference of condition numbers, and how large it may be.
 
-        That is what rounding of the factors allows, twice that of their singular values; of graded data hesskern claims
-        more, and is held to it: four times the uncertainty it states, where that is less.
+        Rounding of the factors allows twice the error of their singular values. For graded data hesskern claims to be
+        more precise: if four times its stated uncertainty is less, that is the limit.
         """
         assert self.layer is not None
         if truth[1] == 0:
@@ -329,7 +329,7 @@ class ConditionCheck:
     ) -> tuple[tuple[float, float], tuple[float, float]] | None:
         """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences.
 
-        None where these have none: a spectrum so small that it vanishes beside the gradient, or not finite.
+        None if these have none: the spectrum vanishes beside the gradient, or is not finite.
         """
         values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
         smallest = float(values[ours.rank - 1])
@@ -364,6 +364,6 @@ class ConditionCheck:
         smallest = float(values[ours.rank - 1])
         theirs = float(values[0]) / smallest if smallest else math.inf
         tolerance = _over(error, ours.smallest) + _over(error, ours.largest)
-        # Of what lies above autograd's error nothing may be left out; what lies below it, autograd does not know.
+        # No eigenvalue above autograd's error may be left out; autograd cannot judge those below.
         possible = ours.rank >= certain and (ours.rank == certain or ours.smallest <= 2 * error)
         return abs(ours.value - theirs) / theirs, tolerance, possible, theirs

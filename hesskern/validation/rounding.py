@@ -1,15 +1,15 @@
-r"""How far two right answers may lie apart: bounds on rounding, from the sizes and norms of a problem alone.
+r"""How far apart two right answers may be: bounds on rounding, from the sizes and norms of a problem alone.
 
-Everything here is a sum of products of the same matrices, in whatever order a program multiplies them. A product over
-an inner dimension n, in arithmetic of unit u, is wrong by at most ``g(n) ‖A‖_F ‖B‖_F`` in the Frobenius norm, with
-``g(n) = min(n, 8 sqrt(n)) u``: the first is the worst case (Higham 2002, chapter 3), the second holds up to a
-probability of about 1e-13 when rounding errors do not conspire (Higham and Mary 2019). The R of a QR of n rows and k
-columns is wrong by ``g(n k)`` of each column's norm (Connolly and Higham 2023). Of a chain ``F_1 F_2 ...`` the errors
+Every quantity is a sum of products of the same matrices, in any order of multiplication. A product over an inner
+dimension n, in arithmetic of unit u, is wrong by at most ``g(n) ‖A‖_F ‖B‖_F`` in the Frobenius norm, with
+``g(n) = min(n, 8 sqrt(n)) u``: the first is the worst case (Higham 2002, chapter 3), the second fails with a
+probability of about 1e-13 if rounding errors are independent (Higham and Mary 2019). The R of a QR of n rows and k
+columns is wrong by ``g(n k)`` of each column's norm (Connolly and Higham 2023). In a chain ``F_1 F_2 ...`` the errors
 add up:
 
     ``‖error‖_F <= (Σ g) · ρ² · ∏ ‖F_j‖_2,   ρ = max_j ‖F_j‖_F / ‖F_j‖_2``
 
-which holds for each order of multiplication. First order in u throughout. Nothing measured goes in.
+which holds for each order of multiplication. All bounds are of first order in u. None depends on a measured error.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hesskern._base.cached import cached_property
 from hesskern.linalg import decompositions
 from hesskern.validation.case import ValidationCase
 
-#: Singular values of larger matrices cost more than the check; their Frobenius norm is a bound as well.
+#: Singular values of larger matrices cost more than the check; their Frobenius norm is also a bound.
 _LARGEST_SVD = 2e8
 
 
 def norm(array: NDArray[np.float64] | float) -> float:
-    """Return the Frobenius norm; squares of entries neither overflow nor vanish, as they do in `numpy.linalg.norm`."""
+    """Return the Frobenius norm; unlike in `numpy.linalg.norm`, squares of entries neither overflow nor vanish."""
     entries = np.asarray(array, dtype=np.float64)
     largest = float(np.abs(entries).max(initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):
@@ -43,12 +43,12 @@ def norm(array: NDArray[np.float64] | float) -> float:
 
 
 def square(value: float) -> float:
-    """Return the square, infinite where ``value**2`` would raise an OverflowError."""
+    """Return the square; infinite if it overflows, where ``value**2`` would raise an error."""
     return value * value
 
 
 def spread_error(terms: float, unit: float) -> float:
-    """Return ``g(terms)``: the relative rounding error of a sum of so many products."""
+    """Return ``g(terms)``: the relative rounding error of a sum of this many products."""
     return min(terms, 8.0 * math.sqrt(terms)) * unit
 
 
@@ -61,7 +61,7 @@ class ProductBound:
     units: float = 0.0
 
     def times(self, other: ProductBound, terms: int, unit: float) -> ProductBound:
-        """Return the product over an inner dimension of so many terms."""
+        """Return the product over an inner dimension of this many terms."""
         return ProductBound(
             self.norm * other.norm,
             max(self.ratio, other.ratio),
@@ -111,7 +111,7 @@ def kronecker(first: ProductBound, second: ProductBound, scale: float, unit: flo
 
 
 class Bounds:
-    """Bounds for one program that computes with this rounding unit.
+    """Bounds for a program with this rounding unit.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Bounds:
     rotated : bool
         Whether the program replaces data and wide layers by the triangular factors of their QR, as hesskern does.
     margin : float
-        The weights may have grown by this much in norm, each.
+        Each weight may have grown by this much in norm.
     """
 
     def __init__(self, problem: ValidationCase, unit: float, *, rotated: bool, margin: float = 0.0) -> None:
@@ -163,7 +163,7 @@ class Bounds:
         return activations
 
     def inputs(self, layer: int) -> ProductBound:
-        """Return the inputs of a layer, the constant one included."""
+        """Return the inputs of a layer, with the constant one."""
         activation = self._activations[layer]
         if not self._bias:
             return activation
@@ -178,7 +178,7 @@ class Bounds:
 
     @property
     def residual(self) -> ProductBound:
-        """The residual, as large as its two terms."""
+        """The residual, bounded by its two terms."""
         return self.prediction.plus(self.Y, self._unit)
 
     def above(self, layer: int) -> ProductBound:
@@ -200,7 +200,7 @@ class Bounds:
     # First derivatives ------------------------------------------------------------------------------------------------
 
     def loss(self, value: float) -> float:
-        """Return the bound for the loss, whose value decides how much of the residual's error it sees."""
+        """Return the bound for the loss, whose value decides how much the residual's error matters."""
         samples, outputs = self._problem.Y.shape
         decayed = 0.5 * self._problem.decay * square(self.theta)
         residual, error = math.sqrt(2.0 * abs(value) / self.scale), self.residual.error
@@ -258,7 +258,7 @@ class Bounds:
         return combined([block(row, column) for row in layers for column in layers])
 
     def difference(self, mode: str, row: int | None = None, column: int | None = None) -> ErrorBound:
-        """Return the bounds of a part for a program that has no functional part, but subtracts the Gauss-Newton one."""
+        """Return the bounds of a part for a program that gets the functional part by subtraction."""
         bounds = {
             name: self.whole(name) if row is None or column is None else getattr(self, name)(row, column)
             for name in ("block", "gauss_newton", "functional")
@@ -266,7 +266,7 @@ class Bounds:
         if mode != "functional":
             return bounds[mode]
         terms = bounds["block"] + bounds["gauss_newton"]
-        # Both subtractions round, that of the decay too; of what is exactly zero nothing else is left.
+        # Both subtractions round, also that of the decay.
         return ErrorBound(terms.size, terms.error + 2 * self._unit * terms.size)
 
     def product(self, part: ErrorBound) -> float:
@@ -275,5 +275,5 @@ class Bounds:
 
 
 def combined(parts: Sequence[ErrorBound]) -> ErrorBound:
-    """Return the bounds of a matrix made of these pieces."""
+    """Return the bounds of a matrix that consists of these pieces."""
     return ErrorBound(math.hypot(*(part.size for part in parts)), math.hypot(*(part.error for part in parts)))

@@ -1,4 +1,4 @@
-"""Training: a few steps of each kind against ``torch.optim.SGD``, and what is recorded along the way."""
+"""Training: a few steps of each kind against ``torch.optim.SGD``, and the recorded quantities."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def training_checks(evidence: Evidence) -> Iterator[Check]:
 
 
 def _plain(evidence: Evidence) -> Training:
-    """Return gradient descent with a rate at which errors do not grow."""
+    """Return gradient descent with a learning rate at which errors do not grow."""
     steepest = evidence.norm()
     return Training("", lr=0.25 / steepest if steepest else 1.0, steps=_STEPS, decay=evidence.problem.decay)
 
@@ -107,9 +107,9 @@ def _steps(evidence: Evidence, name: str, how: Training, ours: Callable[[Subject
 
 
 def _path(evidence: Evidence, how: Training, unit: float) -> ErrorBound:
-    """Return how far the trajectory moves at most, and its rounding error: that of each step, carried on.
+    """Return how far the trajectory moves at most, and its rounding error, accumulated over the steps.
 
-    An error in the weights becomes one in the gradient, larger by the norm of the Hessian, which may grow meanwhile.
+    An error in the weights becomes an error in the gradient, multiplied by the norm of the Hessian, which may grow.
     """
 
     def make() -> ErrorBound:

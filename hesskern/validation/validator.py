@@ -1,4 +1,4 @@
-"""`validate`: every check for every backend and problem, with progress, and what was found when Ctrl-C came."""
+"""`validate`: every check for every backend and problem, with a progress bar; Ctrl-C keeps the rows so far."""
 
 from __future__ import annotations
 
@@ -33,47 +33,47 @@ def validate(
     seed: int = 0,
     progress: bool = False,
 ) -> ValidationReport:
-    r"""Compare everything hesskern computes with PyTorch's autograd in float64, and with a third witness.
+    r"""Compare everything that hesskern computes with PyTorch's autograd in float64, and with a third witness.
 
     Parameters
     ----------
     net : LinearNetwork, optional
         Default: a built-in set of networks, among them the case of `hesskern.datasets.two_layer_case`.
     loss : SquaredLoss, optional
-        Goes with `net`. Its kind is compared in full; loss, gradient and products also for the other kinds.
+        The loss of `net`. Its kind is compared in full; the other kinds by loss, gradient and products.
     backends : sequence of str, optional
-        Default: all there are; one whose package is not installed is reported as absent.
+        Default: all backends; one whose package is not installed is reported as absent.
     problems : sequence of str, optional
-        Names of some of the built-in networks.
+        Names of built-in networks, if only some of them are to be validated.
     directions : int, >= 1
         Random vectors for each matrix that is too large to form.
     dense_size : int, >= 1
-        The most parameters for which whole matrices are compared, 8·P² bytes each; above, and where autograd would
-        take more than seconds, products with random vectors stand for them, and `Row.method` says so.
+        The most parameters for which whole matrices are compared, 8·P² bytes each. Above, and if autograd would take
+        more than seconds, products with random vectors are compared instead, and `Row.method` says so.
     seed : int, >= 0
-        Of the vectors.
+        Seed of the random vectors.
     progress : bool
         Show a progress bar (needs tqdm).
 
     Returns
     -------
     ValidationReport
-        ``report.ok``, ``report.rows``, ``print(report)``, ``report.as_dict()``. Ctrl-C does not raise: the report holds
-        what was checked before it, with ``report.interrupted``.
+        ``report.ok``, ``report.rows``, ``print(report)``, ``report.as_dict()``. Ctrl-C does not raise: the report then
+        holds what was checked before, and ``report.interrupted`` is True.
 
     Raises
     ------
     ImportError
-        If PyTorch is not installed, or the package of a backend that was asked for by name, or of `progress`.
+        If PyTorch, the package of a backend that was asked for by name, or that of `progress` is not installed.
     TypeError, ValueError
-        If an argument is not as said above.
+        If an argument is wrong.
 
     Notes
     -----
-    The third witness knows the definition of the loss and takes exact differences of it, in extended precision where
-    the processor has it; for condition numbers of small blocks it is exact arithmetic. Where hesskern and autograd
-    disagree the row says which of them is alone. Tolerances are bounds on rounding, from the sizes and norms of the
-    problem. A float32 network is compared with the same numbers in float64, to what float32 allows.
+    The third witness computes exact differences of the definition of the loss, in extended precision if the processor
+    has it; for condition numbers of small blocks it uses exact arithmetic. If hesskern and autograd disagree, the row
+    says which of them the third witness contradicts. Tolerances are bounds on rounding, from the sizes and norms of the
+    problem. A float32 network is compared with the same numbers in float64, within the rounding of float32.
 
     Autograd takes O(P) backward passes for each dense matrix, O(1) for each random vector.
 

@@ -24,19 +24,19 @@ class HessianOperator:
     model : torch.nn.Module
         A chain of linear layers.
     dataloader : iterable of (X, Y)
-        Read once; moved to the model's device. See this package on batches of unequal size.
+        Read once; moved to the model's device. For batches of unequal size see this package's docstring.
     loss_fn : callable
         ``loss_fn(model, batch)``, such as `supervised_loss` of ``nn.functional.mse_loss``: a multiple of the squared
-        error of ``model(X)``. One that sums over samples is divided by the number of batches, as there. It is called
+        error of ``model(X)``. A loss that sums over samples is divided by the number of batches, as there. It is called
         with modules that return made-up predictions, and once with the model and the first batch.
     param_filter : callable, optional
         ``param_filter(name, parameter)``: whether to take a parameter; default: those that require grad.
     full_dataset : bool
-        True: False there means another batch at each product.
+        Must be True; there, False means another batch at each product.
     num_batches : int, optional
-        Take so many batches; default: all.
+        Number of batches to read; default: all.
     microbatch_size, microbatch_unsafe, method, fd_eps, backend
-        How autograd would do it; of no use here, where there is one way.
+        Ignored: they choose how autograd computes it.
 
     Attributes
     ----------
@@ -47,8 +47,8 @@ class HessianOperator:
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the loss no squared loss of its predictions, with what is in the
-        way, and if an argument does not fit.
+        If the model is not a chain of linear layers or the loss not a squared loss of its predictions (the message
+        names what does not fit), or if an argument does not fit.
 
     Examples
     --------
@@ -127,8 +127,8 @@ def supervised_loss(criterion: Criterion) -> Callable[[nn.Module, Any], Tensor]:
     return loss_fn
 
 
-class _Told(nn.Module):
-    """In the place of a model: returns the predictions that it is told."""
+class _FixedPredictions(nn.Module):
+    """Replaces a model: returns the predictions that it was given."""
 
     def __init__(self, predictions: Tensor) -> None:
         super().__init__()
@@ -139,10 +139,10 @@ class _Told(nn.Module):
 
 
 def _of_predictions(loss_fn: Callable[[nn.Module, Any], Tensor], inputs: int) -> Criterion:
-    """Return the criterion that a loss of model and batch is."""
+    """Return a loss of model and batch as a criterion of predictions and targets."""
 
     def criterion(predictions: Tensor, targets: Tensor) -> Tensor:
-        return loss_fn(_Told(predictions), (predictions.new_zeros(len(predictions), inputs), targets))
+        return loss_fn(_FixedPredictions(predictions), (predictions.new_zeros(len(predictions), inputs), targets))
 
     criterion.__name__ = name_of(loss_fn)
     return criterion
@@ -152,7 +152,7 @@ def _of_batch(loss_fn: Callable[[nn.Module, Any], Tensor], X: Tensor) -> Criteri
     """Return the criterion of the predictions for these samples."""
 
     def criterion(predictions: Tensor, targets: Tensor) -> Tensor:
-        return loss_fn(_Told(predictions), (X, targets))
+        return loss_fn(_FixedPredictions(predictions), (X, targets))
 
     criterion.__name__ = name_of(loss_fn)
     return criterion
@@ -163,7 +163,7 @@ def _compared(
 ) -> Iterator[Any]:
     """Yield the batches; compare the loss of the model with that of its predictions alone."""
     for number, batch in enumerate(batches):
-        yield batch  # and see that it is a pair that fits
+        yield batch  # the reader checks that it is a pair that fits
         X, Y = batch
         with torch.no_grad():
             value = float(loss_fn(model, batch))
@@ -174,6 +174,6 @@ def _compared(
             if not abs(value - expected) <= torch.finfo(X.dtype).eps ** 0.5 * max(abs(value), abs(expected)):
                 raise ValueError(
                     f"loss_fn is {value:.6g} for batch {number}, but {expected:.6g} by the model's predictions alone; "
-                    "expected a loss that depends on the model by its predictions only."
+                    "expected a loss that depends on the model through its predictions only."
                 )
             comparing(_of_batch(loss_fn, X), scale)(predictions, Y, f"batch {number} of data")

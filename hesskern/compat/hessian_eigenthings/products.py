@@ -36,32 +36,32 @@ def compute_hessian_eigenthings(
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers; moved to the graphics card with `use_gpu`, as there.
+        A chain of linear layers; moved to the GPU with `use_gpu`, as there.
     dataloader : iterable of (X, Y)
         Read once; moved to the model's device.
     loss : callable
-        ``nn.MSELoss()``, or another multiple of the squared error; see this package on batches of unequal size. One
-        that sums over samples is divided by the number of batches, as there.
+        ``nn.MSELoss()``, or another multiple of the squared error; for batches of unequal size see this package's
+        docstring. A loss that sums over samples is divided by the number of batches, as there.
     num_eigenthings : int
-        How many.
+        Number of eigenvalues.
     full_dataset : bool
-        Whether the estimates there use all batches at each step or one. The Hessian here is always that of all.
+        Ignored: there, whether each step uses all batches or one. The Hessian here is always that of all batches.
     mode : {"power_iter", "lanczos"}
-        In which order they come: descending, or ascending.
+        The order of the results: descending, or ascending.
     use_gpu : bool
-        Whether on a CUDA device.
+        Whether to use a CUDA device.
     fp16 : bool
-        False: in half precision nothing here would be exact.
+        Must be False: in half precision nothing would be exact.
     max_possible_gpu_samples : int
-        Of no use here: the data are reduced batch by batch.
+        Ignored: the data are reduced batch by batch.
     **kwargs
         Arguments of ``deflated_power_iteration`` or ``lanczos`` there. Of these `which` says which eigenvalues with
-        ``mode="lanczos"``: "LM" (default), "SM", "LA" or "SA". The others are about iterations; of no use here.
+        ``mode="lanczos"``: "LM" (default), "SM", "LA" or "SA". The others concern iterations and are ignored.
 
     Returns
     -------
     eigenvals : (k,) float64 array
-        Those that are largest in magnitude, with their signs.
+        The largest in magnitude, with their signs.
     eigenvecs : (k, P) array
         In rows, of the model's dtype (there float32 for all), in the order of ``model.named_parameters()``; the signs
         are arbitrary, and so is the basis of an eigenspace.
@@ -69,8 +69,8 @@ def compute_hessian_eigenthings(
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the loss no squared loss, with what is in the way, and if an
-        argument does not fit.
+        If the model is not a chain of linear layers or the loss not a squared loss (the message names what does not
+        fit), or if an argument does not fit.
 
     Examples
     --------
@@ -87,7 +87,8 @@ def compute_hessian_eigenthings(
     known = _OF_LANCZOS if mode == "lanczos" else _OF_POWER_ITERATION
     for name in kwargs:
         if name not in known:
-            raise TypeError(f"{name} is no argument with mode={mode!r}; expected one of {', '.join(sorted(known))}.")
+            names = ", ".join(sorted(known))
+            raise TypeError(f"{name} is not an argument with mode={mode!r}; expected one of {names}.")
     checks.boolean(full_dataset, "full_dataset")
     operator = HVPOperator(model, dataloader, loss, use_gpu, fp16, True, max_possible_gpu_samples)
     which = cast(Which, checks.one_of(kwargs.get("which", "LM"), "which", WHICH))
@@ -110,7 +111,7 @@ class HVPOperator:
     Raises
     ------
     TypeError, ValueError
-        As there, and with ``full_dataset=False``, where each product is that of another batch.
+        As there, and for ``full_dataset=False``, for which each product would use another batch.
 
     Examples
     --------

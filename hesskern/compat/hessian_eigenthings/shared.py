@@ -1,4 +1,4 @@
-"""What the operators of both versions have in common."""
+"""The common parts of the operators of both versions."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def product(problem: Problem, v: Tensor) -> Tensor:
 
 
 def refuse_single_batches(full_dataset: Any) -> None:
-    """Refuse operators that are others at each product."""
+    """Refuse an operator that would change from product to product."""
     if not checks.boolean(full_dataset, "full_dataset"):
-        raise ValueError("full_dataset is False, with which each product is that of another batch; expected True.")
+        raise ValueError("full_dataset is False, with which each product would use another batch; expected True.")

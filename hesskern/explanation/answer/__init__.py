@@ -1,1 +1,1 @@
-"""What is said of a matrix, of eigenvalues, of one number and of what is none of them."""
+"""The answers: for a matrix, a list of eigenvalues, a single number, a vector, and what cannot be compared."""

@@ -24,13 +24,13 @@ class Finding:
     cause : str
         Its name for programs, for instance "X-transposed".
     words, fix : str
-        What happened, and the line of code that fixes it, in terms of the user's arrays.
+        What happened, and the line of code that fixes it, written with the user's arrays.
     also : tuple of str
         What else gives the same matrix.
     before, after : float or None
-        Relative error without and with this cause, all others taken into account; None where nothing could be compared.
+        Relative error without and with this cause, with all other causes; None if nothing could be compared.
     yours, expected : float or None
-        The number that differs most, where the candidate has it and where the Hessian has it.
+        The entry that differs most, in the candidate and in the Hessian.
     """
 
     cause: str
@@ -52,7 +52,7 @@ class Alternative(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """What is left unexplained, and where.
+    """The error that remains unexplained, and where it is.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Remainder:
     entry : (int, int)
         The entry with the largest difference.
     yours, expected : float
-        Both matrices there.
+        This entry in both matrices.
     """
 
     error: float
@@ -88,13 +88,13 @@ class Remainder:
 
 
 def itself(value: Any) -> Any:
-    """Return the value; ``partial(itself, value)`` is a function that a pickle can hold, as a lambda is not."""
+    """Return the value; unlike a lambda, ``partial(itself, value)`` can be pickled."""
     return value
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """The candidate, the Hessian asked for, and the model found, each made when it is asked for."""
+    """The candidate, the Hessian asked for and the model of the candidate; the last two are made on first use."""
 
     candidate: NDArray[np.float64]
     truth: Callable[[], NDArray[np.float64]] | None
@@ -110,21 +110,21 @@ class Explanation:
     Attributes
     ----------
     status : {"match", "explained", "unexplained", "invalid"}
-        Invalid: nothing to compare with, a matrix of a size that no parameters have, or with NaN.
+        Invalid: the candidate cannot be compared, because its size fits no parameters or because it contains NaN.
     verdict : str
         One sentence.
     findings : tuple of Finding
-        The causes, which apply together.
+        The causes; they apply together.
     confidence : str
-        What the finding rests on.
+        The evidence for the findings.
     alternatives : tuple of (causes, words)
         Other explanations that give the same matrix or number.
     before, after : float or None
-        Relative error of the candidate, and what is left of it after the findings.
+        Relative error of the candidate, and the error that remains after the findings.
     unexplained : Remainder or None
-        Where what is left sits.
+        Where the remaining error is.
     notes : tuple of str
-        What else was seen.
+        Other observations.
     """
 
     status: Status
@@ -143,7 +143,7 @@ class Explanation:
     def corrected(self) -> Any:
         """What the candidate should have been: the Hessian (P, P), its eigenvalues (P,) or the number.
 
-        Made on first use; None where that is not known.
+        Computed on first use; None if it is not known.
         """
         return None if self._corrected is None else self._corrected()
 
@@ -185,13 +185,13 @@ class Explanation:
             for other in finding.also:
                 lines += _wrapped(f"the same: {other}", "    ")
         if self.alternatives:
-            lines += ["", "Also possible, for they give the same:"]
+            lines += ["", "Other explanations that give the same result:"]
             for alternative in self.alternatives:
                 lines += _wrapped(alternative.words, "  ")
         if self.confidence:
             lines += ["", *_wrapped(f"Confidence: {self.confidence}.")]
         if self.unexplained is not None:
-            lines += ["", *_wrapped(f"Left: {self.unexplained}.")]
+            lines += ["", *_wrapped(f"Remaining: {self.unexplained}.")]
         if self.notes:
             lines.append("")
         for note in self.notes:

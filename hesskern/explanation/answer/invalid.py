@@ -1,4 +1,4 @@
-"""Candidates that cannot be compared: NaN and infinities, and sizes that no parameters have."""
+"""Candidates that cannot be compared: NaN, infinities, and sizes that fit no parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hesskern.explanation.given.candidate import Candidate, bad_entries
 from hesskern.explanation.given.question import Question
 from hesskern.explanation.given.selections import Selection, shown, symbol
 
-#: Norms are sums of squares, and differences of 1e-16 of them count.
+#: Largest entry: norms are sums of squares, and relative differences of 1e-16 matter.
 _SQUARABLE = 1e120
 
 
@@ -42,17 +42,17 @@ def _not_finite(candidate: Candidate, question: Question, corrected: Any) -> Exp
         )
     rows = sorted({int(index[0]) for index in bad})
     where = f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
-    notes = [f"they stand in {where} ({len(rows)} of {len(array)} rows)"]
+    notes = [f"they are in {where} ({len(rows)} of {len(array)} rows)"]
     if candidate.kind == "matrix" and array.shape == (asked.size, asked.size):
         blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
         notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
     finding = Finding("not-finite", words, fix)
-    verdict = f"the {candidate.kind} holds NaN or infinities, which no Hessian does."
+    verdict = f"the {candidate.kind} contains NaN or infinities; a Hessian does not."
     return Explanation("invalid", verdict, (finding,), notes=tuple(notes), _corrected=corrected)
 
 
 def _out_of_range(question: Question) -> Explanation | None:
-    """Return that the Hessian itself is too large or too small to be compared with anything."""
+    """Return an answer if the Hessian itself is too large or too small to be compared with anything."""
     largest = float(np.abs(question.truth().diagonal).max())
     if largest == 0.0 or 1.0 / _SQUARABLE <= largest <= _SQUARABLE:
         return None
@@ -97,7 +97,7 @@ def _wrong_size(what: str, question: Question, corrected: Any, weight: str = "")
     notes = [f"{size} is {meanings[size]}" for size in dict.fromkeys(sizes) if size in meanings]
     cause = Finding(
         "wrong-size",
-        f"{what} belongs to no parameters of this network; sizes that would fit: {', '.join(fitting)}",
+        f"{what} fits no parameters of this network; sizes that would fit: {', '.join(fitting)}",
         f"take the derivatives of {shown(asked.tensors)}: size {asked.size}",
     )
     if weight:

@@ -23,7 +23,7 @@ from hesskern.explanation.search.other_matrices import other_matches
 
 
 class MatrixAnswer:
-    """The search for one matrix, and what is said of it."""
+    """The search for one matrix, and the answer."""
 
     def __init__(self, candidate: Candidate, question: Question) -> None:
         self._candidate, self._question = candidate, question
@@ -54,7 +54,7 @@ class MatrixAnswer:
         )
 
     def explain(self) -> Explanation:
-        """Search, and say what was found."""
+        """Search and return the answer."""
         question, search = self._question, self._search()
         if not self._matrix.any():
             return self._unexplained("the matrix is zero.", None)
@@ -76,7 +76,7 @@ class MatrixAnswer:
         )
 
     def _other(self, search: Search) -> list[Match]:
-        """Return matches that are no changed Hessian, unless a changed Hessian explains as much with as little."""
+        """Return matches other than a changed Hessian, unless a changed Hessian is as likely."""
         matches = [] if self._skewed or self._power else other_matches(search)
         simple = search.matches(most=1) if matches else []
         return [] if simple and simple[0].cost <= matches[0].cost else matches
@@ -84,7 +84,7 @@ class MatrixAnswer:
     def _before(self) -> Difference | None:
         if len(self._candidate.array) != self._truth.size:
             return None
-        power = min(self._power, 0)  # the larger of both keeps its size, or what is left of it after this
+        power = min(self._power, 0)  # the larger of both keeps its size, or is scaled down
         if not power:
             return difference(self._candidate.array, self._truth, self._question.asked.tensors)
         lowered = dataclasses.replace(self._truth, factor=2.0**power, shift=self._truth.shift * 2.0**power)
@@ -106,7 +106,7 @@ class MatrixAnswer:
 
     def _explained(self, search: Search, matches: list[Match], confidence: str) -> Explanation:
         question, best = self._question, matches[0]
-        if type(best.model.curvature) is Curvature and not best.base.causes:  # its dense matrix is there
+        if type(best.model.curvature) is Curvature and not best.base.causes:  # its dense matrix is computed already
             self._truth = CandidateModel(best.model.curvature, shift=question.decay)
         causes, after = self._causes_as_given(best.causes, best.model), best.difference
         if self._triangle:
@@ -181,13 +181,15 @@ class MatrixAnswer:
         norm = float(np.linalg.norm(self._matrix))
         if self._skewed and norm:
             notes.append(
-                f"the matrix is not symmetric: its skew part is {self._symmetry.skew / norm:.2g} of its norm; a "
-                "Hessian is "
-                "symmetric to rounding"
+                f"the matrix is not symmetric: its skew part is {self._symmetry.skew / norm:.2g} of its norm; "
+                "a Hessian is symmetric up to rounding"
             )
         if near is not None and near.difference.relative < (before.relative if before else math.inf):
             words = sentence(near.causes) if near.causes else "the Hessian itself"
-            notes.append(f"the nearest that was found, to {near.difference.relative:.2g}, but not to rounding: {words}")
+            notes.append(
+                f"the nearest matrix that was tried differs by {near.difference.relative:.2g}, more than rounding: "
+                f"{words}"
+            )
         if before is not None:
             notes += precision.hints(before, self._truth, self._skewed)
         model = near.model if near is not None else None

@@ -14,7 +14,7 @@ from hesskern.explanation.search.numbers import CHANCE, NAMES, Numbers, Quantity
 
 
 def explain_number(candidate: Candidate, question: Question, quantity: Quantity | None) -> Explanation:
-    """Search for what a number is, and say what was found."""
+    """Search for what a number is, and return the answer."""
     numbers = Numbers(
         candidate,
         question.loss,
@@ -37,7 +37,8 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
     if not matches:
         return Explanation(
             "unexplained",
-            f"no known cause: {value:.10g} is no condition number, rank or largest eigenvalue that was tried.",
+            f"no known cause: {value:.10g} is not a condition number, rank or largest eigenvalue of anything that was "
+            "tried.",
             before=before,
             after=before,
             notes=_notes(truth, numbers.doubt()),
@@ -69,18 +70,18 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
     )
     verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
     if first.causes[0].key.startswith("noise"):
-        verdict = f"{value:.3g} means nothing, for {words}; the condition number is {expected:.10g}."
+        verdict = f"{value:.3g} means nothing, because {words}; the condition number is {expected:.10g}."
     if first.causes[0].key.startswith("solver-rounding"):
         verdict = f"{value:.10g} is {words.removeprefix('it is ')}; that of the Hessian is {expected:.10g}."
     certain = chance <= CHANCE
     if not certain:
-        verdict = f"no certain cause: {value:.10g} would be the {NAMES[kind]} where {words}, or chance."
+        verdict = f"no certain cause: {value:.10g} may be the {NAMES[kind]} where {words}, or it may be chance."
     return Explanation(
         "explained" if certain else "unexplained",
         verdict,
         findings if certain else (),
         confidence=first.evidence
-        or f"one number only; the probability that something tried gives it by chance is {chance:.1g}",
+        or f"one number only; the probability that something that was tried gives it by chance is {chance:.1g}",
         alternatives=alternatives if certain else (Alternative(keys(first.causes), words), *alternatives),
         before=before,
         after=abs(first.value - value) / abs(value) if value and math.isfinite(value) else 0.0,

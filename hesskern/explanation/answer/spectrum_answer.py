@@ -18,11 +18,11 @@ from hesskern.explanation.search.spectra import Values, spectrum_matches
 
 
 def explain_spectrum(candidate: Candidate, question: Question) -> Explanation:
-    """Search for what eigenvalues are, and say what was found."""
+    """Search for the matrix that has these eigenvalues, and return the answer."""
     expected = question.true_spectrum()
     power = exponent_to(candidate.array, float(np.abs(expected).max()) or 1.0)
     values = np.sort(candidate.array)
-    taken = np.ldexp(candidate.array, power) if power else candidate.array  # of the size of the Hessian's
+    taken = np.ldexp(candidate.array, power) if power else candidate.array  # as large as the Hessian's
     known = taken, question.data, question.weights, question.selections, question.scales, question.epsilon
     if not values.any() and np.abs(expected).max() > 0.0:
         return Explanation(
@@ -70,7 +70,7 @@ def explain_spectrum(candidate: Candidate, question: Question) -> Explanation:
         "explained",
         f"these are the eigenvalues of {of} where {' and '.join(cause.words for cause in causes)}.",
         findings,
-        confidence="all eigenvalues agree to rounding; the order of the parameters leaves no trace in them",
+        confidence="all eigenvalues agree to rounding; they do not depend on the order of the parameters",
         alternatives=tuple(Alternative(keys(match.causes), sentence(match.causes)) for match in matches[1:]),
         before=before,
         after=best.error,
@@ -79,7 +79,7 @@ def explain_spectrum(candidate: Candidate, question: Question) -> Explanation:
 
 
 def _misread(values: Values, expected: Values, power: int, question: Question) -> Explanation | None:
-    """Return what a solver for symmetric matrices made of one that is not, if it is that."""
+    """Return the answer if a solver for symmetric matrices was given one that is not symmetric."""
     for cause, wrong in misread(question.truth(), question.decay, question.net, question.loss):
         if len(wrong) != len(values) or _apart(values, wrong, min(power, 0)) > 1e-12:
             continue

@@ -1,4 +1,4 @@
-"""Vectors with an entry for each parameter, given in place of a matrix or of eigenvalues: known by their entries."""
+"""Vectors with one entry for each parameter, given in place of a matrix or of eigenvalues."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hesskern.losses.squared import SquaredLoss
 
 Values = NDArray[np.float64]
 
-#: Rounding errors of an entry, in units of the largest, that programs with another order of operations may have.
+#: Rounding error of an entry, in units of the largest entry, in another order of operations.
 _UNITS = 256.0
 
 _EIGENVALUES = "numpy.linalg.eigvalsh(H) has the eigenvalues; compare a matrix (P, P)"
 
 
 class _Vector(NamedTuple):
-    """One entry for each parameter of the whole network, and what may be off by rounding."""
+    """A known vector with one entry for each parameter, and a bound on its rounding error."""
 
     key: str
     words: str  # "the diagonal of"
@@ -35,7 +35,7 @@ class _Vector(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """A candidate as a vector of some parameters, and how it was arranged."""
+    """A candidate as a vector of some parameters, and the shape it had."""
 
     values: Values
     selection: Selection
@@ -43,7 +43,7 @@ class _Shape(NamedTuple):
 
 
 def explain_vector(candidate: Candidate, question: Question) -> Explanation | None:
-    """Return what a vector, or an array in the shape of a weight, is; None if it is none of those that are known."""
+    """Return what a vector, or an array in the shape of a weight, is; None if it is not a known one."""
     if candidate.kind == "number" or candidate.array.size < 2 or not np.isfinite(candidate.array).all():
         return None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -56,7 +56,7 @@ def explain_vector(candidate: Candidate, question: Question) -> Explanation | No
 
 
 def has_shape_of(candidate: Candidate, question: Question) -> str:
-    """Return the weight (or its transpose) whose shape an array has, as a symbol; empty if there is none."""
+    """Return the weight (or its transpose) that has the shape of an array, as a symbol; empty if no weight has."""
     shapes: dict[tuple[int, ...], str] = {}
     for tensor in question.everything.tensors:
         if len(tensor.shape) == 2:
@@ -82,7 +82,7 @@ def _shapes(array: Values, question: Question) -> Iterator[_Shape]:
 
 
 def _vectors(question: Question, selection: Selection) -> Iterator[_Vector]:
-    """Yield the vectors that are known of some parameters."""
+    """Yield the known vectors of some parameters."""
     net, decay = question.net, question.decay
     own = question.truth_of(selection)
     ones = np.ones((own.size, 1))
@@ -124,7 +124,7 @@ def _vectors(question: Question, selection: Selection) -> Iterator[_Vector]:
 def _compared(candidate: Candidate, question: Question, shape: _Shape, vector: _Vector) -> Explanation | None:
     array, size = shape.values, float(np.linalg.norm(vector.values))
     if exponent_to(array, size):
-        return None  # products with numbers of another size altogether are not exact
+        return None  # products with numbers of a far different size are not exact
     stored = float(np.finfo(np.dtype(candidate.dtype.str)).eps) if candidate.dtype.kind == "f" else 0.0
     unit = max(stored, question.epsilon)
     if not 0.0 < size < np.inf or size <= 100.0 * vector.rounding:

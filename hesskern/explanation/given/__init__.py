@@ -1,1 +1,1 @@
-"""What was given: the candidate, the question, and what can have happened to a Hessian."""
+"""The candidate, the question, and everything that can have happened to a Hessian."""

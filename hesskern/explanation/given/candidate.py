@@ -1,4 +1,4 @@
-"""What was given: a dense matrix, a spectrum or one number, and what stands in it that no Hessian has."""
+"""The candidate: a dense matrix, a spectrum or one number, and the entries in it that no Hessian has."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hesskern._base.array_types import Array
 
 Kind = Literal["matrix", "spectrum", "number"]
 
-#: Rows of a large matrix that are looked at together: enough for whole cache lines, and no second matrix in memory.
+#: Rows of a large matrix that are read together: enough for whole cache lines, without a second matrix in memory.
 ROWS = 256
 
 
-#: Quotient of two sizes beyond which squares of the one are lost beside those of the other.
+#: Quotient of two sizes beyond which the squares of the smaller are lost when both are added.
 _FAR = 1e30
 
 
@@ -32,12 +32,12 @@ class Candidate:
 
     kind: Kind
     array: NDArray[np.float64]  # a number: 0-d
-    dtype: np.dtype[np.generic]  # as given; that of text is one of text
+    dtype: np.dtype[np.generic]  # as given; a string dtype for text
     half_unit: float = 0.0  # of a number's last digit
 
 
 def read_candidate(value: object) -> Candidate:
-    """Return what was given.
+    """Return the candidate that somebody passed.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def read_candidate(value: object) -> Candidate:
     Raises
     ------
     TypeError, ValueError
-        If it is nothing of the kind.
+        If it is something else.
     """
     if isinstance(value, str):
         return _number(value, np.dtype(np.str_))
@@ -72,7 +72,7 @@ def read_candidate(value: object) -> Candidate:
 
 
 def _shortest(value: object) -> str:
-    """Return a float's shortest decimal form in its own precision, whose zero after the point is not a digit given."""
+    """Return a float's shortest decimal form in its own precision, without a lone zero after the point."""
     try:
         text = str(value) if isinstance(value, np.floating) else repr(float(value))  # type: ignore[arg-type]
     except OverflowError as error:
@@ -96,7 +96,7 @@ def _number(text: str, dtype: np.dtype[Any]) -> Candidate:
 
 
 def exponent_to(array: Array, size: float) -> int:
-    """Return the power of two that brings entries far from a size to it; 0 where none is needed."""
+    """Return the power of two that scales entries far from a size to it; 0 if none is needed."""
     largest = float(np.abs(array).max())
     if largest == 0.0 or not 0.0 < size < math.inf or 1.0 / _FAR <= largest / size <= _FAR:
         return 0

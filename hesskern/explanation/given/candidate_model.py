@@ -1,4 +1,4 @@
-"""The Hessian of a network on (sums of) data, its parts, and a candidate's model: part, order, factor and shift."""
+"""The Hessian of a network on (sums of) data, its parts, and the model of a candidate: part, order, factor, shift."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 
-#: Parts of a Hessian that get_part knows, apart from "full".
+#: Parts of a Hessian besides "full".
 PARTS = ("gauss_newton", "functional", "opposed", "layers", "tensors", "diagonal", "exchanged")
 
 
@@ -51,7 +51,7 @@ class Curvature:
 
     @cached_property
     def layers(self) -> list[slice]:
-        """Where each layer's parameters stand."""
+        """The positions of each layer's parameters."""
         slices: dict[int, slice] = {}
         for tensor in self.tensors:
             start = slices[tensor.layer].start if tensor.layer in slices else tensor.start
@@ -60,17 +60,19 @@ class Curvature:
 
     @cached_property
     def rounding(self) -> float:
-        """What rounding alone may do, as a Frobenius norm."""
+        """Bound on the rounding error, as a Frobenius norm."""
         net = self.weights.net
         bound = sum(
             abs(factor) * rounding.bound(net.weights, net.biases, loss.X, loss.Y, loss.scale, self._epsilon)
             for factor, loss in self.data.terms
         )
-        return bound if math.isfinite(bound) else math.nan  # nothing is within NaN: where it overflows nothing is known
+        return (
+            bound if math.isfinite(bound) else math.nan
+        )  # no difference is within NaN: beyond an overflow nothing is known
 
     @cached_property
     def diagonal(self) -> Values:
-        """The diagonal, which the functional part does not reach."""
+        """The diagonal, to which the functional part adds nothing."""
         return self._summed(lambda H: H.diagonal())
 
     def _summed(self, of: Callable[[Hessian], Any]) -> Values:
@@ -122,7 +124,7 @@ class Curvature:
         return order
 
     def dense(self, part: str) -> Values:
-        """Return a part as a dense matrix, O(P²); made once, and not to be changed."""
+        """Return a part as a dense matrix, O(P²); made once; do not change it."""
         if part not in self._dense:
             self._dense[part] = self._new_dense(part)
         return self._dense[part]
@@ -180,12 +182,12 @@ def _total(terms: Sequence[tuple[float, Hessian]], of: Callable[[Hessian], Any])
 
 @dataclass(frozen=True)
 class CandidateModel:
-    """``factor * M[index][:, index] + shift * I``, M a part of a curvature: what a candidate may be.
+    """``factor * M[index][:, index] + shift * I``, M a part of a curvature: the matrix that a candidate may be.
 
-    `inner` is a multiple of the identity in M, which shows where the order is not that of rows and columns alike.
+    `inner` is a multiple of the identity inside M; it matters where rows and columns have different orders.
 
-    `sides`: "both", or "rows" and "columns" where the order applies to those only. `triangle`: "", "upper" or "lower".
-    `store`: how all entries are rounded in the end. `diagonal`: what is added to the diagonal besides, (P,).
+    `sides`: "both", or "rows" or "columns" if the order applies to these only. `triangle`: "", "upper" or "lower".
+    `store`: how all entries are rounded in the end. `diagonal`: what else is added to the diagonal, (P,).
     """
 
     curvature: Curvature
@@ -206,7 +208,7 @@ class CandidateModel:
 
     @property
     def tolerance(self) -> float:
-        """What rounding alone may do, as a Frobenius norm."""
+        """Bound on the rounding error, as a Frobenius norm."""
         added = 0.0 if self.diagonal is None else float(np.linalg.norm(self.diagonal))
         shifts = abs(self.shift) * float(np.sqrt(self.size)) + added
         return abs(self.factor) * self.curvature.rounding + 1e-15 * shifts
@@ -239,7 +241,7 @@ class CandidateModel:
 
 
 def chunks(size: int) -> list[slice]:
-    """Return the slices of rows that are worked on together."""
+    """Return the slices of rows that are read together."""
     return [slice(at, min(at + ROWS, size)) for at in range(0, size, ROWS)]
 
 
@@ -255,7 +257,7 @@ class Difference:
         The largest difference of two entries, at `where`.
     where : (int, int)
     blocks : (T, T) array
-        Frobenius norms over the blocks of the tensors.
+        Frobenius norms of the blocks of the tensors.
     row_norms : (P,) array
     """
 

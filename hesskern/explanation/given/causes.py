@@ -1,4 +1,4 @@
-"""What can have happened to a Hessian: a cause, in words and with the line that fixes it."""
+"""A cause: what can have happened to a Hessian, in words, with the line of code that fixes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One way to get another matrix than the Hessian asked for.
+    """One way to get a matrix other than the Hessian asked for.
 
     Attributes
     ----------
@@ -17,11 +17,11 @@ class Cause:
     words : str
         What happened, as the middle of a sentence: "the data are transposed".
     fix : str
-        What to write instead, in terms of the user's arrays.
+        What to write instead, with the user's arrays.
     also : tuple of str
         Other things that give the same matrix, in words.
     cost : int
-        How much it takes to believe in it; explanations of the least total cost are reported.
+        How unlikely it is; explanations of the least total cost are reported.
     """
 
     key: str
@@ -32,7 +32,7 @@ class Cause:
 
 
 def total(causes: tuple[Cause, ...]) -> int:
-    """Return the cost of causes that came together."""
+    """Return the total cost of several causes."""
     return sum(cause.cost for cause in causes)
 
 
@@ -47,5 +47,5 @@ def keys(causes: Sequence[Cause]) -> tuple[str, ...]:
 
 
 def sentence(causes: Sequence[Cause]) -> str:
-    """Return causes that came together, in words."""
+    """Return several causes in words."""
     return "; ".join(cause.words for cause in causes)

@@ -1,4 +1,4 @@
-"""Number formats with fewer digits than float64, binary and decimal: rounding to them, and which one entries have."""
+"""Number formats with fewer digits than float64, binary and decimal: rounding to them and recognising them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Values = NDArray[np.float64]
 
 
 class Format(NamedTuple):
-    """A format by the digits of its significand; products are taken of rounded factors and rounded themselves."""
+    """A format, by the digits of its significand; both the factors of a product and the product are rounded."""
 
     name: str
     bits: int  # of the factors of a product
-    product_bits: int  # of a product of matrices and of what is stored: TF32 sums and stores in float32
+    product_bits: int  # of a matrix product and of stored numbers: TF32 sums and stores in float32
     fix: str
 
     def round(self, values: NDArray[np.floating]) -> Values:
@@ -33,15 +33,15 @@ FORMATS = (
     Format("bfloat16", 8, 8, "no .bfloat16() and no autocast around the Hessian: .double() for the model, X and Y"),
 )
 
-#: Decimal digits beyond which a decimal number is any float64.
+#: Decimal digits from which on every float64 looks like a decimal number.
 _DIGITS = 13
 
-#: Entries whose decimals are looked at.
+#: Entries whose decimals are read.
 _LOOKED_AT = 500
 
 
 def rounded(values: NDArray[np.floating], bits: int) -> Values:
-    """Return values with so many significant binary digits, rounded to nearest, ties to even."""
+    """Return values rounded to this number of significant binary digits, to nearest, ties to even."""
     if bits == 24:
         with np.errstate(over="ignore", under="ignore"):
             return values.astype(np.float32).astype(np.float64)
@@ -51,12 +51,12 @@ def rounded(values: NDArray[np.floating], bits: int) -> Values:
 
 
 def on_grid(values: NDArray[np.floating], bits: int) -> bool:
-    """Whether all values have no more significant digits than this."""
+    """Whether no value has more significant digits than this."""
     return bool(np.array_equal(rounded(values, bits), values))
 
 
 def grid_of(matrix: Values, strips: list[slice]) -> Format | None:
-    """Return the format with the fewest digits that all entries have, if any has fewer than float64."""
+    """Return the shortest format that holds all entries, or None if only float64 does."""
     for format_ in (FORMATS[3], FORMATS[2], FORMATS[0]):
         if all(on_grid(matrix[at], format_.product_bits) for at in strips):
             return format_
@@ -64,9 +64,9 @@ def grid_of(matrix: Values, strips: list[slice]) -> Format | None:
 
 
 class Storage(NamedTuple):
-    """A way to keep a matrix with fewer digits after everything else.
+    """A way to store a finished matrix with fewer digits.
 
-    `store` rounds, `half_unit` returns how far that may move each entry.
+    `store` rounds; `half_unit` returns how far that may move each entry.
     """
 
     key: str
@@ -77,20 +77,20 @@ class Storage(NamedTuple):
 
 
 def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
-    """Yield the ways of storing that all entries look like."""
+    """Yield the ways of storing that fit all entries."""
     binary = grid_of(matrix, strips)
     if binary is not None:
         bits = binary.product_bits
         yield Storage(
             f"{binary.name}-stored",
-            f"the matrix is rounded to {binary.name} after everything else",
+            f"the finished matrix is rounded to {binary.name}",
             binary.fix,
             partial(rounded, bits=bits),
             partial(_half_bit, bits=bits),
         )
     flat = matrix.ravel()
     looked_at = flat[:: max(1, flat.size // _LOOKED_AT)]
-    # The shortest decimal that is this float64: what was printed, if it was printed with few digits.
+    # The shortest decimal that gives this float64: the printed number, if it was printed with few digits.
     shortest = [Decimal(repr(float(value))).normalize().as_tuple() for value in looked_at if value != 0]
     digits = max((len(number.digits) for number in shortest), default=_DIGITS)
     decimals = max((-int(number.exponent) for number in shortest), default=_DIGITS)
@@ -98,7 +98,7 @@ def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
     if 0 <= decimals < _DIGITS:
         yield Storage(
             f"decimals[{decimals}]",
-            f"the matrix is rounded to {decimals} decimals after everything else",
+            f"the finished matrix is rounded to {decimals} decimals",
             written,
             partial(_decimal, decimals=decimals),
             partial(np.full_like, fill_value=0.5 * 10.0**-decimals),
@@ -106,7 +106,7 @@ def storages(matrix: Values, strips: list[slice]) -> Iterator[Storage]:
     if digits < _DIGITS:
         yield Storage(
             f"digits[{digits}]",
-            f"the matrix is rounded to {digits} significant decimal digits after everything else",
+            f"the finished matrix is rounded to {digits} significant decimal digits",
             written,
             partial(_significant, digits=digits),
             partial(_half_digit, digits=digits),
@@ -123,7 +123,7 @@ def _half_digit(values: Values, digits: int) -> Values:
 
 
 def _units(values: Values, digits: int) -> Values:
-    """Return the powers of ten that make the last of so many digits a unit."""
+    """Return the powers of ten that turn the last of these digits into a unit."""
     sizes = np.abs(values)
     units: Values = 10.0 ** (digits - 1 - np.floor(np.log10(np.where(sizes > 0, sizes, 1.0))))
     return units

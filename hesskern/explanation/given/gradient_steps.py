@@ -25,7 +25,7 @@ def known_steps(net: LinearNetwork, loss: SquaredLoss, decay: float, rate: float
 
 
 def step_cause(rate: float, *, ahead: bool, estimated: bool) -> Cause:
-    """Return the cause that is a step more, or one less, with this learning rate."""
+    """Return the cause for weights one step ahead, or one step behind."""
     how = f"lr = {rate:.6g}{' (estimated)' if estimated else ''}"
     if ahead:
         words = f"the weights are those after one more step of gradient descent, {how}"

@@ -1,4 +1,4 @@
-"""Orders in which somebody may have put the parameters: permutations of the rows and columns."""
+"""Orders of the parameters that somebody may have used: permutations of the rows and columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUBSETS = 4
 
 
 class Tensor(NamedTuple):
-    """A weight or bias and where it stands in the vector of the parameters."""
+    """A weight or bias and its place in the vector of the parameters."""
 
     layer: int
     name: str  # "weight" or "bias"
@@ -58,13 +58,13 @@ def tensors(net: LinearNetwork, parts: Sequence[Part]) -> tuple[Tensor, ...]:
 
 
 def column_order(tensor: Tensor) -> NDArray[np.intp]:
-    """Return where the columns of a weight, stacked, come from."""
+    """Return the order that stacks the columns of a weight."""
     index = np.arange(tensor.start, tensor.stop)
     return index.reshape(tensor.shape).T.ravel() if len(tensor.shape) == 2 else index
 
 
 def orders(selected: Sequence[Tensor]) -> list[Order]:
-    """Return the orders to try, the usual one first; those that are the same permutation once."""
+    """Return the orders to try, the usual one first, each permutation once."""
     kept: dict[bytes, Order] = {}
     for arrangement, moved in _arrangements(selected):
         for columns, stacked in _stackings(selected):
@@ -106,7 +106,7 @@ def _index(arrangement: Sequence[Tensor | tuple[Tensor, Tensor]], columns: froze
 
 
 def _stackings(selected: Sequence[Tensor]) -> list[tuple[frozenset[int], Cause | None]]:
-    """Return the sets of layers whose columns may be stacked, all of them first."""
+    """Return the sets of layers whose columns may be stacked; none first, then all."""
     weights = [t for t in selected if t.name == "weight" and min(t.shape) > 1]
     layers = [t.layer for t in weights]
     result: list[tuple[frozenset[int], Cause | None]] = [(frozenset(), None)]
@@ -160,14 +160,14 @@ def _arrangements(selected: Sequence[Tensor]) -> list[tuple[Arrangement, Cause |
 
     if len(layers) > 1:
         turned = [t for layer in reversed(layers) for t in by_layer[layer]]
-        add("layers-reversed", "the layers stand in reversed order, the last one first", turned)
+        add("layers-reversed", "the layers are in reversed order, the last one first", turned)
     if weights and biases:
         if len(layers) > 1:
-            add("all-reversed", "all parameters stand in reversed order, the last bias first", list(reversed(selected)))
-        add("biases-first", "all biases stand before all weights", [*biases, *weights])
-        add("biases-last", "all biases stand after all weights", [*weights, *biases])
+            add("all-reversed", "all parameters are in reversed order, the last bias first", list(reversed(selected)))
+        add("biases-first", "all biases come before all weights", [*biases, *weights])
+        add("biases-last", "all biases come after all weights", [*weights, *biases])
         before = [t for layer in layers for t in reversed(by_layer[layer])]
-        add("bias-before-weight", "each bias stands before its weight", before)
+        add("bias-before-weight", "each bias comes before its weight", before)
         beside: list[Tensor | tuple[Tensor, Tensor]] = []
         for layer in layers:
             pair = by_layer[layer]

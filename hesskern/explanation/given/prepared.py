@@ -13,7 +13,7 @@ from hesskern.losses.squared import SquaredLoss
 
 
 class Prepared(NamedTuple):
-    """Other data, what the loss of them is multiplied by, and what was done."""
+    """Other data, the factor of their loss, and what was done to them."""
 
     cause: Cause
     factor: float
@@ -22,7 +22,7 @@ class Prepared(NamedTuple):
 
 
 def prepared(loss: SquaredLoss) -> Iterator[Prepared]:
-    """Yield what may have been done to the data of a float64 loss; nothing that overflows."""
+    """Yield the ways to prepare the data of a float64 loss, without those that overflow."""
     with np.errstate(all="ignore"):
         for data in (*_broadcast(loss), *_scaled(loss)):
             if np.isfinite(data.X).all() and np.isfinite(data.Y).all():
@@ -37,7 +37,7 @@ def _broadcast(loss: SquaredLoss) -> Iterator[Prepared]:
     cause = Cause(
         "targets-broadcast",
         "targets of shape (N,) are subtracted from predictions of shape (N, 1), which gives N x N residuals: every "
-        "target stands for every sample, as if each were the mean of all",
+        "prediction is compared with every target, as if each target were the mean of all",
         "give the targets the shape of the predictions: Y.reshape(-1, 1), or prediction.squeeze(1)",
     )
     yield Prepared(cause, 1.0 if loss.kind == "mean" else samples, loss.X, np.full_like(loss.Y, loss.Y.mean()))

@@ -1,4 +1,4 @@
-"""The question without the candidate: the network, the data and what may have happened to them."""
+"""The question: the network, the data and everything that may have happened to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hesskern.network.parameters import select
 
 
 class Question:
-    """Everything but the candidate, in float64 and without weight decay, which is put back as a shift."""
+    """Everything except the candidate, in float64; weight decay is left out and added as a shift."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Question:
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return len(self.loss.X)
 
     @property
@@ -98,7 +98,7 @@ def float64(array: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def precise(net: LinearNetwork) -> LinearNetwork:
-    """Return a network in float64, with the usual names, by which its layers are called here."""
+    """Return a network in float64 with the usual parameter names, which are used throughout."""
     if net.dtype == np.float64 and net.parameter_names == usual_names(net.biases):
         return net
     return LinearNetwork(

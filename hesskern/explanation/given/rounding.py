@@ -1,4 +1,4 @@
-"""How far rounding alone can move a Hessian that was computed in another order of operations."""
+"""How far rounding can move a Hessian that was computed in another order of operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from hesskern._base.array_types import Array
 
-#: Rounding errors of sums of k terms grow like ``LAMBDA sqrt(k) u`` but for a vanishing probability (Higham and Mary
+#: Rounding errors of sums of k terms grow like ``LAMBDA sqrt(k) u``, up to a negligible probability (Higham and Mary
 #: 2019, LAMBDA from their Theorem 2.4 at 1e-13); u is half of epsilon.
 LAMBDA = 8.0
 

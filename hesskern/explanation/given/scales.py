@@ -1,4 +1,4 @@
-"""Constant factors that losses differ by, and the fit of a factor and a multiple of the identity."""
+"""Constant factors between losses, and the fit of a factor and a multiple of the identity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """What the problem's named factors are made of.
+    """The numbers of which the named factors are products.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Scales:
     batch_size: int | None
 
     def names(self, value: float, rounding: float, batch: int) -> list[str]:
-        """Return what a factor may be, the simplest first; `rounding`: its relative error."""
+        """Return the names that fit a factor, the simplest first; `rounding`: its relative error."""
         sizes = {"N": self.samples, "o": self.outputs}
         if batch != self.samples:
             sizes["batch"] = batch
@@ -74,25 +74,25 @@ class Scales:
         return sorted(close, key=lambda factor: abs(factor / value - 1))[:3]
 
     def kinds(self, value: float, rounding: float) -> list[str]:
-        """Return which kinds of loss this factor leads to."""
+        """Return the kinds of loss that this factor leads to."""
         size = {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / (self.samples * self.outputs)}
         ratios = {kind: factor / size[self.kind] for kind, factor in size.items() if kind != self.kind}
         return [kind for kind, ratio in ratios.items() if abs(ratio - value) <= rounding * ratio]
 
     def constant(self, value: float) -> Cause:
-        """Return the cause that is a factor without a name."""
+        """Return the cause for a factor without a name."""
         return Cause(
             "scale[constant]",
             f"everything is multiplied by a constant, {value:.10g}",
-            f"divide by {value:.10g}; look for it in the loss (it is no product of 2, N, o or a batch size)",
+            f"divide by {value:.10g}; look for it in the loss (it is not a product of 2, N, o or a batch size)",
             cost=2,
         )
 
     def cause(self, value: float, rounding: float, batch: int) -> Cause:
-        """Return the cause that is a factor: one with a name, or any other."""
+        """Return the cause for a factor, by its name if it has one."""
         kinds, names = self.kinds(value, rounding), self.names(value, rounding, batch)
         if value < 0 and names:
-            first = f"the sign is turned: everything is multiplied by {names[0]}"
+            first = f"the sign is reversed: everything is multiplied by {names[0]}"
             first += "" if names[0][1:].isdigit() else f" = {value:.10g}"
             fix = f"divide by {value:.10g}; look for a minus sign: a log-likelihood for a loss, a descent direction"
             return Cause(f"scale[{names[0]}]", first, fix, tuple(f"the factor {name}" for name in names[1:]))
@@ -122,18 +122,18 @@ def _fraction(two: int, powers: dict[str, int]) -> str:
     return f"{top}/{below[0]}" if len(below) == 1 else f"{top}/({'*'.join(below)})"
 
 
-#: A Hessian that is a smaller share of the candidate is not there, however well the identity fits.
+#: A Hessian with a smaller share of the candidate does not count as present, however well the identity fits.
 _PRESENT = 1e-9
 
 
 def least_factor(T: Values, V: Values) -> float:
-    """Return which multiple of M, ``T = M V``, is lost beside a multiple of the identity of norm one."""
-    apart = fit(T, np.zeros_like(T), V).residual  # what of T is not a multiple of the identity
+    """Return the largest multiple of M, ``T = M V``, that is lost beside a multiple of the identity of norm one."""
+    apart = fit(T, np.zeros_like(T), V).residual  # the part of T that is not a multiple of the identity
     return _PRESENT / apart if apart > 1e-12 * float(np.linalg.norm(T)) else 0.0
 
 
 class Affine(NamedTuple):
-    """``C = factor * M + shift * I``, with what that means."""
+    """``C = factor * M + shift * I``, with the causes that this means."""
 
     causes: tuple[Cause, ...]
     factor: float
@@ -141,7 +141,7 @@ class Affine(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A least-squares fit and the norm of what is left."""
+    """A least-squares fit and the norm of its residual."""
 
     factor: float
     shift: float
@@ -155,7 +155,7 @@ def fit(S: Values, T: Values, V: Values) -> Fit:
     rest_s, rest_t = S - along_s * unit, T - along_t * unit
     square = float(np.vdot(rest_t, rest_t))
     size = float(np.vdot(T, T))
-    if square <= 1e-24 * size or size == 0.0:  # M is a multiple of I: the shift says it all
+    if square <= 1e-24 * size or size == 0.0:  # M is a multiple of I: the shift alone describes it
         return Fit(0.0, float(along_s / np.linalg.norm(V)), float(np.linalg.norm(rest_s)))
     factor = float(np.vdot(rest_s, rest_t)) / square
     shift = float((along_s - factor * along_t) / np.linalg.norm(V))
@@ -172,11 +172,11 @@ def affine(
     S, T, V : (P, k) arrays
         Products of the candidate, of the Hessian without weight decay, and of the identity with the same vectors.
     part : str
-        Which part of the Hessian T is of; the Gauss-Newton and the functional part are without weight decay.
+        The part of the Hessian that T belongs to; the Gauss-Newton and the functional part have no weight decay.
     batch : int
         Samples in the data.
     limit : float
-        Norm of the residual up to which it is rounding, for factor 1.
+        Largest norm of a residual that is rounding, for factor 1.
     rounding : float
         Relative error of the factor.
     """
@@ -184,7 +184,7 @@ def affine(
     free, norm, least = fit(S, T, V), float(np.linalg.norm(S)), least_factor(T, V)
 
     def within(residual: float, factor: float) -> bool:
-        """Whether the rest is rounding, and the Hessian more than rounding beside a multiple of the identity."""
+        """Whether the residual is rounding, and the Hessian more than rounding beside a multiple of the identity."""
         return abs(factor) > least * norm and residual <= limit * abs(factor) + 1e-15 * norm
 
     general = len(V) > 1  # of a single number, any factor is a fit
@@ -219,7 +219,7 @@ def _project(S: Values, T: Values) -> float:
 
 
 def damping(shift: float, decay: float) -> Cause:
-    """Return the cause that is a multiple of the identity, where another is expected."""
+    """Return the cause for a multiple of the identity that is not the expected one."""
     added = shift - decay
     if decay and abs(shift) <= 1e-9 * decay:
         return Cause(
@@ -239,7 +239,7 @@ def damping(shift: float, decay: float) -> Cause:
 
 
 def rounded(value: float, size: float) -> str:
-    """Return a number that was estimated, as its round neighbour where that is within rounding."""
+    """Return an estimated number as text, by the round number next to it if that is within rounding."""
     for digits in range(1, 10):
         text = f"{value:.{digits}g}"
         if math.isclose(float(text), value, rel_tol=1e-10, abs_tol=1e-12 * size):

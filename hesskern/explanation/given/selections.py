@@ -16,7 +16,7 @@ _SUBSETS = 4
 
 
 class Selection(NamedTuple):
-    """Some parameters, and what it means to have taken them instead of those asked for."""
+    """Some parameters, and the cause if they were taken in place of those asked for."""
 
     causes: tuple[Cause, ...]
     tensors: tuple[Tensor, ...]
@@ -28,7 +28,7 @@ class Selection(NamedTuple):
 
 
 def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) -> list[Selection]:
-    """Return what may have been selected, what was asked for first; `names` are what the user calls the parameters."""
+    """Return the selections to try, the one asked for first; `names` are the user's names of the parameters."""
     called = dict(zip(net.parameter_names, names, strict=True))
     wanted = tensors(net, asked)
     by_names = {_names(wanted): Selection((), wanted)}

@@ -1,4 +1,4 @@
-"""Other data and other weights: most mistakes are the exact Hessian of another network on other data."""
+"""Other data and other weights: most mistakes give the exact Hessian of another network on other data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hesskern.explanation.given.prepared import prepared
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 
-#: Samples up to which every first and last minibatch is tried; beyond, those of the usual sizes.
+#: Samples up to which first and last minibatches of every size are tried; beyond, those of the usual sizes.
 _EVERY = 64
 _USUAL = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256, 500, 512, 1000, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True, slots=True)
 class DataVariant:
-    """Data somebody may have used: a sum of losses, each with its coefficient."""
+    """Data that somebody may have used: a sum of losses, each with its coefficient."""
 
     causes: tuple[Cause, ...]
     terms: tuple[tuple[float, SquaredLoss], ...]
@@ -28,14 +28,14 @@ class DataVariant:
 
 @dataclass(frozen=True, slots=True)
 class WeightVariant:
-    """Weights somebody may have used."""
+    """Weights that somebody may have used."""
 
     causes: tuple[Cause, ...]
     net: LinearNetwork
 
 
 def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant]:
-    """Return the true data, then what may have been used in their place. `loss` is float64, without weight decay."""
+    """Return the true data, then the data that somebody may have used. `loss` is float64, without weight decay."""
     X, Y, kind = loss.X, loss.Y, loss.kind
     samples = len(X)
     variants = [DataVariant((), ((1.0, loss),), samples)]
@@ -54,7 +54,7 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             (1.0, X.T, Y),
         )
     if square_y:
-        add(Cause("Y-transposed", "the targets are transposed", f"use Y.T where Y is: {rows}"), (1.0, X, Y.T))
+        add(Cause("Y-transposed", "the targets are transposed", f"use Y.T in place of Y: {rows}"), (1.0, X, Y.T))
     if square_x and square_y:
         add(
             Cause("XY-transposed", "samples are in columns, in the data and the targets", f"use X.T and Y.T: {rows}"),
@@ -103,7 +103,7 @@ def _sizes(samples: int, batch_size: int | None) -> list[int]:
 
 
 def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> list[WeightVariant]:
-    """Return the true weights, then what may have been used in their place; equal networks once."""
+    """Return the true weights, then the weights that somebody may have used; equal networks once."""
     variants = [WeightVariant((), net)]
     seen = {net.flatten().tobytes(): 0}
 
@@ -157,7 +157,7 @@ def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> 
         )
         cause = Cause(
             f"trajectory[{step}]",
-            f"the weights are other ones: {at}",
+            f"the weights are not these, but those of {at}",
             "take the Hessian at the network you compare with (detach and copy the weights after the last step)",
         )
         add(cause, list(other.weights), list(other.biases))

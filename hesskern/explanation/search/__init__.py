@@ -1,1 +1,1 @@
-"""The search for what did happen: to a matrix, to eigenvalues, to one number."""
+"""The search for what happened, for a matrix, a list of eigenvalues and a single number."""

@@ -1,14 +1,14 @@
-"""Arithmetic with fewer digits, known by its errors: their size, entry by entry, and their pattern.
+"""Arithmetic with fewer digits, recognised by the size and the pattern of its errors.
 
-The same computation is done here in the format, which gives the errors S of the entries, and with the sign of every
-rounding error at random, which gives samples of what rounding can do. Other orders of operations have other errors,
-but data, weights and what everybody computes of them are rounded alike, so the errors E of a candidate that comes from
+The same computation is done here in the format, which gives the errors S of the entries, and with random signs of all
+rounding errors, which gives samples of possible errors. Another order of operations has other errors. But data, weights
+and the numbers that every program computes from them are rounded alike, so the errors E of a candidate that comes from
 this arithmetic
 
 - are as large as the samples, relative to each entry's own spread;
-- agree with S, by more than a sample does. Most of any difference lies in a few directions (a little more of one
-  weight), in which everything agrees by chance; those are taken out first, as the principal directions of half of the
-  samples, and the other half says what chance does in the rest.
+- agree with S more than a sample does. Most of any difference lies in a few directions (a little more of one weight),
+  in which everything agrees by chance. These are removed first: they are the principal directions of half of the
+  samples. The other half shows how far the rest agrees by chance.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 
-#: Samples, half of them for the principal directions, and how many of these are taken out.
+#: Samples, half of them for the principal directions, and the number of directions that are removed.
 _SAMPLES, _DIRECTIONS = 64, 8
 
-#: Columns at most, and floating-point operations that the samples may cost altogether.
+#: The most columns, and the most floating-point operations for all samples together.
 _COLUMNS, _BUDGET = 64, 2e9
 
-#: How large errors may be, as a multiple of what the samples say: closed forms round less often than autograd, and sums
-#: have many orders.
+#: How large errors may be, as a multiple of the samples': closed forms round less often than autograd, and sums can be
+#: computed in many orders.
 _SMALLEST, _LARGEST = 0.2, 2.2
 
 
 class Pattern(NamedTuple):
-    """How errors compare with those of a format.
+    """How the errors of a candidate compare with those of a format.
 
     Attributes
     ----------
     size : float
-        Their root mean square, in units of the samples' standard deviation of each entry.
+        Root mean square of the errors, in units of the samples' standard deviation of each entry.
     agreement : float
-        Correlation with the errors of the same computation done here, outside the principal directions.
+        Correlation with the errors of the same computation here, outside the principal directions.
     chance : float
         Standard deviation of that correlation for samples.
     """
@@ -55,14 +55,14 @@ class Pattern(NamedTuple):
     chance: float
 
     def shows(self, deviations: float) -> bool:
-        """Whether the size fits and the agreement is beyond so many standard deviations of chance."""
+        """Whether the size fits and the agreement is this many standard deviations above chance."""
         return _SMALLEST <= self.size <= _LARGEST and self.agreement >= deviations * self.chance
 
 
 def pattern(matrix: Values, model: CandidateModel, format_: Format) -> Pattern | None:
-    """Compare a candidate's error with that of a format, in some columns; None where that cannot be told.
+    """Compare a candidate's error with that of a format, in some columns; None if they cannot be compared.
 
-    `model` is the candidate but for its error: full, Gauss-Newton or block diagonal, of one set of data.
+    `model` is the candidate without its error: full, Gauss-Newton or block diagonal, of one set of data.
     """
     size = model.size
     terms = model.curvature.data.terms
@@ -76,13 +76,13 @@ def pattern(matrix: Values, model: CandidateModel, format_: Format) -> Pattern |
     here = _computed(model, format_, Nearest(), chosen) - exact
     expected, seen = float(np.linalg.norm(here)), float(np.linalg.norm(error))
     if not seen or not 0.1 <= expected / seen <= 10.0:
-        return None  # of another size altogether
+        return None  # far too large or too small
     drawn = np.stack([(_computed(model, format_, Scattered(seed), chosen) - exact).ravel() for seed in range(_SAMPLES)])
     spread = np.sqrt(np.mean(np.square(drawn), axis=0))
     exact_zero = spread <= 1e-14 * float(np.abs(exact).max())
     floor = 4.0 * model.tolerance / size
     if np.abs(error.ravel()[exact_zero]).max(initial=0.0) > floor:
-        return None  # entries that are exact in every order of operations are not exact
+        return None  # entries that every order of operations gets exactly are not exact
     kept = ~exact_zero
     if np.count_nonzero(kept) < 2 * _DIRECTIONS:
         return None
@@ -119,7 +119,7 @@ def _exact(model: CandidateModel, chosen: NDArray[np.intp]) -> Values:
 
 
 def _computed(model: CandidateModel, format_: Format, rounding: Rounding, chosen: NDArray[np.intp]) -> Values:
-    """Return columns of the model as a program in this format gets them."""
+    """Return columns of the model as a program in this format computes them."""
     curvature, at = model.curvature, _source(model, chosen)
     part: Values | float = 0.0
     for factor, loss in curvature.data.terms:

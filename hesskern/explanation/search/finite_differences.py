@@ -1,10 +1,10 @@
 """Finite differences: the truncation error of one-sided ones, and the grid that subtraction leaves behind.
 
-A squared residual is a polynomial of degree two in each single parameter, so a gradient's central difference along one
-parameter is exact, and a one-sided difference with step h is off by h/2 times a third derivative, which is computed
-here from three gradients. What remains is rounding: gradients are floats, so their difference is a multiple of their
-unit in the last place, and dividing by h leaves a grid that tells h. Its errors are as large as those of the same
-differences taken here.
+A squared residual is a polynomial of degree two in each single parameter. So a central difference of the gradient along
+one parameter is exact, and a one-sided difference with step h is off by h/2 times a third derivative, which is computed
+here from three gradients. The rest is rounding: gradients are floats, so their difference is a multiple of their unit
+in the last place, and dividing by h leaves a grid that reveals h. The errors are as large as those of the same
+differences computed here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Values = NDArray[np.float64]
 
 _AFTERWARDS = ", made symmetric afterwards"
 
-#: Columns whose third derivatives, and whose own differences, are looked at.
+#: Columns whose third derivatives are computed, and columns whose differences are computed here.
 _COLUMNS, _OWN = 64, 12
 
-#: Share of the difference that may be left when the truncation error is taken away.
+#: Share of the difference that may remain without the truncation error.
 _LEFT = 0.3
 
-#: How large rounding errors may be, as a multiple of those of the same differences taken here.
+#: How large rounding errors may be, as a multiple of those of the same differences computed here.
 _SMALLEST, _LARGEST = 0.4, 2.0
 
 #: Standard deviations by which the share of a truncation error may be off.
@@ -48,11 +48,11 @@ class Function:
     Attributes
     ----------
     net : LinearNetwork
-        Where it stands, in float64.
+        In float64.
     loss : SquaredLoss
         Without weight decay.
     positions : (P,) array
-        Where the parameters stand in ``net.flatten()``.
+        Positions of the parameters in ``net.flatten()``.
     factor, decay : float
     """
 
@@ -89,12 +89,12 @@ class Function:
 
 
 class FiniteDifferences(NamedTuple):
-    """Finite differences with what they explain."""
+    """Finite differences, and the error that they explain."""
 
     cause: Cause
     step: float
     correction: Values  # the truncation error, to be added to the Hessian
-    how_large: float  # what is left, as a multiple of what is left of the same differences taken here
+    how_large: float  # the remaining error, as a multiple of that of the same differences computed here
 
 
 def find(matrix: Values, hessian: Values, function: Function) -> FiniteDifferences | None:
@@ -122,7 +122,7 @@ def find(matrix: Values, hessian: Values, function: Function) -> FiniteDifferenc
 
 
 class _Error:
-    """A candidate's distance from the Hessian, and the third derivatives that truncation would show."""
+    """A candidate's distance from the Hessian, and the third derivatives that a truncation error would show."""
 
     def __init__(self, whole: Values, hessian: Values, function: Function) -> None:
         self.whole, self.hessian, self.function = whole, hessian, function
@@ -170,7 +170,7 @@ def _truncated(error: _Error) -> FiniteDifferences | None:
 
 
 def _rounded(error: _Error, kind: Kind, step: float) -> FiniteDifferences | None:
-    """Return differences that are exact but for rounding, or one-sided ones that are nearly so, with this grid."""
+    """Return differences with this grid: exact up to rounding, or one-sided with a small truncation error."""
     nothing = np.zeros_like(error.whole)
     sides = [(0, nothing)] if kind.second or not error.corner.any() else _sides(error, step)
     fitting = [
@@ -190,7 +190,7 @@ def _rounded(error: _Error, kind: Kind, step: float) -> FiniteDifferences | None
 
 
 def _sides(error: _Error, step: float) -> list[tuple[int, Values]]:
-    """Return what it can be, with the truncation error: central (0), forward (1) or backward (-1) with twice the step.
+    """Return the possible kinds, central (0), forward (1) or backward (-1) with twice the step, and truncation errors.
 
     One-sided differences are off by ``step`` times the third derivatives; the share of that in the error is fitted.
     """
@@ -227,7 +227,7 @@ def _parallel(rest: Values, third: Values) -> bool:
 
 
 def _third_derivatives(hessian: Values, function: Function, some: NDArray[np.intp]) -> Values:
-    """Return the second derivatives of the gradient along some parameters, in the columns; exact but for rounding."""
+    """Return the second derivatives of the gradient along some parameters, in the columns; exact up to rounding."""
     third = np.empty((len(hessian), len(some)))
     for at, column in enumerate(some):
         ahead = function.gradient(_unit(len(hessian), column, 1.0))
@@ -243,9 +243,9 @@ def _unit(size: int, at: int, step: float) -> Values:
 
 
 def _how_large(error: _Error, correction: Values, step: float, *, second: bool = False) -> float:
-    """Return how large what is left is, as a multiple of what is left of differences taken here.
+    """Return the size of the remaining error, as a multiple of that of differences computed here.
 
-    Those are central, whose rounding errors one-sided ones with twice the step have as well.
+    These are central; one-sided ones with twice the step have the same rounding errors.
     """
     size, hessian, function = len(error.whole), error.hessian, error.function
     rng = np.random.default_rng(5)

@@ -17,10 +17,10 @@ Net = Callable[[float], LinearNetwork | None]
 
 
 def estimated_steps(search: Search, net: LinearNetwork, loss: SquaredLoss, decay: float) -> Iterator[WeightVariant]:
-    """Yield networks one step away whose Hessian has the candidate's trace: the learning rates that are possible.
+    """Yield networks one step away whose Hessian has the candidate's trace.
 
-    The trace of the Hessian after a step is a polynomial in the learning rate, so its roots are all there is; before a
-    step, the secant method from the linear estimate finds the one that is near.
+    The trace of the Hessian after a step is a polynomial in the learning rate, so its roots are all the possible rates.
+    Before a step, the secant method finds the one near the linear estimate.
     """
     if not search.selections or len(search.selections[0].causes):
         return
@@ -83,7 +83,7 @@ def _secant(at: Net, gap: Callable[[LinearNetwork], float], reach: float) -> lis
 
 
 def _polished(search: Search, at: Net, rate: float) -> float | None:
-    """Return the learning rate that brings the products with the random vectors together, if one is close."""
+    """Return the learning rate near this one whose products with the random vectors match, or None."""
     selection = search.selections[0]
 
     def products(value: float, index: NDArray[np.intp] | None) -> NDArray[np.float64] | None:

@@ -1,7 +1,7 @@
-"""A Hessian as a program in a format with fewer digits gets it, column by column, in autograd's order of operations.
+"""A Hessian as a program with fewer digits computes it, column by column, in autograd's order of operations.
 
-With `Nearest` rounding it is the matrix that such a program returns, but for the order within sums. With `Scattered`
-rounding each error keeps its size and gets a random sign: samples of what rounding could have done.
+With `Nearest` rounding it is the matrix that such a program returns, up to the order within sums. With `Scattered`
+rounding each error keeps its size and gets a random sign: a sample of possible rounding errors.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Values = NDArray[np.float64]
 #: minus half a unit in the last place, which is one to two of those.
 _SPREAD = 0.42
 
-#: Pieces that a sum is looked at in, to see how large its partial sums are.
+#: Pieces into which a sum is split, to estimate the size of its partial sums.
 _PIECES = 8
 
 
 class Rounding(Protocol):
-    """What happens to a result that does not fit into a format."""
+    """How a result is rounded to a format."""
 
     def round(self, values: Values, bits: int) -> Values:
         """Return the values with fewer digits."""
@@ -38,7 +38,7 @@ class Rounding(Protocol):
 
 
 class Nearest:
-    """What arithmetic does."""
+    """Rounding as arithmetic does it."""
 
     def round(self, values: Values, bits: int) -> Values:
         """Round to nearest."""
@@ -64,7 +64,7 @@ class Scattered:
         return moved
 
     def multiply(self, left: Values, right: Values, bits: int) -> Values:
-        """Add what rounding each partial sum to float32 does; in shorter formats that is far below their rounding."""
+        """Add the error of rounding each partial sum to float32; shorter formats round far more than that."""
         if bits < 24:
             exact: Values = np.matmul(left, right)
             return exact

@@ -1,14 +1,13 @@
 """The search for what a dense matrix is: invariants first, then products with two random vectors, then every entry.
 
-What can have happened splits into other data, other weights, another selection (together: another Hessian), then a part
-of it, an order of the parameters, a factor and a shift. Sorting the diagonal and the two random vectors make that
-cheap:
+What can have happened consists of other data, other weights, another selection (together: another Hessian), then a part
+of it, an order of the parameters, a factor and a shift. Three steps make the search cheap:
 
-1. Order, and all parts but the functional one, leave the sorted diagonal alone, and sorting brings two vectors never
-   further apart than any pairing of them. So a Hessian whose sorted diagonal does not fit that of the candidate, with
-   the best factor and shift, is out together with all its parts and orders: O(P log P) each.
+1. Orders, and all parts except the functional one, do not change the sorted diagonal, and no pairing of two vectors is
+   closer than the sorted one. So a Hessian whose sorted diagonal does not fit the candidate's, with the best factor and
+   shift, is ruled out together with all its parts and orders: O(P log P) each.
 2. ``C @ V`` is computed once, O(P²); ``M @ V`` takes a few small products. A random V shows any difference.
-3. What is left, usually one model, is compared entry by entry.
+3. The remaining models, usually one, are compared entry by entry.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from hesskern.explanation.given.variants import DataVariant, WeightVariant
 
 Values = NDArray[np.float64]
 
-#: Causes at most, a factor and a shift not counted.
+#: The most causes, not counting a factor and a shift.
 MOST = 3
 
-#: Relative difference up to which a model is near enough that a lower precision may be the rest.
+#: Relative difference up to which a model is near: a lower precision may explain the rest.
 NEAR = 0.1
 
 _VECTORS = 2
@@ -48,12 +47,12 @@ class Base(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """What is other about it."""
+        """How it differs from the true Hessian."""
         return (*self.data.causes, *self.weights.causes, *self.selection.causes)
 
     @property
     def effort(self) -> int:
-        """When its turn comes: by its cost, prepared data with other weights after everything that is likelier."""
+        """The key by which bases are sorted: the cost; prepared data with other weights come later, as less likely."""
         return total(self.causes) + (self.data.prepared and len(self.weights.causes) > 0)
 
 
@@ -65,16 +64,16 @@ class Match(NamedTuple):
     difference: Difference
     base: Base
     order: Order
-    fitted: bool = False  # its factor and shift are only fits, to something that is not exactly this model
+    fitted: bool = False  # its factor and shift only fit the candidate, which is not exactly this model
 
     @property
     def cost(self) -> int:
-        """How much it takes to believe."""
+        """How unlikely it is."""
         return total(self.causes)
 
 
 class Search:
-    """Everything that is known of the candidate, and the steps of the search.
+    """A candidate matrix, and the steps of the search for its model.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ class Search:
         return float(np.linalg.norm(diagonal)), float(np.linalg.norm(diagonal - diagonal.mean()))
 
     def matches(self, *, most: int = MOST) -> list[Match]:
-        """Return the models of least cost that are the candidate to rounding."""
+        """Return the models of least cost that equal the candidate up to rounding."""
         best: list[Match] = []
         for base in self.bases(most):
             if (best and base.effort > best[0].cost) or (self._skewed and base.causes):
@@ -133,7 +132,7 @@ class Search:
         return best
 
     def bases(self, most: int) -> Iterator[Base]:
-        """Yield the Hessians to try, those with the fewest causes first."""
+        """Yield the Hessians to try, the cheapest first."""
         every = [
             Base(data, weights, selection)
             for selection in self.selections
@@ -150,12 +149,12 @@ class Search:
     def diagonal_fits(self, curvature: Curvature, tolerance: float | None = None) -> bool:
         """Whether some factor and shift bring the sorted diagonals together, or the candidate's is constant.
 
-        `tolerance`: Frobenius norm; default: rounding, which is never as much as 5 % of anything that is evidence.
+        `tolerance`: Frobenius norm; default: rounding, which must stay below 5 % of what is compared.
         """
         diagonal, (size, spread) = self._diagonal, self._diagonal_size
         other = np.sort(curvature.diagonal)
         ones = np.ones_like(diagonal)
-        for turned in (other, other[::-1]):  # a factor below zero turns the order around
+        for turned in (other, other[::-1]):  # a negative factor reverses the order
             best = fit(diagonal, turned, ones)
             if tolerance is None:
                 if min(best.residual, spread) > 0.05 * size:
@@ -167,7 +166,7 @@ class Search:
         return False
 
     def _of_base(self, base: Base, curvature: Curvature, most: int, limit: int | None) -> Iterator[Match]:
-        """Yield the parts and orders of one Hessian that are the candidate to rounding."""
+        """Yield the parts and orders of one Hessian that equal the candidate up to rounding."""
         room = most - len(base.causes)
         reach = limit
         for part, of_part in self._parts(curvature):
@@ -196,7 +195,7 @@ class Search:
                         yield Match(causes, model, entries, base, order)
 
     def _compared(self, model: CandidateModel) -> Difference:
-        """Compare every entry; a model that is another one over again, as random vectors see it, only once."""
+        """Compare every entry; models that random vectors cannot tell apart are compared once."""
         product = self._model_product(model)
         for seen, entries in self._seen:
             if float(np.linalg.norm(product - seen)) <= np.sqrt(_VECTORS) * 1e-2 * model.tolerance:
@@ -211,7 +210,7 @@ class Search:
         return product + model.shift * self.vectors
 
     def _sides(self, order: Order) -> tuple[str, ...]:
-        """Return what an order may apply to: where the matrix is not symmetric, not to rows and columns alike."""
+        """Return what an order may apply to; of a matrix that is not symmetric, only to rows or only to columns."""
         if not self._skewed:
             return ("both",)
         return () if order.source is None else ("rows", "columns")
@@ -222,7 +221,7 @@ class Search:
             T, scales = T + scales.decay * self._moved(order.source, sides), replace(scales, decay=0.0)
         size = float(np.linalg.norm(T)) / np.sqrt(_VECTORS)
         if size <= curvature.rounding:
-            return None  # nothing but rounding errors, whatever it is multiplied by
+            return None  # nothing but rounding errors, whatever the factor
         return affine(
             self.products,
             T,
@@ -252,7 +251,7 @@ class Search:
         return moved
 
     def orders_of(self, tensors: tuple[Tensor, ...]) -> list[Order]:
-        """Return the orders of some parameters, made once."""
+        """Return the orders of some parameters, computed once."""
         if tensors not in self._orders:
             self._orders[tensors] = orders(tensors)
         return self._orders[tensors]
@@ -312,7 +311,7 @@ class Search:
     def _near(
         self, curvature: Curvature, causes: tuple[Cause, ...], part: str, order: Order, base: Base
     ) -> Iterator[Match]:
-        """Yield the model with factor 1, and with the nearest named factor, if the random vectors say it is near."""
+        """Yield the model with factor 1 and with the nearest named factors, if random vectors show that it is near."""
         T = self.product(curvature, part, order.source, "both")
         size = float(np.linalg.norm(T))
         if size <= np.sqrt(_VECTORS) * curvature.rounding:
@@ -334,7 +333,7 @@ class Search:
                 named = True
 
     def affine_of(self, match: Match, curvature: Curvature) -> Affine | None:
-        """Return the factor and shift that bring a match, with another curvature, to the candidate; None: none do."""
+        """Return the factor and shift that bring a match with another curvature to the candidate, or None."""
         return self._affine(curvature, match.model.part, match.order, match.model.sides, match.base.data.samples)
 
 
@@ -342,7 +341,7 @@ def _one_side(sides: str) -> Cause:
     other = "columns" if sides == "rows" else "rows"
     return Cause(
         f"order-of-{sides}",
-        f"this order is that of the {sides} only, so the matrix is not symmetric",
+        f"only the {sides} have this order, so the matrix is not symmetric",
         f"put the {other} in the same order: H[index][:, index]",
     )
 

@@ -27,10 +27,10 @@ Quantity = Literal["condition", "rank", "largest"]
 QUANTITIES = ("condition", "rank", "largest")
 NAMES = {"condition": "condition number", "rank": "rank", "largest": "largest eigenvalue"}
 
-#: Relative uncertainty of a condition number beyond which its digits prove nothing.
+#: Relative uncertainty of a condition number above which its digits prove nothing.
 _SHARP = 1e-4
 
-#: Relative error of a condition number from a dense matrix that is still taken for rounding.
+#: Largest relative error of a condition number from a dense matrix that counts as rounding.
 _DIGITS = 1e-7
 
 #: Probability of a chance match up to which a bare number counts as explained.
@@ -41,16 +41,16 @@ _DENSE = 600
 
 
 class NumberMatch(NamedTuple):
-    """A number that is the one given, to the digits that were given."""
+    """A number that equals the candidate, to the candidate's digits."""
 
     causes: tuple[Cause, ...]
     quantity: str
     value: float
-    evidence: str = ""  # of rounding: what shows it, for digits that mean nothing have no probability
+    evidence: str = ""  # that it is rounding; such digits mean nothing, so they have no probability
 
 
 class Numbers:
-    """What was tried, for the probability that a number fits by chance."""
+    """The numbers that were tried, which give the probability that one fits by chance."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Numbers:
         return matrix
 
     def matches(self) -> list[NumberMatch]:
-        """Return what gives the number with the fewest causes; rounding only where nothing gives its digits."""
+        """Return what gives the number with the fewest causes, or rounding if nothing gives its digits."""
         matches: list[NumberMatch] = []
         for level in (
             self._exactly, self._one_cause, self._prepared, self._norms, self._two_causes, self._one_triangle,
@@ -109,13 +109,13 @@ class Numbers:
         ] or matches
 
     def doubt(self) -> str:
-        """Return a sentence where the number may be rounding, which its digits do not show; empty otherwise."""
+        """Return a sentence if the number may be rounding although its digits do not show it, else an empty one."""
         return self._solvers.doubt(self._truth) if "condition" in self._wanted else ""
 
     def chance(self, match: NumberMatch) -> float:
-        """Return the probability that something tried gives this number by chance.
+        """Return the probability that something that was tried gives this number by chance.
 
-        Digits as if the numbers were log-uniform over their range; ranks as if each size were as likely.
+        For digits, numbers count as log-uniform over their range; for ranks, all sizes count as equally likely.
         """
         if match.evidence:
             return 0.0
@@ -134,16 +134,16 @@ class Numbers:
             self._ranks.append(match.value)
             return match.value == self.value
         self._tried.append(match.value)
-        if self.value == 0:  # no digit says anything
+        if self.value == 0:  # it has no digits to compare
             return False
-        if math.isinf(self.value):  # the only value it can have is that of a division by zero
+        if math.isinf(self.value):  # only a division by zero gives it
             return math.isinf(match.value)
         slack = self._slack(match) + 1e-9 * self._half_unit
         more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
         return -self._half_unit - slack <= more < 2 * self._half_unit + slack
 
     def _slack(self, match: NumberMatch) -> float:
-        """Return how far rounding in a dense eigenvalue solver may move a number: an eigenvalue by P units."""
+        """Return how far rounding in a dense eigenvalue solver, P units of an eigenvalue, may move a number."""
         size = max(selection.size for selection in self._selections)
         moved = size * self._epsilon * (abs(match.value) if match.quantity == "condition" else 1.0)
         return min(moved, _DIGITS) * abs(match.value)
@@ -274,12 +274,12 @@ _SQUARE = Cause(
 )
 _POSITIVE = Cause(
     "positive-only",
-    "only the positive eigenvalues are taken, of an indefinite Hessian",
+    "only the positive eigenvalues are used, but the Hessian is indefinite",
     "use the smallest nonzero absolute eigenvalue, or say that the Hessian is indefinite",
 )
 _SIGNED = Cause(
     "signed",
-    "it is lambda_max/lambda_min with their signs, of an indefinite Hessian",
+    "it is lambda_max/lambda_min with their signs, but the Hessian is indefinite",
     "use absolute values: max(abs(values)) / min(abs(values[nonzero]))",
 )
 
@@ -295,7 +295,7 @@ def _norm(name: str, code: str) -> Cause:
 def _loose(rank: int, true: int) -> Cause:
     return Cause(
         f"rank[{rank}]",
-        f"it is lambda_max over the eigenvalue number {rank}, but the rank is {true}: the tolerance for zero is "
+        f"it is lambda_max divided by eigenvalue number {rank}, but the rank is {true}: the tolerance for zero is "
         "too loose",
         f"use s[0] / s[{true} - 1]; H.condition() says which eigenvalues are zero, and why",
     )

@@ -1,4 +1,4 @@
-"""Eigenvalues of matrices that are not symmetric, as solvers for symmetric ones get them: from one triangle only."""
+"""Eigenvalues that solvers for symmetric matrices return for matrices that are not: they read one triangle only."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hesskern.network.linear_network import LinearNetwork
 
 Values = NDArray[np.float64]
 
-#: Sizes up to which these are tried.
+#: Largest size for which these are tried.
 _MOST = 250
 
 _FIX = "use numpy.linalg.eigvals where the matrix is not symmetric, or make it symmetric first"
 
 
 class Misread(NamedTuple):
-    """What went wrong, and the eigenvalues that come of it, ascending."""
+    """A cause, and the eigenvalues that it leads to, ascending."""
 
     cause: Cause
     values: Values
 
 
 def misread(truth: Curvature, decay: float, net: LinearNetwork, loss: SquaredLoss) -> Iterator[Misread]:
-    """Yield the eigenvalues that ``eigvalsh`` makes of matrices that are not symmetric."""
+    """Yield the eigenvalues that ``eigvalsh`` returns for matrices that are not symmetric."""
     if net.has_bias is False and net.widths[0] * net.widths[-1] <= _MOST:
         for words, matrix in _end_to_end(net, loss):
             yield from _both(f"the matrix {words}", "end-to-end", matrix)
@@ -40,7 +40,7 @@ def misread(truth: Curvature, decay: float, net: LinearNetwork, loss: SquaredLos
     dense = truth.dense("full") + decay * np.eye(truth.size)
     cause = Cause(
         "eigvalsh[empty-triangle]",
-        "eigvalsh was given a Hessian with one triangle filled, the one that it does not read: what is left is the "
+        "eigvalsh was given a Hessian with one triangle filled, the one that it does not read: it saw only the "
         "diagonal",
         "mirror it first: H + H.T - numpy.diag(H.diagonal()), or pass UPLO",
     )
@@ -62,7 +62,7 @@ def _both(words: str, key: str, matrix: Values) -> Iterator[Misread]:
 
 
 def _end_to_end(net: LinearNetwork, loss: SquaredLoss) -> Iterator[tuple[str, Values]]:
-    """Yield ``Σ_l B_l B_l.T ⊗ A_l.T A_l C`` in both orders, whose nonzero eigenvalues are the Gauss-Newton matrix's."""
+    """Yield ``Σ_l B_l B_l.T ⊗ A_l.T A_l C`` in both orders: it has the Gauss-Newton matrix's nonzero eigenvalues."""
     second = loss.scale * loss.X.T @ loss.X
     above: list[Values] = [np.eye(net.widths[-1])]
     for weight in net.weights[:0:-1]:

@@ -1,4 +1,4 @@
-"""Matrices that are no Hessian with something changed: outer products of gradients, and diagonals added by group."""
+"""Matrices other than a changed Hessian: outer products of gradients, and diagonals added group by group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 
-#: Parameters from which a factor and a shift that fit are evidence.
+#: Fewest parameters for which a factor and a shift that fit are evidence.
 _FEWEST = 3
 
 _OUTER = {
@@ -43,7 +43,7 @@ _OUTER = {
 
 
 def other_matches(search: Search) -> list[Match]:
-    """Return the matrices of this kind that are the candidate to rounding, those of least cost."""
+    """Return the matrices of this kind that equal the candidate up to rounding, those of least cost."""
     if len(search.matrix) < _FEWEST:
         return []
     matches = [*_outer_products(search), *_added_diagonals(search)]
@@ -71,7 +71,7 @@ def _outer_products(search: Search) -> Iterator[Match]:
         gradients = SampleGradients(weights.net, loss, selection.tensors)
         for kind, factor in (("all", mean), ("centred", mean), ("sum", loss.scale**2)):
             if kind == "centred" and scales.samples < 3:
-                continue  # of two samples both are multiples of one outer product
+                continue  # for two samples both are multiples of one outer product
             products = OuterProducts(gradients, kind, factor, data, weights, selection.tensors, search.epsilon)
             if not search.diagonal_fits(products):
                 continue
@@ -145,7 +145,7 @@ def _added(
     order: Order,
     base: Base,
 ) -> Match | None:
-    """Return the match with a diagonal made of these columns, in our order, added to a multiple of a part."""
+    """Return the match with a combination of these columns, in our order, added to a part's diagonal."""
     S, V = search.products, search.vectors
     one = groups.shape[1] == 1
     decay = search.scales.decay if part == "full" else 0.0
@@ -170,7 +170,7 @@ def _added(
         return None
     noise = 10.0 * abs(factor) * curvature.rounding
     if not float(np.linalg.norm(moved @ solution[1:])) > noise:
-        return None  # what is on the diagonal is rounding
+        return None  # the added diagonal is rounding
     least = max(noise / float(np.sqrt(len(moved))), 1e-12 * float(np.abs(solution[1:]).max()))
     added = np.where(np.abs(solution[1:]) > least, solution[1:], 0.0)
     total = added + decay * factor
@@ -197,9 +197,9 @@ def _marquardt(value: float) -> Cause | None:
 
 
 def _by_group(added: Values, total: Values, decay: float, tensors: Sequence[Tensor]) -> Cause | None:
-    """Return the cause that is an own multiple of the identity for each weight and bias; `total` has weight decay."""
+    """Return the cause for one multiple of the identity per weight and bias; `total` includes weight decay."""
     if np.ptp(added) <= 1e-9 * float(np.abs(added).max()):
-        return None  # the same everywhere is damping
+        return None  # the same value everywhere is damping
     size = float(np.abs(total).max())
     shown = [rounded(float(value), size) for value in total]
     weights = {text for text, tensor in zip(shown, tensors, strict=True) if tensor.name == "weight"}

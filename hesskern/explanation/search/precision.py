@@ -1,8 +1,7 @@
-"""What brings a matrix close to the Hessian but not to it: fewer digits somewhere, or finite differences.
+"""Why a matrix is close to the Hessian but not equal: fewer digits somewhere, or finite differences.
 
-Data or weights that were rounded give the exact Hessian of the rounded ones, and a matrix that was rounded is the
-Hessian's rounding, entry by entry. Arithmetic with fewer digits leaves errors of a size and a pattern that are known
-from doing the same.
+Rounded data or weights give the exact Hessian of the rounded numbers. A rounded matrix is the Hessian with each entry
+rounded. Arithmetic with fewer digits leaves errors whose size and pattern are known from the same computation here.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ Values = NDArray[np.float64]
 
 _EPSILON = float(np.finfo(np.float64).eps)
 
-#: Standard deviations by which errors have to agree with those of a format: where the entries have its digits, which is
-#: evidence of its own, and where they do not.
+#: Standard deviations by which errors must agree with those of a format: if the entries have its digits, which is
+#: evidence too, and if they do not.
 _DEVIATIONS, _DEVIATIONS_WITHOUT_DIGITS = 2.5, 4.5
 
 
 class Explained(NamedTuple):
-    """A match with the precision as its last cause."""
+    """A match whose last cause is the precision."""
 
     match: Match
     confidence: str
 
 
 def explained(search: Search, match: Match) -> Explained | None:
-    """Return what explains the rest of a model that is near, or None."""
+    """Return what explains the remaining error of a near model, or None."""
     for find in (_rounded_inputs,) if match.fitted else (_rounded_inputs, _stored, _arithmetic, _finite_differences):
         explanation = find(search, match)
         if explanation is not None:
@@ -73,7 +72,7 @@ def _rounded_inputs(search: Search, match: Match) -> Explained | None:
                 return Explained(
                     Match((*kept, *scaled.causes, cause), tried, entries, base, match.order),
                     f"certain: with {which} rounded, all {model.size**2} entries agree to "
-                    f"{entries.relative:.1g}, to rounding in float64",
+                    f"{entries.relative:.1g}, which is rounding in float64",
                 )
     return None
 
@@ -93,9 +92,9 @@ def _rounded_weights(weights: WeightVariant, format_: Format) -> WeightVariant:
 
 
 def _stored(search: Search, match: Match) -> Explained | None:
-    """Return a match that was in float64 to the end, then rounded."""
+    """Return a match that was computed in float64 and rounded at the end."""
     matrix, model = search.matrix, match.model
-    strips, slack = chunks(len(matrix)), 8.0 * model.tolerance / model.size  # of an entry, where all have their share
+    strips, slack = chunks(len(matrix)), 8.0 * model.tolerance / model.size  # of an entry, if all errors are equal
     for storage in storages(matrix, strips):
         expected = (model.rows(at) for at in strips)
         if all(
@@ -123,7 +122,7 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
         digits = grid_of(search.matrix / model.factor, strips)
     if digits is None:
         likely: list[tuple[Format, ...]] = [FORMATS]
-    else:  # results have the digits of the format, or went on in one with more
+    else:  # results have the digits of the format, or later steps used one with more
         same = tuple(one for one in FORMATS if one.product_bits == digits.product_bits)
         likely = [same, tuple(one for one in FORMATS if one.product_bits < digits.product_bits)]
     for formats in likely:
@@ -150,7 +149,7 @@ def _shown(
     """Return the format whose errors agree best with those of the candidate, if any agree by enough."""
 
     def needed(format_: Format) -> float:
-        # Of TF32 the entries show float32 only, which is no evidence for it.
+        # Results in TF32 have the digits of float32, which are no evidence for TF32.
         return _DEVIATIONS if digits is not None and format_.bits == digits.bits else _DEVIATIONS_WITHOUT_DIGITS
 
     patterns = [(format_, pattern(matrix, model, format_)) for format_ in formats]
@@ -180,13 +179,13 @@ def _finite_differences(search: Search, match: Match) -> Explained | None:
     entries = difference(search.matrix - correction, model, model.curvature.tensors)
     return Explained(
         Match((*match.causes, explanation.cause), model, entries, base, match.order),
-        f"high: what is left, {entries.relative:.1g} of the norm, is {explanation.how_large:.2g} times what is left of "
-        "such differences taken here: rounding, divided by the step",
+        f"high: the remaining error, {entries.relative:.1g} of the norm, is {explanation.how_large:.2g} times that of "
+        "such differences computed here: rounding, divided by the step",
     )
 
 
 def hints(before: Difference, truth: CandidateModel, skewed: bool) -> list[str]:
-    """Return what the size of an unexplained difference is reminiscent of."""
+    """Return what the size of an unexplained difference is typical of."""
     notes: list[str] = []
     size = before.relative
     if size <= 1e-3:
@@ -194,7 +193,7 @@ def hints(before: Difference, truth: CandidateModel, skewed: bool) -> list[str]:
             "fewer digits somewhere (float32 gives about 1e-7)" if not skewed else "finite differences or fewer digits"
         )
         notes.append(
-            f"a relative difference of {size:.1g} has the size of {kind}, but neither the entries nor the "
+            f"a relative difference of {size:.1g} is typical of {kind}, but neither the entries nor the "
             "pattern show it; "
             f"rounding in float64 would allow {truth.tolerance / (before.model or 1.0):.1g}"
         )

@@ -1,4 +1,4 @@
-"""The gradient of each sample's loss, and the matrices that are made of them: empirical Fisher and its relatives."""
+"""The gradient of each sample's loss, and the matrices made of these gradients: empirical Fisher and its relatives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hesskern.network.linear_network import LinearNetwork
 
 Values = NDArray[np.float64]
 
-#: Numbers of the gradients that are in memory at once.
+#: The most numbers of the gradients in memory at once.
 _AT_ONCE = 1 << 22
 
 
@@ -38,7 +38,7 @@ class SampleGradients:
         self.size, self.samples = tensors[-1].stop, len(loss.X)
 
     def pieces(self) -> Iterator[Values]:
-        """Yield the gradients of some samples after the other, (n, P)."""
+        """Yield the gradients of some samples at a time, (n, P)."""
         step = max(1, _AT_ONCE // self.size)
         for start in range(0, len(self._loss.X), step):
             yield self._of(slice(start, start + step))
@@ -65,9 +65,9 @@ class SampleGradients:
 
     @cached_property
     def rounding(self) -> float:
-        """What rounding may do to the sum of the outer products, as a Frobenius norm.
+        """Bound on the rounding error of the sum of the outer products, as a Frobenius norm.
 
-        A gradient's error goes with the terms of its residual, prediction and target, which may cancel.
+        A gradient's error grows with the terms of its residual, prediction and target, which may cancel.
         """
         net, X, Y = self._net, self._loss.X, self._loss.Y
         weights = [float(np.linalg.norm(weight)) for weight in net.weights]
@@ -91,7 +91,7 @@ class OuterProducts(Curvature):
     ----------
     gradients : SampleGradients
     kind : {"all", "centred", "sum"}
-        Of each sample's gradient, of its distance from the mean, or of the one sum of all.
+        Outer products of each sample's gradient, of its distance from the mean, or of the sum of all gradients.
     factor : float
     data, weights, tensors, epsilon
         As in `Curvature`.
@@ -140,5 +140,5 @@ class OuterProducts(Curvature):
 
     @cached_property
     def rounding(self) -> float:
-        """What rounding alone may do, as a Frobenius norm."""
+        """Bound on the rounding error, as a Frobenius norm."""
         return self._factor * self._gradients.rounding * (self._gradients.samples if self._kind == "sum" else 1)

@@ -1,8 +1,9 @@
-"""Numbers as a dense solver rounds them, in float64 or float32.
+"""Rounded numbers of a dense solver, in float64 or float32.
 
-A dense solver moves each eigenvalue by up to P units of the largest. So it knows a condition number to P units times
-the number itself; where the matrix is singular it divides by rounding, and the result has no digits, only a size.
-A float32 beyond 2/eps has none in any case. Below that a float32 may be a number that some other matrix really has.
+A dense solver moves each eigenvalue by up to P units of the largest. So the relative error of a condition number is P
+units times the number itself. For a singular matrix the solver divides by a rounding error, and no digit of the result
+is right, only its size. A float32 above 2/eps has no right digit in any case. Below, a float32 may be the true number
+of some other matrix.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from hesskern.linalg.condition import Condition
 
 #: Rounding units.
 _DOUBLE, _SINGLE = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
-#: The largest number that eigenvalues which are rounding errors make, but for those that are exactly zero.
+#: The largest condition number that comes from rounding errors, unless an eigenvalue is exactly zero.
 _FARTHEST = 1e32
 
-#: Probability that a number looks like a float32 by chance, up to which it counts as one.
+#: Largest probability that a number looks like a float32 by chance for which it counts as one.
 _CHANCE = 0.05
 
-#: Relative error up to which a condition number is a rounded one: beyond, no digit of it is left.
+#: Relative error up to which a condition number is a rounded one: beyond, no digit is right.
 _ROUNDED = 0.1
 
-#: The same where few digits were given, and half a unit of the last of them.
+#: The same if few digits were given, and half a unit of the last of them.
 _ROUNDED_FEW, _HALF_UNIT = 1e-4, 1e-6
 
-#: Orders of the parameters in which a float32 solver is tried here, and how far beyond what it gives there others go.
+#: Orders of the parameters for which a float32 solver is tried here, and how far other results may go beyond these.
 _ORDERS, _BEYOND = 4, 2.0
 
 
 class Rounded(NamedTuple):
-    """The right number or, where rounding left nothing of it, the one given."""
+    """The right number or, if rounding left none of its digits, the candidate."""
 
     cause: Cause
     quantity: str
@@ -46,14 +47,14 @@ class Rounded(NamedTuple):
 
 
 class Solvers:
-    """What dense solvers make of the Hessian's numbers.
+    """The Hessian's numbers as dense solvers round them.
 
     Parameters
     ----------
     given : Candidate
         A number.
     dense : callable
-        Returns the Hessian, or None where it is too large for a dense solver to be tried.
+        Returns the Hessian, or None if it is too large to try a dense solver.
     """
 
     def __init__(self, candidate: Candidate, dense: Callable[[], NDArray[np.float64] | None]) -> None:
@@ -61,7 +62,7 @@ class Solvers:
         self._dense = dense
 
     def rounded_numbers(self, truth: Condition, wanted: Sequence[str]) -> Iterator[Rounded]:
-        """Yield what rounding makes this number of."""
+        """Yield the rounded numbers that this number may be."""
         size = abs(self._value)
         if truth.rank == 0 or not size > 0.0:
             return
@@ -80,18 +81,18 @@ class Solvers:
                 return
 
     def doubt(self, truth: Condition) -> str:
-        """Return a sentence where the number may be float32 rounding, which neither size nor digits show."""
+        """Return a sentence if the number may be float32 rounding although neither size nor digits show it."""
         size, smallest = abs(self._value), 1.0 / (truth.size * _SINGLE)
         if truth.rank == 0 or not smallest <= size < np.inf or not _singular(truth, _SINGLE) or not self._is_single:
             return ""
         return (
             f"it may be rounding noise: the Hessian is {_what(truth)}, and lambda_max divided by an eigenvalue that is "
-            f"zero but for rounding is {smallest:.1g} or more in float32; the number itself does not show it"
+            f"zero up to rounding is {smallest:.1g} or more in float32; the number itself does not show it"
         )
 
     @property
     def _is_single(self) -> bool:
-        """Whether a float32 rounds to the digits that were given."""
+        """Whether some float32 rounds to these digits."""
         with np.errstate(over="ignore", under="ignore"):
             return abs(float(np.float32(self._value)) - self._value) <= (1.0 + 1e-9) * self._half_unit
 
@@ -106,7 +107,7 @@ class Solvers:
             return min(1.0, 2.0 * self._half_unit / float(np.spacing(np.float32(abs(self._value)))))
 
     def _near(self, right: float, relative: float, name: str) -> bool:
-        """Whether the number is the right one but for rounding, and has the digits of the format."""
+        """Whether the number is the right one up to rounding, and has the digits of the format."""
         off = abs(self._value - right) / right if 0.0 < right < np.inf else np.inf
         if not off <= min(relative, _ROUNDED):
             return False
@@ -115,21 +116,21 @@ class Solvers:
         return self._is_single and off <= _ROUNDED_FEW and self._half_unit <= _HALF_UNIT * right
 
     def _noise(self, truth: Condition, name: str) -> str:
-        """Return what shows that the number is lambda_max divided by rounding; empty if nothing does."""
+        """Return what shows that the number is lambda_max divided by a rounding error; empty if nothing does."""
         size, epsilon = self._value, _DOUBLE if name == "float64" else _SINGLE
         if not _singular(truth, epsilon) or not size > 0.0:  # solvers give no negative condition number
             return ""
         least = 1.0 / (epsilon * truth.size)
         if name == "float64":
             possible = least <= size <= _FARTHEST or size == np.inf
-            right = "no digit of what a dense solver gives for this matrix is right"
+            right = "no digit of a dense solver's result for this matrix is right"
             return f"high: beyond {least:.2g} {right}" if possible else ""
         if not 2.0 / epsilon <= size < np.inf or not self._is_single:
             return ""
         # A float64 that is a float32 of this size has 29 zero bits: it was computed, or typed with few digits.
         exact = self._dtype.kind == "f" and float(np.float32(self._value)) == self._value
         if exact or self._by_chance <= _CHANCE:
-            return f"high: the number is a float32 beyond {2.0 / epsilon:.2g}, where float32 has no digit that is right"
+            return f"high: the number is a float32 beyond {2.0 / epsilon:.2g}, where no digit of a float32 is right"
         low, high = self._sizes()
         if low / _BEYOND <= size <= high * _BEYOND:
             return f"fair: too few digits to tell, but float32 solvers tried here give {low:.1g} to {high:.1g}"
@@ -173,7 +174,7 @@ def _noise(truth: Condition, name: str) -> Cause:
     return Cause(
         "noise" if name == "float64" else f"noise[{name}]",
         f"it is the rounding error of a dense solver in {name}: the Hessian is {_what(truth)}, and lambda_max was "
-        "divided by an eigenvalue that is zero but for rounding",
+        "divided by an eigenvalue that is zero up to rounding",
         right,
     )
 
@@ -183,7 +184,7 @@ def _rounded(name: str, quantity: str, right: float, relative: float) -> Rounded
     bound = f"{min(relative, 1.0):.1g} of it"
     cause = Cause(
         f"solver-rounding[{name}]",
-        f"it is {what} to the rounding of a dense solver in {name}, which may be off by {bound}",
+        f"it is {what} up to the rounding of a dense solver in {name}, which may be off by {bound}",
         "take it from factors: H.condition()" if name == "float64" else "keep everything in float64: .double()",
     )
     return Rounded(cause, quantity, right, f"high: it differs by less than the {bound} that rounding allows")

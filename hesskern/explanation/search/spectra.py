@@ -1,4 +1,4 @@
-"""The search for what a list of eigenvalues is the spectrum of."""
+"""The search for the matrix that has a list of eigenvalues."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _LARGEST = Cause(
     "numpy.linalg.eigvalsh(H), or H.eigvalsh(), has all of them",
 )
 
-#: Eigenvalues that are enough to be known as some of a spectrum.
+#: Fewest eigenvalues that identify a part of a spectrum.
 _FEWEST = 4
 
-#: Roundings of the largest eigenvalue that an eigenvalue solver with fewer digits takes.
+#: Error of an eigenvalue solver with fewer digits, in roundings of the largest eigenvalue.
 _ROUNDINGS = 8.0
 
-#: Causes at most, and parameters beyond which only one is tried: there each spectrum may cost a dense eigenproblem.
+#: The most causes, and the parameters above which only one is tried: each spectrum may cost a dense eigenproblem.
 _MOST, _LARGE = 2, 400
 
 
 class SpectrumMatch(NamedTuple):
-    """Eigenvalues of another matrix that are those given."""
+    """Eigenvalues of another matrix that equal the candidate's."""
 
     causes: tuple[Cause, ...]
     values: Values
@@ -63,14 +63,14 @@ def spectrum_matches(
     *,
     most: int = _MOST,
 ) -> list[SpectrumMatch]:
-    """Return the spectra of least cost that are the given one to rounding, or to the digits it is stored with."""
+    """Return the spectra of least cost that equal the candidate up to rounding, or to the digits it is stored with."""
     slack, digits = 0.0, tuple[Cause, ...]()
     if storage is not None:
         slack = _ROUNDINGS * float(np.linalg.norm(storage.half_unit(eigenvalues)))
-        words = storage.words.replace("the matrix is", "they are").removesuffix(" after everything else")
+        words = storage.words.replace("the finished matrix is", "they are")
         digits = (Cause(storage.key, words, storage.fix),)
         if slack > 1e-3 * float(np.linalg.norm(eigenvalues - eigenvalues.mean())):
-            return []  # too few digits to know a spectrum by
+            return []  # too few digits to identify a spectrum
     best: list[SpectrumMatch] = []
     bases = [
         Base(d, w, s)
@@ -86,7 +86,7 @@ def spectrum_matches(
         for match in _of_base(np.sort(eigenvalues), base, scales, epsilon, slack):
             if storage is not None:
                 if any(cause.key in ("scale[constant]", "damping") for cause in match.causes):
-                    continue  # fits, to digits that leave room for them
+                    continue  # so few digits leave room for such fits
                 match = match._replace(causes=(*match.causes, *digits))
             if not best or total(match.causes) < total(best[0].causes):
                 best = [match]
@@ -116,10 +116,10 @@ def _of_base(eigenvalues: Values, base: Base, scales: Scales, epsilon: float, sl
             if scaling is not None and _distinct(eigenvalues, tolerance) <= sum(
                 cause.key in ("scale[constant]", "damping") for cause in scaling.causes
             ):
-                continue  # a constant and a shift make any one or two values of any others
-            # Both are ascending, so a factor below zero belongs to the order turned around.
+                continue  # a constant and a shift turn any one or two values into any others
+            # Both are ascending, so a negative factor belongs to the reversed order.
             if scaling is not None and extra[:1] == (_LARGEST,) and scaling.causes:
-                continue  # some of the eigenvalues are known by themselves only
+                continue  # a part of the spectrum is recognised only if nothing else changed
             if scaling is not None and (scaling.factor > 0 or chosen[0] > chosen[-1]):
                 model = np.sort(scaling.factor * chosen + scaling.shift)
                 error = float(np.linalg.norm(eigenvalues - model)) / (float(np.linalg.norm(eigenvalues)) or 1.0)
@@ -132,7 +132,7 @@ def _distinct(ascending: Values, tolerance: float) -> int:
 
 
 def _readings(values: Values, count: int, tolerance: float) -> Iterator[tuple[Values, tuple[Cause, ...]]]:
-    """Yield what a list of this length may hold of these eigenvalues."""
+    """Yield the choices of these eigenvalues that a list of this length may hold."""
     indefinite = bool((values < -tolerance).any())
     if count == len(values):
         yield values, ()

@@ -1,7 +1,7 @@
-"""The grid that differences of float64 numbers leave, and the step that it tells.
+"""The grid that differences of float64 numbers leave, and the step that it reveals.
 
-A gradient's differences are multiples of its unit in the last place, and dividing by h leaves a grid ``unit / h``:
-coarser than the entries' own digits for any step that is taken, so it shows.
+Differences of a gradient are multiples of its unit in the last place, and dividing by h leaves a grid ``unit / h``. For
+any usual step this grid is coarser than the entries' own digits, so it shows.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ Values = NDArray[np.float64]
 
 _EPSILON = float(np.finfo(np.float64).eps)
 
-#: Steps that people take; others are looked for as common divisors.
+#: Usual steps; others are searched as common divisors.
 STEPS = sorted({
     *(10.0**-k for k in range(1, 11)), *(2.0**-k for k in range(2, 31)), *(5.0 * 10.0**-k for k in range(2, 9)),
     *(2.0 * 10.0**-k for k in range(2, 9)), _EPSILON**0.5, _EPSILON ** (1 / 3), _EPSILON**0.25,
 })  # fmt: skip
 
-#: Entries looked at for the grid, the fewest that are enough, and the share of them that has to lie on it.
+#: Entries that are read, the fewest that are enough, and the share of them that must lie on the grid.
 _LOOKED_AT, _FEWEST, _SHARE = 4000, 24, 0.85
 
-#: Counts up to which the parts of a unit are known.
+#: Counts up to which fractions of a unit are known.
 _PRECISE = 0.02 / _EPSILON
 
-#: Share of the entries that have to be odd multiples of the spacing: of numbers with a coarser grid, none is.
+#: Share of the entries that must be odd multiples of the spacing: on a coarser grid there are none.
 _ODD = 0.2
 
-#: Share of the entries that have to be off by more than half a spacing.
+#: Share of the entries that must be off by more than half a spacing.
 _OFF = 0.05
 
-#: Steps that are looked for.
+#: The smallest and the largest step.
 _LEAST, _MOST = 1e-9, 0.5
 
-#: The smallest entries, whose quotients are looked at as fractions with a denominator up to this.
+#: Number of smallest entries whose quotients are written as fractions, and the largest denominator.
 _SMALLEST, _DENOMINATOR = 10, 20_000_000
 
 
 class Kind(NamedTuple):
-    """A way to take differences that are exact but for rounding."""
+    """A kind of finite differences that are exact up to rounding."""
 
     words: str
     unit: Values  # of the numbers that are subtracted, for each entry
@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 
 
 def step_of(matrix: Values, rest: Values, kind: Kind) -> float | None:
-    """Return the step of the coarsest grid ``unit / (points * step)`` that most entries lie on, and no coarser one."""
+    """Return the step of the coarsest grid ``unit / (points * step)`` that most entries lie on, or None."""
     flat, errors, units = matrix.ravel(), rest.ravel(), np.ascontiguousarray(kind.unit).ravel()
     kept = np.flatnonzero((flat != 0) & (units > 0))
     kept = kept[:: max(1, len(kept) // _LOOKED_AT)]
@@ -81,7 +81,7 @@ def step_from_pairs(matrix: Values, unit: Values) -> float | None:
     ratios = ratios[ratios > 0]
     for base, times in itertools.product(np.unique(ratios)[:_SMALLEST], (1, 2, 3)):
         step = times / float(base)
-        for _ in range(3):  # the whole numbers that are near say more precisely what they are multiples of
+        for _ in range(3):  # the nearest whole numbers give the unit more precisely
             few = np.rint(ratios * step) <= 10 * times
             step = float(np.vdot(np.rint(ratios[few] * step), ratios[few]) / np.vdot(ratios[few], ratios[few]))
         counts = ratios * step
@@ -93,17 +93,17 @@ def step_from_pairs(matrix: Values, unit: Values) -> float | None:
 
 def _whole(counts: Values) -> bool:
     """Whether most counts are whole numbers."""
-    # The division by h, and its inverse here, lose a part of a unit where the count is large; what is far below a
-    # unit lies on every grid.
+    # The division by h, and its inverse here, lose a part of a unit if the count is large; a number far below a unit
+    # lies on every grid.
     counts = counts[(np.abs(counts) < _PRECISE) & (np.abs(counts) > 0.5)]
     return len(counts) >= _FEWEST and float(np.mean(np.abs(counts - np.rint(counts)) < 0.1)) >= _SHARE
 
 
 def _on(counts: Values, errors: Values, units: Values) -> bool:
-    """Whether most counts are whole numbers, as many of them odd, and off, as in differences.
+    """Whether most counts are whole numbers, with the odd counts and the errors that differences have.
 
-    Numbers that were rounded to a grid are whole as well, but off by one half at most, where the difference of two
-    rounded numbers is off by up to one; and where the units differ, their grid does not.
+    Numbers that were rounded to a grid are whole as well. But they are off by one half at most, while the difference of
+    two rounded numbers is off by up to one, and their grid is the same if the units differ.
     """
     if not _whole(counts):
         return False
@@ -118,7 +118,7 @@ def _on(counts: Values, errors: Values, units: Values) -> bool:
     groups = [units == unit for unit in np.unique(units)]
     sizes = [(int(np.count_nonzero(group)), float(np.mean(odd[group]))) for group in groups]
     enough = [(size, share) for size, share in sizes if size >= _FEWEST] or [(len(odd), float(np.mean(odd)))]
-    # Where a gradient is just below a power of two, the numbers subtracted have the next unit.
+    # If a gradient is just below a power of two, the subtracted numbers have the next larger unit.
     return sum(size for size, share in enough if share >= _ODD) >= 0.75 * sum(size for size, _ in enough)
 
 
