@@ -1,8 +1,8 @@
-"""The case this package started with, computed afresh: ``hesskern demo``.
+"""The case that this package started with, computed again: ``hesskern demo``.
 
 A researcher trained a 5-100-5 linear network and got two condition numbers for the Hessian with respect to W_2: 174
-from PyTorch autograd, 5345 from a formula. `run` trains the network, takes the Hessian in every way that was in play
-and says which of them agree. Nothing here is stored: each number and each time comes from that run.
+from PyTorch autograd, 5345 from a formula. `run` trains the network, computes the Hessian in every way of that
+question and says which of them agree. No number is stored here: each number and each time comes from that run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.training.fit import Run, fit
 
-#: Each time is the shortest of this many runs: what else the machine does only ever adds to it.
+#: Each time is the shortest of this many runs: other work of the machine only makes a run longer.
 REPEATS = 3
 
 _MOST_STEPS = 10_000
@@ -35,16 +35,16 @@ T = TypeVar("T")
 
 
 def run(backend: str | None = None, *, repeats: int = REPEATS, say: Callable[[str], None] = lambda doing: None) -> Demo:
-    """Compute the case from its data on.
+    """Compute the case from its data.
 
     Parameters
     ----------
     backend : str, optional
-        Which backend of hesskern to use; default: see `hesskern.use_backend`.
+        The backend of hesskern; default: see `hesskern.use_backend`.
     repeats : int, >= 1
-        How often to run what is timed.
+        How often each timed step runs.
     say : callable
-        Called with a few words before each thing that may take a while.
+        Called with a few words before each step that may take a while.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def run(backend: str | None = None, *, repeats: int = REPEATS, say: Callable[[st
 
 def _train(case: datasets.Case, loss: SquaredLoss) -> Run:
     trained = fit(case.network, loss, lr=case.lr, max_steps=_MOST_STEPS, rtol=case.rtol)
-    if trained.status == "interrupted":  # `fit` keeps what was reached; here half a training is of no use
+    if trained.status == "interrupted":  # `fit` returns the training so far; the demo needs all of it
         raise KeyboardInterrupt
     return trained
 

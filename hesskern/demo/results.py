@@ -13,7 +13,7 @@ from hesskern.linalg.condition import Condition
 from hesskern.training.loop import Status
 
 #: Relative difference up to which two condition numbers agree. Rounding grows about a thousandfold while the loss
-#: climbs, to 1e-13, and the published values have eight digits; the mistake in question is a factor of 30.
+#: climbs, to 1e-13, and the published values have eight digits; the mistake of the post is a factor of 30.
 AGREE = 1e-6
 
 #: Difference of two dense Hessians at the same weights, relative to their largest entry: sums of five products each.
@@ -21,7 +21,7 @@ AGREE_DENSE = 1e-12
 
 
 class NumberCheck(NamedTuple):
-    """One comparison: two numbers that have to agree."""
+    """One comparison: two numbers that must agree."""
 
     what: str
     value: float
@@ -57,14 +57,14 @@ class AutogradResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Everything the demo found.
+    """All results of the demo.
 
     Attributes
     ----------
     backend, isa : str
-        Which backend computed, and the instruction set of the compiled kernels.
+        The backend, and the instruction set of the compiled kernels.
     repeats : int
-        Each time is the shortest of so many runs.
+        Each time is the shortest of this many runs.
     status, steps, losses
         How training ended, after how many epochs, and the loss at the start of each.
     lr, stable_lr : float
@@ -79,11 +79,11 @@ class Demo:
         The formula with ``w1.dot(x)``, and with ``w1.dot(x.T)``.
     autograd : AutogradResult or None
     autograd_missing : str
-        Why there is no `autograd`; empty where there is.
+        Why `autograd` is None; empty otherwise.
     expected : dict
         Independently checked results for this case, to compare with; see `Case`.
     train_seconds, hessian_seconds, cond_seconds : float
-        Of hesskern: training, the dense Hessian, its condition number.
+        Times of hesskern: training, the dense Hessian, its condition number.
     """
 
     backend: str
@@ -109,7 +109,7 @@ class Demo:
 
     @property
     def checks(self) -> tuple[NumberCheck, ...]:
-        """Return every comparison the verdict rests on."""
+        """Every comparison for the verdict."""
         ours, rank = self.condition.value, self.condition.rank
         checks = [
             NumberCheck("the number of epochs", self.steps, self.expected["epochs"], 0.0),
@@ -132,12 +132,12 @@ class Demo:
 
     @property
     def ok(self) -> bool:
-        """Whether training converged and everything agrees that should."""
+        """Whether training converged and all comparisons agree."""
         return self.status == "converged" and all(check.ok for check in self.checks)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What does not agree, one sentence each."""
+        """The comparisons that do not agree, one sentence each."""
         failures = [] if self.status == "converged" else [f"training {self.status} after {self.steps} epochs"]
         for what, value, expected, tolerance in (check for check in self.checks if not check.ok):
             near = f" to {tolerance:g}" if tolerance else ""
