@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hesskern.demo.case import AGREE
+from hesskern.demo.results import AGREE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

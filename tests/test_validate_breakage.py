@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 
 from hesskern.curvature.hessian import Hessian, KroneckerHessian
 from hesskern.validation import autograd
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import Comparison, row_of
 from hesskern.validation.eigen_checks import ConditionCheck
@@ -291,7 +291,7 @@ def test_a_relative_error_of_1e_9_is_seen_in_any_quantity(name):
         "few samples": problems.normal([5, 4, 3, 2], 3, seed=1),
         "sampled": problems.normal([3, 5, 2], 7),
     }[name]
-    problem = Problem("", given.network(), given.loss())
+    problem = ValidationCase("", given.network(), given.loss())
     evidence = Evidence(problem, 3, 5 if name == "sampled" else 1000, 0)
     subject = Subject(problem, "cpp")
     seen = 0
@@ -312,7 +312,7 @@ def test_a_relative_error_of_1e_9_is_seen_in_any_quantity(name):
 
 def test_a_relative_error_of_1e_9_is_seen_in_condition_numbers(monkeypatch):
     given = problems.normal([3, 5, 2], 7)
-    problem = Problem("", given.network(), given.loss())
+    problem = ValidationCase("", given.network(), given.loss())
     evidence, subject = Evidence(problem, 3, 1000, 0), Subject(problem, "cpp")
     checks = [check for check in checks_of(evidence) if isinstance(check, ConditionCheck)]
     assert len(checks) == 4

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from hesskern.validation import exact
 from hesskern.validation.autograd import AutogradWitness
-from hesskern.validation.case import Problem, Training
+from hesskern.validation.case import Training, ValidationCase
 from hesskern.validation.differences import DifferenceWitness
 from hesskern.validation.rounding import Bounds, spread_error
 
@@ -21,7 +21,7 @@ WITNESSES = [AutogradWitness, DifferenceWitness]
 
 
 def weighed(problem):
-    return Problem("", problem.network(), problem.loss())
+    return ValidationCase("", problem.network(), problem.loss())
 
 
 @pytest.mark.parametrize("witness", WITNESSES)
@@ -86,7 +86,7 @@ def test_the_third_witness_knows_its_own_error():
 
 def test_differences_of_a_float32_network_are_those_of_its_numbers():
     problem = problems.normal([3, 4, 2], 6, bias=True)
-    given = Problem("", problem.network("float32"), problem.loss("float32"))
+    given = ValidationCase("", problem.network("float32"), problem.loss("float32"))
     for witness in WITNESSES:
         found = witness(given)
         assert found.gradient().dtype == np.float64
@@ -107,7 +107,7 @@ def test_exact_condition_numbers_against_mpmath(shape):
 def test_exact_condition_numbers_where_floating_point_fails():
     problem = problems.normal([3, 4, 2], 6)
     X = problem.X * np.array([1e-12, 1.0, 1e9])
-    graded = problems.Problem(problem.weights, problem.biases, X, problem.Y)
+    graded = problems.ValidationCase(problem.weights, problem.biases, X, problem.Y)
     value, rank = exact.block_condition(weighed(graded), 0)
     truth, count = oracle.condition(graded.weights, graded.X, 0)
     assert value > 1e30 and oracle.relative_error(value, truth) < 1e-14 and rank == count
@@ -115,11 +115,11 @@ def test_exact_condition_numbers_where_floating_point_fails():
 
 def test_exact_ranks_of_integers():
     X = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [0.0, 1.0, 1.0], [1.0, 3.0, 4.0]])
-    problem = problems.Problem([np.ones((2, 3))], [None], X, np.zeros((4, 2)))
+    problem = problems.ValidationCase([np.ones((2, 3))], [None], X, np.zeros((4, 2)))
     assert exact.block_condition(weighed(problem), 0)[1] == 2 * 2
-    nothing = problems.Problem([np.ones((2, 3)), np.zeros((1, 2))], [None, None], X, np.zeros((4, 1)))
+    nothing = problems.ValidationCase([np.ones((2, 3)), np.zeros((1, 2))], [None, None], X, np.zeros((4, 1)))
     assert exact.block_condition(weighed(nothing), 0)[1] == 0
-    biased = problems.Problem([np.ones((2, 3))], [np.zeros(2)], X, np.zeros((4, 2)))
+    biased = problems.ValidationCase([np.ones((2, 3))], [np.zeros(2)], X, np.zeros((4, 2)))
     assert exact.block_condition(weighed(biased), 0)[1] == 2 * np.linalg.matrix_rank(np.column_stack([X, np.ones(4)]))
 
 
@@ -155,7 +155,7 @@ def test_a_residual_of_zero_is_no_trap():
     """torch.norm(error) ** 2 has a NaN there."""
     problem = problems.normal([3, 4, 2], 6)
     Y = problem.X @ problem.weights[0].T @ problem.weights[1].T
-    given = weighed(problems.Problem(problem.weights, problem.biases, problem.X, Y))
+    given = weighed(problems.ValidationCase(problem.weights, problem.biases, problem.X, Y))
     assert np.isfinite(AutogradWitness(given).hessian()).all()
 
 
