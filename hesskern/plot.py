@@ -21,7 +21,7 @@ from hesskern._base import atomic_write, checks
 from hesskern._base.array_types import Array
 
 if TYPE_CHECKING:
-    from hesskern.demo.case import Demo
+    from hesskern.demo.results import Demo
     from hesskern.explanation import Explanation
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#007F5F", "#6B6B6B"
@@ -270,7 +270,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         cells = _cells(gap) / scale
         extent = (0.0, float(len(gap)), float(len(gap)), 0.0)
         image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
-        undone = "Mended: " + ", ".join(finding.cause for finding in why.findings)
+        undone = "Corrected: " + ", ".join(finding.cause for finding in why.findings)
         if not why.findings:
             undone = "Nothing to fix" if why.status == "match" else "The nearest that was found"
         ax.set_title(textwrap.fill("Your matrix against the Hessian" if when == "before" else undone, 44))

@@ -11,6 +11,7 @@ import pytest
 
 from hesskern import plot
 from hesskern.demo import case as demo
+from hesskern.demo import results
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def bare():
 @pytest.fixture(scope="module")
 def with_autograd(bare):
     """The same with a made-up autograd result: the picture needs numbers, not PyTorch."""
-    autograd = demo.Autograd("2.13.0", 1, 608, 0.1, 0.1, bare.mended, 0.0)
+    autograd = results.AutogradResult("2.13.0", 1, 608, 0.1, 0.1, bare.fixed, 0.0)
     return dataclasses.replace(bare, autograd=autograd, autograd_missing="")
 
 

@@ -8,6 +8,7 @@ vector, or a vector into parameters, does it here; compiled kernels have the sam
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -96,12 +97,19 @@ class FlatLayout(NamedTuple):
         axis : {-1, 0}
             Which axis counts the parameters; the others stay where they are.
         """
-        weights: list[Any] = [None] * len(self.shapes)
-        biases: list[Any] = [None] * len(self.shapes)
         before, after = (vectors.shape[:-1], ()) if axis else ((), vectors.shape[1:])
-        for layer, bias, shape, start, stop in self.places():
-            piece = vectors[..., start:stop] if axis else vectors[start:stop]
-            (biases if bias else weights)[layer] = piece.reshape(*before, *shape, *after)
+        weights: list[Any] = []
+        biases: list[Any] = []
+        at = 0
+        for (outputs, inputs), weight, bias in zip(self.shapes, self.weights, self.biases, strict=True):
+            for kept, held, shape in ((weights, weight, (outputs, inputs)), (biases, bias, (outputs,))):
+                if not held:
+                    kept.append(None)
+                    continue
+                end = at + math.prod(shape)
+                piece = vectors[..., at:end] if axis else vectors[at:end]
+                kept.append(piece.reshape(*before, *shape, *after))
+                at = end
         return weights, biases
 
     def positions(self, parts: Iterable[tuple[int, bool, bool]]) -> NDArray[np.intp] | None:
@@ -115,6 +123,24 @@ class FlatLayout(NamedTuple):
             if (selected.biases if bias else selected.weights)[layer]
         ]
         return np.concatenate(pieces)
+
+
+def count(weights: Sequence[Any], biases: Sequence[Any]) -> int:
+    """Return how many numbers these arrays have, None for no bias."""
+    return sum(map(devices.size, weights)) + sum(devices.size(bias) for bias in biases if bias is not None)
+
+
+def split_as(weights: Sequence[Any], biases: Sequence[Any], vector: Any) -> tuple[list[Any], list[Any]]:
+    """Return the weights and biases in one vector, of the shapes of these; quicker than by way of a `FlatLayout`."""
+    split_weights: list[Any] = []
+    split_biases: list[Any] = []
+    at = 0
+    for (outputs, inputs), bias in zip([weight.shape for weight in weights], biases, strict=True):
+        end = at + outputs * inputs
+        split_weights.append(vector[at:end].reshape(outputs, inputs))
+        at = end if bias is None else end + outputs
+        split_biases.append(None if bias is None else vector[end:at])
+    return split_weights, split_biases
 
 
 def join(weights: Sequence[Any], biases: Sequence[Any], axis: int = -1) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hesskern import _core
 from hesskern._base.array_types import Array
-from hesskern._base.flat_layout import FlatLayout
+from hesskern._base.flat_layout import count
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import (
     UNBALANCED,
@@ -97,14 +97,14 @@ class CppBackend:
         return _core.squared_residual(net.weights, net.biases, data.X, data.ones, data.Y)
 
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
-        flat = np.empty(FlatLayout.of(net.weights, net.biases).size, data.X.dtype)
+        flat = np.empty(count(net.weights, net.biases), data.X.dtype)
         value = _core.squared_residual(net.weights, net.biases, data.X, data.ones, data.Y, scale, flat)
         return value, flat
 
     def backward(
         self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
     ) -> tuple[Array | None, Array | None]:
-        flat = np.empty(FlatLayout.of(net.weights, net.biases).size, X.dtype) if parameters else None
+        flat = np.empty(count(net.weights, net.biases), X.dtype) if parameters else None
         below = np.empty_like(X) if samples else None
         _core.backward(net.weights, net.biases, X, delta, flat, below)
         return flat, below
@@ -143,7 +143,7 @@ class CppBackend:
             leak_layers=watch.leak_layers,
             packed=ensemble,
         )
-        return CppDescent(core, FlatLayout.of(net.weights, net.biases).size, data.X.dtype)
+        return CppDescent(core, count(net.weights, net.biases), data.X.dtype)
 
     def advance(self, descents: Sequence[CppDescent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
         stops = _core.advance([descent.core for descent in descents], jobs, threads)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.array_types import Array
-from hesskern._base.flat_layout import FlatLayout, join
+from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
@@ -257,7 +257,7 @@ class ReferenceProduct:
 
 def _split(net: Layers, flat: Array) -> list[tuple[Array, Array | None]]:
     """Return the parameters of each layer from a flat vector."""
-    return list(zip(*FlatLayout.of(net.weights, net.biases).split(flat), strict=True))
+    return list(zip(*split_as(net.weights, net.biases, flat), strict=True))
 
 
 def _bias_last(side: Side) -> NDArray[np.intp]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hesskern import datasets
 from hesskern._base import array_files
+from hesskern._base.optional_torch import TorchUnavailableError, load_torch
 from hesskern.cli.common import RefusedError, one_line, reason, to_json
 from hesskern.cli.matrix_files import SUFFIXES, read_array, read_matrix
 from hesskern.cli.network_files import read_network
@@ -80,10 +81,10 @@ def explain(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None and getattr(candidate, "ndim", 0) != 2:
         raise RefusedError("--plot: a number or a list of eigenvalues is no matrix to draw; leave it out.")
     net, loss, params = _problem(arguments)
-    from hesskern.explanation import explain as search  # noqa: PLC0415 - not needed by the other commands
+    from hesskern import explanation  # noqa: PLC0415 - not needed by the other commands
 
     try:
-        why = search(
+        why = explanation.explain(
             candidate,
             net,
             loss,
@@ -115,13 +116,11 @@ def _candidate(given: str) -> object:
 
 
 def _tensor(path: str) -> object:
-    from hesskern.demo import posted  # noqa: PLC0415 - loads PyTorch, which takes seconds
-
     try:
-        torch = posted.load_torch()
+        torch = load_torch()
         with array_files.ordinary(path) as file:
             found = torch.load(file, map_location="cpu", weights_only=True)
-    except posted.TorchUnavailableError as error:
+    except TorchUnavailableError as error:
         raise RefusedError(f"CANDIDATE is {path!r}, which only PyTorch reads. {error}.") from error
     except OSError as error:
         raise RefusedError(f"CANDIDATE: cannot read {path!r}: {error.strerror or one_line(error)}.") from error

@@ -30,7 +30,7 @@ from hesskern.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hesskern.demo.case import Demo
+    from hesskern.demo.results import Demo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,15 +124,15 @@ def _demo(arguments: argparse.Namespace) -> int:
     _check_backend(arguments.backend)
     if arguments.plot is not None:
         _picture(arguments.plot, None)
-    from hesskern.demo import case as demo  # noqa: PLC0415 - not needed by the other commands
+    from hesskern.demo import case, text  # noqa: PLC0415 - not needed by the other commands
 
-    result = demo.run(arguments.backend, say=say)
+    result = case.run(arguments.backend, say=say)
     try:
         if arguments.plot is not None:
             say("drawing")
             _picture(arguments.plot, result)
     finally:  # what was computed is shown, also where the disk was full or Ctrl-C came
-        print(to_json(result.as_dict()) if arguments.json else result.describe(), flush=True)
+        print(to_json(result.as_dict()) if arguments.json else text.describe(result), flush=True)
     for failure in result.failures:
         print(f"hesskern demo: {failure}.", file=sys.stderr)
     return DONE if result.ok else NOT_WELL

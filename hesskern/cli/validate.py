@@ -67,9 +67,9 @@ def validate(arguments: argparse.Namespace) -> int:
     try:
         net, loss = _given(arguments)
         say("loading PyTorch, which takes seconds")
-        from hesskern.validation import validate as compare  # noqa: PLC0415 - not needed by the other commands
+        from hesskern import validation  # noqa: PLC0415 - not needed by the other commands
 
-        report = compare(
+        report = validation.validate(
             net,
             loss,
             backends=arguments.backend,

@@ -1,7 +1,7 @@
-"""What stands in for other libraries' objects: a model, its loss and its data, and the model's parameters as they move.
+"""What the objects that replace other libraries' share: a model, its loss and data, and the model's live parameters.
 
 Other libraries read the model and the data again for every product. Here the data are reduced once, when the object is
-made; the parameters are compared with those of the last call, and followed when they have been changed.
+created. The parameters are compared with those of the last call and read again if they have changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hesskern.torch_modules import tracing
 
 @contextmanager
 def keep(original: str) -> Iterator[None]:
-    """Add to a refusal what to use for such a model or loss."""
+    """Add to an error what to use for such a model or loss."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -32,14 +32,14 @@ def keep(original: str) -> Iterator[None]:
 
 
 def traced(model: Any, loss: Any, original: str) -> tuple[tracing.Chain, LossScale]:
-    """Return a model as a chain of layers, and which squared loss a function of predictions and targets is."""
+    """Return a model as a chain of layers, and a function of predictions and targets as a multiple of the loss."""
     with keep(original):
         chain = tracing.trace(model)
         return chain, recognised(loss, [chain.outputs], chain.reference.device)
 
 
 def compared(loss: Any, scale: LossScale, original: str) -> Check:
-    """Return what compares the loss with what it was recognised as, on the predictions and targets of a batch."""
+    """Return a function that compares the loss with the recognised one, on the predictions and targets of a batch."""
     check = comparing(loss, scale)
 
     def of(predictions: Tensor, targets: Tensor, name: str) -> None:
@@ -49,8 +49,8 @@ def compared(loss: Any, scale: LossScale, original: str) -> Check:
     return of
 
 
-class Batches:
-    """Pairs (X, Y) on their way from somebody's data to the model's device, counted.
+class CountedBatches:
+    """Pairs (X, Y) of the user's data, moved to the model's device and counted.
 
     Parameters
     ----------
@@ -72,30 +72,30 @@ class Batches:
         return tensor.to(self._device) if isinstance(tensor, Tensor) else tensor
 
     def reduced(self, chain: tracing.Chain, check: Check | None = None) -> tuple[Data, int]:
-        """Return the exact reduction of the samples, and how many there were; see `data.reduced`."""
+        """Return the exact reduction of the samples, and their number; see `data.reduced`."""
         return reduced(self, chain, check)
 
 
 def per_batch(scale: LossScale, samples: int, batches: int) -> float:
-    """Return what the half-sum loss of all samples is multiplied by, where a library averages over batches.
+    """Return the factor of the half-sum loss of all samples, for a library that averages over batches.
 
-    Of losses that average over samples that is the loss of all samples at once, however they are cut into batches. Of
-    one that sums over samples it is the sum over all samples divided by the number of batches.
+    For a loss that averages over samples the result is the loss of all samples at once, for any batches. For one that
+    sums over samples it is the sum over all samples divided by the number of batches.
     """
     return scale.of(samples) if scale.per_sample else scale.factor / batches
 
 
-class Following:
-    """The problem as the parameters are at each call.
+class LiveProblem:
+    """The problem with the parameters as they are at each call.
 
     Parameters
     ----------
     make : callable
         Returns the problem.
     model : nn.Module, optional
-        Whose parameters and buffers may be changed, or replaced by others, between two calls.
+        Its parameters and buffers may be changed, or replaced by others, between two calls.
     tensors : sequence of tensors
-        Others that may be changed.
+        Other tensors that may be changed.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Following:
 
     @property
     def problem(self) -> Problem:
-        """The problem, made anew if a parameter is another than at the last call."""
+        """The problem, built again if a parameter has changed since the last call."""
         if not all(store.get(name) is tensor and torch.equal(tensor, seen) for store, name, tensor, seen in self._seen):
             self._seen, self._problem = self._values(), self._make()
         return self._problem
@@ -132,7 +132,7 @@ def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that require grad, by their names."""
-    found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not found:
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not parameters:
         raise ValueError("model has no parameter that requires grad; expected at least one.")
-    return found
+    return parameters

@@ -24,6 +24,7 @@ from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern._base.powers import Scaled, too_large
+from hesskern.backends.hidden_units import reducible
 from hesskern.backends.protocol import Block, PlainLayers, Side
 from hesskern.curvature.cross_block import CrossBlock
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
@@ -34,7 +35,7 @@ from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
 from hesskern.curvature.rounding import Errors, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.curvature.width_basis import WidthBasis
-from hesskern.curvature.width_reduction import WidthReduction, reducible
+from hesskern.curvature.width_reduction import WidthReduction
 from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly

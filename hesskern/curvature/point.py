@@ -75,7 +75,8 @@ class Point:
         if columns is not None:
             full = np.zeros((self.net.num_parameters, *V.shape[1:]), V.dtype)
             full[columns] = V
-        product, out = self._product(mode, V.dtype), np.empty_like(full)
+        product = self._products.get((mode, V.dtype)) or self._product(mode, V.dtype)
+        out = np.empty_like(full)
         if full.size < _FEW_NUMBERS:
             product.apply(full, out)
         else:
@@ -83,24 +84,23 @@ class Point:
         return out if rows is None else np.ascontiguousarray(out[rows])
 
     def _product(self, mode: Mode, dtype: np.dtype[Any]) -> HessianProduct:
-        key = mode, dtype
-        if key not in self._products:
-            net: Layers = self.net
-            if dtype != self.dtype:
-                net = PlainLayers(
-                    tuple(weight.astype(dtype) for weight in net.weights),
-                    tuple(None if bias is None else bias.astype(dtype) for bias in net.biases),
-                )
-            self._products[key] = hessian_product(
-                self.backend,
-                net,
-                self.data.astype(dtype),
-                scale=self.objective.scale,
-                decay=self.decay(mode),
-                gauss_newton=mode != "functional",
-                functional=mode != "gauss_newton",
+        net: Layers = self.net
+        if dtype != self.dtype:
+            net = PlainLayers(
+                tuple(weight.astype(dtype) for weight in net.weights),
+                tuple(None if bias is None else bias.astype(dtype) for bias in net.biases),
             )
-        return self._products[key]
+        product = hessian_product(
+            self.backend,
+            net,
+            self.data.astype(dtype),
+            scale=self.objective.scale,
+            decay=self.decay(mode),
+            gauss_newton=mode != "functional",
+            functional=mode != "gauss_newton",
+        )
+        self._products[mode, dtype] = product
+        return product
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.objective, self.net, self.backend.name, self.data)

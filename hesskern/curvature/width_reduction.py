@@ -9,39 +9,16 @@ minus the singular values of C, and zeros.
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 import numpy as np
 
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.powers import Scaled, moderate
+from hesskern.backends.hidden_units import replaced, stacked
 from hesskern.backends.protocol import Backend, PlainLayers
 from hesskern.curvature.layer_factors import Factors
 from hesskern.linalg.tall_qr import TallQR
 from hesskern.network.parameters import Part
-
-
-def reducible(net: PlainLayers, selected: Container[int] | None = None) -> list[int]:
-    """Return the layers whose outputs outnumber everything that touches them.
-
-    No two of them are neighbours, and reducing one neither makes another nor takes one away.
-
-    Parameters
-    ----------
-    net : PlainLayers
-    selected : container of int, optional
-        Layers of which one must touch those outputs. Of a hidden layer that no selected layer touches, curvature sees
-        the product of the weights on both sides only, and there is no parameter that a reduction would leave out.
-    """
-    found = []
-    for layer in range(len(net.weights) - 1):
-        touched = selected is None or layer in selected or layer + 1 in selected
-        bias = net.biases[layer] is not None
-        units, inputs = net.weights[layer].shape
-        if touched and units > inputs + bias + len(net.weights[layer + 1]):
-            found.append(layer)
-    return found
 
 
 class WidthReduction:
@@ -67,7 +44,7 @@ class WidthReduction:
 
     @cached_property
     def _qr(self) -> TallQR:
-        return TallQR(np.concatenate([*self._below, self._upper.T], axis=1))
+        return TallQR(stacked(self.net, self.layer))
 
     def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Scaled]:
         """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
@@ -86,11 +63,7 @@ class WidthReduction:
             across = np.asarray(self._upper @ np.concatenate(self._below, axis=1), dtype=np.float64)
         else:
             R, across = _wide_layer(self._below, self._upper.T, backend)
-        weights, biases = list(self.net.weights), list(self.net.biases)
-        weights[self.layer] = np.ascontiguousarray(R[:, : self._inputs])
-        weights[self.layer + 1] = np.ascontiguousarray(R[:, self.kept - self._outputs :].T)
-        if self._bias is not None:
-            biases[self.layer] = np.ascontiguousarray(R[:, self._inputs])
+        weights, biases = replaced(self.net, self.layer, R)
         return PlainLayers(tuple(weights), tuple(biases)), self._in_range(across)
 
     def _in_range(self, across: Matrix) -> Scaled:

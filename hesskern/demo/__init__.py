@@ -1,1 +1,1 @@
-"""The case that hesskern began with, told step by step."""
+"""The case that hesskern started with, step by step."""

@@ -1,12 +1,11 @@
-"""What the researcher ran, in PyTorch: the training loop of the question and its Hessian, row by row.
+"""The researcher's code, in PyTorch: the training loop of the question and its Hessian, row by row.
 
-Kept as it was asked, so that the demo compares with the real thing. Three lines of the post cannot run and are mended:
+It is the code as posted, so that the demo compares with the original. Three lines of the post cannot run and are fixed:
 ``lr`` and ``loss_fn`` were not defined, and the gradient was taken of ``fc2.weight`` alone, then indexed with 1.
 """
 
 from __future__ import annotations
 
-import importlib
 import time
 from typing import Any, NamedTuple
 
@@ -16,16 +15,12 @@ from numpy.typing import NDArray
 from hesskern._base.array_types import Array
 from hesskern.datasets import Case
 
-#: The post's loop has no end if the loss never gets there; this many epochs are far beyond the 608 it takes.
+#: The post's loop never ends if the loss does not get small enough; it takes 608 epochs, far fewer than this.
 _MOST_EPOCHS = 10_000
 
 
-class TorchUnavailableError(Exception):
-    """PyTorch cannot be had; the message says why and what to do."""
-
-
 class Posted(NamedTuple):
-    """Result of the post's code."""
+    """Results of the post's code."""
 
     version: str  # of PyTorch
     threads: int
@@ -37,22 +32,8 @@ class Posted(NamedTuple):
     hessian_seconds: float
 
 
-def load_torch() -> Any:
-    """Import PyTorch; `TorchUnavailableError` in plain words if it is not there or does not load."""
-    try:
-        return importlib.import_module("torch")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise TorchUnavailableError(f"PyTorch is installed but does not load: {error}") from error
-        raise TorchUnavailableError(
-            'PyTorch is not installed; to see it here: pip install "hesskern[torch]"'
-        ) from error
-    except (ImportError, OSError) as error:  # a shared library of it is missing or broken
-        raise TorchUnavailableError(f"PyTorch is installed but does not load: {error}") from error
-
-
 def run(torch: Any, case: Case, repeats: int) -> Posted:
-    """Train and differentiate as the post does; times are the best of `repeats` runs."""
+    """Train and differentiate as the post does; each time is the shortest of `repeats` runs."""
     train_seconds = hessian_seconds = float("inf")
     for _ in range(repeats):
         net = _network(torch, case)
@@ -121,7 +102,7 @@ def _hessian(torch: Any, net: Any, loader: Any) -> NDArray[np.float64]:
     size = gradient.shape[0]
     hessian = torch.zeros((size, size)).double()
     for i in range(size):
-        # The cast looks like the culprit and is not: it casts a scalar whose own gradient is exactly 1.
+        # The cast looks wrong but does no harm: it casts a scalar whose own gradient is exactly 1.
         element = gradient[i].float()
         hessian[i] = torch.autograd.grad(element, net.fc2.weight, retain_graph=True)[0].reshape(-1)
     result: NDArray[np.float64] = hessian.numpy()

@@ -1,13 +1,9 @@
-"""The demo's findings in plain words. ASCII only, so that it prints on any terminal."""
+"""The demo's results in words, ASCII only, so that they print on any terminal."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hesskern._core import version
-
-if TYPE_CHECKING:
-    from hesskern.demo.case import Demo
+from hesskern.demo.results import Demo
 
 _NAME, _NUMBER = 40, 12
 
@@ -53,7 +49,7 @@ def _conditions(demo: Demo) -> str:
         lines.append(f"  {'PyTorch autograd, row by row':<{_NAME - 2}}{'-':>{_NUMBER}}{'-':>7}")
         lines.append(f"    {demo.autograd_missing}")
     row("the formula as posted, w1.dot(x)", demo.as_posted.cond, demo.as_posted.rank, "<- another matrix")
-    row("the formula fixed, w1.dot(x.T)", demo.mended.cond, demo.mended.rank)
+    row("the formula fixed, w1.dot(x.T)", demo.fixed.cond, demo.fixed.rank)
     if demo.autograd is not None:
         lines.append(
             "  At the same weights the dense Hessians of hesskern and autograd differ by "

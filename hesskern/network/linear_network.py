@@ -12,7 +12,7 @@ import numpy as np
 from hesskern import backends
 from hesskern._base import array_files, atomic_write, checks, devices, powers
 from hesskern._base.array_types import Array
-from hesskern._base.flat_layout import FlatLayout, join
+from hesskern._base.flat_layout import count, join, split_as
 from hesskern._base.formatting import widths_in_words
 
 #: In the files that `LinearNetwork.save` writes: another number for another meaning of what is in them.
@@ -262,7 +262,7 @@ class LinearNetwork:
     @property
     def num_parameters(self) -> int:
         """Number of weights and biases."""
-        return sum(devices.size(part) for part in (*self._weights, *self._biases) if part is not None)
+        return count(self._weights, self._biases)
 
     @property
     def has_bias(self) -> bool:
@@ -318,7 +318,7 @@ class LinearNetwork:
         """Return a network of this shape over a vector that is checked, and that nobody else will change."""
         if isinstance(flat, np.ndarray):
             flat.flags.writeable = False
-        weights, biases = FlatLayout.of(self._weights, self._biases).split(flat)
+        weights, biases = split_as(self._weights, self._biases, flat)
         net = object.__new__(LinearNetwork)
         net._weights, net._biases, net._names = tuple(weights), tuple(biases), self._names
         return net

@@ -155,7 +155,7 @@ def _reduced(kernels: Any, stack: NetworkStack, *, reduce: bool) -> Any:
     small = kernels.reduced(stack.weights, stack.biases, reduce=reduce)
     for index in np.flatnonzero(devices.to_host(small.suspicious)):
         one = ReducedNetwork(stack[int(index)].cpu(), reduce=True)
-        small.replace(int(index), [stage.basis.T for stage in one.stages], [stage.after.T for stage in one.stages])
+        small.replace(int(index), [stage.basis for stage in one.stages], [stage.after for stage in one.stages])
     return small
 
 

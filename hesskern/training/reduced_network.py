@@ -1,7 +1,7 @@
 r"""The exact reductions of a training run: what is trained instead of the network given, and the way back.
 
 A hidden layer with more units than its neighbours together is replaced by one of as many units as the weights that
-touch it can span (see `hesskern.curvature.width_reduction`). Gradient steps with momentum and weight decay keep every
+touch it can span (see `hesskern.backends.hidden_units`). Gradient steps with momentum and weight decay keep every
 iterate in that span, so the small network's run, lifted, is the run of the network given.
 
 That needs units of one size. Where the weights into a hidden unit are large and those out of it small, and it is the
@@ -21,13 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.array_types import Array, Matrix
+from hesskern._base.flat_layout import join, split_as
+from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import Backend, PlainLayers
-from hesskern.curvature.width_reduction import reducible
 from hesskern.linalg import decompositions
 from hesskern.network.linear_network import LinearNetwork
-
-#: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
-_SUSPICIOUS = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,11 @@ class Reduction:
 
 
 class Stage(NamedTuple):
-    """One hidden layer reduced. Stacks have one column for each unit: all weights that touch it."""
+    """One hidden layer reduced; see `hesskern.backends.hidden_units`."""
 
     layer: int
-    basis: Matrix  # Q.T, (kept, units)
-    before: Matrix  # the stack, (weights of a unit, units), and what it is in that basis, (weights of a unit, kept)
+    basis: Matrix  # Q, (units, kept)
+    before: Matrix  # the stack, (units, weights of a unit), and what it is in that basis, (kept, weights of a unit)
     after: Matrix
 
 
@@ -99,10 +97,10 @@ class ReducedNetwork:
     def __init__(self, net: LinearNetwork, *, reduce: bool) -> None:
         self._net = net
         self.stages: list[Stage] = []
-        given = layers = PlainLayers(net.weights, net.biases)
-        for layer in reducible(given) if reduce else ():
+        layers = PlainLayers(net.weights, net.biases)
+        for layer in reducible(layers) if reduce else ():
             self.stages.append(_reduce(layers, layer))
-            layers = _replaced(layers, layer, self.stages[-1].after)
+            layers = _plain(*replaced(layers, layer, self.stages[-1].after))
         self.layers = layers
         #: Whether hidden units are too different in size for this; see `reduced_networks`.
         self.unbalanced = False
@@ -125,7 +123,7 @@ class ReducedNetwork:
         """Return how many units of each hidden layer (counted from 1) stand outside the span."""
         counts: dict[int, int] = {}
         for stage in self.stages:
-            kept, units = stage.basis.shape
+            units, kept = stage.basis.shape
             counts[stage.layer + 1] = counts.get(stage.layer + 1, 0) + units - kept
         return counts
 
@@ -139,14 +137,10 @@ class ReducedNetwork:
             return self._net._with(flat)
         layers = split(self.layers, flat)
         for stage in reversed(self.stages):
-            moved = _stack(layers, stage.layer) - stage.after
-            layers = _replaced(layers, stage.layer, stage.before + moved @ stage.basis)
-        pieces: list[Array] = []
-        for weight, bias in zip(layers.weights, layers.biases, strict=True):
-            pieces.append(weight.ravel())
-            if bias is not None:
-                pieces.append(bias)
-        return self._net._with(np.concatenate(pieces))
+            moved = stacked(layers, stage.layer) - stage.after
+            lifted = (moved.T @ stage.basis.T).T  # in Fortran order, as the stack is
+            layers = _plain(*replaced(layers, stage.layer, stage.before + lifted))
+        return self._net._with(join(layers.weights, layers.biases))
 
 
 def reduced_networks(nets: Sequence[LinearNetwork], backend: Backend, *, reduce: bool) -> list[ReducedNetwork]:
@@ -154,7 +148,7 @@ def reduced_networks(nets: Sequence[LinearNetwork], backend: Backend, *, reduce:
     reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
     for each in reduced:
         each.unbalanced = any(
-            backend.mixes_units(stage.before, len(nets[0].weights[stage.layer + 1])) for stage in each.stages
+            backend.mixes_units(stage.before.T, len(nets[0].weights[stage.layer + 1])) for stage in each.stages
         )
     if any(each.unbalanced for each in reduced):
         for each in reduced:
@@ -164,51 +158,28 @@ def reduced_networks(nets: Sequence[LinearNetwork], backend: Backend, *, reduce:
 
 def split(layers: PlainLayers, flat: Array) -> PlainLayers:
     """Return weights and biases of these shapes over a flat vector."""
-    weights: list[Array] = []
-    biases: list[Array | None] = []
-    at = 0
-    for weight, bias in zip(layers.weights, layers.biases, strict=True):
-        weights.append(flat[at : at + weight.size].reshape(weight.shape))
-        at += weight.size
-        biases.append(None if bias is None else flat[at : at + bias.size])
-        at += 0 if bias is None else bias.size
-    return PlainLayers(tuple(weights), tuple(biases))
+    return _plain(*split_as(layers.weights, layers.biases, flat))
 
 
-def _stack(layers: PlainLayers, layer: int) -> Matrix:
-    """Return ``[W_l.T; b_l; W_{l+1}]``, one column for each unit, in float64."""
-    bias = layers.biases[layer]
-    middle = [] if bias is None else [bias[None]]
-    stack = np.concatenate([layers.weights[layer].T, *middle, layers.weights[layer + 1]])
-    return stack.astype(np.float64, copy=False)
-
-
-def _replaced(layers: PlainLayers, layer: int, stack: Matrix) -> PlainLayers:
-    """Return the layers with this stack around a hidden layer."""
-    inputs, dtype = layers.weights[layer].shape[1], layers.weights[layer].dtype
-    weights, biases = list(layers.weights), list(layers.biases)
-    weights[layer] = np.ascontiguousarray(stack[:inputs].T, dtype=dtype)
-    weights[layer + 1] = np.ascontiguousarray(stack[len(stack) - len(weights[layer + 1]) :], dtype=dtype)
-    if biases[layer] is not None:
-        biases[layer] = np.ascontiguousarray(stack[inputs], dtype=dtype)
+def _plain(weights: list[Array], biases: list[Array | None]) -> PlainLayers:
     return PlainLayers(tuple(weights), tuple(biases))
 
 
 def _reduce(layers: PlainLayers, layer: int) -> Stage:
-    stack = _stack(layers, layer)
-    size = len(stack)
-    # The transposed stack is Fortran-ordered: LAPACK takes it, and gives Q back, without a copy in another order.
-    reflectors, tau = decompositions.reflectors(stack.T.copy(order="F"))  # the stack itself is kept
+    stack = stacked(layers, layer)
+    size = stack.shape[1]
+    # The stack is Fortran-ordered: LAPACK takes it, and gives Q back, without a copy in another order.
+    reflectors, tau = decompositions.reflectors(stack.copy(order="F"))  # the stack itself is kept
     basis = decompositions.orthogonal_columns(reflectors, tau)
-    triangle = reflectors[:size].T.copy()
-    triangle[_above_diagonal(size)] = 0.0
+    triangle = reflectors[:size].copy(order="F")
+    triangle[_below_diagonal(size)] = 0.0
     pivots = np.abs(triangle.diagonal())
-    if pivots.min() < _SUSPICIOUS * pivots.max():
-        basis, triangle = _without_rounding(basis, triangle, len(basis))
-    return Stage(layer, basis.T, stack, triangle)
+    if pivots.min() < LOWER_RANK * pivots.max():
+        basis, triangle = _without_rounding(basis, triangle)
+    return Stage(layer, basis, stack, triangle)
 
 
-def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matrix, Matrix]:
+def _without_rounding(basis: Matrix, triangle: Matrix) -> tuple[Matrix, Matrix]:
     """Turn the basis so that directions which the stack holds rounding errors of, and nothing else, hold zeros.
 
     A unit without weights stays one for the whole run. With rounding errors for weights it would not: see
@@ -216,18 +187,18 @@ def _without_rounding(basis: Matrix, triangle: Matrix, units: int) -> tuple[Matr
     """
     from scipy.linalg import qr  # noqa: PLC0415 - `import hesskern` need not wait for it
 
-    exponents = np.frexp(np.abs(triangle).max(axis=1, keepdims=True))[1]  # squares may be out of range without them
+    exponents = np.frexp(np.abs(triangle).max(axis=0))[1]  # squares may be out of range without them
     scaled = np.ldexp(triangle, -exponents)
-    sizes = np.linalg.norm(scaled, axis=1, keepdims=True)
-    turn, pivoted, order = qr(np.divide(scaled, sizes, where=sizes > 0, out=np.zeros_like(scaled)).T, pivoting=True)
+    sizes = np.linalg.norm(scaled, axis=0)
+    turn, pivoted, order = qr(np.divide(scaled, sizes, where=sizes > 0, out=np.zeros_like(scaled)), pivoting=True)
     pivots = np.abs(pivoted.diagonal())
-    pivoted[pivots <= units * np.finfo(np.float64).eps * pivots[0]] = 0.0
+    pivoted[pivots <= len(basis) * np.finfo(np.float64).eps * pivots[0]] = 0.0
     turned = np.empty_like(triangle)
-    turned[order] = pivoted.T
+    turned[:, order] = pivoted
     return basis @ turn, np.ldexp(turned * sizes, exponents)
 
 
 @functools.lru_cache(maxsize=4)
-def _above_diagonal(size: int) -> NDArray[np.bool_]:
-    """Return where a square matrix's entries above the diagonal are; made anew it would take as long as a small QR."""
-    return np.triu(np.ones((size, size), dtype=np.bool_), 1)
+def _below_diagonal(size: int) -> NDArray[np.bool_]:
+    """Return where a square matrix's entries below the diagonal are; without a cache it takes as long as a small QR."""
+    return np.tril(np.ones((size, size), dtype=np.bool_), -1)

@@ -1,4 +1,4 @@
-"""What is validated: a network with its data, in float64 whatever its own dtype, and the ways to train it."""
+"""What is validated: a network with its data, in float64 for the witnesses, and the ways to train it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Training:
     seed: int = 7
 
     def batches(self, samples: int) -> Iterator[slice | NDArray[np.intp]]:
-        """Yield the samples of each step, as docs/conventions.md defines them, and not by the code that is checked."""
+        """Yield the samples of each step, as docs/conventions.md defines them, without the code that is checked."""
         step = epoch = 0
         while step < self.steps:
             if self.batch_size is None:
@@ -50,11 +50,11 @@ class Trajectory:
         self.thetas, self.losses = np.array(thetas), np.array(losses)
 
 
-class Problem:
+class ValidationCase:
     """A network and its loss, with the same numbers in float64 for the witnesses.
 
-    A float32 number is a float64 number, so nothing is rounded on the way: the witnesses differentiate exactly the
-    function that hesskern is asked about, more precisely than float32 could.
+    Every float32 number is a float64 number, so nothing is rounded: the witnesses differentiate the same function as
+    hesskern, more precisely than float32 could.
     """
 
     def __init__(self, name: str, net: LinearNetwork, loss: SquaredLoss) -> None:
@@ -83,24 +83,24 @@ class Problem:
 
     @cached_property
     def names(self) -> dict[str, slice]:
-        """Where each parameter stands in the flat vector."""
-        found, at = {}, 0
+        """The position of each parameter in the flat vector."""
+        slices, at = {}, 0
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            found[f"{layer}.weight"] = slice(at, at + weight.size)
+            slices[f"{layer}.weight"] = slice(at, at + weight.size)
             at += weight.size
             if bias is not None:
-                found[f"{layer}.bias"] = slice(at, at + bias.size)
+                slices[f"{layer}.bias"] = slice(at, at + bias.size)
                 at += bias.size
-        return found
+        return slices
 
     @cached_property
     def layers(self) -> list[slice]:
-        """Where each layer's parameters stand in the flat vector."""
-        found = []
+        """The position of each layer's parameters in the flat vector."""
+        slices = []
         for layer in range(len(self.weights)):
             own = [where for name, where in self.names.items() if name.startswith(f"{layer}.")]
-            found.append(slice(own[0].start, own[-1].stop))
-        return found
+            slices.append(slice(own[0].start, own[-1].stop))
+        return slices
 
     def parameter(self, position: int) -> str:
         """Return the name of an entry of the flat vector, ``0.weight[2,1]``."""
@@ -111,9 +111,9 @@ class Problem:
         row, column = divmod(position - where.start, self.weights[int(layer)].shape[1])
         return f"{name}[{row},{column}]"
 
-    def with_loss(self, kind: str, decay: float) -> Problem:
+    def with_loss(self, kind: str, decay: float) -> ValidationCase:
         """Return the same network and data with another kind of loss."""
-        return Problem(self.name, self.net, SquaredLoss(self.loss.X, self.loss.Y, kind, decay))
+        return ValidationCase(self.name, self.net, SquaredLoss(self.loss.X, self.loss.Y, kind, decay))
 
     def __str__(self) -> str:
         widths = "-".join(map(str, self.net.widths))

@@ -1,9 +1,9 @@
 """Spectra, condition numbers and ranks, eigenvectors, solutions and determinants.
 
 The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices do (Hoffman and Wielandt), so a
-bound on the rounding of a matrix is one for its spectrum. A condition number is another matter: what is small in it is
-known to ``error / smallest`` only, and where that is not small autograd's dense matrix decides nothing. Then exact
-arithmetic does, where the block is small enough for it, or the row says that it is undecided.
+bound on the rounding of a matrix also bounds that of its spectrum. Condition numbers are different: the smallest
+eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides nothing.
+Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition
 from hesskern.validation import exact
 from hesskern.validation.case import Matrix
-from hesskern.validation.comparison import NOT_CHECKED_BY_THIRD, Check, Comparison, Found
+from hesskern.validation.comparison import NOT_CHECKED_BY_THIRD, Check, CheckResult, Comparison
 from hesskern.validation.evidence import Evidence, Subject, Witness
 from hesskern.validation.report import HESSKERN_WRONG, UNDECIDED, USELESS, decide
-from hesskern.validation.rounding import Bounds, Part, norm, spread_error, square
+from hesskern.validation.rounding import Bounds, ErrorBound, norm, spread_error, square
 
 _SPECTRA = {"block": "H", "gauss_newton": "Gauss-Newton", "functional": "functional part"}
 
 
 def eigen_checks(evidence: Evidence) -> list[Check]:
     """Return the comparisons for a problem."""
-    found: list[Check] = []
+    checks: list[Check] = []
     if evidence.dense:
-        found += _dense(evidence)
+        checks += _dense(evidence)
     elif evidence.eigenproblem_affordable and evidence.lanczos_affordable:
-        found += _sampled()
+        checks += _sampled()
     if evidence.eigenproblem_affordable:
-        found += _solving(evidence)
+        checks += _solving(evidence)
     for layer in range(evidence.problem.net.depth):
         if evidence.dense:
-            found.append(_spectrum("block", layer))
-        found.append(ConditionCheck("block", layer))
-    return found
+            checks.append(_spectrum("block", layer))
+        checks.append(ConditionCheck("block", layer))
+    return checks
 
 
 def _over(number: float, size: float) -> float:
-    """Return the quotient; infinite where the size, which is not zero, vanished in float64."""
+    """Return the quotient; infinite if the size underflowed to zero."""
     return number / size if size else math.inf
 
 
-def _solver(evidence: Evidence, unit: float, part: Part, largest: float) -> float:
-    """Return the bound for all eigenvalues of a computed matrix: its error, and that of the eigenvalue solver."""
+def _solver(evidence: Evidence, unit: float, part: ErrorBound, largest: float) -> float:
+    """Return the bound for all eigenvalues of a computed matrix: its own error and the eigenvalue solver's."""
     size = evidence.problem.size
     return part.error + math.sqrt(size) * spread_error(size, unit) * largest
 
@@ -57,11 +57,11 @@ def _solver(evidence: Evidence, unit: float, part: Part, largest: float) -> floa
 # Spectra --------------------------------------------------------------------------------------------------------------
 
 
-def _part(evidence: Evidence, bounds: Bounds, mode: str, layer: int | None) -> Part:
+def _part(evidence: Evidence, bounds: Bounds, mode: str, layer: int | None) -> ErrorBound:
     part = evidence.part(bounds, mode, layer, layer)
     unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
     largest = float(np.abs(evidence.eigenvalues(evidence.autograd, mode, layer)).max())
-    return Part(part.size, _solver(evidence, unit, part, largest))
+    return ErrorBound(part.size, _solver(evidence, unit, part, largest))
 
 
 def _third(evidence: Evidence) -> float | None:
@@ -93,10 +93,10 @@ def _singular_values(row: int, column: int) -> Comparison:
     def kept(evidence: Evidence, witness: Witness) -> Matrix:
         return evidence.kept((witness.name, "svd", row, column), lambda: theirs(evidence, witness))
 
-    def part(evidence: Evidence, bounds: Bounds) -> Part:
-        found = evidence.part(bounds, "block", row, column)
+    def part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
+        block = evidence.part(bounds, "block", row, column)
         unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
-        return Part(found.size, _solver(evidence, unit, found, float(kept(evidence, evidence.autograd).max())))
+        return ErrorBound(block.size, _solver(evidence, unit, block, float(kept(evidence, evidence.autograd).max())))
 
     return Comparison(
         "spectrum",
@@ -126,13 +126,13 @@ def _dense(evidence: Evidence) -> Iterator[Check]:
 def _eigenvectors() -> Comparison:
     def rebuilt(subject: Subject, _: Evidence) -> Matrix:
         values, vectors = subject.eigenpairs
-        found: Matrix = (vectors * values) @ vectors.T
-        return found
+        matrix: Matrix = (vectors * values) @ vectors.T
+        return matrix
 
-    def part(evidence: Evidence, bounds: Bounds) -> Part:
-        found = _part(evidence, bounds, "block", None)
+    def part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
+        whole = _part(evidence, bounds, "block", None)
         size = evidence.norm() * math.sqrt(evidence.problem.size)
-        return Part(size, found.error + spread_error(evidence.problem.size, evidence.problem.unit) * size)
+        return ErrorBound(size, whole.error + spread_error(evidence.problem.size, evidence.problem.unit) * size)
 
     return Comparison(
         "eigenvectors", "V diag(values) V.T", rebuilt, lambda e, w: e.matrix(w, "block"), part, _third,
@@ -145,10 +145,10 @@ def _orthonormal() -> Comparison:
         vectors = subject.eigenpairs[1]
         return vectors.T @ vectors
 
-    def part(evidence: Evidence, bounds: Bounds) -> Part:
+    def part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
         size = evidence.problem.size
         unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
-        return Part(math.sqrt(size), math.sqrt(size) * spread_error(size, unit))
+        return ErrorBound(math.sqrt(size), math.sqrt(size) * spread_error(size, unit))
 
     return Comparison(
         "eigenvectors", "V.T V", gram, lambda e, w: np.eye(e.problem.size), part, lambda e: None
@@ -156,11 +156,11 @@ def _orthonormal() -> Comparison:
 
 
 def _sampled() -> Iterator[Check]:
-    def part(evidence: Evidence, bounds: Bounds) -> Part:
+    def part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
         value, residual = evidence.largest()
         whole = bounds.whole("block")
         solver = spread_error(evidence.reduced_size, evidence.problem.unit) * abs(value)
-        return Part(whole.size, whole.error + solver + residual)
+        return ErrorBound(whole.size, whole.error + solver + residual)
 
     yield Comparison(
         "spectrum", "largest eigenvalue of H", lambda s, e: s.hessian.spectrum().max,
@@ -181,12 +181,12 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
     length = norm(vector)
 
     def solution(subject: Subject, e: Evidence) -> Matrix:
-        found = subject.hessian.solve(vector.astype(subject.net.dtype), damping=_damping(e))
-        return found.astype(np.float64)
+        x = subject.hessian.solve(vector.astype(subject.net.dtype), damping=_damping(e))
+        return x.astype(np.float64)
 
     def multiplied(subject: Subject, e: Evidence) -> Matrix:
-        found = solution(subject, e)
-        return e.product(e.autograd, "block", found) + _damping(e) * found
+        x = solution(subject, e)
+        return e.product(e.autograd, "block", x) + _damping(e) * x
 
     def relative(e: Evidence, bounds: Bounds) -> float:
         # The matrix has a condition number of at most 3, and x the length of b / damping.
@@ -204,13 +204,13 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
     if evidence.dense:
         yield Comparison(
             "solve and logdet", "solve(b, damping)", solution, solved,
-            lambda e, b: Part(length / _damping(e), 2.0 * relative(e, b) * length / _damping(e)), solution_third,
+            lambda e, b: ErrorBound(length / _damping(e), 2.0 * relative(e, b) * length / _damping(e)), solution_third,
             label=lambda e, at: e.problem.parameter(at[0]),
         )  # fmt: skip
     else:
         yield Comparison(
             "solve and logdet", "(H + damping I) solve(b)", multiplied, lambda e, w: vector,
-            lambda e, b: Part(length, relative(e, b) * length), lambda e: None,
+            lambda e, b: ErrorBound(length, relative(e, b) * length), lambda e: None,
             label=lambda e, at: e.problem.parameter(at[0]),
         )  # fmt: skip
     if not evidence.dense:
@@ -219,12 +219,12 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
     def determinant(e: Evidence, witness: Witness) -> float:
         return float(np.sum(np.log(e.eigenvalues(witness, "block") + _damping(e))))
 
-    def determinant_part(e: Evidence, bounds: Bounds) -> Part:
+    def determinant_part(e: Evidence, bounds: Bounds) -> ErrorBound:
         size, damping = e.problem.size, _damping(e)
         unit = e.problem.unit if bounds is e.ours else e.autograd.unit
         moved = math.sqrt(size) * _part(e, bounds, "block", None).error / (damping / 2)
         terms = size * (abs(math.log(damping)) + 1.0)
-        return Part(terms, moved + (spread_error(size, unit) + 4 * unit) * terms)
+        return ErrorBound(terms, moved + (spread_error(size, unit) + 4 * unit) * terms)
 
     def determinant_third(e: Evidence) -> float | None:
         error = _third(e)
@@ -242,7 +242,7 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class ConditionCheck:
-    """Condition number and rank of a matrix: of the whole, or of one layer's block."""
+    """Condition number and rank of the whole matrix or of one layer's block."""
 
     mode: str
     layer: int | None
@@ -259,20 +259,20 @@ class ConditionCheck:
         """Nothing is sampled."""
         return "whole"
 
-    def find(self, subject: Subject, evidence: Evidence) -> Found:
-        """Compare with autograd's dense matrix to its own error, and with exact arithmetic where that is to be had."""
+    def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
+        """Compare with autograd's dense matrix, as far as its error allows, and with exact arithmetic if affordable."""
         operator = subject.mode(self.mode)
         ours = (operator if self.layer is None else operator.block(self.layer, self.layer)).condition()
         dense = evidence.dense if self.mode == "block" else evidence.dense_jacobian
         truth = self._exact(evidence)
         if truth is not None and ours.rank != truth[1] and ours.gap < math.inf:
-            truth = None  # singular but for the rounding of the numbers given, which exact arithmetic takes as they are
+            truth = None  # singular up to rounding of the data, which exact arithmetic takes as they are
         if not dense and truth is None:
-            return Found(verdict=UNDECIDED, note="too large for a dense matrix, and for exact arithmetic")
+            return CheckResult(verdict=UNDECIDED, note="too large for a dense matrix, and for exact arithmetic")
         third = None if truth is None else self._against_exact(ours, truth, evidence)
         if not dense:
             assert third is not None
-            return Found(*third, "exact", third, None, decide(*third), "by exact arithmetic only")
+            return CheckResult(*third, "exact", third, None, decide(*third), "by exact arithmetic only")
         error, tolerance, possible, theirs = self._against_dense(ours, evidence)
         witnesses, note, name = None, "", "" if third is None else "exact"
         if truth is not None:
@@ -290,11 +290,11 @@ class ConditionCheck:
             count = self._count(evidence)
             verdict, note = (
                 HESSKERN_WRONG,
-                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are no rounding",
+                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are not rounding",
             )
         elif tolerance >= USELESS:
-            note = note or f"rounding in a dense matrix leaves {tolerance:.0e} of it open"
-        return Found(error, tolerance, name, third, witnesses, verdict, note)
+            note = note or f"rounding in a dense matrix leaves it uncertain by {tolerance:.0e}"
+        return CheckResult(error, tolerance, name, third, witnesses, verdict, note)
 
     def _exact(self, evidence: Evidence) -> tuple[float, int] | None:
         if self.layer is None or self.mode != "block" or evidence.problem.decay:
@@ -305,15 +305,15 @@ class ConditionCheck:
     def _against_exact(self, ours: Condition, truth: tuple[float, int], evidence: Evidence) -> tuple[float, float]:
         """Return the difference of condition numbers, and how large it may be.
 
-        That is what rounding of the factors allows, twice that of their singular values; of graded data hesskern claims
-        more, and is held to it: four times the uncertainty it states, where that is less.
+        Rounding of the factors allows twice the error of their singular values. For graded data hesskern claims to be
+        more precise: if four times its stated uncertainty is less, that is the limit.
         """
         assert self.layer is not None
         if truth[1] == 0:
             return (0.0 if ours.rank == 0 else math.inf), evidence.problem.unit
         bounds = evidence.ours
         inputs, above = bounds.inputs(self.layer), bounds.above(self.layer)
-        relative = sum(each.units * square(each.ratio) for each in (inputs, above)) + 8 * evidence.problem.unit
+        relative = sum(factor.units * square(factor.ratio) for factor in (inputs, above)) + 8 * evidence.problem.unit
         root = math.sqrt(truth[0]) if truth[0] > 0 else 1.0
         # Norms of products may be smaller than products of norms: the largest singular value says by how much.
         product = bounds.scale * square(inputs.norm * above.norm)
@@ -329,7 +329,7 @@ class ConditionCheck:
     ) -> tuple[tuple[float, float], tuple[float, float]] | None:
         """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences.
 
-        None where these have none: a spectrum so small that it vanishes beside the gradient, or not finite.
+        None if these have none: the spectrum vanishes beside the gradient, or is not finite.
         """
         values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
         smallest = float(values[ours.rank - 1])
@@ -364,6 +364,6 @@ class ConditionCheck:
         smallest = float(values[ours.rank - 1])
         theirs = float(values[0]) / smallest if smallest else math.inf
         tolerance = _over(error, ours.smallest) + _over(error, ours.largest)
-        # Of what lies above autograd's error nothing may be left out; what lies below it, autograd does not know.
+        # No eigenvalue above autograd's error may be left out; autograd cannot judge those below.
         possible = ours.rank >= certain and (ours.rank == certain or ours.smallest <= 2 * error)
         return abs(ours.value - theirs) / theirs, tolerance, possible, theirs

@@ -1,4 +1,4 @@
-"""Training: a few steps of each kind against ``torch.optim.SGD``, and what is recorded along the way."""
+"""Training: a few steps of each kind against ``torch.optim.SGD``, and the recorded quantities."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from hesskern.training.fit import Run, fit
 from hesskern.training.fit_ensemble import fit_ensemble
-from hesskern.validation.case import Matrix, Problem, Training
+from hesskern.validation.case import Matrix, Training, ValidationCase
 from hesskern.validation.comparison import Check, Comparison
 from hesskern.validation.evidence import Evidence, Subject, Witness
-from hesskern.validation.rounding import Bounds, Part, norm, spread_error, square
+from hesskern.validation.rounding import Bounds, ErrorBound, norm, spread_error, square
 
 _STEPS = 4
 
@@ -45,7 +45,7 @@ def training_checks(evidence: Evidence) -> Iterator[Check]:
 
 
 def _plain(evidence: Evidence) -> Training:
-    """Return gradient descent with a rate at which errors do not grow."""
+    """Return gradient descent with a learning rate at which errors do not grow."""
     steepest = evidence.norm()
     return Training("", lr=0.25 / steepest if steepest else 1.0, steps=_STEPS, decay=evidence.problem.decay)
 
@@ -106,13 +106,13 @@ def _steps(evidence: Evidence, name: str, how: Training, ours: Callable[[Subject
     )
 
 
-def _path(evidence: Evidence, how: Training, unit: float) -> Part:
-    """Return how far the trajectory moves at most, and its rounding error: that of each step, carried on.
+def _path(evidence: Evidence, how: Training, unit: float) -> ErrorBound:
+    """Return how far the trajectory moves at most, and its rounding error, accumulated over the steps.
 
-    An error in the weights becomes one in the gradient, larger by the norm of the Hessian, which may grow meanwhile.
+    An error in the weights becomes an error in the gradient, multiplied by the norm of the Hessian, which may grow.
     """
 
-    def make() -> Part:
+    def make() -> ErrorBound:
         problem = evidence.problem
         thetas = evidence.trajectory(evidence.autograd, how).thetas
         last = problem.net.unflatten(thetas[-1].astype(problem.net.dtype))
@@ -120,7 +120,7 @@ def _path(evidence: Evidence, how: Training, unit: float) -> Part:
         gradients = [Bounds(end, unit, rotated=True).whole_gradient for end in ends]
         # A batch of a mean has a larger scale than all samples together.
         more = problem.samples / how.batch_size if how.batch_size and problem.kind == "mean" else 1.0
-        wrong, slope = more * max(each.error for each in gradients), 2.0 * more * evidence.norm() + how.decay
+        wrong, slope = more * max(gradient.error for gradient in gradients), 2.0 * more * evidence.norm() + how.decay
         start = norm(problem.theta)
         widths = problem.net.widths
         turned = sum(
@@ -129,28 +129,28 @@ def _path(evidence: Evidence, how: Training, unit: float) -> Part:
         error, velocity, total = (turned + unit) * start, 0.0, 0.0
         for theta in thetas[1:]:
             size = norm(theta) + start
-            speed = more * max(each.size for each in gradients) / (1.0 - how.momentum)
+            speed = more * max(gradient.size for gradient in gradients) / (1.0 - how.momentum)
             velocity = how.momentum * velocity + slope * error + wrong + 3 * unit * speed
             error += how.lr * (1.0 + how.momentum) * velocity + unit * size + 3 * unit * how.lr * speed + turned * size
             total += square(error)
         moved = norm(thetas - problem.theta)
-        return Part(moved, math.sqrt(total) + turned * start)
+        return ErrorBound(moved, math.sqrt(total) + turned * start)
 
     return evidence.kept(("path", how, unit), make)
 
 
-def _decayed(problem: Problem, net: Any, decay: float) -> Problem:
-    return Problem(problem.name, net, problem.with_loss(problem.kind, decay).loss)
+def _decayed(problem: ValidationCase, net: Any, decay: float) -> ValidationCase:
+    return ValidationCase(problem.name, net, problem.with_loss(problem.kind, decay).loss)
 
 
 def _losses(evidence: Evidence, how: Training) -> Comparison:
-    def part(e: Evidence, bounds: Bounds) -> Part:
+    def part(e: Evidence, bounds: Bounds) -> ErrorBound:
         losses = e.trajectory(e.autograd, how).losses
         path = _path(e, how, e.problem.unit if bounds is e.ours else e.autograd.unit)
         # Descent makes the gradient smaller; twice the first is above all of them.
         steep = 2.0 * norm(e.autograd.gradient())
         size = 0.5 * bounds.scale * square(bounds.residual.size)
-        return Part(size, math.sqrt(len(losses)) * (bounds.loss(float(losses.max())) + steep * path.error))
+        return ErrorBound(size, math.sqrt(len(losses)) * (bounds.loss(float(losses.max())) + steep * path.error))
 
     return Comparison(
         "training", "losses recorded", lambda s, e: _run(s, how).history["loss"],
@@ -165,11 +165,11 @@ def _sharpness(how: Training) -> Comparison:
         run = fit(subject.net, subject.loss, lr=how.lr, max_steps=1, record=("sharpness",))
         return float(run.history["sharpness"][0])
 
-    def part(e: Evidence, bounds: Bounds) -> Part:
+    def part(e: Evidence, bounds: Bounds) -> ErrorBound:
         value, residual = e.largest()
         # docs/training.md promises 1e-10 of it, and rounding comes on top.
         error = bounds.whole("block").error + spread_error(e.problem.size, e.problem.unit) * abs(value)
-        return Part(abs(value), 0.5e-10 * abs(value) + error + residual)
+        return ErrorBound(abs(value), 0.5e-10 * abs(value) + error + residual)
 
     return Comparison(
         "training", "sharpness recorded", recorded, lambda e, w: e.largest()[0], part, lambda e: None, method="1 step"

@@ -16,6 +16,7 @@ from hesskern.backends import host_names
 from hesskern.cli import common
 from hesskern.cli import main as cli
 from hesskern.demo import case as demo
+from hesskern.demo import results
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +67,7 @@ def test_demo_with_torch(monkeypatch, capsys):
 
 
 def test_disagreement_is_exit_code_1(monkeypatch, capsys):
-    monkeypatch.setattr(demo, "AGREE", 1e-18)  # nothing agrees to that: it stands in for a wrong number
+    monkeypatch.setattr(results, "AGREE", 1e-18)  # nothing agrees to that: it stands in for a wrong number
     assert cli.main(["demo"]) == 1
     out, err = capsys.readouterr()
     assert "CHECKS FAILED" in out

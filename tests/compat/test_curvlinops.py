@@ -228,7 +228,7 @@ class Mean(nn.Module):
         ({"model_func": nn.Sequential(nn.Linear(4, 2), nn.ReLU()).double()}, ValueError, "keep curvlinops.Hessian"),
         ({"loss_func": nn.HuberLoss()}, ValueError, "not a squared loss.*keep curvlinops.HessianLinearOperator"),
         ({"loss_func": Mean()}, ValueError, "reduction is 'sum', but it divides"),
-        ({"params": [torch.ones(2)]}, ValueError, "no parameter of the model"),
+        ({"params": [torch.ones(2)]}, ValueError, "not a parameter of the model"),
         ({"params": {"x": torch.ones(2)}}, ValueError, "params holds 'x'"),
         ({"params": {"0.bias": torch.ones(2)}}, ValueError, r"params\['0.bias'\] has shape \(2,\); expected \(3,\)"),
         ({"params": {"0.bias": torch.ones(3)}}, TypeError, "0.bias is torch.float32"),

@@ -8,8 +8,8 @@ import pytest
 from witness import relative
 
 import hesskern as hk
+from hesskern.backends.hidden_units import reducible
 from hesskern.backends.protocol import PlainLayers
-from hesskern.curvature.width_reduction import reducible
 
 
 def reduced(weights, biases, layer):

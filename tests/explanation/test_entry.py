@@ -305,7 +305,7 @@ def test_float32_network():
         ((object(),), {}, "(of type object); expected an array of numbers."),
         ((np.array([1.0, None]),), {}, "candidate has dtype object; expected real numbers"),
         ((174.0,), {"quantity": "size"}, "quantity is 'size'"),
-        ((np.eye(51),), {"quantity": "rank"}, "it goes with a number"),
+        ((np.eye(51),), {"quantity": "rank"}, "quantity is for a number only"),
         ((174.0,), {"lr": -1.0}, "lr is -1.0"),
         ((174.0,), {"batch_size": 0}, "batch_size is 0"),
         ((174.0,), {"trajectory": [np.eye(2)]}, "trajectory[0] is a ndarray"),

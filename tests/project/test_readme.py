@@ -7,7 +7,7 @@ import sys
 import pytest
 from checkout import ROOT
 
-from hesskern.demo.case import AGREE
+from hesskern.demo.results import AGREE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("torch")
 from hesskern.validation.autograd import AutogradWitness
-from hesskern.validation.case import Problem, Training
+from hesskern.validation.case import Training, ValidationCase
 
 
 def weighed(problem):
-    return Problem("", problem.network(), problem.loss())
+    return ValidationCase("", problem.network(), problem.loss())
 
 
 def test_torch_is_left_as_it_was():

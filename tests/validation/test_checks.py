@@ -18,7 +18,7 @@ from broken_backends import Reference, broken, failed, given
 
 from hesskern.curvature.hessian import Hessian
 from hesskern.validation import autograd
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import Comparison, row_of
 from hesskern.validation.evidence import Evidence, Subject
@@ -207,7 +207,7 @@ def test_a_relative_error_of_1e_9_is_seen_in_any_quantity(name):
         "few samples": problems.normal([5, 4, 3, 2], 3, seed=1),
         "sampled": problems.normal([3, 5, 2], 7),
     }[name]
-    problem = Problem("", given.network(), given.loss())
+    problem = ValidationCase("", given.network(), given.loss())
     evidence = Evidence(problem, 3, 5 if name == "sampled" else 1000, 0)
     subject = Subject(problem, "cpp")
     seen = 0

@@ -14,7 +14,7 @@ import hesskern as hk
 pytest.importorskip("torch")
 
 from hesskern.validation import comparison
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.checks import checks_of
 from hesskern.validation.evidence import Evidence, Subject
 from hesskern.validation.report import AGREES, HESSKERN_WRONG, OVERFLOWED, RAISED, THIRD_DIFFERS, decide
@@ -67,7 +67,7 @@ def test_what_overflows_is_no_disagreement(scale, data):
 
 def test_an_error_where_the_computation_overflows(monkeypatch):
     net, loss = two_layers(1e100, 1e100)
-    problem = Problem("", net, loss)
+    problem = ValidationCase("", net, loss)
     evidence, subject = Evidence(problem, 1, 100, 0), Subject(problem, "numpy")
 
     def raising(*_):
@@ -76,7 +76,7 @@ def test_an_error_where_the_computation_overflows(monkeypatch):
     check = next(check for check in checks_of(evidence) if isinstance(check, comparison.Comparison))
     row = comparison.row_of("", dataclasses.replace(check, ours=raising), subject, evidence)
     assert row.verdict == OVERFLOWED and "overflowed" in row.note
-    small = Problem("", *two_layers(1.0, 1.0))
+    small = ValidationCase("", *two_layers(1.0, 1.0))
     evidence, subject = Evidence(small, 1, 100, 0), Subject(small, "numpy")
     row = comparison.row_of("", dataclasses.replace(check, ours=raising), subject, evidence)
     assert row.verdict == RAISED
@@ -85,7 +85,7 @@ def test_an_error_where_the_computation_overflows(monkeypatch):
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("scale", "data"), [(1.0, 1.0), (1e38, 1e35), (1e-20, 1e-20)])
 def test_what_is_not_finite_though_nothing_overflows_is_wrong(scale, data, wrong):
-    problem = Problem("", *two_layers(scale, data))
+    problem = ValidationCase("", *two_layers(scale, data))
     evidence, subject = Evidence(problem, 1, 100, 0), Subject(problem, "numpy")
     for check in checks_of(evidence):
         if isinstance(check, comparison.Comparison) and check.group in ("prediction", "loss", "gradient", "Hessian"):
@@ -106,7 +106,7 @@ def test_a_third_witness_that_cannot_compute_does_not_disagree(weight, x):
 
 
 def test_a_third_witness_without_a_finite_number_is_said_to_be_missing(monkeypatch):
-    problem = Problem("", *two_layers(1.0, 1.0))
+    problem = ValidationCase("", *two_layers(1.0, 1.0))
     evidence, subject = Evidence(problem, 1, 100, 0), Subject(problem, "numpy")
     monkeypatch.setattr(type(evidence.differences), "prediction", lambda self: np.full((4, 2), np.nan))
     check = checks_of(evidence)[0]

@@ -8,14 +8,14 @@ import pytest
 
 pytest.importorskip("torch")
 from hesskern.validation.autograd import AutogradWitness
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.differences import DifferenceWitness
 
 WITNESSES = [AutogradWitness, DifferenceWitness]
 
 
 def weighed(problem):
-    return Problem("", problem.network(), problem.loss())
+    return ValidationCase("", problem.network(), problem.loss())
 
 
 def test_the_third_witness_knows_its_own_error():
@@ -40,7 +40,7 @@ def test_the_third_witness_knows_its_own_error():
 
 def test_differences_of_a_float32_network_are_those_of_its_numbers():
     problem = problems.normal([3, 4, 2], 6, bias=True)
-    given = Problem("", problem.network("float32"), problem.loss("float32"))
+    given = ValidationCase("", problem.network("float32"), problem.loss("float32"))
     for witness in WITNESSES:
         found = witness(given)
         assert found.gradient().dtype == np.float64

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from broken_backends import Reference, failed, given
 
 from hesskern.curvature.hessian import Hessian, KroneckerHessian
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import row_of
 from hesskern.validation.eigen_checks import ConditionCheck
@@ -54,7 +54,7 @@ def test_eigenvectors_of_another_matrix(monkeypatch):
 
 def test_a_relative_error_of_1e_9_is_seen_in_condition_numbers(monkeypatch):
     given = problems.normal([3, 5, 2], 7)
-    problem = Problem("", given.network(), given.loss())
+    problem = ValidationCase("", given.network(), given.loss())
     evidence, subject = Evidence(problem, 3, 1000, 0), Subject(problem, "cpp")
     checks = [check for check in checks_of(evidence) if isinstance(check, ConditionCheck)]
     assert len(checks) == 4

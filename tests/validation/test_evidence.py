@@ -12,7 +12,7 @@ import hesskern as hk
 pytest.importorskip("torch")
 
 from hesskern.validation.autograd import AutogradWitness
-from hesskern.validation.case import Problem, Training
+from hesskern.validation.case import Training, ValidationCase
 from hesskern.validation.differences import DifferenceWitness
 from hesskern.validation.rounding import Bounds
 
@@ -20,7 +20,7 @@ WITNESSES = [AutogradWitness, DifferenceWitness]
 
 
 def weighed(problem):
-    return Problem("", problem.network(), problem.loss())
+    return ValidationCase("", problem.network(), problem.loss())
 
 
 @pytest.mark.parametrize("witness", WITNESSES)

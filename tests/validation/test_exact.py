@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 from hesskern.validation import exact
-from hesskern.validation.case import Problem
+from hesskern.validation.case import ValidationCase
 
 
 def weighed(problem):
-    return Problem("", problem.network(), problem.loss())
+    return ValidationCase("", problem.network(), problem.loss())
 
 
 @pytest.mark.parametrize("shape", [([3, 4, 2], 6), ([5, 3, 4, 2], 8), ([4, 6], 3), ([3, 3, 3], 3)])

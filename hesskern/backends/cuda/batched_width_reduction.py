@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda.layers import Layers
+from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import UNBALANCED
 
 
@@ -39,11 +40,11 @@ class ReducedStack:
     def __init__(self, layers: Layers, *, reduce: bool) -> None:
         self.given = layers
         self._stages: list[_Stage] = []
-        for layer in _reducible(layers) if reduce else ():
-            stack = _stack(layers, layer)
+        for layer in reducible(layers) if reduce else ():
+            stack = stacked(layers, layer)
             basis, triangle = _qr(stack)
             self._stages.append(_Stage(layer, basis, stack, triangle))
-            layers = _replaced(layers, layer, triangle)
+            layers = Layers(*replaced(layers, layer, triangle))
         unbalanced = [_unbalanced(stage, self.given.weights[stage.layer + 1].shape[-2]) for stage in self._stages]
         #: How many networks have hidden units of too different sizes. If any has, nothing is reduced: all networks
         #: are trained at one width.
@@ -64,29 +65,25 @@ class ReducedStack:
         found = torch.zeros(len(first), dtype=torch.bool, device=first.device)
         for stage in self._stages:
             pivots = stage.after.diagonal(dim1=-2, dim2=-1).abs()
-            found |= pivots.amin(1) < _SUSPICIOUS * pivots.amax(1)
+            found |= pivots.amin(1) < LOWER_RANK * pivots.amax(1)
         return found
 
     def replace(self, which: int, bases: list[Any], triangles: list[Any]) -> None:
         """Take other bases for one network, NumPy arrays, one for each stage: see `suspicious`."""
         layers = self.given
         for stage, basis, triangle in zip(self._stages, bases, triangles, strict=True):
-            stage.before[which] = _stack(layers, stage.layer)[which]
+            stage.before[which] = stacked(layers, stage.layer)[which]
             stage.basis[which] = torch.as_tensor(basis.copy(), device=stage.basis.device)
             stage.after[which] = torch.as_tensor(triangle.copy(), device=stage.after.device)
-            layers = _replaced(layers, stage.layer, stage.after)
+            layers = Layers(*replaced(layers, stage.layer, stage.after))
         self.layers = layers
 
     def lift(self, layers: Layers) -> Layers:
         """Return the networks given at the small networks' parameters: what moved is added to where they started."""
         for stage in reversed(self._stages):
-            moved = _stack(layers, stage.layer) - stage.after
-            layers = _replaced(layers, stage.layer, stage.before + stage.basis @ moved)
+            moved = stacked(layers, stage.layer) - stage.after
+            layers = Layers(*replaced(layers, stage.layer, stage.before + stage.basis @ moved))
         return layers
-
-
-#: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
-_SUSPICIOUS = 1e-8
 
 
 def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,30 +115,3 @@ def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
     around = torch.minimum(terms.amax(2, keepdim=True), terms.amax(1, keepdim=True))
     balanced: Tensor = (bounds <= UNBALANCED * torch.where(terms > 0, terms, around)).flatten(1).all(1)
     return ~balanced
-
-
-def _reducible(layers: Layers) -> list[int]:
-    found = []
-    for layer, bias in enumerate(layers.biases[:-1]):
-        units, inputs = layers.weights[layer].shape[-2:]
-        if units > inputs + (bias is not None) + layers.weights[layer + 1].shape[-2]:
-            found.append(layer)
-    return found
-
-
-def _stack(layers: Layers, layer: int) -> Tensor:
-    """Return ``[W_l, b_l, W_{l+1}.T]``, one row for each unit, in float64."""
-    bias = layers.biases[layer]
-    middle = [] if bias is None else [bias[..., None]]
-    return torch.cat([layers.weights[layer], *middle, layers.weights[layer + 1].mT], dim=-1).double()
-
-
-def _replaced(layers: Layers, layer: int, stack: Tensor) -> Layers:
-    """Return the layers with this stack around a hidden layer."""
-    weights, biases = list(layers.weights), list(layers.biases)
-    inputs, outputs, dtype = weights[layer].shape[-1], weights[layer + 1].shape[-2], weights[layer].dtype
-    weights[layer] = stack[..., :inputs].to(dtype)
-    weights[layer + 1] = stack[..., stack.shape[-1] - outputs :].mT.to(dtype)
-    if biases[layer] is not None:
-        biases[layer] = stack[..., inputs].to(dtype)
-    return Layers(weights, biases)

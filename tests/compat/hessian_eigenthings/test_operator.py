@@ -134,7 +134,7 @@ def test_refused(change, message):
 def test_refused_by_the_first_version():
     with pytest.raises(ValueError, match="mode is 'arpack'"):
         compute_hessian_eigenthings(net(), EVEN, MSE, mode="arpack", use_gpu=False)
-    with pytest.raises(TypeError, match="which is no argument with mode='power_iter'"):
+    with pytest.raises(TypeError, match="which is not an argument with mode='power_iter'"):
         compute_hessian_eigenthings(net(), EVEN, MSE, which="LM", use_gpu=False)
     with pytest.raises(ValueError, match="fp16 is True"):
         compute_hessian_eigenthings(net(), EVEN, MSE, fp16=True, use_gpu=False)
