@@ -110,8 +110,8 @@ stubs: install tools
 
 # The corruption suite of hesskern.explain at full length: about half an hour on one core.
 explain-suite: install
-	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/explanation/test_search_suite.py \
-	tests/explanation/test_other_matrices.py -s
+	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/explanation/search/test_matrices_suite.py \
+	tests/explanation/search/test_other_matrices.py -s
 
 # Random problems, malformed calls, kills and threads against everything that is public: new ones each time, for so many
 # seconds; with ATTACK_SEED=1 the same ones each time. ATTACK_ARGS="--case problem:12345" repeats one.

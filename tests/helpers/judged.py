@@ -224,3 +224,8 @@ def triples(problem, rng):
             ):
                 found.append(chosen)
     return found
+
+
+def causes(matrix, problem):
+    why = hk.explain(matrix, *given(problem))
+    return [finding.cause for finding in why.findings]
