@@ -8,8 +8,6 @@ import pytest
 from witness import relative
 
 import hesskern as hk
-from hesskern.backends.hidden_units import reducible
-from hesskern.backends.protocol import PlainLayers
 
 
 def reduced(weights, biases, layer):
@@ -76,34 +74,6 @@ def test_gauss_newton_only_gains_zeros(backend, widths, layer, bias):
     relative(G.eigvalsh(), predicted, 1e-12)
     zero = G.spectrum().multiplicities[G.spectrum().values == 0]
     assert zero.sum() >= G.shape[0] - len(small)
-
-
-def layers(widths, bias=False):
-    net = hk.LinearNetwork.random(widths, seed=0, bias=bias)
-    return PlainLayers(net.weights, net.biases)
-
-
-@pytest.mark.parametrize(
-    ("widths", "bias", "expected"),
-    [
-        ([3, 5, 2], False, []),  # as wide as its neighbours together
-        ([3, 6, 2], False, [0]),
-        ([3, 6, 2], True, []),  # the bias is a neighbour
-        ([3, 7, 2], True, [0]),
-        ([3, 4, 8, 3], False, [1]),
-        ([3, 12, 8, 3], False, [0]),
-        ([2, 7, 3, 9, 2], False, [0, 2]),
-        ([3, 2, 2, 9], False, []),  # outputs are no hidden layer
-        ([9, 2], False, []),
-    ],
-)
-def test_what_can_be_reduced(widths, bias, expected):
-    assert reducible(layers(widths, bias)) == expected
-
-
-def test_a_hidden_layer_between_others_is_not_reduced():
-    net = layers([2, 7, 3, 9, 2, 2])
-    assert [reducible(net, {selected}) for selected in range(5)] == [[0], [0], [2], [2], []]
 
 
 def test_a_stack_that_is_rank_deficient(backend):

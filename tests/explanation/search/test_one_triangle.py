@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from explained import N, causes, problem
 
 import hesskern as hk
-
-N = 30
-
-
-def problem(kind="mean", *, outputs=1, bias=True, decay=0.0, hidden=5, seed=0):
-    """A network, its loss, and the two as the plain functions below take them."""
-    rng = np.random.default_rng(seed)
-    X, Y = rng.standard_normal((N, 4)) * [1, 2, 0.5, 1] + [0, 1, 0, 3], rng.standard_normal((N, outputs))
-    net = hk.LinearNetwork.random([4, hidden, outputs], seed=seed, bias=bias)
-    return net, hk.SquaredLoss(X, Y, kind, decay)
-
-
-def causes(why):
-    return [finding.cause for finding in why.findings]
 
 
 @pytest.mark.parametrize("outputs", [3, pytest.param(2, marks=pytest.mark.long)])

@@ -7,36 +7,10 @@ import os
 import corruptions
 import numpy as np
 import pytest
+from explained import causes, hessian, plain, problem
 from looped import each, few_quick
 
 import hesskern as hk
-
-N = 30
-
-
-def problem(kind="mean", *, outputs=1, bias=True, decay=0.0, hidden=5, seed=0):
-    """A network, its loss, and the two as the plain functions below take them."""
-    rng = np.random.default_rng(seed)
-    X, Y = rng.standard_normal((N, 4)) * [1, 2, 0.5, 1] + [0, 1, 0, 3], rng.standard_normal((N, outputs))
-    net = hk.LinearNetwork.random([4, hidden, outputs], seed=seed, bias=bias)
-    return net, hk.SquaredLoss(X, Y, kind, decay)
-
-
-def plain(net, loss):
-    return corruptions.Problem(net.weights, net.biases, loss.X, loss.Y, loss.kind, loss.weight_decay)
-
-
-def hessian(net, loss, X=None, Y=None):
-    made = plain(net, loss)
-    return corruptions.hessian(
-        corruptions.Problem(
-            made.weights, made.biases, loss.X if X is None else X, loss.Y if Y is None else Y, made.kind, made.decay
-        )
-    )
-
-
-def causes(why):
-    return [finding.cause for finding in why.findings]
 
 
 @pytest.mark.parametrize("decay", [0.25, pytest.param(0.0, marks=pytest.mark.long)])

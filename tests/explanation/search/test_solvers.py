@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import corruptions
 import numpy as np
 import pytest
+from explained import causes, hessian
 from looped import each
 
 import hesskern as hk
@@ -26,23 +26,6 @@ def test_numbers_of_a_dense_solver_are_rounded(case):
     why = hk.explain(wrong[0] / wrong[-1], net, loss, params=[1])
     assert [finding.cause for finding in why.findings] == ["X-transposed"]
     assert hk.explain(174.0739406 * (1 + 1e-6), net, loss, params=[1]).status == "unexplained"
-
-
-def plain(net, loss):
-    return corruptions.Problem(net.weights, net.biases, loss.X, loss.Y, loss.kind, loss.weight_decay)
-
-
-def hessian(net, loss, X=None, Y=None):
-    made = plain(net, loss)
-    return corruptions.hessian(
-        corruptions.Problem(
-            made.weights, made.biases, loss.X if X is None else X, loss.Y if Y is None else Y, made.kind, made.decay
-        )
-    )
-
-
-def causes(why):
-    return [finding.cause for finding in why.findings]
 
 
 def singular():
