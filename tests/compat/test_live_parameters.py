@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from hesskern.compat.live_parameters import Batches, Following, keep, per_batch, split, trained  # noqa: E402
+from hesskern.compat.live_parameters import CountedBatches, LiveProblem, keep, per_batch, split, trained  # noqa: E402
 from hesskern.torch.losses import LossScale  # noqa: E402
 
 
@@ -24,29 +24,29 @@ class Counting:
 
 def test_the_problem_is_made_anew_when_something_has_moved():
     model, extra, make = nn.BatchNorm1d(3), torch.zeros(2), Counting()
-    following = Following(make, model, [extra])
-    first = following.problem
-    assert following.problem is first and make.made == 1
+    live = LiveProblem(make, model, [extra])
+    first = live.problem
+    assert live.problem is first and make.made == 1
     with torch.no_grad():
         model.weight[1] += 1.0
-    second = following.problem
-    assert second is not first and following.problem is second
+    second = live.problem
+    assert second is not first and live.problem is second
     model.running_mean[0] = 5.0  # a buffer
-    assert following.problem is not second
+    assert live.problem is not second
     extra[0] = 1.0
-    third = following.problem
+    third = live.problem
     model.weight = nn.Parameter(model.weight.detach().clone())  # the same numbers in another tensor
-    assert following.problem is not third
+    assert live.problem is not third
     assert make.made == 5
 
 
 def test_batches_are_counted_and_moved():
-    batches = Batches([(torch.ones(2, 3), torch.ones(2, 1))] * 3 + ["no pair"], torch.device("meta"))
+    batches = CountedBatches([(torch.ones(2, 3), torch.ones(2, 1))] * 3 + ["no pair"], torch.device("meta"))
     found = list(batches)
     assert batches.count == 4 and found[-1] == "no pair"
     assert all(tensor.device.type == "meta" for pair in found[:-1] for tensor in pair)
     with pytest.raises(TypeError, match=r"^data is 3 .*; expected a DataLoader of pairs"):
-        list(Batches(3, torch.device("cpu")))
+        list(CountedBatches(3, torch.device("cpu")))
 
 
 def test_what_a_library_that_averages_over_batches_multiplies_by():

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm  # noqa: E402
 
 from hesskern.torch_modules.chain import UnsupportedError  # noqa: E402
 from hesskern.torch_modules.origin import (  # noqa: E402
+    AttributePath,
     Origin,
-    Place,
     effective,
     is_computed,
     known_hooks,
@@ -27,7 +27,7 @@ def normed():
 
 
 def test_weights_follow_the_parameters_that_they_are_computed_from(normed):
-    origin = Origin(normed, {"weight": Place("", "weight")})
+    origin = Origin(normed, {"weight": AttributePath("", "weight")})
     g, v = "parametrizations.weight.original0", "parametrizations.weight.original1"
     assert set(origin.parameters()) == {g, v, "bias"}
     twice = origin.at({g: 2 * normed.parametrizations.weight.original0.detach()})
@@ -41,7 +41,7 @@ def test_weights_follow_the_parameters_that_they_are_computed_from(normed):
 def test_second_derivatives_of_weight_norm_are_right():
     """Those of PyTorch's own operation take the norms for constants; here they are differences of the first."""
     layer = torch.nn.utils.weight_norm(nn.Linear(3, 2, bias=False))
-    origin = Origin(layer, {"weight": Place("", "weight")})
+    origin = Origin(layer, {"weight": AttributePath("", "weight")})
 
     def value(v):
         weight = origin.at({"weight_v": v})["weight"]
@@ -58,7 +58,7 @@ def test_parameters_that_are_gone_are_named(normed):
 
 
 def test_float64_on_the_cpu(normed):
-    origin = Origin(normed.float(), {"weight": Place("", "weight")})
+    origin = Origin(normed.float(), {"weight": AttributePath("", "weight")})
     found = origin.at_double({})
     assert found["weight"].dtype == torch.float64
     torch.testing.assert_close(found["weight"].float(), normed.weight)

@@ -13,7 +13,7 @@ from hesskern.backends.numba_kernels import layout, memory
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize(("product", "hessian", "descent"), itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize(("product", "hessian", "descent"), list(itertools.product([False, True], repeat=3)))
 def test_pieces_do_not_overlap(product, hessian, descent):
     made = layout.make_layout(np.array([3, 5, 2]), np.array([True, False]), 8)
     samples, batch, vectors = 11, 4 if descent else 0, 3 if hessian and descent else 0

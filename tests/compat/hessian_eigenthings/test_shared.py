@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from eigenthings_cases import EVEN, MSE, X, Y, matrix, net  # noqa: E402
 
-from hesskern.compat.hessian_eigenthings.shared import following, product, refuse_single_batches  # noqa: E402
-from hesskern.compat.live_parameters import Batches  # noqa: E402
+from hesskern.compat.hessian_eigenthings.shared import live_problem, product, refuse_single_batches  # noqa: E402
+from hesskern.compat.live_parameters import CountedBatches  # noqa: E402
 from hesskern.torch.losses import recognised  # noqa: E402
 from hesskern.torch_modules.tracing import trace  # noqa: E402
 
@@ -16,9 +16,9 @@ from hesskern.torch_modules.tracing import trace  # noqa: E402
 @pytest.fixture
 def problem():
     model = net()
-    chain, batches = trace(model), Batches(EVEN, torch.device("cpu"))
+    chain, batches = trace(model), CountedBatches(EVEN, torch.device("cpu"))
     scale = recognised(MSE, [2], torch.device("cpu"))
-    return following(model, chain, scale, batches, batches, dict(model.named_parameters())).problem
+    return live_problem(model, chain, scale, batches, batches, dict(model.named_parameters())).problem
 
 
 def test_it_is_the_problem_of_all_batches(problem):
@@ -43,7 +43,7 @@ def test_products_are_checked(problem):
 
 def test_operators_that_are_others_at_each_product_are_refused():
     refuse_single_batches(True)
-    with pytest.raises(ValueError, match="full_dataset is False, with which each product is that of another batch"):
+    with pytest.raises(ValueError, match="full_dataset is False, with which each product would use another batch"):
         refuse_single_batches(False)
     with pytest.raises(TypeError, match="full_dataset is 1"):
         refuse_single_batches(1)
