@@ -38,6 +38,9 @@ FIXED: dict[str, tuple[str, ...]] = {
     ),
     "eigenvectors of LAPACK's divide and conquer were orthogonal to 3e-12 only": ("problem:400152000150749",),
     "squares in the unit of a pivot's row left float64, in NumPy and Numba": ("problem:400153000057447",),
+    "derivatives with respect to the constant 1 overflowed beside an ordinary gradient, in Numba": (
+        "problem:500002000145640",
+    ),
     "the backend of one thread was seen in others": ("thread:0", "thread:5"),
     "a child that was forked while another thread computed waited for ever": ("thread:2",),
 }  # fmt: skip

@@ -12,7 +12,15 @@ from hesskern._base.array_types import Array
 from hesskern.backends.numba_kernels.compile import jit
 from hesskern.backends.numba_kernels.layout import BIAS, PAD, STACK, START, WIDTH, Layout, pack, pack_samples, unpack
 from hesskern.backends.numba_kernels.memory import Places, make_memory, places, rows_of_product
-from hesskern.backends.numba_kernels.passes import activation, backward, delta, forward, product_is_cheaper, subtract
+from hesskern.backends.numba_kernels.passes import (
+    activation,
+    backward,
+    clear_constant,
+    delta,
+    forward,
+    product_is_cheaper,
+    subtract,
+)
 from hesskern.backends.numba_kernels.products import multiply, multiply_turned
 from hesskern.backends.numba_kernels.scaling import scale_samples
 
@@ -72,6 +80,7 @@ def hessian_product(memory: Array, layout: Layout, at: Places, theta: int, x: in
             multiply_turned(memory, rows, below, pad, 1.0, change, pad, theta + start, pad, False, to, below, at.turned)
             if functional:
                 multiply_turned(memory, rows, below, pad, 1.0, d, pad, v + start, pad, True, to, below, at.turned)
+            clear_constant(memory, layout, to, rows, l - 1)
 
 
 @jit

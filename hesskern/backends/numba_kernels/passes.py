@@ -7,8 +7,9 @@ goes through them in the place of the samples, so that ``Z_1`` is T_1 itself and
 
 Rounding aside, both give the same. The loss is half the squared norm of E itself: expanded, it would cancel.
 
-D_l has meaningless numbers in the column of the constant. They stay in it, since that column of T_l is a unit vector,
-and what the gradient gets from it stands where no parameter stands.
+In the column of the constant D_l is zero. The product with T_l.T leaves other numbers there: derivatives with respect
+to a constant, which is no parameter. They may overflow where the gradient does not, and times the zeros of that column
+of T_l they would be NaN everywhere.
 """
 
 from __future__ import annotations
@@ -65,6 +66,15 @@ def forward(memory: Array, layout: Layout, theta: int, x: int, rows: int, produc
 
 
 @jit
+def clear_constant(memory: Array, layout: Layout, start: int, rows: int, l: int) -> None:
+    """Write zeros into the column of the constant of D_l (rows, padded width) at `start`."""
+    if layout[0, BIAS]:
+        first, pad = start + layout[l, WIDTH], layout[l, PAD]
+        for n in range(rows):
+            memory[first + n * pad] = 0
+
+
+@jit
 def backward(memory: Array, layout: Layout, at: Places, theta: int, gradient: int, x: int, rows: int, product: bool,
              accumulate: bool) -> None:  # fmt: skip
     """Compute D_{L-1} ... D_1 from D_L, and the gradients on the way."""
@@ -77,6 +87,7 @@ def backward(memory: Array, layout: Layout, at: Places, theta: int, gradient: in
             target = delta(layout, gradient, rows, product, at.d, l - 1)
             multiply_turned(memory, rows, below, pad, 1.0, d, pad, theta + layout[l, START], pad, False, target, below,
                             at.turned)  # fmt: skip
+            clear_constant(memory, layout, target, rows, l - 1)
 
 
 @jit
