@@ -24,7 +24,7 @@ def does_nothing(path):
     return all(map(empty, ast.parse(path.read_text(encoding="utf-8")).body))
 
 
-def tested():
+def to_be_tested():
     """Modules that have something to test."""
     modules = (path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py")
     return [path for path in modules if not does_nothing(path)]
@@ -42,7 +42,7 @@ def belongs(test, name):
 
 def test_every_module_has_its_tests():
     missing = []
-    for path in tested():
+    for path in to_be_tested():
         folder, name = subject(path)
         if not any(belongs(test, name) for test in folder.glob("test_*.py")):
             missing.append(f"{path.relative_to(ROOT)}: {(folder / f'test_{name}.py').relative_to(ROOT)}")

@@ -30,7 +30,6 @@ def test_small_integers_have_no_rounding_errors(seed):
         problem.X.astype(float), problem.Y.astype(float),
     )  # fmt: skip
     np.testing.assert_array_equal(hessian(floats, Nearest()), exact)
-    np.testing.assert_array_equal(hessian(floats, Scattered(0), FORMATS[2]), exact)
 
 
 def test_errors_are_as_large_as_those_of_float32():
