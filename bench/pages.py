@@ -1,7 +1,7 @@
 """Tables inside pages: between two comments that say from which run they are, so that none can differ from its file.
 
-``<!-- bench targets machine/run task task:2 -->`` begins one, ``<!-- end -->`` ends it; ``task:2`` is the second problem
-of that task alone.
+``<!-- bench targets machine/run task task:2 -->`` begins one, ``<!-- end -->`` ends it. ``task:2`` is the second
+problem of that task alone.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hesskern.backends import numpy_backend
 pytest.importorskip("torch")
 
 BLOCKS = blocks("docs/validate.md")
-ROW = re.compile(r"^  (\S.*?)\s{2,}(\S.*?)\s{2,}(agrees.*)$", re.MULTILINE)
+ROW = re.compile(r"^  (\S.*?) {2,}(\S.*?) {2,}(agrees.*)$", re.MULTILINE)
 HOW = re.compile(r" \((?:\d+ (?:directions?|entries|steps?)|Lanczos)\)$")
 
 

@@ -21,7 +21,7 @@ def test_it_is_short():
 
 
 def test_ten_lines_are_ten():
-    ((language, script),) = [block for block in blocks("README.md") if block[0] == "python"]
+    (script,) = [text for language, text in blocks("README.md") if language == "python"]
     assert len(script.splitlines()) == 10
 
 
