@@ -96,7 +96,7 @@ def test_plot(folder, capsys):
     yellow = [float(np.mean((half[..., 0] > 0.7) & (half[..., 2] < 0.5))) for half in (before, after)]
     assert yellow[0] > 0.3 and yellow[1] < 0.01
     code, out, err = run(capsys, "174", "--plot", "number.png")
-    assert code == 3 and "no matrix to draw" in err and not out
+    assert code == 3 and "--plot draws a matrix" in err and not out
 
 
 @pytest.mark.parametrize(

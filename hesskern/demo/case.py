@@ -1,8 +1,8 @@
-"""The case this package started with, computed afresh: ``hesskern demo``.
+"""The case this package started with, computed again: ``hesskern demo``.
 
 A researcher trained a 5-100-5 linear network and got two condition numbers for the Hessian with respect to W_2: 174
-from PyTorch autograd, 5345 from a formula. `run` trains the network, takes the Hessian in every way that was in play
-and says which of them agree. Nothing here is stored: each number and each time comes from that run.
+from PyTorch autograd, 5345 from a formula. `run` trains the network, computes the Hessian in each of the ways
+that were discussed and says which of them agree. Nothing is stored: each number and each time comes from that run.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Demo:
     backend, isa : str
         Which backend computed, and the instruction set of the compiled kernels.
     repeats : int
-        Each time is the shortest of so many runs.
+        Each time is the shortest of this many runs.
     status, steps, losses
         How training ended, after how many epochs, and the loss at the start of each.
     lr, stable_lr : float

@@ -1,7 +1,7 @@
 """What the researcher ran, in PyTorch: the training loop of the question and its Hessian, row by row.
 
-Kept as it was asked, so that the demo compares with the real thing. Three lines of the post cannot run and are mended:
-``lr`` and ``loss_fn`` were not defined, and the gradient was taken of ``fc2.weight`` alone, then indexed with 1.
+The code is as it was posted, so that the demo compares with the original. Three lines of the post could not run and are
+fixed: ``lr`` and ``loss_fn`` were not defined, and the gradient was taken of ``fc2.weight`` alone, then indexed with 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_EPOCHS = 10_000
 
 
 class TorchUnavailableError(Exception):
-    """PyTorch cannot be had; the message says why and what to do."""
+    """PyTorch is not available; the message says why and what to do."""
 
 
 class Posted(NamedTuple):
@@ -38,7 +38,7 @@ class Posted(NamedTuple):
 
 
 def load_torch() -> Any:
-    """Import PyTorch; `TorchUnavailableError` in plain words if it is not there or does not load."""
+    """Import PyTorch; `TorchUnavailableError` if it is not installed or does not load."""
     try:
         return importlib.import_module("torch")
     except ModuleNotFoundError as error:

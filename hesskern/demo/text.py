@@ -1,4 +1,4 @@
-"""The demo's findings in plain words. ASCII only, so that it prints on any terminal."""
+"""The demo's report as text. ASCII only, so that it prints on any terminal."""
 
 from __future__ import annotations
 
