@@ -122,7 +122,8 @@ def test_the_search_finds_what_is_banned():
     code, table = "```\ncrew\n```", "<!-- bench times a/b -->\nmended\n<!-- end -->"
     page = f"Shapes stand in\nconventions, of as many rows as columns.\n{code}\n{table}\n`anew` stands for it."
     assert set(banned_in(prose(page))) == {"stands"}
-    source = 'def f():\n    """It is made anew, where there is none."""\n    crew = 1  # mended\n    return f"{crew} are none"\n'
+    docstring, message = '"""It is made anew, where there is none."""', 'f"{crew} are none"'
+    source = f"def f():\n    {docstring}\n    crew = 1  # mended\n    return {message}\n"
     assert set(banned_in("\n".join(literals(source)))) == {"anew", "is none"}
 
 
