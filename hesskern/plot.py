@@ -1,7 +1,7 @@
-"""Pictures, drawn by matplotlib on axes that the caller gives; matplotlib is loaded on first use.
+"""Pictures, drawn by matplotlib on axes that the caller passes; matplotlib is loaded on first use.
 
-Install it with ``pip install "hesskern[plot]"``. Colours are those of Okabe and Ito, told apart by every kind of colour
-vision; no meaning rests on colour alone.
+Install it with ``pip install "hesskern[plot]"``. The colours are those of Okabe and Ito, which people with any kind of
+colour vision can tell apart. No meaning depends on colour alone.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def formats() -> tuple[str, ...]:
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that a picture cannot be written to, before the work is done rather than after.
+    """Refuse a path that a picture cannot be written to, before the work begins.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the suffix is not that of a picture.
+        If the suffix is not that of a picture format.
     OSError
-        If there cannot be such a file.
+        If the file cannot be written.
     """
     target = Path(checks.path(path, "path"))
     known = formats()
@@ -121,16 +121,16 @@ def _closer(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
 
 
 def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, str, str]]) -> None:
-    """Draw spectra as lines above each other, what is zero but for rounding on axes of its own.
+    """Draw spectra as rows of lines, with the values that are zero up to rounding on separate axes.
 
     Parameters
     ----------
     axes : two matplotlib.axes.Axes
-        The left one for the noise, the right one for the eigenvalues that count; they share their rows.
+        The left one is for rounding noise, the right one for the nonzero eigenvalues; they share their rows.
     rows : sequence of (name, values, rank, color, note)
-        From top to bottom: absolute eigenvalues, descending, of which the first `rank` count. Where there are None,
-        `note` is written in their place, else beneath the name. A row of `rank` values only has no noise: its zeros are
-        exact, and the left axes say so.
+        From top to bottom: absolute eigenvalues, descending; the first `rank` of them are nonzero. If values is None,
+        `note` is written in its place, otherwise below the name. A row with only `rank` values has no noise: its zeros
+        are exact, and the left axes say so.
     """
     noise, counted = axes
     for at, (name, values, rank, color, note) in enumerate(rows):
@@ -168,7 +168,7 @@ def _bracket(ax: Any, left: float, right: float, y: float, color: str, text: str
 
 
 def save_demo(demo: Demo, path: str | os.PathLike[str]) -> None:
-    """Write the demo's picture: the loss over the epochs, and the three spectra that were in question.
+    """Write the demo's picture: the loss over the epochs, and the three spectra that were discussed.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        If the candidate is no matrix that can be compared with the Hessian.
+        If the candidate is not a matrix that can be compared with the Hessian.
     ImportError, OSError
         As `check_path`.
     """
@@ -272,7 +272,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
         undone = "Corrected: " + ", ".join(finding.cause for finding in why.findings)
         if not why.findings:
-            undone = "Nothing to fix" if why.status == "match" else "The nearest that was found"
+            undone = "Nothing to fix" if why.status == "match" else "The closest model"
         ax.set_title(textwrap.fill("Your matrix against the Hessian" if when == "before" else undone, 44))
         ax.set_xlabel(f"relative difference {relative:.2g}" + (" (to the bit)" if relative == 0 else ""))
         for start in matrices.starts[1:]:

@@ -52,18 +52,18 @@ def add_parser(commands: Any) -> None:
         help="train a linear network by gradient descent",
         description="Train a linear network by (stochastic) gradient descent, with the update of torch.optim.SGD. "
         "Data are read from .npy, .npz (one array, or one with the name X or Y), .csv or .txt files, samples in rows. "
-        "Ctrl-C ends the run, and what was reached is written. Exit code 1 if the run diverged.",
+        "Ctrl-C ends the run, and the result so far is written. Exit code 1 if the run diverged.",
     )
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--net", metavar="FILE", help="network to start from, as LinearNetwork.save writes it (.npz)")
-    start.add_argument("--widths", metavar="M0,M1,...", help="or a random one: inputs, hidden widths, outputs")
+    start.add_argument("--widths", metavar="M0,M1,...", help="or a random network: inputs, hidden widths, outputs")
     parser.add_argument("--bias", action="store_true", help="with --widths: a bias in every layer")
     parser.add_argument(
         "--dtype", choices=["float64", "float32"], help="with --widths: precision of everything (default: float64)"
     )
     parser.add_argument("--X", metavar="FILE", required=True, help="inputs, (samples, inputs)")
     parser.add_argument("--Y", metavar="FILE", required=True, help="targets, (samples, outputs)")
-    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="of squared loss (default: %(default)s)")
+    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="kind of squared loss (default: %(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.0, metavar="NUMBER")
 
     parser.add_argument("--lr", type=float, required=True, metavar="NUMBER", help="learning rate")
@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples in a step (default: all)")
     parser.add_argument("--no-shuffle", action="store_true", help="take the samples in the order given")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of random weights and of batches (default: %(default)s)"
+        "--seed", type=int, default=0, metavar="N", help="seed of random weights and of batches (default: %(default)s)"
     )
     parser.add_argument("--momentum", type=float, default=0.0, metavar="NUMBER")
     parser.add_argument("--nesterov", action="store_true")
@@ -90,11 +90,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="show a bar (default: on a terminal, if tqdm is there)",
+        help="show a progress bar (default: on a terminal, if tqdm is installed)",
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="write the state of the run here from time to time")
     parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps (default: about a minute)")
-    parser.add_argument("--resume", metavar="FILE", help="go on from this checkpoint of the same run")
+    parser.add_argument("--resume", metavar="FILE", help="continue from this checkpoint of the same run")
 
     parser.add_argument("--out", metavar="FILE", help="write the network to this .npz file")
     parser.add_argument("--history", metavar="FILE", help="write what was recorded to this .npz or .csv file")

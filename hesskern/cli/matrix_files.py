@@ -23,7 +23,7 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
     """Return the matrix `name` ("X", "Y") from a file, its numbers converted to `dtype`.
 
     A ``.npz`` file has one array, or one of this name. In ``.csv`` numbers are separated by commas, in ``.txt`` by
-    blanks; a first line is taken for a heading if none of its words is a number or begins as one.
+    blanks. The first line is a heading if none of its words is a number or begins like one.
 
     Raises
     ------
@@ -56,13 +56,13 @@ def read_array(path: str, name: str, option: str, others: tuple[str, ...] = ()) 
 
 
 def _read_numpy(path: str, name: str, option: str) -> NDArray[Any]:
-    """Return the only array of a file of NumPy's, or the one of this name; its content decides, not its suffix."""
+    """Return the only array of a NumPy file, or the one of this name; the content, not the suffix, decides."""
     with array_files.ordinary(path) as file:
         start = file.read(6)
     if start == b"\x93NUMPY":
         return array_files.read_npy(path)
     if not start.startswith(b"PK"):
-        raise RefusedError(f"{option}: {path!r} is no file that numpy.save or numpy.savez wrote.")
+        raise RefusedError(f"{option}: {path!r} was not written by numpy.save or numpy.savez.")
     arrays = array_files.read_npz(path)
     names = list(arrays)
     named = [each for each in (name, name.lower()) if each in names]

@@ -20,16 +20,19 @@ def add_parser(commands: Any) -> None:
         "validate",
         help="compare everything with PyTorch's autograd",
         description="Compare loss, gradient, Hessians, products, spectra, condition numbers and training of every "
-        "backend with PyTorch's autograd in float64 and with a third witness: on your network and data, or without "
-        "--net on a built-in set. Exit code 1 if anything disagrees. After Ctrl-C what was checked is shown.",
+        "backend with PyTorch's autograd in float64 and with a third witness, on your network and data, or without "
+        "--net on a built-in set. Exit code 1 if anything disagrees. After Ctrl-C the results so far are shown.",
     )
     parser.add_argument("--net", metavar="FILE", help="network, as LinearNetwork.save writes it (.npz)")
     parser.add_argument("--X", metavar="FILE", help="with --net: inputs, (samples, inputs)")
     parser.add_argument("--Y", metavar="FILE", help="with --net: targets, (samples, outputs)")
-    parser.add_argument("--kind", choices=KINDS, help="with --net: of squared loss (default: half_sum)")
+    parser.add_argument("--kind", choices=KINDS, help="with --net: kind of squared loss (default: half_sum)")
     parser.add_argument("--weight-decay", type=float, metavar="NUMBER", help="with --net (default: 0)")
     parser.add_argument(
-        "--problem", action="append", metavar="NAME", help='a built-in network only, "the case" say; may be repeated'
+        "--problem",
+        action="append",
+        metavar="NAME",
+        help='only this built-in network, for instance "the case"; may be repeated',
     )
     parser.add_argument(
         "--backend",
@@ -51,13 +54,17 @@ def add_parser(commands: Any) -> None:
         metavar="P",
         help="parameters up to which matrices are compared whole (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the vectors (default: %(default)s)")
-    parser.add_argument("--rows", action="store_true", help="one line for each quantity, also for several networks")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the random vectors (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rows", action="store_true", help="print one line for each quantity, also for several networks"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="show a bar (default: on a terminal, if tqdm is there)",
+        help="show a progress bar (default: on a terminal, if tqdm is installed)",
     )
     parser.set_defaults(command=validate, parser=parser)
 
