@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from hesskern._base import checks
 
-#: Random part and ending of a temporary name, and how much of the file's own name stands before: names have a limit.
+#: Random part and ending of a temporary name, and how much of the file's own name precedes it: names have a limit.
 _ENDING, _KEPT = re.compile(r"\.[0-9a-f]{16}\.partial"), 100
 _POSIX = os.name == "posix"
 _NO_FILE = (

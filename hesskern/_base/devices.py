@@ -160,7 +160,7 @@ def ones(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
-    """Return arrays one behind the other along an axis."""
+    """Return the arrays joined along an axis."""
     xp = namespace(arrays[0])
     return np.concatenate(arrays, axis) if xp is np else xp.cat(list(arrays), axis)
 

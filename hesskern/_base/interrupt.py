@@ -90,7 +90,7 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
     def work() -> None:
         try:
             results.append(function(*arguments, **options))
-        except BaseException as error:  # handed to whoever waits
+        except BaseException as error:  # raised again in the main thread
             errors.append(error)
         finally:
             with lock:

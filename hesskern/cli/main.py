@@ -194,7 +194,7 @@ def _refuse(why: str, code: int) -> int:
 
 def _discard_output() -> None:
     """Discard what is still buffered for stdout; otherwise the interpreter fails on it again when it ends."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is no real file
+    with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is not a real file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

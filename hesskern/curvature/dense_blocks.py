@@ -21,7 +21,7 @@ def inner_indices(part: Part, inputs: int) -> slice:
 
 
 def interleaved(inner: int, outer: int, part: Part) -> NDArray[np.intp]:
-    """Return the Kronecker positions of a layer's parameters, the bias behind the weight."""
+    """Return the Kronecker positions of a layer's parameters, weight first, then bias."""
     order = np.arange(outer * inner).reshape(outer, inner)
     split = inner - 1 if part.weight and part.bias else inner
     return np.concatenate([order[:, :split].ravel(), order[:, split:].ravel()])

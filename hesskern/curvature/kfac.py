@@ -52,12 +52,12 @@ class KroneckerFactors(NamedTuple):
 class KFAC(CurvatureOperator):
     """K-FAC of a linear network: the blocks of the Gauss-Newton matrix of the layers on their own, as an operator.
 
-    For linear networks with squared loss it is no approximation of these blocks but equal to them. It is what
+    For linear networks with squared loss it does not approximate these blocks but equals them. It is what
     ``KFACLinearOperator(..., fisher_type="type-2", kfac_approx="expand")`` of curvlinops computes; its types "mc" and
     "empirical" estimate the same from random or observed residuals, and have no exact value here. Without weight decay.
 
     Shape (P, P), in `named_parameters()` order. Products, the matrix, spectra, condition numbers, ranks, solutions and
-    determinants come from the factors, each block for itself; nothing grows with the number of samples.
+    determinants come from the factors, block by block; nothing grows with the number of samples.
 
     Parameters
     ----------

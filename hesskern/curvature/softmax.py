@@ -255,7 +255,7 @@ class SoftmaxHessian(CurvatureOperator):
         sizes = np.where(np.isnan(sizes), -np.inf, 0.5 * sizes)
         largest = float(sizes.max())
         exponent = max(math.floor(largest / math.log(2)), -_MOST_EXPONENT) if math.isfinite(largest) else 0
-        # A logarithm is rounded by eps of itself, which is the relative error of what it stands for.
+        # Rounding changes a logarithm by eps of itself: that is the relative error of its exponential.
         logs_of = np.where(np.isfinite(sizes), np.abs(sizes) + np.abs(logs[:, :-1]) + np.abs(rests[:, 1:]), 0.0)
         error = float((np.exp(sizes - largest) * logs_of).max()) if math.isfinite(largest) else 0.0
         sizes = np.exp(sizes - (largest if exponent == -_MOST_EXPONENT else exponent * math.log(2)))
@@ -378,7 +378,7 @@ def _unpickled(features: Array, logits: Array, bias: bool, sample_weights: Array
 
 
 def _contrasts(classes: int) -> NDArray[np.float64]:
-    """Return an orthonormal basis (C, C-1) of what does not shift all classes alike: each against those behind it."""
+    """Return an orthonormal basis (C, C-1) orthogonal to a common shift: each class against those after it."""
     behind = np.arange(classes - 1, 0, -1)
     lower = np.tril(np.broadcast_to(-1.0 / behind, (classes, classes - 1)), -1)
     basis: NDArray[np.float64] = (lower + np.eye(classes, classes - 1)) * np.sqrt(behind / (behind + 1))

@@ -1,4 +1,4 @@
-"""Condition number and rank, with the decision behind them."""
+"""Condition number and rank, with the decision that they are based on."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def block(
 ) -> Extremes:
     """Return the eigenvalues that decide the condition number of one layer's block, from its factors.
 
-    The block is ``scale * (B.T B) kron (Z.T Z)`` with Z the layer's inputs and B the product of the layers behind; its
+    The block is ``scale * (B.T B) kron (Z.T Z)`` with Z the layer's inputs and B the product of the later layers; its
     eigenvalues are products of squared singular values.
 
     Parameters
@@ -184,20 +184,20 @@ def block(
         size = size * _norm(weight) + (0.0 if bias is None else data.ones.norm(dim=1) * bias.norm(dim=1))
     pieces = [inputs.expand(count, -1, -1)] if parts[0] else []
     pieces += [data.ones.expand(count, -1)[..., None]] if parts[1] else []
-    into, good = _singular_values(torch.cat(pieces, dim=-1), size + data.ones.norm(dim=1))
-    good = good & finite
-    out_of = into.new_ones(count, layers.weights[layer].shape[-2])
+    input_values, trusted = _singular_values(torch.cat(pieces, dim=-1), size + data.ones.norm(dim=1))
+    trusted = trusted & finite
+    output_values = input_values.new_ones(count, layers.weights[layer].shape[-2])
     if layer + 1 < len(layers.weights):
-        behind, size = layers.weights[layer + 1], _norm(layers.weights[layer + 1])
+        product, size = layers.weights[layer + 1], _norm(layers.weights[layer + 1])
         for weight in layers.weights[layer + 2 :]:
-            behind, size = weight @ behind, _norm(weight) * size
-        out_of, fine = _singular_values(behind, size)
-        good = good & fine
-    largest = scale * (into[:, 0] * out_of[:, 0]).square()
-    smallest = scale * (into[:, -1] * out_of[:, -1]).square()
-    good = good & largest.isfinite() & (smallest > 0)
-    rank = torch.full_like(good, into.shape[1] * out_of.shape[1], dtype=torch.int64)
-    return Extremes(largest, smallest, rank, good)
+            product, size = weight @ product, _norm(weight) * size
+        output_values, outputs_trusted = _singular_values(product, size)
+        trusted = trusted & outputs_trusted
+    largest = scale * (input_values[:, 0] * output_values[:, 0]).square()
+    smallest = scale * (input_values[:, -1] * output_values[:, -1]).square()
+    trusted = trusted & largest.isfinite() & (smallest > 0)
+    rank = torch.full_like(trusted, input_values.shape[1] * output_values.shape[1], dtype=torch.int64)
+    return Extremes(largest, smallest, rank, trusted)
 
 
 def _norm(matrices: Tensor) -> Tensor:
