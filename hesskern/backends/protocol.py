@@ -58,7 +58,7 @@ class Update(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What a descent looks at along the way."""
+    """What a descent records."""
 
     every: int  # steps 0, every, 2 every, ... are recorded
     loss: bool  # whether the full-batch loss is recorded; with minibatches it costs extra
@@ -67,7 +67,7 @@ class Watch(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Some steps: what they need, and arrays for what they see, NaN where a step is not recorded.
+    """Some steps: their inputs, and arrays for what is recorded, NaN where a step is not recorded.
 
     With minibatches ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``.
     """
@@ -128,7 +128,7 @@ class Side(NamedTuple):
 
     outer: int
     inner: int
-    bias: bool  # a last inner index, the constant input, whose parameters stand behind all others
+    bias: bool  # a last inner index, the constant input, whose parameters come after all others
 
 
 class Block(NamedTuple):
@@ -141,7 +141,7 @@ class Block(NamedTuple):
 
 
 class Softmax(NamedTuple):
-    """``Σ_n scale_n (diag(p_n) - p_n p_n.T) ⊗ f_n f_n.T``, f with a last entry 1 for a bias, whose rows stand last."""
+    """``Σ_n scale_n (diag(p_n) - p_n p_n.T) ⊗ f_n f_n.T``, f with a last entry 1 for a bias, whose rows are last."""
 
     features: Array  # (N, d)
     probabilities: Array  # (N, C)
@@ -150,7 +150,7 @@ class Softmax(NamedTuple):
 
 
 class HessianProduct(Protocol):
-    """Products with a Hessian, whatever does not depend on the vector kept."""
+    """Products with a Hessian; everything that does not depend on the vector is computed once."""
 
     def apply(self, v: Array, out: Array) -> None:
         """Write H v into `out`; both (P,) or (P, k), C-contiguous, in `named_parameters()` order."""
@@ -200,8 +200,8 @@ class Backend(Protocol):
         """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``.
 
         It converges on the loss of `data`: at most `rtol` times the first one (< 0: never). The steps use `data` too,
-        or minibatches of `samples`. `ensemble`: others of the same shape run beside it; the last bits of its results
-        may depend on that, but not on who they are.
+        or minibatches of `samples`. `ensemble`: other descents of the same shape run beside it; the last bits of its
+        results may depend on whether there are any, but not on which.
         """
 
     def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
@@ -241,9 +241,10 @@ class Backend(Protocol):
     def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
         """Return whether a rotation of the hidden units, the columns, loses digits of the product of both sides.
 
-        The last `outputs` rows are weights out of the units, those before weights into them. Digits are lost where the
-        product of two rows' norms is more than `UNBALANCED` times the sum of the terms of their product; of one that no
-        unit contributes to, times that sum of others of its row or its column. Not of a backend on a GPU.
+        The last `outputs` rows are weights out of the units, the others weights into them. Digits are lost where the
+        product of two rows' norms is more than `UNBALANCED` times the sum of the absolute terms of their product. Where
+        that sum is zero, the smaller of the largest sums in its row and in its column counts. Not of a backend on a
+        GPU.
         """
 
     def product_svd(

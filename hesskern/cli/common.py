@@ -18,7 +18,7 @@ DONE, NOT_WELL, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 
 class RefusedError(Exception):
-    """The command cannot do what it was asked for; the message says why."""
+    """The command cannot be carried out; the message says why."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -38,9 +38,9 @@ def say(what: str) -> None:
         print(f"hesskern: {what} ...", file=sys.stderr, flush=True)
 
 
-def to_json(found: dict[str, Any]) -> str:
+def to_json(values: dict[str, Any]) -> str:
     """Return one JSON object; numbers that JSON does not have become null."""
-    return json.dumps(_finite(found), allow_nan=False)
+    return json.dumps(_finite(values), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -54,7 +54,7 @@ def _finite(value: Any) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without the line breaks that some libraries put in, and without its full stop."""
+    """Return an error's message on one line, without its full stop."""
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 

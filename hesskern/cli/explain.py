@@ -1,4 +1,4 @@
-"""The command ``hesskern explain``: say why a matrix, a spectrum or a number is not that of the Hessian.
+"""The command ``hesskern explain``: say why a matrix, a spectrum or a number differs from that of the Hessian.
 
 Exit codes: 0 it matches, 1 the cause was found, 2 no known cause explains the difference, 3 it cannot be compared (bad
 input, a size that no choice of parameters has, NaN).
@@ -104,14 +104,14 @@ def explain(arguments: argparse.Namespace) -> int:
     return _CODES[why.status]
 
 
-def _candidate(given: str) -> object:
-    if _NUMBER.fullmatch(given):
-        return given
-    if Path(given).suffix.lower() in (".pt", ".pth"):
-        return _tensor(given)
-    if not os.path.splitext(given)[1]:
-        raise RefusedError(f"CANDIDATE is {given!r}; expected a number, or a file {', '.join(SUFFIXES)} or .pt.")
-    array = read_array(given, "H", "CANDIDATE", (".pt",))
+def _candidate(text: str) -> object:
+    if _NUMBER.fullmatch(text):
+        return text
+    if Path(text).suffix.lower() in (".pt", ".pth"):
+        return _tensor(text)
+    if not os.path.splitext(text)[1]:
+        raise RefusedError(f"CANDIDATE is {text!r}; expected a number, or a file {', '.join(SUFFIXES)} or .pt.")
+    array = read_array(text, "H", "CANDIDATE", (".pt",))
     return array.ravel() if array.ndim == 2 and 1 in array.shape and array.size > 1 else array
 
 
@@ -119,18 +119,18 @@ def _tensor(path: str) -> object:
     try:
         torch = load_torch()
         with array_files.ordinary(path) as file:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except TorchUnavailableError as error:
         raise RefusedError(f"CANDIDATE is {path!r}, which only PyTorch can read. {error}.") from error
     except OSError as error:
         raise RefusedError(f"CANDIDATE: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
     except Exception as error:  # whatever unpickling raises
         raise RefusedError(f"CANDIDATE: {path!r} holds no tensor: {type(error).__name__}.") from error
-    if not isinstance(found, torch.Tensor):
+    if not isinstance(loaded, torch.Tensor):
         raise RefusedError(
-            f"CANDIDATE: {path!r} holds a {type(found).__name__}; expected one tensor, torch.save(H, path)."
+            f"CANDIDATE: {path!r} holds a {type(loaded).__name__}; expected one tensor, torch.save(H, path)."
         )
-    array = found.detach()
+    array = loaded.detach()
     if array.dtype == torch.bfloat16:  # NumPy has no such numbers; float32 has all of them
         array = array.float()
     try:
@@ -144,15 +144,15 @@ def _problem(arguments: argparse.Namespace) -> tuple[LinearNetwork, SquaredLoss,
     params: list[int | str] | None = None
     if arguments.params is not None:
         params = [int(name) if name.strip().isdigit() else name.strip() for name in arguments.params.split(",")]
-    given = [option for option in ("net", "X", "Y") if getattr(arguments, option) is not None]
+    files = [option for option in ("net", "X", "Y") if getattr(arguments, option) is not None]
     try:
         if arguments.case:
-            if given:
-                raise RefusedError(f"--case has its own network and data; leave out --{given[0]}.")
+            if files:
+                raise RefusedError(f"--case has its own network and data; leave out --{files[0]}.")
             net, loss = _case()
             return net, loss, [1] if params is None else params
-        if len(given) < 3:
-            missing = next(option for option in ("net", "X", "Y") if option not in given)
+        if len(files) < 3:
+            missing = next(option for option in ("net", "X", "Y") if option not in files)
             raise RefusedError(f"--{missing} is missing; expected --net, --X and --Y, or --case.")
         net = read_network(arguments.net)
         X, Y = (read_matrix(getattr(arguments, name), name, net.dtype) for name in ("X", "Y"))

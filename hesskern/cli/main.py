@@ -143,8 +143,8 @@ def _info(arguments: argparse.Namespace) -> int:
     _check_backend(None)
     from hesskern.backends.info import info  # noqa: PLC0415 - not needed by the other commands
 
-    found = info()
-    print(to_json(found) if arguments.json else _table(found), flush=True)
+    details = info()
+    print(to_json(details) if arguments.json else _table(details), flush=True)
     return DONE
 
 
@@ -172,9 +172,9 @@ def _picture(path: str, result: Demo | None) -> None:
         raise RefusedError(f"--plot: cannot write {path!r}: {reason(error)}.") from error
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(details: dict[str, Any]) -> str:
     rows: list[tuple[str, str]] = []
-    for name, value in found.items():
+    for name, value in details.items():
         label = name.replace("_", " ")
         if isinstance(value, dict):
             rows += [(key, "not installed" if item is None else str(item)) for key, item in value.items()]

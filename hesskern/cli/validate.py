@@ -72,7 +72,7 @@ def add_parser(commands: Any) -> None:
 def validate(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     try:
-        net, loss = _given(arguments)
+        net, loss = _network_and_loss(arguments)
         say("loading PyTorch, which takes seconds")
         from hesskern import validation  # noqa: PLC0415 - not needed by the other commands
 
@@ -97,7 +97,7 @@ def validate(arguments: argparse.Namespace) -> int:
     return DONE if report.ok else NOT_WELL
 
 
-def _given(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss | None]:
+def _network_and_loss(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss | None]:
     """Return the user's network and loss, or neither."""
     if arguments.net is None:
         for option in ("X", "Y", "kind", "weight_decay"):
@@ -114,13 +114,13 @@ def _given(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss | None]:
     return net, SquaredLoss(X, Y, arguments.kind or "half_sum", arguments.weight_decay or 0.0)
 
 
-def _progress(wanted: bool | None) -> bool:
-    if wanted is None:
+def _progress(choice: bool | None) -> bool:
+    if choice is None:
         return sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
-    return wanted
+    return choice
 
 
-#: How the library names what the command line calls otherwise.
+#: Option of the command line for each argument of the library.
 _OPTIONS = {
     "backend": "--backend",
     "problems": "--problem",

@@ -57,8 +57,8 @@ class CrossBlock(MatrixOperator):
     def toarray(self, out: Array | None = None, vec: str = "row") -> Array:
         """Return the dense block; arguments as for `Hessian.toarray`."""
         checks.one_of(vec, "vec", ("row", "column"))
-        what = f"block of layers {self.row.layer} and {self.column.layer}"
-        out = dense_target(out, self.shape, self.dtype, what)
+        description = f"block of layers {self.row.layer} and {self.column.layer}"
+        out = dense_target(out, self.shape, self.dtype, description)
         self._write(out, vec)
         return out
 
@@ -119,5 +119,5 @@ class CrossBlock(MatrixOperator):
         return CrossBlock, (self._point, self.row, self.column, self._mode)
 
     def __repr__(self) -> str:
-        what = f"{KINDS[self._mode]} block of layers {self.row.layer} and {self.column.layer}"
-        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._point.objective, self._net)}>"
+        description = f"{KINDS[self._mode]} block of layers {self.row.layer} and {self.column.layer}"
+        return f"<{self.shape[0]}x{self.shape[1]} {description} {setting(self._point.objective, self._net)}>"

@@ -208,7 +208,7 @@ class SquaredLoss(Objective):
         TypeError, ValueError
             If the network does not fit the data or `params` names something it does not have.
         """
-        from hesskern.curvature.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
         from hesskern.network.parameters import select  # noqa: PLC0415
 
         self.check_network(net)
@@ -218,7 +218,7 @@ class SquaredLoss(Objective):
 
             # No type says where an array is, and a union would be in the way of everybody without a GPU.
             return DeviceHessian(self, net, parts, parts)  # type: ignore[return-value]
-        return made(self, net, parts, "full")
+        return hessian_of(self, net, parts, "full")
 
     def _value(self, net: LinearNetwork, squared: float) -> float:
         value = 0.5 * self.scale * squared

@@ -80,7 +80,7 @@ class HostCrew:
     def measure(self, interruption: Interruption) -> None:
         """Record what is recorded between steps."""
         for member in self._running():
-            if not interruption.wished:
+            if not interruption.requested:
                 _measure(member)
 
     def finish(self, ended: Status) -> None:

@@ -211,7 +211,7 @@ class DeviceCrew:
         done: dict[str, NDArray[Any]] = {}
         known: dict[tuple[Part, ...], dict[str, Column]] = {}
         for name in self._records.between:
-            if interruption.wished:
+            if interruption.requested:
                 return  # the steps go no further, and a part of a record is none
             if name in self._records.blocks:
                 what, parts = self._records.blocks[name]
@@ -307,12 +307,12 @@ class DeviceCrew:
     def _on_cpu(
         self, net: LinearNetwork, index: int, parts: tuple[Part, ...], wanted: set[str], found: dict[str, Column]
     ) -> None:
-        from hesskern.curvature.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         loss = self._losses[index if len(self._losses) > 1 else 0].cpu()
         with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence
             try:
-                hessian = made(loss, net, parts, "full")
+                hessian = hessian_of(loss, net, parts, "full")
                 if wanted & {"condition", "smallest"}:
                     condition = hessian.condition()
                     found["condition"][index] = condition.value

@@ -36,7 +36,7 @@ class Crew(Protocol):
         """Return whether any network runs."""
 
     def measure(self, interruption: Interruption) -> None:
-        """Record what is recorded between steps, unless an interruption is wished meanwhile."""
+        """Record what is recorded between steps, unless an interruption is requested meanwhile."""
 
     def advance(self, start: int, stop: int) -> None:
         """Take the steps from `start` to before `stop`."""
@@ -115,7 +115,7 @@ class Loop:
         while self._crew.running() and self._step < self._max_steps:
             if self._pauses and self._step % self._every == 0:
                 self._crew.measure(interruption)
-            if interruption.wished:
+            if interruption.requested:
                 return "interrupted"
             before, began = self._step, time.perf_counter()
             stop = self._next_stop()

@@ -162,9 +162,9 @@ class Recorder:
             bias = biases[layer - 1]
             biases[layer - 1] = None if bias is None else np.append(bias, bias.dtype.type(0))
         net = LinearNetwork(weights, biases)
-        from hesskern.curvature.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
 
-        return made(self._loss, net, select(net, None) if parts is None else parts, "full")
+        return hessian_of(self._loss, net, select(net, None) if parts is None else parts, "full")
 
 
 def in_range(sharpness: NDArray[np.float64]) -> NDArray[np.float64]:

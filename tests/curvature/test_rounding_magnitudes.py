@@ -139,6 +139,6 @@ def test_rough_bounds_are_not_below_close_ones(backend):
         X, Y = rng.standard_normal((9, widths[0])), rng.standard_normal((9, widths[-1]))
         H = hk.SquaredLoss(X, Y).hessian(net)
         H.eigvalsh()
-        assert H._rough.jacobian >= 0.9 * H._close.jacobian
-        assert H._rough.functional >= 0.9 * H._close.functional
-        assert H._rough.residual >= H._close.residual - 0.1
+        assert H._errors.rough.jacobian >= 0.9 * H._errors.close.jacobian
+        assert H._errors.rough.functional >= 0.9 * H._errors.close.functional
+        assert H._errors.rough.residual >= H._errors.close.residual - 0.1

@@ -15,7 +15,7 @@ from torch import Tensor
 from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.assembly import Launch
-from hesskern.backends.cuda.layers import Layers
+from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.shared_memory_kernel import Limits, network_bytes, packed, plan
 from hesskern.backends.cuda.stepwise import Stepwise
 from hesskern.backends.protocol import Update
@@ -117,7 +117,7 @@ class Descents:
         self._widths = torch.tensor(layout.widths, dtype=torch.int32, device=device)
         self._has_bias = torch.tensor(layout.biases, dtype=torch.int32, device=device)
 
-    def layers(self) -> Layers:
+    def layers(self) -> TensorLayers:
         """Return the present weights and biases as views."""
         return layers.split(self.layout, self.parameters)
 
