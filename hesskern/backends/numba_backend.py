@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join
 from hesskern.backends.data import Data
@@ -30,7 +31,6 @@ from hesskern.backends.protocol import (
     Update,
     Watch,
 )
-from hesskern.linalg import decompositions
 
 try:
     import numba  # noqa: F401

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.data import Data
@@ -25,7 +26,6 @@ from hesskern.backends.protocol import (
     Update,
     Watch,
 )
-from hesskern.linalg import decompositions
 
 
 def _activations(net: Layers, X: Array, column: Array) -> list[Array]:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern.backends.graded_qr import Exponents, Matrix, factor, power
 from hesskern.backends.protocol import ProductSvd
-from hesskern.linalg import decompositions
 
 Factor = Callable[..., tuple[int, float, float, float]]
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks
+from hesskern._base import checks, decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern.curvature.dense_blocks import grid
 from hesskern.curvature.layer_factors import KINDS, Mode
 from hesskern.curvature.objective import setting
 from hesskern.curvature.point import Point
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_singular_values
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.symmetric_operator import dense_target

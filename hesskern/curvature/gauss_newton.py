@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern._base import memory
+from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.layer_factors import Factors
-from hesskern.linalg import decompositions
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, Values, ValuesOnly
 from hesskern.network.parameters import Part
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks, memory
+from hesskern._base import checks, decompositions, memory
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import BYTES, interruptibly
@@ -37,7 +37,6 @@ from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
 from hesskern.curvature.width_basis import WidthBasis
 from hesskern.curvature.width_reduction import WidthReduction
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target

@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-from hesskern._base import checks
+from hesskern._base import checks, decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.hessian import hessian_of
 from hesskern.curvature.layer_factors import Factors
 from hesskern.curvature.objective import Objective
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.spectrum import Spectrum

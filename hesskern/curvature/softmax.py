@@ -29,14 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import backends
-from hesskern._base import checks, memory
+from hesskern._base import checks, decompositions, memory
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import RATE, interruptibly
 from hesskern._base.powers import too_large
 from hesskern.backends.protocol import Softmax
 from hesskern.curvature.dense_blocks import interleaved
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target

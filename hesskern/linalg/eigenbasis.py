@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
-from hesskern.linalg import decompositions
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.linalg.tall_qr import TallQR
 

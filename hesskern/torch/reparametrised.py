@@ -20,10 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesskern._base import memory
+from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Array
 from hesskern.curvature.hessian import Hessian
-from hesskern.linalg import decompositions
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 

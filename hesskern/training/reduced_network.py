@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import Backend, PlainLayers
-from hesskern.linalg import decompositions
 from hesskern.network.linear_network import LinearNetwork
 
 
