@@ -17,7 +17,9 @@ pytest.importorskip("torch")
 import torch
 from device_place import moved
 
+from hesskern._base import devices
 from hesskern.backends.cuda import batched_curvature, shared_memory_kernel
+from hesskern.training import recorder
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -230,7 +232,7 @@ def test_pieces_change_no_bit(execution, monkeypatch):
     options = dict(lr=0.003, max_steps=40, momentum=0.5, record=("loss", "gradient_norm"), record_every=3)
     moved_nets, lost = there(nets, loss)
     whole = hk.fit_ensemble(moved_nets, lost, **options)
-    monkeypatch.setattr("hesskern.training.gpu._FIRST_PIECE", 1)
+    monkeypatch.setattr("hesskern.training.gpu_group._FIRST_PIECE", 1)
     pieces = hk.fit_ensemble(moved_nets, lost, **options)
     alone = hk.fit_ensemble(moved_nets[1:2], lost, **options)
     for name, column in whole.history.items():
@@ -328,6 +330,16 @@ def test_conditions_that_only_the_cpu_can_tell():
     bottleneck = [hk.LinearNetwork.random([4, 2, 5, 3], seed=seed) for seed in (1, 2)]
     options["record"] = ("condition[0]", "condition[1]", "condition[2]", "rank[2]", "smallest[1]")
     both_ensembles(bottleneck, hk.SquaredLoss(loss.X, loss.Y), **options)
+
+
+def test_a_new_quantity_is_one_entry_of_the_table(monkeypatch):
+    entry = recorder.Quantity(
+        "first weight", "a norm", between=lambda networks: devices.matrix_norm(networks.layers().weights[0])
+    )
+    monkeypatch.setitem(recorder.QUANTITIES, entry.name, entry)
+    nets, loss = ensemble(3)
+    runs = both_ensembles(nets, loss, lr=0.002, max_steps=5, record=("first weight", "loss"), record_every=2)
+    assert runs.history["first weight"].shape == (3, 3)
 
 
 def test_a_diverging_network_leaves_the_others_their_conditions():

@@ -25,7 +25,7 @@ from hesskern.linalg.condition import Condition
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.training.fit import Run, fit
-from hesskern.training.loop import Status
+from hesskern.training.network_group import Status
 
 #: Relative difference up to which two condition numbers agree. Rounding grows about a thousandfold while the loss
 #: climbs, to 1e-13, and the published values have eight digits; the mistake in question is a factor of 30.

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from hesskern._base.array_types import Array
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
-from hesskern.training import cpu, gpu
-from hesskern.training.cpu_group import Member, history
+from hesskern.training.driver import train
 from hesskern.training.learning_rate import LearningRate
-from hesskern.training.options import Settings, StrPath
+from hesskern.training.network_group import NetworkGroup
+from hesskern.training.options import StrPath, TrainingOptions
 from hesskern.training.reduced_network import Reduction
 
 
@@ -142,43 +143,31 @@ def fit_ensemble(
     """
     nets = _networks(nets)
     losses = _losses(loss, nets)
-    settings = Settings(
+    options = TrainingOptions(
         lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = cores if threads is None else checks.integer(threads, "threads", 1)
-    shown = checks.boolean(progress, "progress")
+    progress = checks.boolean(progress, "progress")
     seeds = _seeds(seed, len(nets))
-    if losses[0].device != "cpu":
-        there = gpu.train(settings, nets, losses, seeds, several=True, progress=shown)
-        own = {"status": np.array(there.status), "parameter_names": nets[0].parameter_names}
-        return Ensemble(**there._asdict() | own)
-    trained, reduction = cpu.train(
-        settings,
-        nets,
-        losses,
-        seeds,
-        several=True,
-        threads=workers,
-        progress=shown,
-    )
-    members = [each.member for each in trained]
+    as_ensemble = partial(_ensemble, parameter_names=nets[0].parameter_names)
+    return train(options, nets, losses, seeds, ensemble=True, threads=workers, progress=progress, result=as_ensemble)
+
+
+def _ensemble(group: NetworkGroup, parameter_names: tuple[str, ...]) -> Ensemble:
+    weights, biases = group.layers()
     return Ensemble(
-        weights=[np.stack(layer) for layer in zip(*(each.network.weights for each in trained), strict=True)],
-        biases=[_stack(layer) for layer in zip(*(each.network.biases for each in trained), strict=True)],
-        steps=np.array([member.descent.steps for member in members], dtype=np.int64),
-        status=np.array([member.status for member in members]),
-        history=_stacked(members, settings.record_every),
-        reduction=reduction,
-        parameter_names=nets[0].parameter_names,
+        weights=weights,
+        biases=biases,
+        steps=np.array(group.steps(), dtype=np.int64),
+        status=np.array(group.status()),
+        history=group.histories(),
+        reduction=group.reduction(),
+        parameter_names=parameter_names,
+        execution=group.execution(),
     )
-
-
-def _stack(biases: Sequence[Array | None]) -> Array | None:
-    given = [bias for bias in biases if bias is not None]
-    return np.stack(given) if given else None
 
 
 def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
@@ -229,17 +218,3 @@ def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     if len(seeds) != count:
         raise ValueError(f"seed has {len(seeds)} numbers for {count} networks; expected one, or one for each.")
     return seeds
-
-
-def _stacked(members: list[Member], every: int) -> dict[str, NDArray[Any]]:
-    """Return all histories as arrays with one row for each network, NaN where it had stopped."""
-    each = [history(member, every) for member in members]
-    longest = max(each, key=lambda columns: len(columns["step"]))
-    found = {"step": longest["step"]}
-    for name, column in longest.items():
-        if name == "step":
-            continue
-        found[name] = np.full((len(each), *column.shape), np.nan)
-        for k, columns in enumerate(each):
-            found[name][k, : len(columns[name])] = columns[name]
-    return found
