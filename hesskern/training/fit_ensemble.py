@@ -70,7 +70,7 @@ class Ensemble:
 
     def __repr__(self) -> str:
         counts = Counter(map(str, self.status))
-        return f"Ensemble({len(self)} networks: {', '.join(f'{count} {how}' for how, count in counts.items())})"
+        return f"Ensemble({len(self)} networks: {', '.join(f'{count} {status}' for status, count in counts.items())})"
 
 
 def fit_ensemble(
@@ -194,19 +194,19 @@ def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
 
 def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetwork]) -> list[SquaredLoss]:
     losses = [loss] if isinstance(loss, SquaredLoss) else loss
-    if not isinstance(losses, Sequence) or not all(isinstance(each, SquaredLoss) for each in losses):
+    if not isinstance(losses, Sequence) or not all(isinstance(own, SquaredLoss) for own in losses):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss, or one for each network.")
     if len(losses) not in (1, len(nets)):
         raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
-    for k, each in enumerate(losses):
-        each.check_network(nets[k])
+    for k, own in enumerate(losses):
+        own.check_network(nets[k])
         first = losses[0]
-        same = (each.X.shape, each.Y.shape, each.kind, each.weight_decay) == (
+        same = (own.X.shape, own.Y.shape, own.kind, own.weight_decay) == (
             first.X.shape, first.Y.shape, first.kind, first.weight_decay,
         )  # fmt: skip
         if not same:
             raise ValueError(
-                f"loss[{k}] is {each}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
+                f"loss[{k}] is {own}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
             )
     return list(losses)
 
@@ -214,7 +214,7 @@ def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetw
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     if not isinstance(seed, list | tuple | range | np.ndarray) or (isinstance(seed, np.ndarray) and seed.ndim == 0):
         return [checks.seed(seed)] * count
-    seeds = [checks.seed(each, f"seed[{k}]") for k, each in enumerate(checks.read(seed, "seed"))]
+    seeds = [checks.seed(number, f"seed[{k}]") for k, number in enumerate(checks.read(seed, "seed"))]
     if len(seeds) != count:
         raise ValueError(f"seed has {len(seeds)} numbers for {count} networks; expected one, or one for each.")
     return seeds

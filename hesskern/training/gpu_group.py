@@ -236,15 +236,16 @@ def _reduced(backend: CudaBackend, stack: NetworkStack, *, reduce: bool) -> Redu
     """
     small = backend.reduced(stack.weights, stack.biases, reduce=reduce)
     for index in np.flatnonzero(devices.to_host(small.suspicious)):
-        one = ReducedNetwork(stack[int(index)].cpu(), reduce=True)
-        small.replace(int(index), [stage.basis.T for stage in one.stages], [stage.after.T for stage in one.stages])
+        stages = ReducedNetwork(stack[int(index)].cpu(), reduce=True).stages
+        small.replace(int(index), [stage.basis.T for stage in stages], [stage.after.T for stage in stages])
     return small
 
 
 def _rows(data: Sequence[Data]) -> tuple[Any, Any]:
-    return devices.stack([each.X for each in data]), devices.stack([each.Y for each in data])
+    return devices.stack([samples.X for samples in data]), devices.stack([samples.Y for samples in data])
 
 
 def _stacked(data: Sequence[Data]) -> tuple[tuple[Any, Any], Any, list[float]]:
     """Return X and Y, the columns of ones, and the constants, with one row for each loss."""
-    return _rows(data), devices.stack([each.column for each in data]), [each.constant for each in data]
+    columns = devices.stack([samples.column for samples in data])
+    return _rows(data), columns, [samples.constant for samples in data]
