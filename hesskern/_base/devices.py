@@ -176,3 +176,13 @@ def squared_norm(array: Any) -> float:
         return float(array.double().square().sum())
     wide = array if array.dtype == np.float64 else array.astype(np.float64)
     return float(np.vdot(wide, wide))
+
+
+def matrix_norm(array: Any) -> Any:
+    """Return the Frobenius norm of a matrix; on a device of each of many matrices, copied to main memory."""
+    return to_host(array.flatten(-2).norm(dim=-1)) if on_device(array) else np.linalg.norm(array)
+
+
+def placed(array: NDArray[Any], like: Any) -> Any:
+    """Return a copy of an array in main memory on the device of `like`."""
+    return namespace(like).as_tensor(np.ascontiguousarray(array), device=like.device)

@@ -82,18 +82,29 @@ class Job(NamedTuple):
     sharpness: NDArray[np.float64] | None
 
 
+def _empty(*shape: int) -> NDArray[np.float64]:
+    empty = np.empty(shape)
+    empty.flags.writeable = False
+    return empty
+
+
 class State(NamedTuple):
-    """Where a descent stands: all that it needs to go on to the same bits, under the same names in every backend."""
+    """Where a descent stands: all that it needs to go on to the same bits.
+
+    This is the one description of it. Backends, checkpoints and the GPU use these names; what a backend does not keep
+    has the value given here.
+    """
 
     steps: int  # updates taken
     target: float  # a loss at which it has converged; below 0: none
     parameters: Array  # (P,)
     previous: Array  # (P,) before the last update: where it goes back to if the next loss is not finite
     velocity: Array  # (P,), empty without momentum
-    growth: NDArray[np.float64]  # log of the growth of rounding errors across each layer watched, up to `growth_step`
-    growth_rate: NDArray[np.float64]  # of `growth` in that step
-    growth_step: int  # -1: not looked at yet
-    search: Array  # (k, P) vectors from which the search for the largest eigenvalue goes on
+    # Log of the growth of rounding errors across each layer watched, up to `growth_step`.
+    growth: NDArray[np.float64] = _empty(0)
+    growth_rate: NDArray[np.float64] = _empty(0)  # of `growth` in that step
+    growth_step: int = -1  # -1: not looked at yet
+    search: Array = _empty(0, 0)  # (k, P) vectors from which the search for the largest eigenvalue goes on
     search_step: int = -1  # what is known of the other eigenvalues, where a backend keeps that: since which step,
     search_rest: float = 0.0  # a bound on them,
     search_drift: float = 0.0  # and how much the Hessian has changed since

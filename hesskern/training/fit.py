@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from hesskern._base import checks
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
-from hesskern.training import cpu, gpu
-from hesskern.training.cpu_group import history
+from hesskern.training.driver import train
 from hesskern.training.learning_rate import LearningRate
-from hesskern.training.loop import Status
-from hesskern.training.options import Settings, StrPath
+from hesskern.training.network_group import NetworkGroup, Status
+from hesskern.training.options import StrPath, TrainingOptions
 from hesskern.training.reduced_network import Reduction
 
 
@@ -169,30 +168,22 @@ def fit(
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
     loss.check_network(net)
-    settings = Settings(
+    options = TrainingOptions(
         lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
     seeds = [checks.seed(seed)]
-    shown = checks.boolean(progress, "progress")
-    if loss.device != "cpu":
-        trained = gpu.train(settings, [net], [loss], seeds, several=False, progress=shown)
-        return Run(
-            network=LinearNetwork(*trained.network(0), names=net.parameter_names),
-            steps=int(trained.steps[0]),
-            status=trained.status[0],
-            history=trained.history_of(0),
-            reduction=trained.reduction,
-            execution=trained.execution,
-        )
-    ((network, member),), reduction = cpu.train(
-        settings, [net], [loss], seeds, several=False, threads=1, progress=shown
-    )
+    progress = checks.boolean(progress, "progress")
+    return train(options, [net], [loss], seeds, ensemble=False, threads=1, progress=progress, result=_run)
+
+
+def _run(group: NetworkGroup) -> Run:
     return Run(
-        network=network,
-        steps=member.descent.steps,
-        status=member.status or "max_steps",
-        history=history(member, settings.record_every),
-        reduction=reduction,
+        network=group.network(0),
+        steps=group.steps()[0],
+        status=group.status()[0],
+        history=group.history(0),
+        reduction=group.reduction(),
+        execution=group.execution(),
     )

@@ -206,13 +206,13 @@ ENDLESS = """
 import json
 from hesskern import _core
 from hesskern.cli import main as cli
-from hesskern.training import cpu_group as crew
-advance = crew.HostCrew.advance
+from hesskern.training.cpu_group import CpuGroup
+advance = CpuGroup.advance
 def told(self, *args):
     advance(self, *args)
     print("training", file=sys.stderr, flush=True)
-    crew.HostCrew.advance = advance
-crew.HostCrew.advance = told
+    CpuGroup.advance = advance
+CpuGroup.advance = told
 sys.exit(cli.main(json.loads(sys.argv[1])))
 """
 

@@ -12,10 +12,11 @@ from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.cuda import batched_curvature, layers
 from hesskern.backends.cuda.assembly import Launch, assemble
 from hesskern.backends.cuda.batched_width_reduction import ReducedStack
-from hesskern.backends.cuda.descents import Descents, Problem, Watched
+from hesskern.backends.cuda.descents import Descents
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import CudaProduct
 from hesskern.backends.cuda.shared_memory_kernel import Limits
+from hesskern.backends.cuda.state import Problem, Watched
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import Block, Layers, Side
 
