@@ -16,7 +16,7 @@ SEEN = np.array([7, 4])
 @pytest.fixture
 def records():
     net = hk.LinearNetwork.random([3, 4, 2], seed=0)
-    return Records(("loss", "balance", "rank[1]"), net, minibatches=False)
+    return Records(("loss", "balance", "rank[1]"), net, minibatches=False, sharpness_in_loop=True)
 
 
 @pytest.fixture
