@@ -183,9 +183,9 @@ def _verify(
         residual = chain.predicted(data[0], parameters_at(moved)) - data[1]
         value = function(list(moved.values()))
         points = list(moved.values())
-        own_slopes = torch.autograd.grad(0.5 * scale * residual.square().sum(), points, allow_unused=True)
+        expected_slopes = torch.autograd.grad(0.5 * scale * residual.square().sum(), points, allow_unused=True)
         slopes = torch.autograd.grad(value, points, allow_unused=True) if value.requires_grad else [None] * len(points)
-    for name, slope, expected in zip(moved, slopes, own_slopes, strict=True):
+    for name, slope, expected in zip(moved, slopes, expected_slopes, strict=True):
         off, size = tracing.difference(slope, expected)
         if off > 100 * torch.finfo(chain.reference.dtype).eps ** 0.5 * size:
             raise ValueError(

@@ -50,7 +50,7 @@ class ReducedLoss(SquaredLoss):
         return super()._value(net, squared) + self._scale * self._data.constant
 
     def cpu(self) -> ReducedLoss:
-        """Return the loss of the samples in main memory; itself if they are there."""
+        """Return the loss of the samples in main memory; the loss itself on the CPU."""
         if self.device == "cpu":
             return self
         X, ones, Y, constant = self._data
