@@ -39,7 +39,7 @@ _STYLE = {
 
 
 def formats() -> tuple[str, ...]:
-    """Return the suffixes that pictures can be written with, without the dot."""
+    """Return the suffixes of the picture formats that matplotlib writes, without the dot."""
     return tuple(sorted(_matplotlib("backend_bases").FigureCanvasBase.get_supported_filetypes()))
 
 
@@ -66,13 +66,13 @@ def check_path(path: str | os.PathLike[str]) -> None:
 def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
     """Draw the loss at the start of each epoch, relative to the first, on a log scale.
 
-    A loss that climbs above its start (a catapult) is marked, and its first epochs are shown again in a closer view.
+    If the loss rises above its start (a catapult), its peak is marked and an inset shows the first epochs.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
     losses : (steps,) array
-        The loss each epoch started from, ``run.history["loss"]``.
+        The loss at the start of each epoch, ``run.history["loss"]``.
     """
     relative = np.asarray(losses, dtype=np.float64) / losses[0]
     epochs = np.arange(1, len(relative) + 1)
@@ -84,7 +84,7 @@ def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
     ax.annotate(
         f"{relative[-1]:.3g} in epoch {len(relative)}",
         (epochs[-1], relative[-1]),
-        xytext=(-40, 0),  # left of the end and below the curve, which comes down from there
+        xytext=(-40, 0),  # left of the end and below the curve, which falls towards it
         textcoords="offset points",
         ha="right",
         va="center",
@@ -94,10 +94,10 @@ def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
     ax.plot(epochs[-1], relative[-1], "o", color=color, clip_on=False)
     peak = int(relative.argmax())
     if peak > 0:
-        _closer(ax, epochs, relative, peak)
+        _inset(ax, epochs, relative, peak)
 
 
-def _closer(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
+def _inset(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
     above = int(np.flatnonzero(relative >= 1.0)[-1]) + 1
     shown = slice(0, min(len(relative), above + max(4, above // 2)))
     inset = ax.inset_axes((0.42, 0.55, 0.58, 0.39))
@@ -133,19 +133,19 @@ def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, st
         are exact, and the left axes say so.
     """
     noise, counted = axes
-    for at, (name, values, rank, color, note) in enumerate(rows):
-        low, high = at + 0.18, at - 0.22
-        counted.text(0.0, at - 0.32, name, color=color, fontweight="bold", transform=_rows(counted), va="bottom")
+    for row, (name, values, rank, color, note) in enumerate(rows):
+        low, high = row + 0.18, row - 0.22
+        counted.text(0.0, row - 0.32, name, color=color, fontweight="bold", transform=_rows(counted), va="bottom")
         if values is None:
-            counted.text(0.0, at, textwrap.fill(note, 42), color=GREY, transform=_rows(counted), va="center")
+            counted.text(0.0, row, textwrap.fill(note, 42), color=GREY, transform=_rows(counted), va="center")
             continue
         kept, rest = values[:rank], values[rank:]
         counted.vlines(kept, high, low, color=color, linewidth=2.4)
-        _bracket(counted, float(kept[-1]), float(kept[0]), at + 0.27, color, note)
+        _bracket(counted, float(kept[-1]), float(kept[0]), row + 0.27, color, note)
         if len(rest):
             noise.vlines(rest[rest > 0.0], high, low, color=color, linewidth=0.6, alpha=0.5)
         else:
-            noise.text(0.5, at - 0.02, "exactly zero", color=color, transform=_rows(noise), ha="center", va="center")
+            noise.text(0.5, row - 0.02, "exactly zero", color=color, transform=_rows(noise), ha="center", va="center")
     for ax in axes:
         ax.set_xscale("log")
         ax.set_ylim(len(rows) - 0.45, -0.6)
@@ -156,7 +156,7 @@ def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, st
 
 
 def _rows(ax: Any) -> Any:
-    """Return the transform with x as a fraction of the axes and y in data: the row."""
+    """Return the transform in which x is a fraction of the axes and y is the row."""
     return ax.get_yaxis_transform()
 
 
@@ -245,12 +245,12 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
 def draw_explanation(figure: Any, why: Explanation) -> None:
     """Draw the difference of a candidate from the Hessian, and from the Hessian after the findings, on an empty figure.
 
-    Each cell is the root mean square over a small square of entries, relative to that of the whole Hessian, on one log
+    Each cell is the root mean square of a small square of entries, relative to that of the whole candidate, on one log
     scale for both; lines separate the parameters.
     """
     matrices = why.matrices
     if matrices is None:
-        raise ValueError("there is no matrix to draw; expected an explanation of a matrix of a size that fits.")
+        raise ValueError("why has no matrix to draw; expected an explanation of a matrix of the Hessian's size.")
     axes = figure.subplots(1, 2)
     candidate = matrices.candidate
     panels = [("before", matrices.truth), ("after", matrices.model)]
@@ -261,7 +261,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         ax.set_xticks([])
         ax.set_yticks([])
         if expected is None:
-            why_not = "another size than the Hessian asked for" if when == "before" else "no model comes close"
+            why_not = "not the size of the Hessian" if when == "before" else "no model comes close"
             ax.text(0.5, 0.5, why_not, ha="center", va="center", color=GREY, transform=ax.transAxes)
             continue
         gap = candidate - expected()
@@ -281,8 +281,8 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         ends = [*matrices.starts[1:], len(gap)]
         middles = [(start + end) / 2 for start, end in zip(matrices.starts, ends, strict=True)]
         wide = [end - start > len(gap) / 20 for start, end in zip(matrices.starts, ends, strict=True)]
-        shown = [(at, name) for at, name, fits in zip(middles, matrices.names, wide, strict=True) if fits]
-        ax.set_yticks([at for at, _ in shown], [name for _, name in shown])
+        shown = [(middle, name) for middle, name, fits in zip(middles, matrices.names, wide, strict=True) if fits]
+        ax.set_yticks([middle for middle, _ in shown], [name for _, name in shown])
         ax.tick_params(length=0)
     if image is not None:
         bar = figure.colorbar(image, ax=list(axes), label="difference / size of an entry", extend="min")
@@ -290,7 +290,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
 
 
 def _cells(gap: NDArray[Any]) -> NDArray[Any]:
-    """Return root mean squares over squares of entries, about 128 a side."""
+    """Return root mean squares over squares of entries, about 128 squares along each side."""
     size = -(-len(gap) // min(128, len(gap)))
     starts = np.arange(0, len(gap), size)
     sums = np.add.reduceat(np.add.reduceat(gap * gap, starts, axis=0), starts, axis=1)
