@@ -89,7 +89,7 @@ def _empty(*shape: int) -> NDArray[np.float64]:
 
 
 class State(NamedTuple):
-    """Where a descent stands: all that it needs to go on to the same bits.
+    """The state of a descent: all that it needs to go on to the same bits.
 
     This is the one description of it. Backends, checkpoints and the GPU use these names; what a backend does not keep
     has the value given here.

@@ -83,7 +83,7 @@ def read(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str,
     if header["format"] != _FORMAT:
         raise ValueError(
             f"resume is {name!r}, written as {header['format']!r} by another version of hesskern; this version reads "
-            f"{_FORMAT!r}. Go on with the version that wrote it, or start anew."
+            f"{_FORMAT!r}. Go on with the version that wrote it, or start again from the beginning."
         )
     for key, expected in identity.items():
         written = header["problem"].get(key)

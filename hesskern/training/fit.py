@@ -110,7 +110,7 @@ def fit(
         - "gradient_norm": of the gradient of "loss"
         - "sharpness": largest eigenvalue of the full Hessian, to 1e-10; "2/lr" comes with it
         - "condition", "rank", "smallest" (nonzero eigenvalue in absolute value) of the full Hessian, or of a block:
-          "condition[1.weight]", "rank[0]"; in brackets stands what ``loss.hessian(net, params=[...])`` takes
+          "condition[1.weight]", "rank[0]"; the brackets hold what ``loss.hessian(net, params=[...])`` takes
         - "balance": ``‖W_{l+1}.T W_{l+1} - W_l W_l.T - b_l b_l.T‖`` (Frobenius) for each hidden layer, (records, L-1)
         - "distance": ``‖θ - θ_0‖``; "weights": θ, flat, (records, P)
     record_every : int, >= 1

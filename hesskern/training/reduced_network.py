@@ -120,7 +120,7 @@ class ReducedNetwork:
         return tuple(sorted({stage.layer + 1 for stage in self.stages}))
 
     def left_over(self) -> dict[int, int]:
-        """Return how many units of each hidden layer (counted from 1) stand outside the span."""
+        """Return how many units of each hidden layer (counted from 1) are outside the span."""
         counts: dict[int, int] = {}
         for stage in self.stages:
             units, kept = stage.basis.shape

@@ -21,7 +21,7 @@ from hesskern.backends.cuda.stepwise import Stepwise
 
 
 class Descents:
-    """Descents of all networks, and where they stand: `states`.
+    """Descents of all networks, and their `states`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a training run on the device is made of: the problem, the steps of a piece, and where all networks stand."""
+"""What a training run on the device is made of: the problem, the steps of a piece, and the state of all networks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Seen(NamedTuple):
 
 
 class DescentStates(NamedTuple):
-    """Where all networks stand, one row for each; steps change these tensors in place.
+    """The state of all networks, one row for each; steps change these tensors in place.
 
     The first five are fields of `hesskern.backends.protocol.State`, under the same names.
     """
