@@ -128,7 +128,7 @@ class Descent(Protocol):
         """Return to the parameters before the last update."""
 
     def save(self) -> State:
-        """Return where it stands."""
+        """Return its state."""
 
     def restore(self, state: State) -> None:
         """Go on from what `save` returned."""
