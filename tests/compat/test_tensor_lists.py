@@ -47,7 +47,8 @@ def test_vectors_and_matrices_in_every_form(matrices):
         found = operator @ in_shapes(X)
         for part, wanted in zip(found, in_shapes(A @ X), strict=True):
             torch.testing.assert_close(part, wanted)
-        torch.testing.assert_close(X.T @ operator, X.T @ A)
+        rows = X if X.ndim == 1 else X.mT
+        torch.testing.assert_close(rows @ operator, rows @ A)
     rows = torch.randn(3, 7, dtype=torch.float64)
     found = [rows[:, :4].reshape(3, 2, 2), rows[:, 4:]] @ operator
     torch.testing.assert_close(found[0], (rows @ A)[:, :4].reshape(3, 2, 2))

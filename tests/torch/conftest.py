@@ -1,4 +1,4 @@
-"""A model that ends in a linear layer."""
+"""A model that ends in a linear layer, and samples for it."""
 
 import pytest
 
@@ -10,3 +10,12 @@ def model():
 
     torch.manual_seed(0)
     return Convolutions().double().eval()
+
+
+@pytest.fixture(name="X")
+def inputs():
+    torch = pytest.importorskip("torch")
+    from last_layer_models import N
+
+    torch.manual_seed(1)
+    return torch.randn(N, 1, 6, dtype=torch.float64)

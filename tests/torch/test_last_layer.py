@@ -16,13 +16,6 @@ import hesskern as hk  # noqa: E402
 import hesskern.torch  # noqa: E402
 from hesskern.torch import last_layer_hessian  # noqa: E402
 
-
-@pytest.fixture(name="X")
-def inputs():
-    torch.manual_seed(1)
-    return torch.randn(N, 1, 6, dtype=torch.float64)
-
-
 SQUARED = {
     "half_sum": lambda a, b: 0.5 * (a - b).square().sum(),
     "sum": nn.MSELoss(reduction="sum"),
