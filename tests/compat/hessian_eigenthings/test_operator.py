@@ -117,7 +117,7 @@ def penalised(model, batch):
     [
         ({"model": nn.Sequential(nn.Linear(4, 2), nn.Tanh())}, "Tanh.*keep hessian_eigenthings.HessianOperator"),
         ({"loss_fn": supervised_loss(nn.functional.l1_loss)}, "not a squared loss.*keep hessian_eigenthings"),
-        ({"loss_fn": penalised}, "depends on the model by its predictions only"),
+        ({"loss_fn": penalised}, "depends on the model through its predictions only"),
         ({"full_dataset": False}, "full_dataset is False"),
         ({"method": "guess"}, "method is 'guess'"),
         ({"param_filter": lambda name, parameter: False}, "param_filter takes no parameter"),
