@@ -74,7 +74,7 @@ def test_a_wrong_sign_is_reported_as_shown(monkeypatch):
 
 @pytest.mark.long
 def test_the_built_in_set():
-    (text,) = [text for text in starting("hesskern 0.1.0") if "Each line shows the row" in text]
+    (text,) = [text for text in starting("hesskern 0.1.0") if "Each line shows one row" in text]
     printed = str(hk.validate(backends=["cpp", "numpy"]))
     networks = re.compile(r"^\w.*, N = \d+, .*$", re.MULTILINE)
     assert networks.findall(printed) == networks.findall(text)
