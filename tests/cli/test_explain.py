@@ -148,7 +148,7 @@ def test_a_tensor_without_torch(folder, capsys, monkeypatch):
     (folder / "H.pt").write_bytes(b"not a tensor")
     monkeypatch.setitem(sys.modules, "torch", None)
     code, _, err = run(capsys, "H.pt")
-    assert code == 3 and "only PyTorch reads" in err
+    assert code == 3 and "only PyTorch can read" in err
 
 
 def test_a_file_that_is_no_tensor(folder, capsys):
