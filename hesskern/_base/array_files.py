@@ -1,8 +1,7 @@
-"""Arrays from ``.npy`` and ``.npz`` files of whatever origin: the one place that reads them.
+"""Arrays from ``.npy`` and ``.npz`` files of any origin: the one place that reads them.
 
-A file is not trusted. What it says of itself, sizes above all, is compared with how large it is and with the memory
-that is free before anything is allocated; objects, which are pickles, are never read; and whatever is wrong with it is
-one ValueError that says what.
+A file is not trusted. Before anything is allocated, the sizes it states are compared with its own size and with the
+free memory. Objects, which are pickles, are never read. Whatever is wrong is one ValueError that says what.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ _DESCRIPTOR = 24
 
 @contextmanager
 def ordinary(path: str) -> Iterator[BinaryIO]:
-    """Open a file to read; OSError for a folder, a pipe or a device, which would wait for ever or never end."""
+    """Open a file to read; OSError for a folder, a pipe or a device: reading these may never end."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", path)
+            raise OSError(errno.EINVAL, "it is not an ordinary file", path)
         yield file
 
 
@@ -70,10 +69,10 @@ def read_npz(path: str) -> dict[str, NDArray[np.generic]]:
         return _understood(lambda: _members(file, size))
 
 
-def _understood(read: Callable[[], Result]) -> Result:
-    """Return what `read` returns; whatever NumPy and zipfile raise over a damaged file becomes a ValueError."""
+def _understood(read_content: Callable[[], Result]) -> Result:
+    """Return what `read_content` returns; whatever NumPy and zipfile raise for a damaged file becomes a ValueError."""
     try:
-        return read()
+        return read_content()
     except _DamagedError as error:
         raise ValueError(str(error)) from None
     except MemoryError:
@@ -89,7 +88,7 @@ class _DamagedError(ValueError):
 
 def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
     if not zipfile.is_zipfile(file):
-        raise _DamagedError("it is no whole .npz file")
+        raise _DamagedError("it is not a complete .npz file")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for member in members:
@@ -98,7 +97,7 @@ def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
         if len({member.filename for member in members}) < len(members):
             raise _DamagedError("it holds two arrays of one name")
         claimed = sum(member.file_size for member in members)
-        memory.require(claimed, "what the file holds", "free some, or write less into one file.")
+        memory.require(claimed, "the content of the file", "free some memory, or write less into one file.")
         arrays = {}
         for member in members:
             name = member.filename.removesuffix(".npy")
@@ -108,7 +107,7 @@ def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
 
 
 def _check_complete(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) -> None:
-    """Refuse an archive whose directory leaves out what stands in the file, an array that would be missing."""
+    """Refuse an archive whose directory does not list all that is in the file: an array would be missing."""
     at = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         gap = member.header_offset - at
@@ -146,18 +145,18 @@ def _array(file: BinaryIO, size: int, name: str) -> NDArray[np.generic]:
         raise _DamagedError(f"{name} has dtype {dtype}; expected numbers")
     if min(shape, default=0) < 0:
         raise _DamagedError(f"{name} has shape {shape}")
-    needed, left = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if needed != left:
-        raise _DamagedError(f"{name} says that it has shape {shape}, {needed} bytes, but {left} follow")
-    memory.require(needed, name, "free some, or write less into one file.")
+    expected, remaining = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if expected != remaining:
+        raise _DamagedError(f"{name} claims shape {shape}, which takes {expected} bytes, but {remaining} follow")
+    memory.require(expected, name, "free some memory, or write less into one file.")
     array = np.empty(math.prod(shape), dtype)
     view = memoryview(array.view(np.uint8).data)
     at = 0
-    while at < needed:
+    while at < expected:
         count = file.readinto(view[at : at + _PIECE])  # type: ignore[attr-defined]
         if not count:
-            raise _DamagedError(f"{name} ends after {at} of {needed} bytes")
+            raise _DamagedError(f"{name} ends after {at} of {expected} bytes")
         at += count
     if file.read(1):  # a member's checksum is compared at its end
-        raise _DamagedError(f"{name} is longer than it says")
+        raise _DamagedError(f"{name} is longer than its header says")
     return array.reshape(shape[::-1]).T if by_column else array.reshape(shape)

@@ -1,9 +1,8 @@
-"""Files written as a whole: whoever looks, and whatever happens, finds the old file or the new one, never a part.
+"""Files written as a whole: a reader finds the old file or the new one, never a part, whatever happens.
 
-The content goes to a temporary file in the same folder, with a random name that nobody else can have taken (``O_EXCL``,
-no symbolic link is followed), reaches the disk, and then takes the name asked for. Two processes may write to one
-path: each replaces the whole file. A path that is a symbolic link to a file stays one: the file that it points to is
-replaced.
+The content goes to a temporary file in the same folder and to the disk; then the file is renamed. Its name is random
+and new (``O_EXCL``, symbolic links are not followed). Two processes may write to one path: each replaces the whole
+file. If the path is a symbolic link to a file, the file that it points to is replaced.
 """
 
 from __future__ import annotations
@@ -18,53 +17,53 @@ from typing import BinaryIO
 
 from hesskern._base import checks
 
-#: Random part and ending of a temporary name, and how much of the file's own name stands before: names have a limit.
+#: Random part and ending of a temporary name, and how much of the file's own name precedes it: names have a limit.
 _ENDING, _KEPT = re.compile(r"\.[0-9a-f]{16}\.partial"), 100
 _POSIX = os.name == "posix"
 _NO_FILE = (
-    "exists and is not a file (a pipe, a device or a broken link is no ordinary file); expected a new name, or a file "
-    "to replace."
+    "exists and is not an ordinary file (but a pipe, a device or a broken link); expected a new name, or a file to "
+    "replace."
 )
 
 
 def check(path: object, name: str) -> Path:
-    """Return the file that a path stands for, links followed, if it can be written, before any work is done.
+    """Return the file to write to, with links followed; raise before any work is done if it cannot be written.
 
     Parameters
     ----------
     path : str or path
     name : str
-        What messages call it.
+        Its name in messages.
 
     Raises
     ------
     TypeError
-        If it is no path.
+        If it is not a path.
     OSError
         If no file can be written there.
     """
-    given = checks.path(path, name)
-    called = f"{name} is {given!r}" if len(given) <= 300 else f"{name} is a path of {len(given)} characters"
-    target = _followed(Path(given), called)
-    said = f"{called}, which"
+    text = checks.path(path, name)
+    label = f"{name} is {text!r}" if len(text) <= 300 else f"{name} is a path of {len(text)} characters"
+    target = _followed(Path(text), label)
+    subject = f"{label}, which"
     try:
         mode: int | None = os.stat(target).st_mode
     except FileNotFoundError:
         mode = None
     except OSError as error:
-        raise type(error)(f"{said} cannot be written to ({error.strerror}).") from error
+        raise type(error)(f"{subject} cannot be written to ({error.strerror}).") from error
     if mode is not None and stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{said} is a folder; expected the name of a file to write.")
+        raise IsADirectoryError(f"{subject} is a folder; expected the name of a file to write.")
     if mode is not None and not stat.S_ISREG(mode):  # replacing a device or a pipe would remove it
-        raise OSError(f"{said} {_NO_FILE}")
+        raise OSError(f"{subject} {_NO_FILE}")
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            f"{said} is in a folder that does not exist (No such file or directory); make it first."
+            f"{subject} is in a folder that does not exist (No such file or directory); make it first."
         )
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{said} is in a folder that cannot be written to; choose another folder.")
+        raise PermissionError(f"{subject} is in a folder that cannot be written to; choose another folder.")
     if mode is not None and not os.access(target, os.W_OK):
-        raise PermissionError(f"{said} may not be written to; choose another name, or change its permissions.")
+        raise PermissionError(f"{subject} may not be written to; choose another name, or change its permissions.")
     return target
 
 
@@ -75,18 +74,18 @@ def write(path: object, name: str, content: Callable[[BinaryIO], object], *, mod
     ----------
     path : str or path
     name : str
-        What messages call it.
+        Its name in messages.
     content : callable
         Writes the content to an open binary file.
     mode : int
-        Permissions of a new file, of which the umask takes its part; a file that is replaced hands on its own.
+        Permissions of a new file, before the umask; a file that is replaced keeps its own.
 
     Raises
     ------
     TypeError
-        If `path` is none.
+        If `path` is not a path.
     OSError
-        If the file cannot be written; what was there before is left as it was.
+        If the file cannot be written; the old file is unchanged.
     """
     target = check(path, name)
     try:
@@ -109,9 +108,9 @@ def write(path: object, name: str, content: Callable[[BinaryIO], object], *, mod
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove temporary files that processes killed while they wrote this file have left in its folder.
+    """Remove the temporary files of processes that were killed while they wrote this file.
 
-    Whoever writes holds a lock on his temporary file, which ends with him; where there are no such locks, nothing is
+    A process that writes holds a lock on its temporary file until it ends. Where there are no such locks, nothing is
     removed.
     """
     stem, names = target.name[:_KEPT], []
@@ -128,20 +127,20 @@ def remove_leftovers(target: Path) -> None:
                     os.close(descriptor)
 
 
-def _followed(path: Path, said: str) -> Path:
-    """Return where a link points to; one that somebody else put into a folder open to all is not followed."""
+def _followed(path: Path, label: str) -> Path:
+    """Return where a link points to; refuse one that somebody else put into a folder open to all."""
     try:
         linked = path.is_symlink()
     except OSError as error:  # a name that is too long
-        raise type(error)(f"{said}, which cannot be written to ({error.strerror}).") from error
+        raise type(error)(f"{label}, which cannot be written to ({error.strerror}).") from error
     if not linked:
         return path
     link, folder = os.lstat(path), os.stat(path.parent)
     if _POSIX and folder.st_mode & stat.S_IWOTH and link.st_uid not in (os.geteuid(), folder.st_uid):
-        raise PermissionError(f"{said}, a symbolic link of another user in a folder open to all; choose another name.")
+        raise PermissionError(f"{label}, a symbolic link of another user in a folder open to all; choose another name.")
     target = Path(os.path.realpath(path))
     if not target.exists():
-        raise OSError(f"{said}, which {_NO_FILE}")
+        raise OSError(f"{label}, which {_NO_FILE}")
     return target
 
 
@@ -173,14 +172,14 @@ def _like(target: Path, descriptor: int) -> None:
     if not _POSIX:
         return
     try:
-        there = os.stat(target)
+        replaced = os.stat(target)
     except FileNotFoundError:
         return
-    here = os.fstat(descriptor)
-    if (there.st_uid, there.st_gid) != (here.st_uid, here.st_gid):
+    created = os.fstat(descriptor)
+    if (replaced.st_uid, replaced.st_gid) != (created.st_uid, created.st_gid):
         with contextlib.suppress(OSError):  # only root may give a file away
-            os.fchown(descriptor, there.st_uid, there.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(there.st_mode) & 0o777)
+            os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(replaced.st_mode) & 0o777)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""BLAS on one thread while a result must not depend on how many there are: it splits sums between them.
+"""BLAS on one thread, for results that must not depend on the number of threads: BLAS splits sums between them.
 
-The number is one for the whole process. Nested and concurrent uses count themselves; the last to leave restores it.
+The setting holds for the whole process. Nested and concurrent uses are counted; the last one to end restores it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONTROLLERS: list[Any] = []  # made once: looking for the libraries takes a mil
 _USERS: list[int] = []  # the thread of each use
 _LIMITS: list[Any] = []  # the limit, while there are users
 
-#: Entries of the two largest dimensions below which OpenBLAS does not share work between threads.
+#: Product of the two largest dimensions below which OpenBLAS does not share work between threads.
 _SHARED_FROM = 4096
 
 
@@ -28,16 +28,16 @@ def one_thread(*dimensions: int) -> Iterator[None]:
     if largest[0] * largest[-1] < _SHARED_FROM:
         yield
         return
-    here = threading.get_ident()
+    this_thread = threading.get_ident()
     with _LOCK:
         if not _USERS:
             _LIMITS.append(_limit())
-        _USERS.append(here)
+        _USERS.append(this_thread)
     try:
         yield
     finally:
         with _LOCK:
-            _USERS.remove(here)
+            _USERS.remove(this_thread)
             _restore_if_unused()
 
 

@@ -11,8 +11,8 @@ T = TypeVar("T")
 class cached_property(Generic[T]):  # noqa: N801 - read like `property`
     """A property that is computed when first asked for, and then kept in the object's ``__dict__``.
 
-    Two threads that ask at the same time may both compute it. The standard library's, up to Python 3.11, makes them
-    wait for a lock that all objects of the class share, and a process forked meanwhile waits for ever.
+    Two threads that ask at the same time may both compute it. The standard library's property, up to Python 3.11, has
+    one lock for all objects of a class; a process that is forked while a thread holds it waits for ever.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:

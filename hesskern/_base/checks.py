@@ -1,8 +1,7 @@
-"""Arguments, checked once, with messages that say what was wrong and how to mend it.
+"""Arguments, checked once, with messages that say what was wrong and how to fix it.
 
-Accepted as they are: float32 and float64 arrays, read-only ones, and any strides (Fortran order, slices, reversed);
-what is not C-contiguous is copied into a contiguous array with the same numbers. Refused: other dtypes, wrong shapes,
-empty arrays, NaN and infinities.
+Accepted: float32 and float64 arrays, read-only ones too, with any strides (Fortran order, slices, reversed). An array
+that is not C-contiguous is copied. Refused: other dtypes, wrong shapes, empty arrays, NaN and infinities.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ def as_array(value: object, name: str, ndim: int) -> Array:
 
 
 def read(value: object, name: str) -> NDArray[Any]:
-    """Return what NumPy makes of `value`, with a sentence where it makes nothing, or drops what it says."""
+    """Return `value` as a NumPy array; TypeError if NumPy cannot read it, or would drop its mask."""
     refuse_masked(value, name)
     if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "toarray"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}; expected a dense array, {name}.toarray().")
     try:
         array = np.asarray(value)
-    except MemoryError:  # of a dense matrix, whose sentence it is
+    except MemoryError:  # from an operator's dense matrix, with a message of its own
         raise
     except (
         Exception
@@ -82,12 +81,12 @@ def refuse_masked(value: object, name: str) -> None:
         count = int(np.ma.getmaskarray(value).sum())
         raise TypeError(
             f"{name} is a masked array with {count} masked entries; expected an array without: "
-            f"leave these rows out, or say what stands there with {name}.filled(...)."
+            f"leave these rows out, or set them with {name}.filled(...)."
         )
 
 
 def vectors(value: object, name: str) -> NDArray[Any]:
-    """Return what an operator is multiplied with as an array of numbers (truth values are 0 and 1), of any shape."""
+    """Return the vectors that an operator is multiplied with, as an array of numbers of any shape; True is 1."""
     array = read(value, name)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"{name} has dtype {array.dtype}; expected numbers, float64 for instance.")
@@ -95,7 +94,7 @@ def vectors(value: object, name: str) -> NDArray[Any]:
 
 
 def as_data(value: object, name: str, ndim: int) -> Array:
-    """Return the same of an array on a GPU, as a tensor there; `as_array` of any other."""
+    """Return an array on a GPU as a tensor there, and any other array as `as_array` does, with the same checks."""
     if devices.on_device(value):
         tensor: Array = devices.as_tensor(value, name, ndim)
         return tensor
@@ -106,11 +105,11 @@ def same_kind(reference: Array, reference_name: str, array: Array, name: str) ->
     """Refuse arrays in two places, or of two dtypes: moving and converting silently would cost time and precision."""
     if isinstance(array, np.ndarray) and isinstance(reference, np.ndarray):
         return same_dtype(reference, reference_name, array, name)
-    here, there = devices.place(array), devices.place(reference)
-    if here != there:
+    device, reference_device = devices.place(array), devices.place(reference)
+    if device != reference_device:
         raise TypeError(
-            f"{name} is on {here}, but {reference_name} is on {there}; move one of them: tensors with .to({there!r}), "
-            "networks and losses with .cpu()."
+            f"{name} is on {device}, but {reference_name} is on {reference_device}; move one of them: tensors with "
+            f".to({reference_device!r}), networks and losses with .cpu()."
         )
     if array.dtype != reference.dtype:
         raise TypeError(
@@ -174,7 +173,7 @@ def integer(value: object, name: str, least: int, most: int | None = 2**63 - 1) 
 
 
 def index(value: object, count: int, what: str) -> int:
-    """Return a number that a sequence of `count` things can be asked for, counted from its end if it is negative."""
+    """Return an index into `count` things, which may be negative as in Python; `what` is their name in the message."""
     number = integer(value, "index", -(2**63))
     if not -count <= number < count:
         raise IndexError(f"index is {number}; there are {count} {what}, counted from 0.")
@@ -199,7 +198,7 @@ def seed(value: object, name: str = "seed") -> int:
 
 
 def entries(value: object, name: str, expected: str) -> Iterator[Any]:
-    """Return an iterator over the entries; a TypeError, which says what was `expected`, where there are none."""
+    """Return an iterator over the entries; TypeError, with what was `expected`, if the value cannot be iterated."""
     if not isinstance(value, str | bytes | memoryview | Mapping) and not hasattr(value, "toarray"):
         with contextlib.suppress(TypeError):  # what is iterable by its type may be an array without axes
             return iter(cast("Iterable[Any]", value))
@@ -213,26 +212,26 @@ def function(value: object, name: str) -> None:
 
 
 def boolean(value: object, name: str) -> bool:
-    """Return True or False; anything else that Python takes for one is refused."""
+    """Return True or False; refuse everything else, 0 and 1 too."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {shown(value)}; expected True or False.")
     return bool(value)
 
 
 def float_dtype(value: object, name: str) -> np.dtype[Any]:
-    """Return float64 or float32, from whatever NumPy takes for one of them; None is not float64 here."""
+    """Return float64 or float32 from any name that NumPy has for them; None is refused."""
     try:
         dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
-    except Exception:  # whatever NumPy says: an object that is no dtype may raise anything
+    except Exception:  # an object that is not a dtype may raise anything
         dtype = None
     if dtype is None or dtype.newbyteorder("=") not in FLOATS:
         raise TypeError(f"{name} is {shown(value)}; expected numpy.float64 or numpy.float32.")
-    found: np.dtype[Any] = dtype.newbyteorder("=")
-    return found
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
 
 
 def path(value: object, name: str) -> str:
-    """Return a file's path as text; numbers, which `open` takes for open files, and bytes are refused."""
+    """Return a file's path as text; refuse bytes, and numbers, which `open` would take for open files."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name} is {shown(value)}; expected the path of a file.")
     text = str(os.fspath(value))
@@ -248,8 +247,8 @@ def path(value: object, name: str) -> str:
 def one_of(value: object, name: str, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the allowed words."""
     if not isinstance(value, str) or value not in allowed:
-        given = repr(value) if isinstance(value, str) and len(value) < 60 else shown(value)
-        raise ValueError(f"{name} is {given}; expected one of {', '.join(repr(word) for word in allowed)}.")
+        text = repr(value) if isinstance(value, str) and len(value) < 60 else shown(value)
+        raise ValueError(f"{name} is {text}; expected one of {', '.join(repr(word) for word in allowed)}.")
     return value
 
 
@@ -258,30 +257,30 @@ def out_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: s
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} is a {type(out).__name__}; expected a numpy array.")
     refuse_masked(out, name)
-    wanted = f"numpy.empty({shape}, dtype=numpy.{dtype})"
+    recipe = f"numpy.empty({shape}, dtype=numpy.{dtype})"
     if out.shape != shape:
-        raise ValueError(f"{name} has shape {out.shape}; expected {shape}. Make it with {wanted}.")
+        raise ValueError(f"{name} has shape {out.shape}; expected {shape}. Make it with {recipe}.")
     if out.dtype != dtype:
-        raise TypeError(f"{name} has dtype {out.dtype}; expected {dtype}. Make it with {wanted}.")
+        raise TypeError(f"{name} has dtype {out.dtype}; expected {dtype}. Make it with {recipe}.")
     if not out.flags.c_contiguous:
-        raise ValueError(f"{name} is not C-contiguous (strides {out.strides}); make it with {wanted}.")
+        raise ValueError(f"{name} is not C-contiguous (strides {out.strides}); make it with {recipe}.")
     if not out.flags.aligned:
-        raise ValueError(f"{name} is not aligned in memory; make it with {wanted}.")
+        raise ValueError(f"{name} is not aligned in memory; make it with {recipe}.")
     if not out.flags.writeable:
-        raise ValueError(f"{name} is read-only; expected an array that can be written. Make it with {wanted}.")
+        raise ValueError(f"{name} is read-only; expected an array that can be written. Make it with {recipe}.")
     return out
 
 
-def frozen(array: Array, given: object) -> Array:
-    """Return `array` read-only; a copy unless its memory was made for it, so that nobody else can change it.
+def frozen(array: Array, source: object) -> Array:
+    """Return `array`, made from the argument `source`, read-only; copied if somebody else could change its memory.
 
-    A memory map that was opened read-only is kept. A tensor knows no "read-only"; it is copied.
+    A memory map that was opened read-only is not copied. A tensor is always copied: it cannot be made read-only.
     """
     if devices.on_device(array):
         copy: Array = array.clone()  # type: ignore[attr-defined]
         return copy
-    mapped = isinstance(given, np.memmap) and given.mode == "r"
-    if not (mapped and np.may_share_memory(array, given)) and (array is given or not array.flags.owndata):
+    mapped = isinstance(source, np.memmap) and source.mode == "r"
+    if not (mapped and np.may_share_memory(array, source)) and (array is source or not array.flags.owndata):
         array = array.copy()
     array.flags.writeable = False
     return array

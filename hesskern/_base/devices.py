@@ -1,6 +1,6 @@
-"""Arrays on a GPU: recognised without loading anything, taken as PyTorch's tensors without a copy, checked.
+"""Arrays on a GPU: recognised without loading anything, read as PyTorch tensors without a copy, checked.
 
-NumPy's arrays go through the same few functions, so that what is the same formula on both sides is written once.
+The functions below take NumPy arrays too, so that a formula that is the same on both sides is written once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CUDA = (2, 13)
 
 
 def on_device(value: object) -> bool:
-    """Return whether this is an array on a GPU: of PyTorch, CuPy, Numba, or anything that says so in a known way."""
+    """Return whether this is an array on a GPU: of PyTorch, or with DLPack or ``__cuda_array_interface__``."""
     if isinstance(value, np.ndarray):
         return False
     if hasattr(value, "is_cuda"):
@@ -38,8 +38,8 @@ def place(array: Any) -> str:
     return str(array.device) if on_device(array) else "cpu"
 
 
-def taken(value: Any, name: str) -> Any:
-    """Return an array on a GPU as a contiguous float32 or float64 tensor, sharing its memory where it can.
+def shared_tensor(value: Any, name: str) -> Any:
+    """Return an array on a GPU as a contiguous float32 or float64 tensor, which shares its memory if possible.
 
     Raises
     ------
@@ -70,14 +70,14 @@ def taken(value: Any, name: str) -> Any:
 
 
 def as_tensor(value: Any, name: str, ndim: int) -> Any:
-    """Return the same, checked as everything is that is kept; to know what is finite, this waits for the device.
+    """Return `shared_tensor` with its shape and entries checked; the check of the entries waits for the device.
 
     Raises
     ------
     ValueError
         If it has another number of dimensions, is empty or not finite.
     """
-    tensor = taken(value, name)
+    tensor = shared_tensor(value, name)
     if tensor.ndim != ndim:
         shape = tuple(tensor.shape)
         raise ValueError(f"{name} has shape {shape}; expected {ndim} dimension{'s' if ndim > 1 else ''}.")
@@ -97,15 +97,15 @@ def to_host(array: Any) -> NDArray[Any]:
 
 @contextmanager
 def enough_memory(array: Any, what: str, instead: str) -> Iterator[None]:
-    """Turn "out of memory" of the device where this array is into a MemoryError; nothing for arrays in main memory.
+    """Turn "out of memory" on the device of this array into a MemoryError; do nothing for arrays in main memory.
 
     Parameters
     ----------
     array : array
     what : str
-        What is done, and how much it takes, for the message.
+        The work and how much memory it takes; begins the message.
     instead : str
-        How to do with less.
+        What needs less memory; ends the message.
     """
     if not on_device(array):
         yield
@@ -160,7 +160,7 @@ def ones(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
-    """Return arrays one behind the other along an axis."""
+    """Return the arrays joined along an axis."""
     xp = namespace(arrays[0])
     return np.concatenate(arrays, axis) if xp is np else xp.cat(list(arrays), axis)
 
@@ -176,3 +176,13 @@ def squared_norm(array: Any) -> float:
         return float(array.double().square().sum())
     wide = array if array.dtype == np.float64 else array.astype(np.float64)
     return float(np.vdot(wide, wide))
+
+
+def matrix_norm(array: Any) -> Any:
+    """Return the Frobenius norm of a matrix; on a device of each of many matrices, copied to main memory."""
+    return to_host(array.flatten(-2).norm(dim=-1)) if on_device(array) else np.linalg.norm(array)
+
+
+def placed(array: NDArray[Any], like: Any) -> Any:
+    """Return a copy of an array in main memory on the device of `like`."""
+    return namespace(like).as_tensor(np.ascontiguousarray(array), device=like.device)

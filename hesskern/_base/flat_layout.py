@@ -1,7 +1,7 @@
-"""How the parameters of a network stand in one vector: the order of `named_parameters()`.
+"""The order of a network's parameters in one vector: that of `named_parameters()`.
 
-Layer after layer; of each layer the weight (out, in) row by row, then the bias (out,). Whatever turns parameters into a
-vector, or a vector into parameters, does it here; compiled kernels have the same order (`csrc/kernels/network.hpp`,
+Layer after layer; for each layer the weight (out, in) row by row, then the bias (out,). All conversions between
+parameters and vectors use this module. Compiled kernels have the same order (`csrc/kernels/network.hpp`,
 `hesskern.backends.numba_kernels.layout`).
 """
 
@@ -74,8 +74,8 @@ class FlatLayout(NamedTuple):
     @property
     def size(self) -> int:
         """Number of parameters."""
-        held = zip(self.shapes, self.weights, self.biases, strict=True)
-        return sum(outputs * (inputs * weight + bias) for (outputs, inputs), weight, bias in held)
+        layers = zip(self.shapes, self.weights, self.biases, strict=True)
+        return sum(outputs * (inputs * weight + bias) for (outputs, inputs), weight, bias in layers)
 
     def places(self) -> Iterator[Place]:
         """Yield what the vector holds, in order."""
@@ -89,7 +89,7 @@ class FlatLayout(NamedTuple):
                 at += outputs
 
     def split(self, vectors: Any, axis: int = -1) -> tuple[list[Any], list[Any]]:
-        """Return the weights and the biases of each layer in vectors, views of them; None where one is not held.
+        """Return the weights and the biases of each layer as views of the vectors; None where one is not selected.
 
         Parameters
         ----------
@@ -102,18 +102,18 @@ class FlatLayout(NamedTuple):
         biases: list[Any] = []
         at = 0
         for (outputs, inputs), weight, bias in zip(self.shapes, self.weights, self.biases, strict=True):
-            for kept, held, shape in ((weights, weight, (outputs, inputs)), (biases, bias, (outputs,))):
-                if not held:
-                    kept.append(None)
+            for split_arrays, selected, shape in ((weights, weight, (outputs, inputs)), (biases, bias, (outputs,))):
+                if not selected:
+                    split_arrays.append(None)
                     continue
                 end = at + math.prod(shape)
                 piece = vectors[..., at:end] if axis else vectors[at:end]
-                kept.append(piece.reshape(*before, *shape, *after))
+                split_arrays.append(piece.reshape(*before, *shape, *after))
                 at = end
         return weights, biases
 
     def positions(self, parts: Iterable[tuple[int, bool, bool]]) -> NDArray[np.intp] | None:
-        """Return where the selected parameters stand in this vector; None: all of them, in order."""
+        """Return the positions of the selected parameters in this vector; None: all of them, in order."""
         selected = self.select(parts)
         if selected == self:
             return None

@@ -1,4 +1,4 @@
-"""Ctrl-C: as a wish, looked at between two pieces of work, and out of long calls of compiled code."""
+"""Ctrl-C: a request that is looked at between two pieces of work, and a way out of long calls of compiled code."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Result = TypeVar("Result")
 
 
 class Interruption:
-    """While it is entered, the first Ctrl-C sets `wished`, and the second raises KeyboardInterrupt.
+    """Inside its ``with`` block the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
 
-    A long call of compiled code (see `interruptibly`) is left by the first one too: with KeyboardInterrupt, and without
-    `forced`.
+    The first one also ends a long call of compiled code (see `interruptibly`), with KeyboardInterrupt; `forced` stays
+    False.
 
-    Only Python's own handling of SIGINT is replaced, and only in the main thread, which alone receives it: whoever has
-    installed a handler keeps it.
+    It replaces Python's own handler of SIGINT only, not one that the user has installed, and only in the main thread,
+    which alone receives the signal.
 
     Examples
     --------
     >>> import signal
     >>> with Interruption() as interruption:
     ...     signal.raise_signal(signal.SIGINT)
-    ...     interruption.wished
+    ...     interruption.requested
     True
     """
 
     def __init__(self) -> None:
-        self.wished = self.forced = False
+        self.requested = self.forced = False
         self._replaced = False
 
     def __enter__(self) -> Interruption:
-        here = threading.current_thread() is threading.main_thread()
-        if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._handle)
             self._replaced = True
             _entered.append(self)
@@ -52,13 +52,13 @@ class Interruption:
             _entered.remove(self)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.wished:
+        if self.requested:
             self.forced = True
             signal.default_int_handler(number, frame)
-        self.wished = True
+        self.requested = True
 
 
-#: The one that is entered, which has replaced Python's handler.
+#: The one whose block is open: it has replaced Python's handler.
 _entered: list[Interruption] = []
 
 #: Floating-point operations a second that a slow core does in BLAS and LAPACK: to tell long calls from short ones.
@@ -67,49 +67,49 @@ RATE = 2e9
 BYTES = 5e8
 #: Calls that are expected to take longer than this run where Ctrl-C can leave them.
 _LONG = 0.2
-#: How often the main thread looks whether a long call has ended, in seconds, where a signal does not wake it.
+#: Interval in seconds at which the main thread looks whether a long call has ended.
 _LOOK = 0.1
 
 
 def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: float, **options: Any) -> Result:
-    """Return ``function(*arguments, **options)``, from which Ctrl-C returns at once even where it is compiled code.
+    """Return ``function(*arguments, **options)``; Ctrl-C stops waiting for it at once, even if it is compiled code.
 
-    A long call (`seconds`, roughly what it is expected to take) of the main thread runs in a thread of its own, while
-    the main thread waits for signals. After Ctrl-C nobody waits for that thread any more: it ends in the background,
-    and until then its memory, and a core, are in use. The function must not hold the GIL; LAPACK, BLAS and the kernels
-    of the package do not. Short calls, and those of other threads, which receive no signals, are made as they are.
+    A long call of the main thread (`seconds`: roughly how long it takes) runs in a second thread, while the main thread
+    waits for signals. After Ctrl-C the second thread ends in the background; until then it uses its memory and a core.
+    The function must not hold the GIL; LAPACK, BLAS and the kernels of the package do not. Short calls run directly,
+    and so do calls of other threads, which receive no signals.
     """
     if seconds < _LONG or threading.current_thread() is not threading.main_thread():
         return function(*arguments, **options)
     results: list[Result] = []
     errors: list[BaseException] = []
     ended = threading.Event()
-    left = False
+    abandoned = False
     lock = threading.Lock()
 
     def work() -> None:
         try:
             results.append(function(*arguments, **options))
-        except BaseException as error:  # handed to whoever waits
+        except BaseException as error:  # raised again in the main thread
             errors.append(error)
         finally:
             with lock:
                 ended.set()
-                if left:
+                if abandoned:
                     _core.count_left_call(-1)
 
-    # As the caller has set them: the backend in use, and what NumPy does about overflow.
+    # The second thread keeps what the caller has set: the backend, and what NumPy does about overflow.
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="hesskern-call", daemon=True).start()
     try:
         while not ended.wait(_LOOK):
-            if any(each.wished for each in _entered):
+            if any(interruption.requested for interruption in _entered):
                 raise KeyboardInterrupt
     except BaseException:
         with lock:
             if not ended.is_set():
                 _core.count_left_call(1)
-                left = True
+                abandoned = True
         raise
     if errors:
         raise errors[0]

@@ -1,4 +1,4 @@
-"""How much memory a dense result takes, asked before it is allocated."""
+"""Whether a dense result fits into the free memory, checked before it is allocated."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import psutil
 #: Bytes from which control groups are looked at. Reading their files takes as long as writing a megabyte or two, which
 #: is at most a twentieth of what follows.
 _LOOK_AT_GROUPS = 32 << 20
-#: What version 1 writes as a limit where there is none, and any more.
+#: Version 1 writes a number at least this large where there is no limit.
 _NO_LIMIT = 1 << 60
 
 
-def require(needed: int, what: str, instead: str) -> None:
-    """Raise MemoryError if `needed` bytes are not available now.
+def require(size: int, what: str, instead: str) -> None:
+    """Raise MemoryError if `size` bytes are not available now.
 
     Parameters
     ----------
-    needed : int
+    size : int
         Bytes.
     what, instead : str
-        What would take them, and what to do without; parts of the message.
+        What would take them, and what to do instead; parts of the message.
     """
-    free = available() if needed >= _LOOK_AT_GROUPS else int(psutil.virtual_memory().available)
-    if needed > free:
-        raise MemoryError(f"{what} takes {human(needed)}, but only {human(free)} of memory is free; {instead}")
+    free = available() if size >= _LOOK_AT_GROUPS else int(psutil.virtual_memory().available)
+    if size > free:
+        raise MemoryError(f"{what} takes {human(size)}, but only {human(free)} of memory is free; {instead}")
 
 
 def available(root: Path = Path("/")) -> int:
@@ -45,7 +45,7 @@ def _left_in_groups(root: Path) -> list[int]:
     A group within another is limited by both. A container often sees its own group as the root of the tree, whatever
     path the kernel says it has.
     """
-    left = []
+    remaining = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
@@ -57,12 +57,12 @@ def _left_in_groups(root: Path) -> list[int]:
             continue
         group = tree / path.strip("/")
         while group == tree or tree in group.parents:
-            left += _left(group, *names)
+            remaining += _left_of_limit(group, *names)
             group = group.parent
-    return left
+    return remaining
 
 
-def _left(group: Path, limit: str, usage: str, cache: str) -> list[int]:
+def _left_of_limit(group: Path, limit: str, usage: str, cache: str) -> list[int]:
     """Return what a group has left of its limit, or nothing where it has none."""
     most = _text(group / limit).strip()
     if not most.isdigit() or int(most) >= _NO_LIMIT:
@@ -71,8 +71,10 @@ def _left(group: Path, limit: str, usage: str, cache: str) -> list[int]:
     if not used.isdigit():
         return []
     # Pages of files that were read and may be dropped count as used.
-    kept = [line.removeprefix(cache) for line in _text(group / "memory.stat").splitlines() if line.startswith(cache)]
-    return [int(most) - int(used) + sum(int(count) for count in kept if count.isdigit())]
+    droppable = [
+        line.removeprefix(cache) for line in _text(group / "memory.stat").splitlines() if line.startswith(cache)
+    ]
+    return [int(most) - int(used) + sum(int(count) for count in droppable if count.isdigit())]
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What NumPy is given when it asks for an array of something that is not one: ``np.asarray(H)``."""
+"""NumPy's protocol for objects that are not arrays: what ``np.asarray(H)`` returns."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def as_numpy(make: Callable[[], Array], what: str, dtype: DTypeLike | None, copy
     Raises
     ------
     ValueError
-        If `copy` is False: the numbers stand nowhere yet.
+        If `copy` is False: the numbers have to be computed first.
     MemoryError
         If the array, or its conversion to `dtype`, does not fit in the memory that is free.
     """
     if copy is False:
         raise ValueError(f"copy is False, but {what} has to be computed into new memory; expected copy=None or True.")
-    made = make()
-    if dtype is None or np.dtype(dtype) == made.dtype:
-        return made
-    wanted: np.dtype[Any] = np.dtype(dtype)
-    memory.require(made.size * wanted.itemsize, f"{what} as {wanted}", f"use the one in {made.dtype}.")
-    converted: Array = made.astype(wanted)
+    array = make()
+    if dtype is None or np.dtype(dtype) == array.dtype:
+        return array
+    target: np.dtype[Any] = np.dtype(dtype)
+    memory.require(array.size * target.itemsize, f"{what} as {target}", f"use the one in {array.dtype}.")
+    converted: Array = array.astype(target)
     return converted

@@ -1,4 +1,4 @@
-"""Powers of two moved between the factors of a product, so that none of them overflows or vanishes on its own.
+"""Powers of two moved between the factors of a product, so that no factor overflows or vanishes.
 
 A Hessian of order one may be the product of a matrix of 1e+320 and one of 1e-320. Multiplying by a power of two is
 exact, so it costs no digit to keep each factor as a matrix of moderate size and an exponent, and to put the exponents
@@ -88,7 +88,7 @@ def times_power(matrix: Any, exponent: int) -> Any:
 def moderate(matrix: Any, exponent: int = 0) -> Scaled:
     """Return ``2**exponent * matrix`` with entries that can be squared and added up.
 
-    Where they span more than float64 allows for, the smallest are lost: next to the largest they are nothing.
+    Where they span more than float64 allows for, the smallest are lost, which do not count beside the largest.
     """
     largest, smallest = span(matrix)
     if max(largest, -smallest) <= MODERATE:
@@ -107,18 +107,18 @@ def aligned(left: Scaled, right: Scaled) -> tuple[Any, Any, int]:
 
 
 def shared(left: Scaled, right: Scaled, low: float, high: float) -> tuple[Any, Any]:
-    """Return two matrices whose entrywise or Kronecker product is that of the two given.
+    """Return two matrices with the same entrywise or Kronecker product as these, entries between 2**low and 2**high.
 
-    Entries are between ``2**low`` and ``2**high`` where they can be, and as little as possible goes from one matrix to
-    the other: nothing where both are in range as they are. That the largest are in range comes first.
+    The smallest possible power of two moves from one matrix to the other; none where both are in range already. If not
+    all entries can be in range, the largest are.
     """
-    one, two = span(left.matrix), span(right.matrix)
+    left_span, right_span = span(left.matrix), span(right.matrix)
     # How many powers of two may be taken from the right and given to the left: at least and at most.
-    least, most = two.largest + right.exponent - high, high - one.largest - left.exponent
+    least, most = right_span.largest + right.exponent - high, high - left_span.largest - left.exponent
     if least > most:
         up = (least + most) / 2
     else:
-        up_least, up_most = low - one.smallest - left.exponent, two.smallest + right.exponent - low
+        up_least, up_most = low - left_span.smallest - left.exponent, right_span.smallest + right.exponent - low
         if up_least > up_most:  # both lose entries, as few as possible
             up_least = up_most = (up_least + up_most) / 2
         least, most = max(least, min(up_least, most)), min(most, max(up_most, least))
@@ -128,7 +128,7 @@ def shared(left: Scaled, right: Scaled, low: float, high: float) -> tuple[Any, A
 
 
 def in_dtype(left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Any, Any]:
-    """Return two matrices of this dtype whose entrywise or Kronecker product is that of the two given.
+    """Return two matrices of this dtype with the same entrywise or Kronecker product as these.
 
     Raises
     ------
@@ -139,8 +139,8 @@ def in_dtype(left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Any, An
     largest = span(left.matrix).largest + left.exponent + span(right.matrix).largest + right.exponent
     if largest > limits.maxexp - 1:
         raise too_large(dtype)
-    one, two = shared(left, right, float(limits.minexp), limits.maxexp - 2.0)
-    return devices.converted(one, dtype), devices.converted(two, dtype)
+    left_matrix, right_matrix = shared(left, right, float(limits.minexp), limits.maxexp - 2.0)
+    return devices.converted(left_matrix, dtype), devices.converted(right_matrix, dtype)
 
 
 def too_large(dtype: np.dtype[Any]) -> OverflowError:

@@ -22,7 +22,7 @@ def make(folder: str | os.PathLike[str]) -> None:
 
 def distrust(folder: str | os.PathLike[str]) -> str | None:
     """Return why code in this folder is not to be run, in words; None if it may be."""
-    # Both ways to it: a link on the way is as good as the folder that holds it.
+    # Both paths to it: whoever can write to a folder on the way can put a link there.
     for path in dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder))):
         for place in (Path(path), *Path(path).parents):
             why = _open_to_others(place, os.lstat(place), above=str(place) != path)
@@ -32,7 +32,7 @@ def distrust(folder: str | os.PathLike[str]) -> str | None:
 
 
 def distrust_all(folder: str | os.PathLike[str]) -> str | None:
-    """Return the same of a folder and everything in it."""
+    """Return why code in this folder, or anywhere below it, is not to be run, in words; None if it may be."""
     why = distrust(folder)
     if why is not None or not os.stat(folder).st_mode & 0o077:  # closed to others: nobody reaches what is in it
         return why

@@ -29,7 +29,7 @@ from hesskern.backends.protocol import (
     Watch,
 )
 
-#: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
+#: More cores write a large matrix faster, because each has store buffers; for a small one, starting threads costs more.
 _THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 _THREADS_FROM_BYTES = 16 << 20
 #: Columns whose squares the kernels can sum, by their largest entry.
@@ -37,7 +37,7 @@ _RANGE = (2.0**-400, 2.0**400)
 
 
 def _load_blas() -> str:
-    """Give the kernels SciPy's BLAS for large products; without it they use their own loops, and say so."""
+    """Give the kernels SciPy's BLAS for large products; warn if that fails and they use their own loops."""
     from scipy.linalg import cython_blas  # noqa: PLC0415 - 0.1 s that `import hesskern` need not spend
 
     try:
@@ -172,8 +172,8 @@ class CppBackend:
         sizes = np.abs(triangle).max(axis=0, initial=0.0)
         if ((sizes > _RANGE[0]) & (sizes < _RANGE[1])).all():
             return triangle
-        # The kernel squares columns: those out of range, or zero for that reason, are brought into it. A column's
-        # rounding errors are as large as the column, so that powers of two change nothing else.
+        # The kernel squares columns. A column whose squares overflow or vanish is scaled by a power of two: rounding
+        # errors of a column are relative to its size, so that nothing else changes.
         exponents = [np.frexp(np.abs(part).max(axis=0))[1] for part in parts]
         scaled = [np.ldexp(part.astype(np.float64), -by) for part, by in zip(parts, exponents, strict=True)]
         triangle = np.ldexp(_core.triangular_factor(scaled), np.concatenate(exponents))

@@ -16,7 +16,7 @@ from hesskern._base.powers import MODERATE, moderate, span, times_power
 
 
 class Data(NamedTuple):
-    """Rows of inputs and targets, with the column that biases multiply and what the rows leave out of the loss."""
+    """Rows of inputs and targets, the column that biases multiply, and the part of the loss that the rows lack."""
 
     X: Array
     ones: Array | None  # (N,), None: ones

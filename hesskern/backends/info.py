@@ -58,8 +58,8 @@ def _version(name: str) -> str | None:
 
 def _gpu() -> str | None:
     """Return the GPU's name, asked of torch; loading torch takes seconds, so only where it has a CUDA build."""
-    found = _version("torch")
-    if found is None or found.endswith("+cpu") or sys.platform == "darwin":
+    installed = _version("torch")
+    if installed is None or installed.endswith("+cpu") or sys.platform == "darwin":
         return None
     import torch  # noqa: PLC0415 - an optional dependency
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join
 from hesskern.backends.data import Data
@@ -30,7 +31,6 @@ from hesskern.backends.protocol import (
     Update,
     Watch,
 )
-from hesskern.linalg import decompositions
 
 try:
     import numba  # noqa: F401
@@ -57,7 +57,7 @@ _STOPS: dict[int, Stop] = {
     descent.CONVERGED: "converged",
     descent.DIVERGED: "diverged",
 }
-#: Writing a large matrix gains from a second core, whose store buffers it uses; a small one only waits for it.
+#: More cores write a large matrix faster, because each has store buffers; for a small one, starting threads costs more.
 _THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 _THREADS_FROM_BYTES = 16 << 20
 #: Rows that go into a triangular factor at once, unless there are more columns.
@@ -65,22 +65,22 @@ _ROWS_AT_ONCE = 8192
 
 
 @functools.lru_cache(maxsize=256)
-def _made(widths: tuple[int, ...], biases: tuple[bool, ...], itemsize: int) -> layout.Layout:
+def _cached_layout(widths: tuple[int, ...], biases: tuple[bool, ...], itemsize: int) -> layout.Layout:
     return layout.make_layout(np.array(widths), np.array(biases), itemsize)
 
 
 def _layout_of(net: Layers) -> layout.Layout:
     widths = (net.weights[0].shape[1], *(len(weight) for weight in net.weights))
-    return _made(widths, tuple(bias is not None for bias in net.biases), net.weights[0].itemsize)
+    return _cached_layout(widths, tuple(bias is not None for bias in net.biases), net.weights[0].itemsize)
 
 
 def _ones(data: Data) -> Array:
-    """Return the column that biases multiply; empty stands for ones."""
+    """Return the column that biases multiply; an empty one means ones."""
     return np.empty(0, data.X.dtype) if data.ones is None else np.ascontiguousarray(data.ones)
 
 
 def _gathered(blocks: Sequence[Block], dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.int64]]:
-    """Return the factors of all blocks one behind the other, and where each stands; see `numba_kernels.assembly`."""
+    """Return the factors of all blocks in one array, and the start of each; see `numba_kernels.assembly`."""
     pieces, where, at = [], [], 0
     for block in blocks:
         starts = []
@@ -109,7 +109,7 @@ class JittedDescent:
         net_layout = self._layout = _layout_of(net)
         self._size = int(layout.number_of_parameters(net_layout))
         count = len(watch.leak_layers)
-        self._shape = shape = descent.Shape(
+        self._shape = shape = descent.DescentShape(
             samples=len(data.X),
             product=bool(passes.product_is_cheaper(net_layout, largest_batch or len(data.X), True)),
             hessian=watch.sharpness or count > 0,
@@ -201,7 +201,7 @@ class JittedDescent:
             indices if job.order is None else job.order,
             indices if job.ends is None else job.ends,
             job.losses,
-            *(numbers if each is None else each for each in (job.batch_losses, job.gradient_norms, job.sharpness)),
+            *(numbers if array is None else array for array in (job.batch_losses, job.gradient_norms, job.sharpness)),
         )
         how, finite = descent.descend(
             self._memory, self._layout, *self._samples, self._shape, self._rule, self._leak, self._counters,
@@ -259,7 +259,7 @@ class JittedBackend:
     def backward(
         self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
     ) -> tuple[Array | None, Array | None]:
-        # NumPy: what a loop of one's own differentiates is the loss, and that is jitted.
+        # NumPy is enough here: loops that users write differentiate the loss, whose gradient is jitted.
         inputs = [X]
         for weight, bias in list(zip(net.weights, net.biases, strict=True))[:-1]:
             inputs.append(inputs[-1] @ weight.T if bias is None else inputs[-1] @ weight.T + bias)
@@ -348,8 +348,8 @@ class JittedBackend:
         change -= change[np.arange(len(p)), p.argmax(axis=1)][:, None]
         change -= np.einsum("nc,nck->nk", p, change)[:, None]
         change *= (scale[:, None] * p)[:, :, None]
-        found = np.tensordot(change, features, (0, 0)).transpose(0, 2, 1).reshape(weights, -1)
-        pieces = [found, change.sum(axis=0)] if bias else [found]
+        products = np.tensordot(change, features, (0, 0)).transpose(0, 2, 1).reshape(weights, -1)
+        pieces = [products, change.sum(axis=0)] if bias else [products]
         out[...] = np.concatenate(pieces).reshape(v.shape)
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:

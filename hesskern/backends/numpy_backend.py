@@ -1,4 +1,4 @@
-"""The "numpy" backend: the definitions, written so that nobody can get them wrong. Slow and obvious on purpose."""
+"""The "numpy" backend: the definitions in plain NumPy. Slow and obvious on purpose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.data import Data
@@ -25,7 +26,6 @@ from hesskern.backends.protocol import (
     Update,
     Watch,
 )
-from hesskern.linalg import decompositions
 
 
 def _activations(net: Layers, X: Array, column: Array) -> list[Array]:
@@ -71,7 +71,7 @@ class _Network(NamedTuple):
 
 
 class ReferenceDescent:
-    """Gradient descent as one writes it on a blackboard."""
+    """Gradient descent as in a textbook."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class ReferenceDescent:
             kind = theta.dtype.type
             decay, momentum, rate = kind(self._update.decay), kind(self._update.momentum), kind(job.rates[k])
             recorded = steps % self._watch.every == 0
-            penalty = 0.0  # of large weights 0 times their squares would not be
+            penalty = 0.0  # not 0 times the squares, which may overflow
             if self._update.decay:
                 penalty = 0.5 * self._update.decay * float(np.sum(np.square(theta, dtype=np.float64)))
 
@@ -194,9 +194,9 @@ class ReferenceDescent:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         """Return the growth of rounding errors across the reduced layers, by the trapezoidal rule since the last look.
 
-        A unit vector q orthogonal to all weights that touch a hidden layer: what stands along it below and above the
-        layer grows in a step by at most ``1 + rate ‖C‖₂``, ``C = D_{l+1}.T [Z_{l-1} 1]``; with momentum by the larger
-        root of the recurrence's polynomial.
+        Let q be a unit vector orthogonal to all weights that touch a hidden layer. Components along q, below and above
+        the layer, grow in a step by at most ``1 + rate ‖C‖₂``, ``C = D_{l+1}.T [Z_{l-1} 1]``; with momentum by the
+        larger root of the recurrence's polynomial.
         """
         activations = _activations(net, data.X, data.column)
         deltas = [scale * (activations[-1] - data.Y)]
@@ -305,7 +305,7 @@ class ReferenceBackend:
         watch: Watch,
         ensemble: bool,
     ) -> ReferenceDescent:
-        del largest_batch, ensemble  # each batch is gathered anew, each network trained alone
+        del largest_batch, ensemble  # batches are gathered in each step, and each network is trained alone
         return ReferenceDescent(net, data, samples, scale=scale, rtol=rtol, update=update, watch=watch)
 
     def advance(
@@ -355,8 +355,8 @@ class ReferenceBackend:
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         stacked = np.concatenate(parts, axis=1).astype(np.float64)
         triangle = np.zeros((stacked.shape[1], stacked.shape[1]))
-        found = decompositions.triangular(stacked)
-        triangle[: len(found)] = found
+        rows = decompositions.triangular(stacked)
+        triangle[: len(rows)] = rows
         return triangle
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

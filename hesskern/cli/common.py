@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, the error that is one sentence, and what goes to stderr."""
+"""What the commands share: exit codes, errors of one sentence, and messages on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DONE, NOT_WELL, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 
 class RefusedError(Exception):
-    """The command cannot do what it was asked for; the message says why."""
+    """The command cannot be carried out; the message says why."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -33,14 +33,14 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def say(what: str) -> None:
-    """Say on a terminal what takes the time; a program that reads stderr gets errors only."""
+    """Print on a terminal what takes time; a program that reads stderr gets errors only."""
     if sys.stderr.isatty():
         print(f"hesskern: {what} ...", file=sys.stderr, flush=True)
 
 
-def to_json(found: dict[str, Any]) -> str:
+def to_json(values: dict[str, Any]) -> str:
     """Return one JSON object; numbers that JSON does not have become null."""
-    return json.dumps(_finite(found), allow_nan=False)
+    return json.dumps(_finite(values), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -54,18 +54,18 @@ def _finite(value: Any) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without the line breaks that some libraries put in, and without its full stop."""
+    """Return an error's message on one line, without its full stop."""
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 
 def reason(error: OSError) -> str:
-    """Return the system's word for what is wrong, or the message without the path that it begins with."""
+    """Return the system's description of the error, or the message without the path that it begins with."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return cause.strerror or re.sub(r"^\w+ is '.*', which (is )?", "", one_line(error))
 
 
 def check_output(path: str, option: str, suffixes: tuple[str, ...]) -> None:
-    """Refuse a file that cannot be written, before the work is done rather than after."""
+    """Refuse a file that cannot be written before the work begins."""
     target = Path(path)
     if target.suffix.lower() not in suffixes:
         raise RefusedError(f"{option} is {path!r}; expected a name that ends in {' or '.join(suffixes)}.")
@@ -80,7 +80,7 @@ def check_output(path: str, option: str, suffixes: tuple[str, ...]) -> None:
 
 
 def write_output(path: str, option: str, write: Callable[[str], None]) -> None:
-    """Write a file; a clear error where that fails."""
+    """Write a file; raise a clear error if that fails."""
     try:
         write(path)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The command ``hesskern explain``: say why a matrix, a spectrum or a number is not that of the Hessian.
+"""The command ``hesskern explain``: say why a matrix, a spectrum or a number differs from that of the Hessian.
 
-Exit codes: 0 it is, 1 it is not and the cause was found, 2 it is not and no known cause explains it, 3 it cannot be
-compared (bad input, a size that no parameters have, NaN).
+Exit codes: 0 it matches, 1 the cause was found, 2 no known cause explains the difference, 3 it cannot be compared (bad
+input, a size that no choice of parameters has, NaN).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def add_parser(commands: Any) -> None:
         "explain",
         help="why a Hessian disagrees",
         description="Say why a Hessian that somebody computed, its eigenvalues, or only its condition number, rank or "
-        "largest eigenvalue, is not that of the network: transposed data, another order, a factor, a part of it, fewer "
-        "digits. Exit code 0 if it is, 1 if the cause was found, 2 if there is no known cause, 3 if it cannot "
-        "be answered: bad input, no memory, or no room for the output.",
+        "largest eigenvalue, is not that of the network: transposed data, another order, a factor, a missing part, "
+        "fewer digits. Exit code 0 if it matches, 1 if the cause was found, 2 if no known cause explains it, 3 if "
+        "there is no answer: bad input, not enough memory, or no space for the output.",
     )
     parser.refused = _BAD_INPUT
     parser.add_argument(
@@ -51,9 +51,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--X", metavar="FILE", help="inputs, (samples, inputs)")
     parser.add_argument("--Y", metavar="FILE", help="targets, (samples, outputs)")
     parser.add_argument(
-        "--case", action="store_true", help="instead: the trained network and data of hesskern demo, with --params 1"
+        "--case", action="store_true", help="use the trained network and data of hesskern demo, with --params 1"
     )
-    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="of squared loss (default: %(default)s)")
+    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="kind of squared loss (default: %(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.0, metavar="NUMBER")
     parser.add_argument(
         "--params", metavar="NAME,...", help="layers counted from 0, or names like 1.weight (default: all)"
@@ -64,10 +64,10 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="weights it may have been taken at; may be repeated",
+        help="a network at whose weights it may have been computed; may be repeated",
     )
-    parser.add_argument("--lr", type=float, metavar="NUMBER", help="learning rate of a step the weights may be off by")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="of the minibatches that were used")
+    parser.add_argument("--lr", type=float, metavar="NUMBER", help="learning rate, if the weights may be one step off")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="size of the minibatches that were used")
     parser.add_argument("--plot", metavar="FILE", help="also draw the difference before and after: .png, .svg, .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(command=explain, parser=parser)
@@ -79,7 +79,7 @@ def explain(arguments: argparse.Namespace) -> int:
         _picture(arguments.plot, None)
     candidate = _candidate(arguments.candidate)
     if arguments.plot is not None and getattr(candidate, "ndim", 0) != 2:
-        raise RefusedError("--plot: a number or a list of eigenvalues is no matrix to draw; leave it out.")
+        raise RefusedError("--plot draws a matrix, not a number or a list of eigenvalues; leave it out.")
     net, loss, params = _problem(arguments)
     from hesskern import explanation  # noqa: PLC0415 - not needed by the other commands
 
@@ -104,14 +104,14 @@ def explain(arguments: argparse.Namespace) -> int:
     return _CODES[why.status]
 
 
-def _candidate(given: str) -> object:
-    if _NUMBER.fullmatch(given):
-        return given
-    if Path(given).suffix.lower() in (".pt", ".pth"):
-        return _tensor(given)
-    if not os.path.splitext(given)[1]:
-        raise RefusedError(f"CANDIDATE is {given!r}; expected a number, or a file {', '.join(SUFFIXES)} or .pt.")
-    array = read_array(given, "H", "CANDIDATE", (".pt",))
+def _candidate(text: str) -> object:
+    if _NUMBER.fullmatch(text):
+        return text
+    if Path(text).suffix.lower() in (".pt", ".pth"):
+        return _tensor(text)
+    if not os.path.splitext(text)[1]:
+        raise RefusedError(f"CANDIDATE is {text!r}; expected a number, or a file {', '.join(SUFFIXES)} or .pt.")
+    array = read_array(text, "H", "CANDIDATE", (".pt",))
     return array.ravel() if array.ndim == 2 and 1 in array.shape and array.size > 1 else array
 
 
@@ -119,18 +119,18 @@ def _tensor(path: str) -> object:
     try:
         torch = load_torch()
         with array_files.ordinary(path) as file:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except TorchUnavailableError as error:
-        raise RefusedError(f"CANDIDATE is {path!r}, which only PyTorch reads. {error}.") from error
+        raise RefusedError(f"CANDIDATE is {path!r}, which only PyTorch can read. {error}.") from error
     except OSError as error:
         raise RefusedError(f"CANDIDATE: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
     except Exception as error:  # whatever unpickling raises
         raise RefusedError(f"CANDIDATE: {path!r} holds no tensor: {type(error).__name__}.") from error
-    if not isinstance(found, torch.Tensor):
+    if not isinstance(loaded, torch.Tensor):
         raise RefusedError(
-            f"CANDIDATE: {path!r} holds a {type(found).__name__}; expected one tensor, torch.save(H, path)."
+            f"CANDIDATE: {path!r} holds a {type(loaded).__name__}; expected one tensor, torch.save(H, path)."
         )
-    array = found.detach()
+    array = loaded.detach()
     if array.dtype == torch.bfloat16:  # NumPy has no such numbers; float32 has all of them
         array = array.float()
     try:
@@ -144,15 +144,15 @@ def _problem(arguments: argparse.Namespace) -> tuple[LinearNetwork, SquaredLoss,
     params: list[int | str] | None = None
     if arguments.params is not None:
         params = [int(name) if name.strip().isdigit() else name.strip() for name in arguments.params.split(",")]
-    given = [option for option in ("net", "X", "Y") if getattr(arguments, option) is not None]
+    files = [option for option in ("net", "X", "Y") if getattr(arguments, option) is not None]
     try:
         if arguments.case:
-            if given:
-                raise RefusedError(f"--case has its own network and data; leave out --{given[0]}.")
+            if files:
+                raise RefusedError(f"--case has its own network and data; leave out --{files[0]}.")
             net, loss = _case()
             return net, loss, [1] if params is None else params
-        if len(given) < 3:
-            missing = next(option for option in ("net", "X", "Y") if option not in given)
+        if len(files) < 3:
+            missing = next(option for option in ("net", "X", "Y") if option not in files)
             raise RefusedError(f"--{missing} is missing; expected --net, --X and --Y, or --case.")
         net = read_network(arguments.net)
         X, Y = (read_matrix(getattr(arguments, name), name, net.dtype) for name in ("X", "Y"))
@@ -172,7 +172,7 @@ def _case() -> tuple[LinearNetwork, SquaredLoss]:
 
 
 def _picture(path: str, why: Explanation | None) -> None:
-    """Write the picture, or where there is nothing to draw yet, see whether it could be written."""
+    """Write the picture; if there is nothing to draw yet, only check that it can be written."""
     from hesskern import plot  # noqa: PLC0415 - not needed by the other commands
 
     try:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _CODES = {"converged": DONE, "max_steps": DONE, "diverged": NOT_WELL, "interrupted": INTERRUPTED}
 
-#: Options that name files to write, and those of them that may be the file read: it is replaced by what came of it.
+#: Options that name files to write, and pairs that may be one file: the result replaces the file it started from.
 _WRITTEN = ("out", "history", "checkpoint")
 _MAY_BE_ONE = {("net", "out"), ("resume", "checkpoint")}
 
@@ -52,18 +52,18 @@ def add_parser(commands: Any) -> None:
         help="train a linear network by gradient descent",
         description="Train a linear network by (stochastic) gradient descent, with the update of torch.optim.SGD. "
         "Data are read from .npy, .npz (one array, or one with the name X or Y), .csv or .txt files, samples in rows. "
-        "Ctrl-C ends the run, and what was reached is written. Exit code 1 if the run diverged.",
+        "Ctrl-C ends the run, and the result so far is written. Exit code 1 if the run diverged.",
     )
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument("--net", metavar="FILE", help="network to start from, as LinearNetwork.save writes it (.npz)")
-    start.add_argument("--widths", metavar="M0,M1,...", help="or a random one: inputs, hidden widths, outputs")
+    start.add_argument("--widths", metavar="M0,M1,...", help="or a random network: inputs, hidden widths, outputs")
     parser.add_argument("--bias", action="store_true", help="with --widths: a bias in every layer")
     parser.add_argument(
         "--dtype", choices=["float64", "float32"], help="with --widths: precision of everything (default: float64)"
     )
     parser.add_argument("--X", metavar="FILE", required=True, help="inputs, (samples, inputs)")
     parser.add_argument("--Y", metavar="FILE", required=True, help="targets, (samples, outputs)")
-    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="of squared loss (default: %(default)s)")
+    parser.add_argument("--kind", choices=KINDS, default="half_sum", help="kind of squared loss (default: %(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.0, metavar="NUMBER")
 
     parser.add_argument("--lr", type=float, required=True, metavar="NUMBER", help="learning rate")
@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples in a step (default: all)")
     parser.add_argument("--no-shuffle", action="store_true", help="take the samples in the order given")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of random weights and of batches (default: %(default)s)"
+        "--seed", type=int, default=0, metavar="N", help="seed of random weights and of batches (default: %(default)s)"
     )
     parser.add_argument("--momentum", type=float, default=0.0, metavar="NUMBER")
     parser.add_argument("--nesterov", action="store_true")
@@ -90,11 +90,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="show a bar (default: on a terminal, if tqdm is there)",
+        help="show a progress bar (default: on a terminal, if tqdm is installed)",
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="write the state of the run here from time to time")
     parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps (default: about a minute)")
-    parser.add_argument("--resume", metavar="FILE", help="go on from this checkpoint of the same run")
+    parser.add_argument("--resume", metavar="FILE", help="continue from this checkpoint of the same run")
 
     parser.add_argument("--out", metavar="FILE", help="write the network to this .npz file")
     parser.add_argument("--history", metavar="FILE", help="write what was recorded to this .npz or .csv file")
@@ -122,8 +122,8 @@ def fit(arguments: argparse.Namespace) -> int:
             as_table = Path(arguments.history).suffix.lower() == ".csv"
             write_output(arguments.history, "--history", lambda path: _write_history(path, run.history, as_table))
     finally:  # what was reached is shown, also where the disk was full
-        found = _summary(run, net, loss)
-        print(to_json(found) if arguments.json else _text(found), flush=True)
+        summary = _summary(run, net, loss)
+        print(to_json(summary) if arguments.json else _text(summary), flush=True)
     if run.status == "diverged":
         print(f"hesskern fit: diverged after {run.steps} steps; try a smaller --lr.", file=sys.stderr)
     elif run.status == "interrupted":
@@ -146,14 +146,14 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     if path is not None and os.path.lexists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         # A device or a pipe would be replaced by the checkpoint; the library refuses folders.
         raise RefusedError(f"--checkpoint is {path!r}, which exists and is not a file.")
-    taken: dict[str, str] = {}
+    first_options: dict[str, str] = {}
     for option in ("X", "Y", "net", "resume", *_WRITTEN):
         path = getattr(arguments, option)
         if path is None:
             continue
-        other = taken.setdefault(os.path.realpath(path), option)
-        if option in _WRITTEN and other != option and (other, option) not in _MAY_BE_ONE:
-            raise RefusedError(f"--{option} and --{other} are both {path!r}; expected different files.")
+        first = first_options.setdefault(os.path.realpath(path), option)
+        if option in _WRITTEN and first != option and (first, option) not in _MAY_BE_ONE:
+            raise RefusedError(f"--{option} and --{first} are both {path!r}; expected different files.")
 
 
 def _network(arguments: argparse.Namespace) -> LinearNetwork:
@@ -174,7 +174,7 @@ def _network(arguments: argparse.Namespace) -> LinearNetwork:
 
 
 def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLoss) -> tuple[Run, bool]:
-    """Return the run, and whether the checkpoint that was asked for holds its end."""
+    """Return the run, and whether its last checkpoint was written."""
     from hesskern.training.fit import fit as train  # noqa: PLC0415 - not needed by the other commands
 
     progress = arguments.progress
@@ -212,7 +212,7 @@ def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLos
 
 
 def _summary(run: Run, net: LinearNetwork, loss: SquaredLoss) -> dict[str, Any]:
-    """Return what the command says, as JSON has it."""
+    """Return the result as it is printed in JSON."""
     reduction = run.reduction
     return {
         "status": run.status,
@@ -235,26 +235,26 @@ def _summary(run: Run, net: LinearNetwork, loss: SquaredLoss) -> dict[str, Any]:
     }
 
 
-def _text(found: dict[str, Any]) -> str:
+def _text(summary: dict[str, Any]) -> str:
     endings = {
         "converged": "converged after {} steps",
         "max_steps": "stopped after {} steps, the most allowed",
         "diverged": "diverged; the last network with a finite loss is that after {} steps",
         "interrupted": "interrupted after {} steps",
     }
-    samples = found["samples"]
+    samples = summary["samples"]
     lines = [
-        f"{found['network']}, {samples} sample{'s' if samples != 1 else ''}",
-        f"{endings[found['status']].format(found['steps'])}",
-        f"loss {found['first_loss']:.6g} -> {found['loss']:.6g}",
+        f"{summary['network']}, {samples} sample{'s' if samples != 1 else ''}",
+        f"{endings[summary['status']].format(summary['steps'])}",
+        f"loss {summary['first_loss']:.6g} -> {summary['loss']:.6g}",
     ]
-    if found["reduction"]["text"]:
-        leak = found["reduction"]["leak"]
-        lines.append(f"trained as {found['reduction']['text']}" + (f" (leak {leak:.1e})" if leak else ""))
-    last = {name: value for name, value in found["last_record"].items() if name not in ("step", "loss")}
+    if summary["reduction"]["text"]:
+        leak = summary["reduction"]["leak"]
+        lines.append(f"trained as {summary['reduction']['text']}" + (f" (leak {leak:.1e})" if leak else ""))
+    last = {name: value for name, value in summary["last_record"].items() if name not in ("step", "loss")}
     if last:
         values = ", ".join(f"{name} {value:.6g}" for name, value in last.items())
-        lines.append(f"at step {found['last_record']['step']}: {values}")
+        lines.append(f"at step {summary['last_record']['step']}: {values}")
     return "\n".join(lines)
 
 

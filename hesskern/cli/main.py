@@ -1,8 +1,8 @@
 """The command ``hesskern``.
 
-Exit codes: 0 done; 1 something does not agree (demo, validate), or training diverged; 2 it cannot be done as asked, one
-sentence on stderr says why (`explain` has codes of its own, see `hesskern.cli.explain`); 130 stopped by Ctrl-C;
-141 nobody reads the output any more. Results go to stdout, everything else to stderr.
+Exit codes: 0 done; 1 something does not agree (demo, validate), or training diverged; 2 refused, with one sentence on
+stderr that says why (`explain` has other codes, see `hesskern.cli.explain`); 130 stopped by Ctrl-C; 141 the reader of
+the output has closed it. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Write nowhere where the caller has closed stdout or stderr, as programs started by daemons have."""
+    """Discard output if the caller has closed stdout or stderr, as daemons do for the programs they start."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
@@ -94,11 +94,12 @@ def _parser() -> CommandParser:
     demo = commands.add_parser(
         "demo",
         help="174 or 5345? The case this package started with",
-        description="Train a 5-100-5 linear network, take the condition number of its Hessian with respect to W_2 in "
-        "every way that was in play, and say which is right and why. Exit code 1 if something does not agree.",
+        description="Train a 5-100-5 linear network, compute the condition number of its Hessian with respect to W_2 "
+        "in each of the ways that were discussed, and say which is right and why. Exit code 1 if something does not "
+        "agree.",
     )
     demo.add_argument(
-        "--plot", metavar="FILE", help="also write a picture; the suffix says which kind: .png, .svg, .pdf"
+        "--plot", metavar="FILE", help="also write a picture; the suffix chooses the format: .png, .svg, .pdf"
     )
     demo.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     demo.add_argument(
@@ -142,8 +143,8 @@ def _info(arguments: argparse.Namespace) -> int:
     _check_backend(None)
     from hesskern.backends.info import info  # noqa: PLC0415 - not needed by the other commands
 
-    found = info()
-    print(to_json(found) if arguments.json else _table(found), flush=True)
+    details = info()
+    print(to_json(details) if arguments.json else _table(details), flush=True)
     return DONE
 
 
@@ -157,7 +158,7 @@ def _check_backend(name: str | None) -> None:
 
 
 def _picture(path: str, result: Demo | None) -> None:
-    """Write the picture, or where there is nothing to draw yet, see whether it could be written."""
+    """Write the picture; if there is nothing to draw yet, only check that it can be written."""
     from hesskern import plot  # noqa: PLC0415 - not needed by the other commands
 
     try:
@@ -171,9 +172,9 @@ def _picture(path: str, result: Demo | None) -> None:
         raise RefusedError(f"--plot: cannot write {path!r}: {reason(error)}.") from error
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(details: dict[str, Any]) -> str:
     rows: list[tuple[str, str]] = []
-    for name, value in found.items():
+    for name, value in details.items():
         label = name.replace("_", " ")
         if isinstance(value, dict):
             rows += [(key, "not installed" if item is None else str(item)) for key, item in value.items()]
@@ -193,7 +194,7 @@ def _refuse(why: str, code: int) -> int:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered for stdout nowhere, or the interpreter fails on it again when it ends."""
+    """Discard what is still buffered for stdout; otherwise the interpreter fails on it again when it ends."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is no real file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

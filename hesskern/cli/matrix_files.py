@@ -23,7 +23,7 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
     """Return the matrix `name` ("X", "Y") from a file, its numbers converted to `dtype`.
 
     A ``.npz`` file has one array, or one of this name. In ``.csv`` numbers are separated by commas, in ``.txt`` by
-    blanks; a first line is taken for a heading if none of its words is a number or begins as one.
+    blanks. The first line is a heading if none of its words is a number or begins like one.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
 def read_array(path: str, name: str, option: str, others: tuple[str, ...] = ()) -> NDArray[Any]:
     """Return an array from a file as `read_matrix` does, with its own dtype.
 
-    `option` is what messages call it, `others` are suffixes of files that the caller reads.
+    `option` is its name in messages, `others` are suffixes of files that the caller reads.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -49,23 +49,23 @@ def read_array(path: str, name: str, option: str, others: tuple[str, ...] = ()) 
     except OSError as error:
         raise RefusedError(f"{option}: cannot read {path!r}: {error.strerror or one_line(error)}.") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        raise RefusedError(f"{option}: {path!r} holds no matrix of numbers: {one_line(error)}.") from error
+        raise RefusedError(f"{option}: {path!r} does not hold a matrix of numbers: {one_line(error)}.") from error
     if array.size == 0:
         raise RefusedError(f"{option}: {path!r} holds no numbers (shape {array.shape}).")
     return array
 
 
 def _read_numpy(path: str, name: str, option: str) -> NDArray[Any]:
-    """Return the only array of a file of NumPy's, or the one of this name; its content decides, not its suffix."""
+    """Return the only array of a NumPy file, or the one of this name; the content, not the suffix, decides."""
     with array_files.ordinary(path) as file:
         start = file.read(6)
     if start == b"\x93NUMPY":
         return array_files.read_npy(path)
     if not start.startswith(b"PK"):
-        raise RefusedError(f"{option}: {path!r} is no file that numpy.save or numpy.savez wrote.")
+        raise RefusedError(f"{option}: {path!r} was not written by numpy.save or numpy.savez.")
     arrays = array_files.read_npz(path)
     names = list(arrays)
-    named = [each for each in (name, name.lower()) if each in names]
+    named = [spelling for spelling in (name, name.lower()) if spelling in names]
     if not named and len(names) != 1:
         raise RefusedError(f"{option}: {path!r} holds {names}; expected one array, or one with the name {name!r}.")
     return arrays[(named or names)[0]]
@@ -74,8 +74,10 @@ def _read_numpy(path: str, name: str, option: str) -> NDArray[Any]:
 def _read_text(path: str, suffix: str) -> NDArray[np.float64]:
     separator = "," if suffix == ".csv" else None
     with array_files.ordinary(path) as file:
-        # A number is at least a digit and a separator, and takes eight bytes.
-        memory.require(4 * os.fstat(file.fileno()).st_size, "what the file holds", "free some, or write a .npy file.")
+        # Two characters at least, a digit and a separator, become eight bytes.
+        memory.require(
+            4 * os.fstat(file.fileno()).st_size, "the content of the file", "free some memory, or write a .npy file."
+        )
         text = io.TextIOWrapper(file, encoding="utf-8-sig")
         cells = text.readline().split(separator)
         heading = bool(cells) and not any(map(_holds_digits, cells))
@@ -86,7 +88,7 @@ def _read_text(path: str, suffix: str) -> NDArray[np.float64]:
 
 
 def _holds_digits(cell: str) -> bool:
-    """Whether a cell is a number, or may be one with a typing error: names of columns begin with a letter."""
+    """Return whether a cell is a number, or may be a mistyped one; names of columns begin with a letter."""
     return cell.strip().strip("\"'")[:1] in tuple("0123456789+-.") or _is_number(cell)
 
 

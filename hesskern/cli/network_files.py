@@ -7,12 +7,12 @@ from hesskern.network.linear_network import LinearNetwork
 
 
 def read_network(path: str, option: str = "--net") -> LinearNetwork:
-    """Return the network that `LinearNetwork.save` wrote; `option` is what messages call the file.
+    """Return the network that `LinearNetwork.save` wrote; `option` is the name of the file in messages.
 
     Raises
     ------
     RefusedError
-        If there is no such file, or no network in it.
+        If there is no such file, or it does not hold a network.
     """
     try:
         return LinearNetwork.load(path)

@@ -20,16 +20,19 @@ def add_parser(commands: Any) -> None:
         "validate",
         help="compare everything with PyTorch's autograd",
         description="Compare loss, gradient, Hessians, products, spectra, condition numbers and training of every "
-        "backend with PyTorch's autograd in float64 and with a third witness: on your network and data, or without "
-        "--net on a built-in set. Exit code 1 if anything disagrees. After Ctrl-C what was checked is shown.",
+        "backend with PyTorch's autograd in float64 and with a third witness, on your network and data, or without "
+        "--net on a built-in set. Exit code 1 if anything disagrees. After Ctrl-C the results so far are shown.",
     )
     parser.add_argument("--net", metavar="FILE", help="network, as LinearNetwork.save writes it (.npz)")
     parser.add_argument("--X", metavar="FILE", help="with --net: inputs, (samples, inputs)")
     parser.add_argument("--Y", metavar="FILE", help="with --net: targets, (samples, outputs)")
-    parser.add_argument("--kind", choices=KINDS, help="with --net: of squared loss (default: half_sum)")
+    parser.add_argument("--kind", choices=KINDS, help="with --net: kind of squared loss (default: half_sum)")
     parser.add_argument("--weight-decay", type=float, metavar="NUMBER", help="with --net (default: 0)")
     parser.add_argument(
-        "--problem", action="append", metavar="NAME", help='a built-in network only, "the case" say; may be repeated'
+        "--problem",
+        action="append",
+        metavar="NAME",
+        help='only this built-in network, for instance "the case"; may be repeated',
     )
     parser.add_argument(
         "--backend",
@@ -51,13 +54,17 @@ def add_parser(commands: Any) -> None:
         metavar="P",
         help="parameters up to which matrices are compared whole (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the vectors (default: %(default)s)")
-    parser.add_argument("--rows", action="store_true", help="one line for each quantity, also for several networks")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the random vectors (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rows", action="store_true", help="print one line for each quantity, also for several networks"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="show a bar (default: on a terminal, if tqdm is there)",
+        help="show a progress bar (default: on a terminal, if tqdm is installed)",
     )
     parser.set_defaults(command=validate, parser=parser)
 
@@ -65,7 +72,7 @@ def add_parser(commands: Any) -> None:
 def validate(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     try:
-        net, loss = _given(arguments)
+        net, loss = _network_and_loss(arguments)
         say("loading PyTorch, which takes seconds")
         from hesskern import validation  # noqa: PLC0415 - not needed by the other commands
 
@@ -90,7 +97,7 @@ def validate(arguments: argparse.Namespace) -> int:
     return DONE if report.ok else NOT_WELL
 
 
-def _given(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss | None]:
+def _network_and_loss(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss | None]:
     """Return the user's network and loss, or neither."""
     if arguments.net is None:
         for option in ("X", "Y", "kind", "weight_decay"):
@@ -107,13 +114,13 @@ def _given(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss | None]:
     return net, SquaredLoss(X, Y, arguments.kind or "half_sum", arguments.weight_decay or 0.0)
 
 
-def _progress(wanted: bool | None) -> bool:
-    if wanted is None:
+def _progress(choice: bool | None) -> bool:
+    if choice is None:
         return sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
-    return wanted
+    return choice
 
 
-#: How the library names what the command line calls otherwise.
+#: Option of the command line for each argument of the library.
 _OPTIONS = {
     "backend": "--backend",
     "problems": "--problem",

@@ -67,7 +67,7 @@ def hessian(
         raise TypeError(f"inputs is a {type(inputs).__name__}; expected a tensor, or a tuple of tensors.")
     leaves = [inputs] if single else list(inputs)
     names = ["inputs"] if single else [f"inputs[{number}]" for number in range(len(leaves))]
-    followed = function_tracing.found(lambda parts: func(*parts), leaves, names)
+    followed = function_tracing.trace_loss(lambda parts: func(*parts), leaves, names)
     if checks.boolean(strict, "strict") and followed.unused:
         raise ValueError(
             f"strict is True, but func does not depend on {', '.join(followed.unused)}: it may use tensors of its own, "

@@ -14,7 +14,8 @@ from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compare
 from hesskern.compat.tensor_lists import TensorOperator
 from hesskern.torch import function_tracing
 from hesskern.torch.losses import LossScale
-from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.reduced_loss import ReducedLoss
 
 
 class HessianLinearOperator(TensorOperator):
@@ -159,7 +160,7 @@ class HessianLinearOperator(TensorOperator):
                     )
             wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
             return LiveProblem(
-                lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON),
+                lambda: ModelProblem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON),
                 model,
                 list(replacements.values()),
             )
@@ -185,14 +186,16 @@ class HessianLinearOperator(TensorOperator):
         def make(chosen: Sequence[Tensor]) -> LiveProblem:
             keys = [names[id(tensor)] for tensor in chosen]
 
-            def of(taken: Sequence[str]) -> Problem | None:
+            def of(taken: Sequence[str]) -> ModelProblem | None:
                 def loss(leaves: list[Tensor]) -> Any:
                     return factor * loss_func(function({**params, **dict(zip(taken, leaves, strict=True))}, X), Y)
 
                 leaves = [params[key] for key in taken]
-                return function_tracing.found(loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys).problem
+                return function_tracing.trace_loss(
+                    loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys
+                ).problem
 
-            def problem() -> Problem:
+            def problem() -> ModelProblem:
                 with keep(f"curvlinops.{type(self).__name__}"):
                     current = of(keys) or of(list(params))  # a block that is not used is zero
                     if current is None:

@@ -17,7 +17,7 @@ from hesskern._base import checks
 from hesskern.backends.data import Data
 from hesskern.torch.data import Check, reduced
 from hesskern.torch.losses import LossScale, comparing, recognised
-from hesskern.torch.model_problem import Problem
+from hesskern.torch.model_problem import ModelProblem
 from hesskern.torch_modules import tracing
 
 
@@ -99,7 +99,7 @@ class LiveProblem:
     """
 
     def __init__(
-        self, make: Callable[[], Problem], model: nn.Module | None = None, tensors: Sequence[Tensor] = ()
+        self, make: Callable[[], ModelProblem], model: nn.Module | None = None, tensors: Sequence[Tensor] = ()
     ) -> None:
         self._make, self._model, self._tensors = make, model, list(tensors)
         self._seen, self._problem = self._values(), make()
@@ -117,7 +117,7 @@ class LiveProblem:
         ]
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> ModelProblem:
         """The problem, built again if a parameter has changed since the last call."""
         if not all(store.get(name) is tensor and torch.equal(tensor, seen) for store, name, tensor, seen in self._seen):
             self._seen, self._problem = self._values(), self._make()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hesskern._base import checks
 from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compared, per_batch, split, traced, trained
-from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.reduced_loss import ReducedLoss
 
 
 class hessian:  # noqa: N801 - its name there
@@ -92,7 +93,7 @@ class hessian:  # noqa: N801 - its name there
         self.params = list(named.values())
         self._shapes = [parameter.shape for parameter in self.params]
         wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
-        self._live = LiveProblem(lambda: Problem(chain, loss, wanted), model)
+        self._live = LiveProblem(lambda: ModelProblem(chain, loss, wanted), model)
 
     def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         """Return ``v.T H v`` and the product ``H v``.

@@ -66,7 +66,7 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
                 arguments[number] = part
             return func(*arguments)
 
-        followed = function_tracing.found(function, [leaf for _, leaf in paths], names)
+        followed = function_tracing.trace_loss(function, [leaf for _, leaf in paths], names)
         rows = shaped(followed.dense(paths[0][1]), followed.leaves, "tuple")
         return pytree.tree_unflatten([pytree.tree_unflatten(list(row), spec) for row in rows], spec)
 

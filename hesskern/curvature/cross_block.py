@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks
+from hesskern._base import checks, decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern.curvature.dense_blocks import grid
 from hesskern.curvature.layer_factors import KINDS, Mode
 from hesskern.curvature.objective import setting
 from hesskern.curvature.point import Point
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_singular_values
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.symmetric_operator import dense_target
@@ -57,8 +56,8 @@ class CrossBlock(MatrixOperator):
     def toarray(self, out: Array | None = None, vec: str = "row") -> Array:
         """Return the dense block; arguments as for `Hessian.toarray`."""
         checks.one_of(vec, "vec", ("row", "column"))
-        what = f"block of layers {self.row.layer} and {self.column.layer}"
-        out = dense_target(out, self.shape, self.dtype, what)
+        description = f"block of layers {self.row.layer} and {self.column.layer}"
+        out = dense_target(out, self.shape, self.dtype, description)
         self._write(out, vec)
         return out
 
@@ -119,5 +118,5 @@ class CrossBlock(MatrixOperator):
         return CrossBlock, (self._point, self.row, self.column, self._mode)
 
     def __repr__(self) -> str:
-        what = f"{KINDS[self._mode]} block of layers {self.row.layer} and {self.column.layer}"
-        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._point.objective, self._net)}>"
+        description = f"{KINDS[self._mode]} block of layers {self.row.layer} and {self.column.layer}"
+        return f"<{self.shape[0]}x{self.shape[1]} {description} {setting(self._point.objective, self._net)}>"

@@ -1,4 +1,4 @@
-"""What a backend needs to write a dense block of the Hessian: small matrices, one set for each pair of layers."""
+"""The small matrices from which a backend writes a dense block of the Hessian, one set for each pair of layers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hesskern.network.parameters import Part
 
 
 def inner_indices(part: Part, inputs: int) -> slice:
-    """Return which of a layer's inputs (the constant one last) the selected parameters multiply."""
+    """Return the slice of a layer's inputs (the constant one last) that the selected parameters multiply."""
     return slice(0 if part.weight else inputs, inputs + part.bias)
 
 
 def interleaved(inner: int, outer: int, part: Part) -> NDArray[np.intp]:
-    """Return the Kronecker positions of a layer's parameters, the bias behind the weight."""
+    """Return the Kronecker positions of a layer's parameters, weight first, then bias."""
     order = np.arange(outer * inner).reshape(outer, inner)
     split = inner - 1 if part.weight and part.bias else inner
     return np.concatenate([order[:, :split].ravel(), order[:, split:].ravel()])
@@ -37,7 +37,7 @@ def grid(
             first, second = (row, column) if row.layer >= column.layer else (column, row)
             if (first.layer, second.layer) not in lower:
                 lower[first.layer, second.layer] = _block(factors, first, second, mode, dtype)
-    # Above the diagonal the same numbers, so that the matrix is symmetric to the bit.
+    # The same numbers above the diagonal, so that the matrix is symmetric to the bit.
     ordered = [
         lower[row.layer, column.layer] if row.layer >= column.layer else _transposed(lower[column.layer, row.layer])
         for row in rows

@@ -1,8 +1,7 @@
 """Eigenvalues of the Gauss-Newton matrix as squared singular values of the Jacobian.
 
-Squaring first, by forming ``J.T J``, would lose half of the digits. For two layers the Jacobian falls apart: in the
-basis of the left singular vectors of W_2 the outputs do not mix, and what belongs to the singular value s is
-``[s X, X W_1.T]``.
+Squaring first, by forming ``J.T J``, would lose half of the digits. For two layers the Jacobian is block-diagonal in
+the basis of the left singular vectors of W_2: the block of the singular value s is ``[s X, X W_1.T]``.
 """
 
 from __future__ import annotations
@@ -11,23 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern._base import memory
+from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.layer_factors import Factors
-from hesskern.linalg import decompositions
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, Values, ValuesOnly
 from hesskern.network.parameters import Part
 
-#: Numbers in matrices that are decomposed in one call, at most, unless one has more.
+#: Most numbers in the matrices that are decomposed in one call; a single matrix may have more.
 _NUMBERS_AT_ONCE = 1 << 14
 
 
 def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -> Eigenbasis:
     """Return the eigenbasis of ``J.T J`` for the selected parameters; `lift`: with eigenvectors."""
     weights, scale = factors.weights, factors.scale
-    both = [factors.jacobian(part.layer, inner_indices(part, weights[part.layer].shape[1])) for part in parts]
-    outer, inner = [top for top, _ in both], [below for _, below in both]
+    jacobians = [factors.jacobian(part.layer, inner_indices(part, weights[part.layer].shape[1])) for part in parts]
+    outer, inner = [top for top, _ in jacobians], [below for _, below in jacobians]
     outputs, rows = len(weights[-1]), len(factors.X)
     size = sum(matrix.shape[1] * len(weights[part.layer]) for matrix, part in zip(inner, parts, strict=True))
     largest = max(size, outputs * rows)
@@ -35,11 +33,11 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
         strengths = decompositions.svdvals(outer[0])
         columns = inner[0].shape[1] + inner[1].shape[1]
         step = max(1, _NUMBERS_AT_ONCE // (rows * columns))
-        found = [_mixed(strengths[at : at + step], *inner) for at in range(0, len(strengths), step)]
-        # Outputs that W_2 does not reach see the last layer only.
+        singular_values = [_mixed(strengths[at : at + step], *inner) for at in range(0, len(strengths), step)]
+        # Outputs that W_2 does not reach depend on the last layer only.
         if outputs > len(strengths):
-            found += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
-        nonzero: Values = scale * np.concatenate(found) ** 2
+            singular_values += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
+        nonzero: Values = scale * np.concatenate(singular_values) ** 2
         return ValuesOnly(nonzero, zeros=size - len(nonzero), dense_size=largest)
     small = min(size, outputs * rows)
     # The Jacobian, its pieces and LAPACK's copy; with eigenvectors the full U and V, and LAPACK's work space.

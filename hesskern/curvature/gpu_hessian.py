@@ -13,7 +13,7 @@ from hesskern._base.cached import cached_property
 from hesskern.backends.protocol import Block, HessianProduct, Side
 from hesskern.curvature.cross_block import CrossBlock
 from hesskern.curvature.dense_blocks import grid
-from hesskern.curvature.hessian import Hessian, made
+from hesskern.curvature.hessian import Hessian, hessian_of
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
@@ -25,9 +25,9 @@ from hesskern.network.parameters import Part, part_size, parts_in_words, positio
 class DeviceHessian:
     """Second derivatives of a loss whose samples and network are on a GPU; made by ``loss.hessian(net, params)``.
 
-    What `Hessian` is in main memory, of shape (P, P); `block` of two layers is rectangular. It has what a GPU is for,
-    the dense matrix and products, as tensors on the same device. Eigenvalues, condition numbers and solutions come from
-    small matrices, on the CPU: ``H.cpu()``.
+    The counterpart of `Hessian`, of shape (P, P); a `block` of two layers is rectangular. The dense matrix and products
+    are tensors on the same device. Eigenvalues, condition numbers and solutions come from small matrices on the CPU:
+    ``H.cpu()``.
 
     Examples
     --------
@@ -67,19 +67,19 @@ class DeviceHessian:
 
     def block(self, row: int, column: int) -> DeviceHessian:
         """Return the block of two layers' selected parameters, rows first."""
-        found: list[tuple[Part]] = []
+        chosen: list[tuple[Part]] = []
         for name, layer, parts in (("row", row, self.rows), ("column", column, self.columns)):
             selected = {part.layer: part for part in parts}
             if checks.integer(layer, name, 0) not in selected:
                 raise ValueError(f"{name} is layer {layer}; this Hessian is over the layers {sorted(selected)}.")
-            found.append((selected[layer],))
-        return DeviceHessian(self._loss, self._net, found[0], found[1], self._mode)
+            chosen.append((selected[layer],))
+        return DeviceHessian(self._loss, self._net, chosen[0], chosen[1], self._mode)
 
     def cpu(self) -> Hessian | CrossBlock:
-        """Return the same in main memory, with all that can be asked of it there."""
+        """Return the same Hessian in main memory, with eigenvalues, condition numbers and solutions."""
         loss, net = self._loss.cpu(), self._net.cpu()
         if self.rows == self.columns:
-            return made(loss, net, self.rows, self._mode)
+            return hessian_of(loss, net, self.rows, self._mode)
         return CrossBlock(Point(loss, net), self.rows[0], self.columns[0], self._mode)
 
     # Products ---------------------------------------------------------------------------------------------------------
@@ -99,9 +99,9 @@ class DeviceHessian:
     def __matmul__(self, v: Any) -> Any:
         """Return the product with a tensor on this device and of this dtype, (P,) or (P, k).
 
-        All k columns at once. The second product of a shape is recorded as a CUDA graph, for which it waits for the
-        device, and replayed from then on. Nothing else waits, so NaN goes through; and after a first product one may be
-        part of a CUDA graph of the user's.
+        All k columns are multiplied at once. The second product of a shape is recorded as a CUDA graph, which waits for
+        the device, and replayed from then on. Nothing else waits, so `v` is not searched for NaN. After the first
+        product, a product may be part of the user's own CUDA graph.
 
         Raises
         ------
@@ -110,25 +110,27 @@ class DeviceHessian:
         ValueError
             If its shape does not fit.
         MemoryError
-            If the device has not enough memory free; the message says about how much it takes.
+            If the device does not have enough free memory; the message says about how much it takes.
         """
         if not devices.on_device(v):
             where = "on cpu" if hasattr(v, "shape") else f"a {type(v).__name__}"
             raise TypeError(
                 f"v is {where}, but the Hessian is on {self.device}; move it there with torch.tensor(v).cuda()."
             )
-        given = devices.taken(v, "v")
-        checks.same_kind(self._net.weights[0], "the Hessian", given, "v")
-        if given.ndim not in (1, 2) or len(given) != self.shape[1]:
-            raise ValueError(f"v has shape {tuple(given.shape)}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
-        return self._times(given)
+        tensor = devices.shared_tensor(v, "v")
+        checks.same_kind(self._net.weights[0], "the Hessian", tensor, "v")
+        if tensor.ndim not in (1, 2) or len(tensor) != self.shape[1]:
+            raise ValueError(f"v has shape {tuple(tensor.shape)}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
+        return self._times(tensor)
 
     def _times(self, v: Any) -> Any:
         size, count = self._net.num_parameters, math.prod(v.shape[1:])
-        # The vectors, what they move, and the products, each with what it is made of.
+        # The vectors, the changes of activations, and the products, each with temporary arrays.
         words = count * (6 * size + 4 * len(self._data.X) * sum(self._net.widths))
-        what = f"the product with {count} vector{'s' if count > 1 else ''} (about {memory.human(8 * words)} in all)"
-        with devices.enough_memory(v, what, "multiply with fewer vectors at a time."):
+        description = (
+            f"the product with {count} vector{'s' if count > 1 else ''} (about {memory.human(8 * words)} in all)"
+        )
+        with devices.enough_memory(v, description, "multiply with fewer vectors at a time."):
             out = v.new_empty((size, *v.shape[1:]))
             full = v
             if len(v) != size:
@@ -146,9 +148,9 @@ class DeviceHessian:
         return self._row_places if self.rows == self.columns else self._indices(self.columns)
 
     def _indices(self, parts: Sequence[Part]) -> Any:
-        found = positions(self._net, parts)
+        selected = positions(self._net, parts)
         like = self._net.weights[0]
-        indices = np.arange(self._net.num_parameters) if found is None else found
+        indices = np.arange(self._net.num_parameters) if selected is None else selected
         return devices.namespace(like).as_tensor(indices, device=like.device)
 
     # Dense ------------------------------------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ class DeviceHessian:
         Raises
         ------
         MemoryError
-            If the device has not enough memory free; the message says how much it takes.
+            If the device does not have enough free memory; the message says how much it takes.
         TypeError, ValueError
             If `out` is somewhere else, or has another shape, dtype or layout.
         """
@@ -174,9 +176,9 @@ class DeviceHessian:
         like = self._net.weights[0]
         if out is not None:
             self._check_out(out)
-        needed = memory.human(math.prod(self.shape) * self._net.dtype.itemsize)
-        what = f"the dense {self.shape[0]} x {self.shape[1]} Hessian ({needed})"
-        with devices.enough_memory(like, what, "use H @ v, which needs its small factors only."):
+        size = memory.human(math.prod(self.shape) * self._net.dtype.itemsize)
+        description = f"the dense {self.shape[0]} x {self.shape[1]} Hessian ({size})"
+        with devices.enough_memory(like, description, "use H @ v, which needs its small factors only."):
             out = like.new_empty(self.shape) if out is None else out  # type: ignore[attr-defined]
             rows, columns, blocks = self._grid(vec)
             self._backend.assemble(rows, columns, blocks, out)

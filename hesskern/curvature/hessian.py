@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks, memory
+from hesskern._base import checks, decompositions, memory
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import BYTES, interruptibly
@@ -28,31 +28,28 @@ from hesskern.backends.hidden_units import reducible
 from hesskern.backends.protocol import Block, PlainLayers, Side
 from hesskern.curvature.cross_block import CrossBlock
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
+from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
+from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
 from hesskern.curvature.gauss_newton import gauss_newton_basis
 from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
-from hesskern.curvature.rounding import Errors, logarithm, moved_by_rounding, moves, roughly, undetermined
 from hesskern.curvature.width_basis import WidthBasis
 from hesskern.curvature.width_reduction import WidthReduction
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
 
-_EPSILON = float(np.finfo(np.float64).eps)
-#: Bounds on errors that are this many times those of LAPACK are good enough.
-_MATTERS = 8.0
-#: What `Condition.note` says at an interpolating minimum.
+#: `Condition.note` at an interpolating minimum.
 _NOISE = (
     "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
     "this is the number of the Gauss-Newton part"
 )
 
-#: What it says of eigenvalues of a float32 network that are there and count as zero.
+#: `Condition.note` where nonzero eigenvalues of a float32 network count as zero.
 _HIDDEN = (
     "the rank is uncertain: rounding the weights and the data to float32 may have made {} of the eigenvalues "
     "that count as zero"
@@ -63,14 +60,14 @@ class Hessian(CurvatureOperator):
     """Hessian with respect to the selected parameters, as an operator; made by ``loss.hessian(net, params)``.
 
     ``H = gauss_newton() + functional() + weight_decay * I``, of shape (P, P), in `named_parameters()` order. Nothing of
-    size P x P and nothing that grows with the number of samples is kept: the data are reduced once, and products,
-    eigenvalues and solutions come from small matrices.
+    size P x P or proportional to the number of samples is stored: the data are reduced once, and products, eigenvalues
+    and solutions come from small matrices.
 
     Examples
     --------
     >>> import numpy as np, hesskern as hk
     >>> net = hk.LinearNetwork([np.array([[1.0, 2.0]]), np.array([[3.0]])])
-    >>> loss = hk.Objective(np.array([[1.0, 1.0]]), np.array([[8.0]]))
+    >>> loss = hk.SquaredLoss(np.array([[1.0, 1.0]]), np.array([[8.0]]))
     >>> H = loss.hessian(net)
     >>> H.toarray()
     array([[ 9.,  9., 10.],
@@ -82,7 +79,7 @@ class Hessian(CurvatureOperator):
     (2, 27.0)
     """
 
-    #: What its repr says before "Hessian".
+    #: Word before "Hessian" in its repr.
     _form = ""
 
     def __init__(self, point: Point, parts: Sequence[Part], mode: Mode = "full") -> None:
@@ -147,7 +144,7 @@ class Hessian(CurvatureOperator):
             C-contiguous array of the network's dtype to write into (a ``numpy.memmap`` for one larger than memory).
         vec : {"row", "column"}
             How each weight becomes a vector: "row", row after row, as PyTorch flattens; "column", column after column,
-            as papers write vec. The order of the layers, and biases after weights, stay.
+            as papers write vec. The order of the layers is the same, and biases follow weights.
 
         Raises
         ------
@@ -217,7 +214,7 @@ class Hessian(CurvatureOperator):
     def _reduced_basis(
         self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
     ) -> Eigenbasis:
-        """Return the basis of a network of which these `layers` are to be reduced yet, and those of `across` were."""
+        """Return the basis of a network whose hidden `layers` are reduced next; those of `across` were before."""
         if not layers:
             return self._dense_basis(factors, lift=lift)
         reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
@@ -229,7 +226,7 @@ class Hessian(CurvatureOperator):
         return WidthBasis(reduction, small, coupling, inner, self.parts)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
-        self._decomposed = factors
+        self._errors.decomposed = factors
         if self._mode == "gauss_newton":
             return gauss_newton_basis(factors, self.parts, lift=lift)
         _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
@@ -245,79 +242,35 @@ class Hessian(CurvatureOperator):
             return DenseBasis(*decompositions.eigh(dense))
         return ValuesOnly(decompositions.eigvalsh(dense))
 
-    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        """Return the tolerance for a zero eigenvalue and the error of an eigenvalue, both absolute.
-
-        All is computed in float64 from the numbers given, also those of a float32 network. Errors of the eigenproblem,
-        and of what it was made from (`hesskern.curvature.rounding`), add up.
-        """
-        largest = float(np.abs(basis.groups.values).max(initial=0.0))
-        unit = basis.dense_size * _EPSILON
-        if self._of_squares:  # decided on singular values, of which these are the squares
-            root = math.sqrt(largest)
-            error = unit * root + self._errors(unit * root).jacobian
-            return error**2, error * root
-        error = unit * largest
-        errors = self._errors(error / (2.0 * math.sqrt(largest * len(self.parts)) or 1.0), error)
-        if self._mode == "full":
-            # Blocks on the diagonal are Gauss-Newton, so J J.T is at most as many times as large as all of H.
-            error += 2.0 * math.sqrt(largest * len(self.parts)) * errors.jacobian
-        error += errors.functional
-        return error, error
-
     @property
     def _of_squares(self) -> bool:
         """Whether the eigenvalues are squared singular values."""
         return self._mode == "gauss_newton"
 
-    def _errors(self, jacobian: float, functional: float = math.inf) -> Errors:
-        """Return bounds on rounding errors, close ones where rough ones are well above these two numbers."""
-        if self._rough.jacobian <= _MATTERS * jacobian and self._rough.functional <= _MATTERS * functional:
-            return self._rough
-        return self._close
-
     @cached_property
-    def _rough(self) -> Errors:
-        widths, functional = self._net.widths[:-1], self._mode != "gauss_newton"
-        return roughly(self._decomposed, self.parts, widths, self._given_error, functional=functional)
+    def _errors(self) -> EigenvalueErrors:
+        return EigenvalueErrors(self._point, self.parts, self._mode, of_squares=self._of_squares)
 
-    @cached_property
-    def _close(self) -> Errors:
-        return self._point.magnitudes.errors(self.parts, self._given_error)
+    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
+        return self._errors.tolerances(basis)
 
     def _rounding(self) -> tuple[NDArray[np.float64], list[float]]:
-        """Return bounds, as norms, on what rounding in products of the network's matrices adds to what there is of it.
-
-        To the blocks of this matrix (L, L), and to the gradient with respect to the parameters of each layer.
-        """
-        magnitudes = self._point.magnitudes
-        return magnitudes.blocks(self.parts, self._mode), magnitudes.gradient(self.parts, self._given_error)
-
-    @property
-    def _given_error(self) -> float:
-        """What rounding to the network's dtype has changed weights and data by, relative."""
-        return 0.5 * float(np.finfo(self.dtype).eps)
+        """Return bounds on rounding errors in the blocks and in the gradient."""
+        return self._errors.blocks_and_gradient()
 
     def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
-        if not self._of_squares and self._residual_is_noise:  # so is the functional part: its size counts as zero
-            tolerance = max(tolerance, self._point.magnitudes.functional_part(self.parts))
+        tolerance = self._errors.with_noise(tolerance)
         if self.dtype == np.float64:
             return tolerance
         clear = basis.dense_size * float(np.finfo(self.dtype).eps) * float(np.abs(basis.groups.values).max(initial=0.0))
-        return max(tolerance, undetermined(*self._spectra, tolerance, clear))
+        return max(tolerance, self._spectra.largest_undetermined(tolerance, clear))
 
     @cached_property
-    def _residual_is_noise(self) -> bool:
-        """Whether rounding weights and data to the network's dtype could have made the whole residual."""
-        size = logarithm(self._decomposed.residual)
-        return size <= self._rough.residual and size <= self._close.residual
-
-    @cached_property
-    def _spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Absolute eigenvalues of a float32 network, and those after a change of about one unit in the last place."""
+    def _spectra(self) -> MovedSpectra:
+        """Absolute eigenvalues of a float32 network, before and after a change by about one unit in the last place."""
         weights, biases, data = moved_by_rounding(self._net, self._data, self._loss.num_samples)
         moved = Hessian(Point(self._loss, LinearNetwork(weights, biases), data), self.parts, self._mode)
-        return self._sizes(), moved._sizes()
+        return MovedSpectra(self._sizes(), moved._sizes())
 
     def _sizes(self) -> NDArray[np.float64]:
         groups = self._eigenbasis(lift=False).groups
@@ -330,11 +283,11 @@ class Hessian(CurvatureOperator):
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`.
 
-        Where the residual is rounding noise (at an interpolating minimum) it is that of the Gauss-Newton part, and its
-        `note` says so.
+        Where the residual is rounding noise (at an interpolating minimum) the result is that of the Gauss-Newton part,
+        and its `note` says so.
         """
         self._eigenbasis(lift=False)
-        if self._mode != "full" or not self._residual_is_noise:
+        if self._mode != "full" or not self._errors.residual_is_noise:
             return self._condition(self._shift)
         return replace(self._noiseless._condition(self._shift), remark=_NOISE)
 
@@ -342,21 +295,21 @@ class Hessian(CurvatureOperator):
         basis = self._eigenbasis(lift=False)
         tolerance, error = self._tolerances(basis)
         zero = self._zero_below(basis, tolerance)
-        found = from_spectrum(basis.groups, shift, zero, (tolerance, error), basis.structural_zeros)
+        condition = from_spectrum(basis.groups, shift, zero, (tolerance, error), basis.structural_zeros)
         if self._mode == "gauss_newton" and not shift:
-            found = of_squares(found, error / (basis.groups.max or 1.0))
+            condition = of_squares(condition, error / (basis.groups.max or 1.0))
         if self.dtype == np.float32:
-            uncertainty = found.uncertainty + moves(*self._spectra, shift, found.rank)
+            uncertainty = condition.uncertainty + self._spectra.condition_change(shift, condition.rank)
             hidden = basis.groups.count(tolerance) - basis.groups.count(zero)
-            found = replace(found, uncertainty=uncertainty, remark=_HIDDEN.format(hidden) if hidden else "")
-        return found
+            condition = replace(condition, uncertainty=uncertainty, remark=_HIDDEN.format(hidden) if hidden else "")
+        return condition
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _of_parts, (self._point, self.parts, self._mode)
 
     def __repr__(self) -> str:
-        what = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
-        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
+        description = f"{self._form}{KINDS[self._mode]} of {parts_in_words(self._net, self.parts)}"
+        return f"<{self.shape[0]}x{self.shape[1]} {description} {setting(self._loss, self._net)}>"
 
 
 def _layers(factors: Factors) -> PlainLayers:
@@ -408,7 +361,7 @@ class KroneckerHessian(Hessian):
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
             outputs, scale = len(self._net.weights[self.layer]), self._loss.scale
-            self._decomposed = self._factors
+            self._errors.decomposed = self._factors
             top, inputs = self._factors.jacobian(self.layer, self._inner)
             outer = IdentityBasis(outputs, scale) if top is None else FactorBasis(top, scale, lift=lift)
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
@@ -426,8 +379,8 @@ class KroneckerHessian(Hessian):
     def condition(self) -> Condition:
         """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.
 
-        From the singular values of the factors, O(out·in²), independent of the number of samples and of P², but for
-        samples of very different scales, which are read again (`hesskern.curvature.layer_condition`).
+        From the singular values of the factors: O(out·in²), independent of the number of samples and of P². Samples of
+        very different scales are read again (`hesskern.curvature.layer_condition`).
         """
         return layer_condition(self._point, self.parts[0], self._shift)
 
@@ -441,7 +394,7 @@ def _in(dtype: np.dtype[Any], scaled: Scaled) -> Array:
     return matrix
 
 
-def made(objective: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> Hessian:
+def hessian_of(objective: Objective, net: LinearNetwork, parts: Sequence[Part], mode: Mode = "full") -> Hessian:
     """Return the Hessian of an objective, or a part of it, with respect to these parameters of a network."""
     return _of_parts(Point(objective, net), parts, mode)
 

@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-from hesskern._base import checks
+from hesskern._base import checks, decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
-from hesskern.curvature.hessian import made
+from hesskern.curvature.hessian import hessian_of
 from hesskern.curvature.layer_factors import Factors
 from hesskern.curvature.objective import Objective
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.spectrum import Spectrum
@@ -52,12 +51,12 @@ class KroneckerFactors(NamedTuple):
 class KFAC(CurvatureOperator):
     """K-FAC of a linear network: the blocks of the Gauss-Newton matrix of the layers on their own, as an operator.
 
-    For linear networks with squared loss it is no approximation of these blocks but equal to them. It is what
+    For linear networks with squared loss it does not approximate these blocks but equals them. It is what
     ``KFACLinearOperator(..., fisher_type="type-2", kfac_approx="expand")`` of curvlinops computes; its types "mc" and
     "empirical" estimate the same from random or observed residuals, and have no exact value here. Without weight decay.
 
     Shape (P, P), in `named_parameters()` order. Products, the matrix, spectra, condition numbers, ranks, solutions and
-    determinants come from the factors, each block for itself; nothing grows with the number of samples.
+    determinants come from the factors, block by block; nothing grows with the number of samples.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ class KFAC(CurvatureOperator):
         #: What each block is taken with respect to.
         self.parts: tuple[Part, ...] = chosen
         #: The blocks as operators of their own.
-        self.blocks = tuple(made(loss, net, (part,), "gauss_newton") for part in chosen)
+        self.blocks = tuple(hessian_of(loss, net, (part,), "gauss_newton") for part in chosen)
         self._factors = Factors(net, loss.reduction(bias=net.has_bias), loss.scale)
         sizes = [part_size(net, part) for part in chosen]
         self._ends = np.cumsum(sizes)[:-1]
@@ -193,8 +192,8 @@ class KFAC(CurvatureOperator):
         return _BlockBasis([block._eigenbasis(lift=lift) for block in self.blocks], self._ends)
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        found = [block._tolerances(block._eigenbasis(lift=False)) for block in self.blocks]
-        return max(least for least, _ in found), max(error for _, error in found)
+        bounds = [block._tolerances(block._eigenbasis(lift=False)) for block in self.blocks]
+        return max(least for least, _ in bounds), max(error for _, error in bounds)
 
     def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
@@ -203,7 +202,7 @@ class KFAC(CurvatureOperator):
     def condition(self) -> Condition:
         """Return the condition number of all blocks together; see `CurvatureOperator.condition`.
 
-        Of one block, `blocks` knows a better one.
+        The condition number of a single block is more precise: ``blocks[k].condition()``.
         """
         basis = self._eigenbasis(lift=False)
         unit = basis.dense_size * float(np.finfo(self.dtype).eps)
@@ -243,8 +242,8 @@ class KFAC(CurvatureOperator):
         rhs = self._right_hand_side(b)
         added = checks.non_negative(damping, "damping")
         pieces = np.split(rhs.reshape(len(rhs), -1).astype(np.float64), self._ends)
-        found = [self._divided(k, piece, added, how) for k, piece in enumerate(pieces)]
-        return np.ascontiguousarray(np.concatenate(found).reshape(rhs.shape), dtype=rhs.dtype)
+        solutions = [self._divided(k, piece, added, how) for k, piece in enumerate(pieces)]
+        return np.ascontiguousarray(np.concatenate(solutions).reshape(rhs.shape), dtype=rhs.dtype)
 
     def _divided(self, number: int, columns: Matrix, damping: float, how: str) -> Matrix:
         """Return the solution of one block for the columns, with damped factors."""
@@ -255,18 +254,18 @@ class KFAC(CurvatureOperator):
         damped = inputs if part.weight else None
         if damped is None and Part(part.layer, weight=True, bias=False) in self.parts:
             damped = everything[:-1, :-1]  # a bias of its own is divided by the output factor, damped as for the weight
-        into, out_of = (damping, damping) if how == "factored" else _heuristic(damped, output, damping)
+        input_damping, output_damping = (damping, damping) if how == "factored" else _heuristic(damped, output, damping)
         order = interleaved(len(inputs), len(output), part)
         kronecker = np.empty_like(columns)
         kronecker[order] = columns
         cube = kronecker.reshape(len(output), len(inputs), -1)
-        cube = self._solved(output, out_of, cube.reshape(len(output), -1), part.layer).reshape(cube.shape)
+        cube = self._solved(output, output_damping, cube.reshape(len(output), -1), part.layer).reshape(cube.shape)
         if part.weight:  # the input factor of a bias alone is 1 and takes no damping
             turned = cube.transpose(1, 0, 2)
-            solved = self._solved(inputs, into, turned.reshape(len(inputs), -1), part.layer)
+            solved = self._solved(inputs, input_damping, turned.reshape(len(inputs), -1), part.layer)
             cube = solved.reshape(turned.shape).transpose(1, 0, 2)
-        found: Matrix = cube.reshape(columns.shape)[order]
-        return found
+        solution: Matrix = cube.reshape(columns.shape)[order]
+        return solution
 
     def _solved(self, factor: Matrix, damping: float, columns: Matrix, layer: int) -> Matrix:
         values, vectors = decompositions.eigh(factor)
@@ -276,17 +275,17 @@ class KFAC(CurvatureOperator):
                 f"a factor of layer {layer} is singular with damping {damping:g}; pass damping > 0, or how='exact' "
                 "with rcond=0.0 for the least-norm solution."
             )
-        found: Matrix = vectors @ ((vectors.T @ columns) / values[:, None])
-        return found
+        solution: Matrix = vectors @ ((vectors.T @ columns) / values[:, None])
+        return solution
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self._net, self._loss, self._params, self.separate_bias)
+        return _unpickled, (self._net, self._loss, self._params, self.separate_bias)
 
     def __repr__(self) -> str:
         return f"<{self.shape[0]}x{self.shape[1]} K-FAC of {len(self.blocks)} blocks with dtype={self.dtype}>"
 
 
-def _made(net: LinearNetwork, loss: Objective, params: Sequence[int | str] | None, separate_bias: bool) -> KFAC:
+def _unpickled(net: LinearNetwork, loss: Objective, params: Sequence[int | str] | None, separate_bias: bool) -> KFAC:
     return KFAC(net, loss, params, separate_bias=separate_bias)
 
 
@@ -310,9 +309,10 @@ class _BlockBasis:
 
     @property
     def groups(self) -> Spectrum:
-        found = [basis.groups for basis in self._bases]
+        spectra = [basis.groups for basis in self._bases]
         return Spectrum._of(
-            np.concatenate([each.values for each in found]), np.concatenate([each.multiplicities for each in found])
+            np.concatenate([spectrum.values for spectrum in spectra]),
+            np.concatenate([spectrum.multiplicities for spectrum in spectra]),
         )
 
     @property

@@ -1,7 +1,7 @@
 r"""The condition number of one layer's block from the singular values of its factors.
 
-They are those of the products ``X W_1.T ... W_{l-1}.T`` and ``W_L ... W_{l+1}``. Neither is formed: a product of
-matrices of very different scales, or its square, loses digits that a product SVD keeps (Drmač 1998).
+The factors are the products ``X W_1.T ... W_{l-1}.T`` and ``W_L ... W_{l+1}``. Neither is formed: a product of matrices
+of very different scales, or its square, loses digits that a product SVD keeps (Drmač 1998).
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from hesskern.curvature.point import Point
 from hesskern.linalg.condition import Condition, undefined
 from hesskern.network.parameters import Part, part_size
 
-#: Samples that were reduced are read again where that amplified rounding errors by more, and samples are as small as:
+#: Reduced samples are read again if the reduction amplified rounding errors by more than `_AMPLIFIED`, and some samples
+#: are smaller than `_SMALL` times others.
 _AMPLIFIED = 1e3
 _SMALL = 1e-2
-#: The largest relative error of singular values that are told from zero, and up to which tolerance they are looked for.
+#: The largest relative error of a singular value that counts, and the largest tolerance that is tried.
 _LEAST_KNOWN, _MOST_TOLERANCE = 0.1, 1e-3
-#: Where there are more numbers than this, it is left at the reduction and what it says of its errors.
+#: Samples of more numbers than this are not read again: the reduction and its bound on the errors have to do.
 _MOST_NUMBERS = 1 << 21
 
 
 def layer_condition(point: Point, part: Part, shift: float) -> Condition:
     """Return the condition number of a layer's Gauss-Newton block plus `shift` times the identity.
 
-    Taken from singular values of the factors, never from the dense matrix or from ``X.T X``: squaring loses half of
-    the digits, and the product ``X W_1.T ...`` itself is not formed (product SVD after Drmač 1998). O(out·in²),
-    independent of the number of samples and of P², but for samples of very different scales, which are read again:
-    their reduction has lost the small ones.
+    From singular values of the factors, never from the dense matrix or from ``X.T X``: squaring loses half of the
+    digits, and the product ``X W_1.T ...`` itself is not formed (product SVD after Drmač 1998). O(out·in²), independent
+    of the number of samples and of P². Samples of very different scales are read again, because their reduction has
+    lost the small ones.
     """
     net, scale, size = point.net, point.objective.scale, part_size(point.net, part)
     outputs = len(net.weights[part.layer])
     epsilon = float(np.finfo(point.dtype).eps)
     above = net.weights[part.layer + 1 :]
     tolerance = max(point.objective.num_samples, *net.widths) * epsilon
-    into = _input_svd(point, part, tolerance)
-    out_of = (
+    input_svd = _input_svd(point, part, tolerance)
+    output_svd = (
         _product_svd(point, [_float64(above[0]).T, *map(_float64, above[1:])], tolerance, rotated=False)
         if above
         else ProductSvd(np.ones(outputs), np.zeros(outputs, np.int64), outputs, 1.0, 0.0, 0.0, 0.0)
     )
-    rank = into.rank * out_of.rank
+    rank = input_svd.rank * output_svd.rank
     gap, possible = math.inf, 1
-    for svd in (into, out_of):
+    for svd in (input_svd, output_svd):
         left_out = svd.rank < len(svd.values) and (svd.dropped or svd.lost)
         possible *= len(svd.values) if left_out else svd.rank
         if not left_out:
             continue
         if svd.dropped:
-            gap = min(gap, min(into.kept, out_of.kept) / svd.dropped)
+            gap = min(gap, min(input_svd.kept, output_svd.kept) / svd.dropped)
         if tolerance * svd.lost:  # what was left out may be as large as its errors
             gap = min(gap, 1.0 / (4.0 * tolerance * svd.lost))
     undecided = 0 if shift else possible - rank
@@ -65,17 +66,17 @@ def layer_condition(point: Point, part: Part, shift: float) -> Condition:
     largest = smallest = _Number(shift)
     uncertainty = 0.0
     if rank:
-        largest = _eigenvalue(scale, shift, into, 0, out_of, 0)
+        largest = _eigenvalue(scale, shift, input_svd, 0, output_svd, 0)
         if rank == size or not shift:
-            smallest = _eigenvalue(scale, shift, into, into.rank - 1, out_of, out_of.rank - 1)
-        change = 4.0 * epsilon * (into.amplification + out_of.amplification)
-        for hidden in (tolerance * into.lost, tolerance * out_of.lost):
+            smallest = _eigenvalue(scale, shift, input_svd, input_svd.rank - 1, output_svd, output_svd.rank - 1)
+        change = 4.0 * epsilon * (input_svd.amplification + output_svd.amplification)
+        for hidden in (tolerance * input_svd.lost, tolerance * output_svd.lost):
             change += hidden * min(hidden, 1.0)  # what stands apart adds up as squares do
         uncertainty = math.inf if math.isnan(change) else change * (2.0 + change)
     if shift and rank == 0 < possible:  # whatever was left out may be the largest
         uncertainty = math.inf
     elif shift and rank < possible == size:  # the smallest may be what was left out, more than the shift alone
-        uncertainty += _left_out(scale, shift, into, out_of, tolerance)
+        uncertainty += _left_out(scale, shift, input_svd, output_svd, tolerance)
     return Condition(
         value=float(largest / smallest),
         largest=float(largest),
@@ -98,10 +99,10 @@ def _input_svd(point: Point, part: Part, tolerance: float) -> ProductSvd:
     if not reduced or (svd.rank == len(svd.values) and svd.amplification < _AMPLIFIED):
         return svd
     data = point.objective.data(bias=point.net.has_bias, reduced=False)
-    gone = len(data.X) < num_samples  # reduced while they were read
-    if not gone and not _graded(data.X):
+    already_reduced = len(data.X) < num_samples  # reduced while they were read
+    if not already_reduced and not _graded(data.X):
         return svd
-    if gone or data.X.size > _MOST_NUMBERS:
+    if already_reduced or data.X.size > _MOST_NUMBERS:
         return svd._replace(dropped=svd.kept) if svd.rank < len(svd.values) else svd
     return _product_svd(point, _input_chain(point, part, data), tolerance, rotated=False)
 
@@ -110,15 +111,15 @@ def _product_svd(point: Point, chain: list[Matrix], tolerance: float, *, rotated
     """Return the singular values of ``chain[0] chain[1].T ...``."""
     unit = float(np.finfo(point.dtype).eps)
     svd = first = _factor_svd(point, chain, tolerance, rotated=rotated)
-    # A pivot just above what its errors are expected to be leaves values that are known to no digit. More counts as
-    # zero then, and what may so be lost is an error like that of rounding.
+    # A pivot just above its expected error leaves values that are known to no digit. Then the tolerance is raised, and
+    # what that may lose counts as an error like that of rounding.
     raised = 1.0
     while svd.rank and 4.0 * unit * svd.amplification > _LEAST_KNOWN and raised * tolerance < _MOST_TOLERANCE:
         raised *= 8.0
         svd = _factor_svd(point, chain, raised * tolerance, rotated=rotated)
         svd = svd._replace(amplification=raised * svd.amplification, lost=raised * svd.lost)
-    known = 4.0 * unit * svd.amplification < 1 and bool((svd.values[: svd.rank] > 0).all())
-    if svd.rank and not known:  # a value known to no digit may be zero
+    determined = 4.0 * unit * svd.amplification < 1 and bool((svd.values[: svd.rank] > 0).all())
+    if svd.rank and not determined:  # a value known to no digit may be zero
         svd = _above_norm(chain, first, tolerance, unit)
     if svd.rank == 0 and not all(factor.any() for factor in chain):  # nothing was lost: a factor is zero
         svd = svd._replace(dropped=0.0, lost=0.0)
@@ -190,7 +191,7 @@ def _eigenvalue(scale: float, shift: float, inner: ProductSvd, i: int, outer: Pr
 
 
 def _above_norm(chain: list[Matrix], svd: ProductSvd, tolerance: float, unit: float) -> ProductSvd:
-    """Return the same with those values only that are above errors relative to the norm of the product's magnitudes."""
+    """Return `svd` with only the values that are above errors relative to the norm of the product's magnitudes."""
     product, exponent = _near_one(np.abs(chain[0]))
     for factor in chain[1:]:
         size, more = _near_one(np.abs(factor))
@@ -199,8 +200,8 @@ def _above_norm(chain: list[Matrix], svd: ProductSvd, tolerance: float, unit: fl
     bound = 4.0 * tolerance * float(np.linalg.norm(product))
     with np.errstate(over="ignore"):
         values = np.ldexp(svd.values[: svd.rank], svd.exponents[: svd.rank] - exponent)
-    sound = bound > 0 and math.isfinite(svd.amplification) and bool(np.isfinite(values).all())
-    rank = int(np.sum(values > 2.0 * bound)) if sound else 0
+    finite = bound > 0 and math.isfinite(svd.amplification) and bool(np.isfinite(values).all())
+    rank = int(np.sum(values > 2.0 * bound)) if finite else 0
     if rank == 0:
         return svd._replace(rank=0, dropped=svd.kept)
     relative = bound / float(values[rank - 1])
@@ -215,22 +216,22 @@ def _near_one(matrix: Matrix) -> tuple[Matrix, int]:
     return np.ldexp(np.ldexp(matrix, -(exponent // 2)), exponent // 2 - exponent), exponent
 
 
-def _left_out(scale: float, shift: float, into: ProductSvd, out_of: ProductSvd, tolerance: float) -> float:
+def _left_out(scale: float, shift: float, input_svd: ProductSvd, output_svd: ProductSvd, tolerance: float) -> float:
     """Return a bound on eigenvalues that were left out, over the shift: errors of a factor, the other's largest."""
     total = 0.0
-    for svd, i, j in ((into, into.rank - 1, 0), (out_of, 0, out_of.rank - 1)):
+    for svd, i, j in ((input_svd, input_svd.rank - 1, 0), (output_svd, 0, output_svd.rank - 1)):
         hidden = tolerance * svd.lost
         if svd.rank == len(svd.values) or hidden == 0:
             continue
-        values = math.log2(float(into.values[i])) + math.log2(float(out_of.values[j])) + math.log2(hidden)
-        exponents = int(into.exponents[i]) + int(out_of.exponents[j])
+        values = math.log2(float(input_svd.values[i])) + math.log2(float(output_svd.values[j])) + math.log2(hidden)
+        exponents = int(input_svd.exponents[i]) + int(output_svd.exponents[j])
         logarithm = math.log2(scale) - math.log2(shift) + 2.0 * (values + exponents)
         total += 2.0**logarithm if logarithm < 1024 else math.inf
     return total
 
 
 def _graded(X: Array) -> bool:
-    """Return whether some samples are so small, each feature measured by its largest value, that a sum loses them."""
+    """Return whether some samples, relative to each feature's largest value, are so small that sums lose them."""
     size = np.abs(X)
     most = size.max(axis=0)
     rows = (size / np.where(most > 0, most, 1)).max(axis=1)

@@ -46,10 +46,10 @@ class Factors:
     scale : float
         Of the loss.
     across : mapping of int to Scaled, optional
-        ``W_{l+1} [W_l, b_l]`` of hidden layers l whose units were rotated: what goes across such a layer takes this
-        product. That of the rotated weights is the same, but rounding in it is as large as the weights are.
+        ``W_{l+1} [W_l, b_l]`` of hidden layers l whose units were rotated, to be used for all that goes across such a
+        layer. The product of the rotated weights is the same, but with rounding errors as large as the weights are.
     ordinary : bool, optional
-        What the attribute is to be, where it is known.
+        Value of the attribute, if the caller knows it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Factors:
         return len(self.weights)
 
     def _settled(self, matrix: Matrix, exponent: int = 0) -> Scaled:
-        """Return ``2**exponent * matrix``, as it is where nothing can overflow or vanish."""
+        """Return ``2**exponent * matrix`` with moderate entries; unchanged where nothing can overflow or vanish."""
         return Scaled(matrix) if self.ordinary else moderate(matrix, exponent)
 
     @cached_property
@@ -93,18 +93,18 @@ class Factors:
 
     @cached_property
     def _activations(self) -> list[Scaled]:
-        found = [self._settled(self.X)]
+        activations = [self._settled(self.X)]
         for layer, (weight, bias) in enumerate(zip(self._layers, self.biases, strict=True)):
-            across, below = self._across.get(layer - 1), found[-1]
+            across, below = self._across.get(layer - 1), activations[-1]
             if across is not None:
-                weight, below = self._without_bias(across, layer - 1), found[-2]
+                weight, below = self._without_bias(across, layer - 1), activations[-2]
             product = Scaled(below.matrix @ weight.matrix.T, below.exponent + weight.exponent)
             if across is not None and across.matrix.shape[1] > weight.matrix.shape[1]:
                 product = self._shifted(product, Scaled(across.matrix[:, -1], across.exponent))
             if bias is not None:
                 product = self._shifted(product, self._settled(bias))
-            found.append(self._settled(*product))
-        return found
+            activations.append(self._settled(*product))
+        return activations
 
     def _without_bias(self, across: Scaled, layer: int) -> Scaled:
         """Return the product across a hidden layer for weights alone."""
@@ -114,8 +114,8 @@ class Factors:
         """Return activations with a bias added."""
         column = self._settled(self.column)
         outer = Scaled(self._xp.outer(column.matrix, shift.matrix), column.exponent + shift.exponent)
-        one, two, exponent = aligned(product, outer)
-        return Scaled(one + two, exponent)
+        left, right, exponent = aligned(product, outer)
+        return Scaled(left + right, exponent)
 
     @cached_property
     def inputs(self) -> list[Scaled]:
@@ -179,7 +179,7 @@ class Factors:
         return shared(top, below, -float(MODERATE), float(MODERATE))
 
     def numbers(self, left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Matrix, Matrix]:
-        """Return two matrices in `dtype` with the product of these; OverflowError if that has no such numbers."""
+        """Return two matrices in `dtype` with the product of these; OverflowError if the dtype cannot hold it."""
         if self.ordinary and dtype == np.float64:
             return devices.converted(left.matrix, dtype), devices.converted(right.matrix, dtype)
         return in_dtype(left, right, dtype)

@@ -1,4 +1,4 @@
-"""What curvature operators know of the function that they differentiate.
+"""The function that curvature operators differentiate, as they see it.
 
 An objective is half a squared norm of the residual of a linear network's predictions, times `scale`, plus weight decay.
 Operators are written against this class; each loss derives from it (`hesskern.losses`) and makes its operators.
@@ -38,11 +38,11 @@ class Objective(ABC):
     @property
     @abstractmethod
     def description(self) -> str:
-        """What was chosen, as keyword arguments: "kind='half_sum', weight_decay=0.1"."""
+        """The chosen options as keyword arguments: "kind='half_sum', weight_decay=0.1"."""
 
     @abstractmethod
     def cpu(self) -> Objective:
-        """Return the objective of the samples in main memory, with the default backend; itself if they are there."""
+        """Return the objective with its samples in main memory and the default backend; itself if they are there."""
 
     @abstractmethod
     def data(self, *, bias: bool, reduced: bool) -> Data:
@@ -57,18 +57,18 @@ class Objective(ABC):
 
     @abstractmethod
     def reach(self, *, bias: bool) -> float:
-        """Return how far the exponents of the reduced samples and of the targets are from 0 at most, added up."""
+        """Return the largest absolute exponent of the reduced samples plus that of the targets."""
 
     @abstractmethod
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:
-        """Take a reduction of these samples that a backend has computed before, in another process."""
+        """Store a reduction of these samples that a backend has computed in another process."""
 
     @abstractmethod
     def check_network(self, net: LinearNetwork, *, on_cpu: str | None = None) -> None:
-        """Refuse a network that does not fit the data, or, for what runs on the CPU only (`on_cpu`), is not there."""
+        """Refuse a network that does not fit the data; with `on_cpu`, the name of a CPU function, one on a GPU too."""
 
 
 def setting(objective: Objective, net: LinearNetwork) -> str:
-    """Return what a Hessian was taken of: "in 5-100-5, kind='half_sum', dtype=float64"."""
+    """Return the setting of a Hessian in words: "in 5-100-5, kind='half_sum', dtype=float64"."""
     device = "" if net.device == "cpu" else f" on {net.device}"
     return f"in {widths_in_words(net.widths)}{device}, {objective.description}, dtype={net.dtype}"

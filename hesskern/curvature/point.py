@@ -1,4 +1,4 @@
-"""An objective at one network, with what all curvature operators there have in common."""
+"""An objective at one network, and the small matrices that all curvature operators there share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hesskern.curvature.rounding import Magnitudes
 from hesskern.curvature.scaled_product import hessian_product
 from hesskern.network.linear_network import LinearNetwork
 
-#: Vectors of fewer numbers are multiplied in no time.
+#: Products with fewer numbers than this take no time, so Ctrl-C need not interrupt them.
 _FEW_NUMBERS = 1 << 16
 
 
@@ -34,7 +34,7 @@ class Point:
     objective : Objective
     net : LinearNetwork
     data : Data, optional
-        Other reduced samples than the objective's, of as many columns.
+        Reduced samples to use in place of the objective's, with the same number of columns.
     """
 
     def __init__(self, objective: Objective, net: LinearNetwork, data: Data | None = None) -> None:
@@ -107,6 +107,6 @@ class Point:
 
 
 def _again(objective: Objective, net: LinearNetwork, backend: str, data: Data) -> Point:
-    """Return the point of a pickle: with the samples as they were reduced, and nothing else computed yet."""
+    """Return a pickled point, with its reduced samples; everything else is computed again."""
     objective.remember(Data(*map(devices.unwrapped, data)), bias=net.has_bias, backend=backend)
     return Point(objective, net)

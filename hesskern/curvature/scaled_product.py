@@ -21,7 +21,7 @@ from hesskern.backends.protocol import Backend, HessianProduct, Layers, PlainLay
 def hessian_product(
     backend: Backend, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
 ) -> HessianProduct:
-    """Return `backend`'s products with a Hessian, of the problem as it is or, where that would overflow, scaled."""
+    """Return `backend`'s products with a Hessian; of the scaled problem where the problem itself would overflow."""
     parts = {"gauss_newton": gauss_newton, "functional": functional}
     limit = 40 if devices.numpy_dtype(data.X) == np.float32 else 330
     if sum(abs(magnitude(matrix)) for matrix in (*net.weights, data.X)) <= limit:
@@ -43,9 +43,9 @@ class _ScaledProduct:
             after = reached + round(span(weight).largest)
             if bias is not None:
                 after = max(after, round(span(bias).largest))
-            own, reached = after - reached, after
-            weights.append(times_power(weight, -own))
-            weight_powers.append(np.full(weight.shape, own))
+            power, reached = after - reached, after
+            weights.append(times_power(weight, -power))
+            weight_powers.append(np.full(weight.shape, power))
             biases.append(None if bias is None else times_power(bias, -reached))
             bias_powers.append(None if bias is None else np.full(bias.shape, reached))
         # Half of 2**(2t) before H', half after it: both sides of a symmetric matrix.
@@ -63,8 +63,8 @@ class _ScaledProduct:
     def _scaled(self, v: Any) -> Any:
         powers = self._powers.reshape(-1, *[1] * (v.ndim - 1))
         half = powers // 2
-        one, two = (np.ldexp(1.0, part).astype(devices.numpy_dtype(v)) for part in (half, powers - half))
+        first, second = (np.ldexp(1.0, part).astype(devices.numpy_dtype(v)) for part in (half, powers - half))
         if devices.on_device(v):
-            one, two = (v.new_tensor(part) for part in (one, two))
+            first, second = (v.new_tensor(part) for part in (first, second))
         with np.errstate(over="ignore", under="ignore"):
-            return v * one * two
+            return v * first * second

@@ -29,20 +29,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import backends
-from hesskern._base import checks, memory
+from hesskern._base import checks, decompositions, memory
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import RATE, interruptibly
 from hesskern._base.powers import too_large
 from hesskern.backends.protocol import Softmax
 from hesskern.curvature.dense_blocks import interleaved
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.parameters import Part
 
-#: Numbers of the Jacobian that are put together before they go into the triangular factor.
+#: Numbers of the Jacobian that go into the triangular factor at once.
 _NUMBERS_AT_ONCE = 1 << 21
 
 
@@ -147,18 +146,18 @@ class SoftmaxHessian(CurvatureOperator):
 
     @property
     def _behind(self) -> NDArray[np.float64]:
-        """How far each logit is behind the largest of its sample, negative (N, C)."""
+        """Each logit minus the largest of its sample, at most 0 (N, C)."""
         with np.errstate(over="ignore"):  # logits of opposite signs near 1e308
-            found = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
-        clipped: NDArray[np.float64] = np.maximum(found, -1e300)
+            behind = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        clipped: NDArray[np.float64] = np.maximum(behind, -1e300)
         return clipped
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits (N, C)."""
         odds = np.exp(self._behind)
-        found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
-        return found
+        softmax: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+        return softmax
 
     # Products and the matrix ------------------------------------------------------------------------------------------
 
@@ -167,7 +166,7 @@ class SoftmaxHessian(CurvatureOperator):
         return {}
 
     def _problem(self, dtype: np.dtype[Any]) -> Softmax:
-        """Return what backends compute from in this precision; float64 vectors are not rounded for float32 features."""
+        """Return the backend's input in this precision; float64 vectors are not rounded for float32 features."""
         if dtype not in self._problems:
             self._problems[dtype] = Softmax(
                 self.features.astype(dtype, copy=False),
@@ -255,7 +254,7 @@ class SoftmaxHessian(CurvatureOperator):
         sizes = np.where(np.isnan(sizes), -np.inf, 0.5 * sizes)
         largest = float(sizes.max())
         exponent = max(math.floor(largest / math.log(2)), -_MOST_EXPONENT) if math.isfinite(largest) else 0
-        # A logarithm is rounded by eps of itself, which is the relative error of what it stands for.
+        # Rounding changes a logarithm by eps of itself: that is the relative error of its exponential.
         logs_of = np.where(np.isfinite(sizes), np.abs(sizes) + np.abs(logs[:, :-1]) + np.abs(rests[:, 1:]), 0.0)
         error = float((np.exp(sizes - largest) * logs_of).max()) if math.isfinite(largest) else 0.0
         sizes = np.exp(sizes - (largest if exponent == -_MOST_EXPONENT else exponent * math.log(2)))
@@ -270,8 +269,8 @@ class SoftmaxHessian(CurvatureOperator):
         with np.errstate(invalid="ignore"):
             others = np.nan_to_num(np.exp(logs[:, kind + 1 :] - rests[:, kind + 1, None]))
         broken = np.column_stack([np.ones(len(logs)), -others])
-        found: NDArray[np.float64] = sizes[:, kind, None] * (broken @ _contrasts(logs.shape[1])[kind:, kind:])
-        return found
+        rows: NDArray[np.float64] = sizes[:, kind, None] * (broken @ _contrasts(logs.shape[1])[kind:, kind:])
+        return rows
 
     @cached_property
     def _factor(self) -> Matrix:
@@ -311,10 +310,10 @@ class SoftmaxHessian(CurvatureOperator):
         return max(len(self.features), self.shape[0])
 
     def _values(self) -> Eigenbasis:
-        found = np.ldexp(self._singular_values, self._sticks.exponent)
-        if float(found.max(initial=0.0)) > math.sqrt(np.finfo(np.float64).max):
+        singular_values = np.ldexp(self._singular_values, self._sticks.exponent)
+        if float(singular_values.max(initial=0.0)) > math.sqrt(np.finfo(np.float64).max):
             raise too_large(np.dtype(np.float64))
-        return ValuesOnly(found**2, zeros=self.shape[0] - len(found), dense_size=self._largest)
+        return ValuesOnly(singular_values**2, zeros=self.shape[0] - len(singular_values), dense_size=self._largest)
 
     @cached_property
     def _singular_values(self) -> NDArray[np.float64]:
@@ -352,16 +351,18 @@ class SoftmaxHessian(CurvatureOperator):
         values, unit = self._singular_values**2, min(self._unit + self._sticks.error, 1.0)
         zeros, largest = self.shape[0] - len(values), float(values.max(initial=0.0))
         spectrum = ValuesOnly(values, zeros).groups
-        found = of_squares(
+        condition = of_squares(
             from_spectrum(spectrum, 0.0, unit**2 * largest, (unit**2 * largest, unit * largest), zeros), unit
         )
         power = 2 * self._sticks.exponent  # the values themselves may be out of float64's range, and their ratio is not
         with np.errstate(over="ignore"):
-            largest, smallest, below = np.ldexp([found.largest, found.smallest, found.below], power).tolist()
-        return replace(found, largest=largest, smallest=smallest, below=below)
+            largest, smallest, below = np.ldexp(
+                [condition.largest, condition.smallest, condition.below], power
+            ).tolist()
+        return replace(condition, largest=largest, smallest=smallest, below=below)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self.features, self.logits, self.bias, self.sample_weights, self._backend.name)
+        return _unpickled, (self.features, self.logits, self.bias, self.sample_weights, self._backend.name)
 
     def __repr__(self) -> str:
         samples, classes = self.logits.shape
@@ -371,12 +372,12 @@ class SoftmaxHessian(CurvatureOperator):
         )
 
 
-def _made(features: Array, logits: Array, bias: bool, sample_weights: Array, backend: str) -> SoftmaxHessian:
+def _unpickled(features: Array, logits: Array, bias: bool, sample_weights: Array, backend: str) -> SoftmaxHessian:
     return SoftmaxHessian(features, logits, bias=bias, sample_weights=sample_weights, backend=backend)
 
 
 def _contrasts(classes: int) -> NDArray[np.float64]:
-    """Return an orthonormal basis (C, C-1) of what does not shift all classes alike: each against those behind it."""
+    """Return an orthonormal basis (C, C-1) orthogonal to a common shift: each class against those after it."""
     behind = np.arange(classes - 1, 0, -1)
     lower = np.tril(np.broadcast_to(-1.0 / behind, (classes, classes - 1)), -1)
     basis: NDArray[np.float64] = (lower + np.eye(classes, classes - 1)) * np.sqrt(behind / (behind + 1))

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.protocol import PlainLayers
 from hesskern.curvature.width_reduction import WidthReduction
-from hesskern.linalg import decompositions
 from hesskern.linalg.eigenbasis import Eigenbasis, Values
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.network.parameters import Part

@@ -22,7 +22,7 @@ from hesskern.network.parameters import Part
 
 
 class WidthReduction:
-    """One hidden layer reduced: the smaller network, the small block of the rest, and the way between coordinates."""
+    """One hidden layer reduced: the smaller network, the small block of the rest, and the change of coordinates."""
 
     def __init__(self, net: PlainLayers, layer: int, parts: dict[int, Part]) -> None:
         self.net, self.layer = net, layer
@@ -98,7 +98,7 @@ class WidthReduction:
         return self._qr.rotate(vectors, back=back)
 
 
-#: What is added up to more than this has lost no digit to underflow.
+#: A sum larger than this has lost no digit to underflow.
 _TINY = 1e-280
 
 #: Norms whose squares neither overflow nor vanish, with room for sums.
@@ -106,7 +106,7 @@ _SQUARES = (1e-140, 1e140)
 
 
 def _wide_layer(below: list[Array], above: Array, backend: Backend) -> tuple[Matrix, Matrix]:
-    """Return what `Backend.wide_layer` does, also where squares of the weights overflow or vanish."""
+    """Return the result of `Backend.wide_layer`, also where squares of the weights overflow or vanish."""
     R, across = backend.wide_layer(below, above)
     sizes = np.abs(R).max(axis=0)
     if not ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern import backends, datasets
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.optional_torch import TorchUnavailableError, load_torch
 from hesskern._core import isa
 from hesskern.demo import posted
 from hesskern.demo.results import AutogradResult, Demo, DenseCondition
-from hesskern.linalg import decompositions
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.training.fit import Run, fit

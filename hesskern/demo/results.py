@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern.linalg.condition import Condition
-from hesskern.training.loop import Status
+from hesskern.training.network_group import Status
 
 #: Relative difference up to which two condition numbers agree. Rounding grows about a thousandfold while the loss
 #: climbs, to 1e-13, and the published values have eight digits; the mistake of the post is a factor of 30.

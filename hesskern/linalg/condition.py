@@ -1,4 +1,4 @@
-"""Condition number and rank, with the decision behind them."""
+"""Condition number and rank, with the decision that they are based on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hesskern.linalg.spectrum import Spectrum
 class Condition:
     """Condition number of a symmetric matrix: its largest over its smallest nonzero eigenvalue, in absolute value.
 
-    Which eigenvalues are zero is a decision; what it rests on stands beside the number. ``float(condition)`` is its
-    value.
+    Which eigenvalues are zero is a decision. The other attributes say what it is based on. ``float(condition)`` is
+    `value`.
 
     Eigenvalues are of three kinds: the `rank` that are counted, since rounding errors cannot have made them; the
     `undecided`, left out because they cannot be told from zero; and the rest, which are zero whatever the numbers are
@@ -37,8 +37,8 @@ class Condition:
         measurement decide nothing: ``eps`` of the dtype times the largest of the numbers of samples and units.
     gap : float
         Smallest of these values counted over the largest that one left out may have, its rounding error included;
-        infinite where all that was left out is certainly zero. A gap near 1 means that the rank is a matter of taste. A
-        large one does not mean that what was left out is zero: that is what `undecided` is for.
+        infinite where all that was left out is certainly zero. A gap near 1 means that the rank is arbitrary. A large
+        gap does not mean that what was left out is zero: see `undecided`.
     uncertainty : float
         Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows,
         for the `rank` that is stated; 1 or more: no digit of it is known.
@@ -48,10 +48,11 @@ class Condition:
     undecided : int
         How many eigenvalues were left out that may be other numbers than zero.
     below : float
-        What each of those is smaller than, as an absolute eigenvalue; 0 where there are none, and infinite for the
-        block of one layer, whose rank is not decided on eigenvalues.
+        Bound on the absolute value of the undecided eigenvalues; 0 where there are none, and infinite for the block of
+        one layer, whose rank is not decided on eigenvalues.
     remark : str
-        What else stands in `note`: that the residual is rounding noise, and the number that of the Gauss-Newton part.
+        What `note` says besides: for instance that the residual is rounding noise, so that the number is that of the
+        Gauss-Newton part.
     """
 
     value: float
@@ -69,10 +70,10 @@ class Condition:
 
     @property
     def note(self) -> str:
-        """What to know before quoting the number, in words; empty where there is nothing to say."""
+        """What to know before quoting the number, in words; empty if there is nothing to add."""
         if self.rank == 0:
-            what = f"cannot be told from zero at this precision{self._below}" if self.undecided else "is zero"
-            return f"the matrix {what}: its condition number is undefined"
+            state = f"cannot be told from zero at this precision{self._below}" if self.undecided else "is zero"
+            return f"the matrix {state}: its condition number is undefined"
         notes = [self.remark] if self.remark else []
         if math.isinf(self.value):
             notes.append("the condition number is larger than the largest float64, 1.8e308")
@@ -134,7 +135,7 @@ def from_spectrum(
     tolerance : float
         Absolute eigenvalues at or below it are left out, or taken for zero before the shift.
     errors : (float, float)
-        What an eigenvalue that is zero is computed as at most, and the error of any eigenvalue, both absolute.
+        The largest value that a zero eigenvalue may be computed as, and the error of any eigenvalue, both absolute.
     zeros : int
         How many eigenvalues are zero before the shift, whatever the numbers are.
     """
@@ -150,13 +151,13 @@ def from_spectrum(
     left_out = spectrum.size - rank
     undecided = left_out if shift else left_out - zeros
     dropped = float(np.abs(values + shift)[~nonzero].max(initial=0.0)) if left_out else 0.0
-    # Errors add up, or (eigenvalues being squares of values with errors) their roots do: the larger bound of the two.
+    # Errors add up, or their roots do where eigenvalues are squares. The second bound is the larger one.
     below = (math.sqrt(dropped) + math.sqrt(least)) ** 2 if undecided else 0.0
     if below == 0:
         undecided = 0
     if rank == 0:
-        found = undefined(spectrum.size, tolerance)
-        return replace(found, gap=1.0, undecided=undecided, below=below) if undecided else found
+        zero = undefined(spectrum.size, tolerance)
+        return replace(zero, gap=1.0, undecided=undecided, below=below) if undecided else zero
     smallest = float(size[nonzero].min())
     return Condition(
         value=largest / smallest,
@@ -173,14 +174,14 @@ def from_spectrum(
     )
 
 
-def of_squares(found: Condition, unit: float) -> Condition:
+def of_squares(condition: Condition, unit: float) -> Condition:
     """Return the condition of ``J.T J`` whose eigenvalues are squared singular values of J, of relative error `unit`.
 
     The singular values carry the rounding errors; an eigenvalue, their square, twice as many.
     """
-    if found.rank == 0:
-        return found
-    return replace(found, uncertainty=2 * unit * (1 + math.sqrt(found.value)))
+    if condition.rank == 0:
+        return condition
+    return replace(condition, uncertainty=2 * unit * (1 + math.sqrt(condition.value)))
 
 
 def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], error: float) -> Condition:
@@ -200,8 +201,8 @@ def from_singular_values(values: NDArray[np.float64], shape: tuple[int, int], er
     left_out = len(values) - rank if error else 0
     below = float(values[rank]) + error if left_out else 0.0
     if rank == 0:
-        found = undefined(len(values), error)
-        return replace(found, gap=1.0, undecided=left_out, below=below) if left_out else found
+        zero = undefined(len(values), error)
+        return replace(zero, gap=1.0, undecided=left_out, below=below) if left_out else zero
     smallest = float(values[rank - 1])
     return Condition(
         value=largest / smallest,

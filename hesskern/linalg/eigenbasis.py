@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
-from hesskern.linalg import decompositions
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.linalg.tall_qr import TallQR
 
@@ -33,11 +33,11 @@ class Eigenbasis(Protocol):
 
     @property
     def dense_size(self) -> int:
-        """Largest dimension of the matrices decomposed: what rounding errors in the eigenvalues grow with."""
+        """Largest dimension of the matrices decomposed; rounding errors in the eigenvalues grow with it."""
 
     @property
     def structural_zeros(self) -> int:
-        """How many eigenvalues are zero whatever the numbers are."""
+        """How many eigenvalues are zero whatever the weights and data are."""
 
     def coordinates(self, columns: Matrix) -> Matrix:
         """Return ``V.T columns``, (P, k) to (P, k)."""
@@ -68,7 +68,7 @@ class DenseBasis:
 
 
 class ValuesOnly:
-    """Eigenvalues without their vectors, and how many zeros stand beside them."""
+    """Eigenvalues without their vectors, and how many zeros there are besides."""
 
     def __init__(self, values: Values, zeros: int = 0, dense_size: int | None = None) -> None:
         padded, multiplicities = np.zeros(len(values) + 1), np.ones(len(values) + 1, np.int64)
@@ -96,7 +96,7 @@ class FactorBasis:
     scale : float
         Multiplies the eigenvalues.
     lift : bool
-        Whether eigenvectors are wanted. Of a factor much wider than high they are kept as reflectors.
+        Whether eigenvectors are computed too. For a factor much wider than high they are kept as reflectors.
     """
 
     def __init__(self, factor: Matrix, scale: float, *, lift: bool) -> None:
@@ -104,16 +104,16 @@ class FactorBasis:
         self._wide = TallQR(factor.T.copy(order="F")) if lift and columns > 2 * rows else None
         self._vectors: Matrix | None = None
         if self._wide is not None:
-            self._vectors, found, _ = decompositions.svd(self._wide.R)
+            self._vectors, singular_values, _ = decompositions.svd(self._wide.R)
         elif lift:
-            _, found, transposed = decompositions.svd(factor)
+            _, singular_values, transposed = decompositions.svd(factor)
             self._vectors = transposed.T
         else:
-            found = decompositions.svdvals(factor)
+            singular_values = decompositions.svdvals(factor)
         self.values: Values = np.zeros(columns)
-        self.values[: len(found)] = scale * found**2
+        self.values[: len(singular_values)] = scale * singular_values**2
         #: How many of them are computed; the others are zeros.
-        self.computed = len(found)
+        self.computed = len(singular_values)
 
     def change(self, columns: Matrix, *, back: bool) -> Matrix:
         """Return ``V.T columns`` or (`back`) ``V columns``."""
@@ -145,7 +145,7 @@ class IdentityBasis:
 class KroneckerBasis:
     """Of ``U ⊗ V``: products of the factors' eigenvalues, Kronecker products of their eigenvectors.
 
-    `order` says where in the Kronecker product each parameter stands; None: in this order.
+    `order` has the position of each parameter in the Kronecker product; None: in this order.
     """
 
     def __init__(self, outer: FactorBasis | IdentityBasis, inner: FactorBasis, order: NDArray[np.intp] | None) -> None:
@@ -160,25 +160,25 @@ class KroneckerBasis:
     @cached_property
     def groups(self) -> Spectrum:
         outer, inner = self._outer.values, self._inner.values
-        found = inner[inner > 0]
+        values = inner[inner > 0]
         zeros = len(outer) * len(inner)
         if isinstance(self._outer, IdentityBasis):  # every eigenvalue of the inner factor once for each output
-            found, counts = outer[0] * found, np.full(len(found), len(outer))
+            values, counts = outer[0] * values, np.full(len(values), len(outer))
         else:
-            found = np.outer(outer[outer > 0], found).ravel()
-            counts = np.ones(len(found), dtype=np.int64)
-        return Spectrum._of(np.append(found, 0.0), np.append(counts, zeros - counts.sum()))
+            values = np.outer(outer[outer > 0], values).ravel()
+            counts = np.ones(len(values), dtype=np.int64)
+        return Spectrum._of(np.append(values, 0.0), np.append(counts, zeros - counts.sum()))
 
     def coordinates(self, columns: Matrix) -> Matrix:
         if self._order is not None:
             columns = columns[np.argsort(self._order)]
-        return self._both(columns, back=False)
+        return self._rotated(columns, back=False)
 
     def vectors(self, columns: Matrix) -> Matrix:
-        found = self._both(columns, back=True)
-        return found if self._order is None else found[self._order]
+        rotated = self._rotated(columns, back=True)
+        return rotated if self._order is None else rotated[self._order]
 
-    def _both(self, columns: Matrix, *, back: bool) -> Matrix:
+    def _rotated(self, columns: Matrix, *, back: bool) -> Matrix:
         outer, inner, k = len(self._outer.values), len(self._inner.values), columns.shape[1]
         flat = columns.reshape(outer, inner, k).transpose(1, 0, 2).reshape(inner, -1)
         cube = self._inner.change(flat, back=back).reshape(inner, outer, k).transpose(1, 0, 2)

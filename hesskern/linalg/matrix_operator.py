@@ -1,4 +1,4 @@
-"""A SciPy operator that has a dense matrix as well, for whoever asks for one."""
+"""A SciPy operator that can return its dense matrix."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def product_with(V: Array, dtype: np.dtype[Any], apply: Callable[[Array], Array]
         real = product_with(V.real, dtype, apply)
         return real + 1j * product_with(V.imag, dtype, apply)
     precise = np.result_type(V.dtype, dtype)
-    kept = precise if precise in checks.FLOATS else np.dtype(np.float64)
-    return apply(np.require(V, dtype=kept, requirements=["C", "A"]))
+    precision = precise if precise in checks.FLOATS else np.dtype(np.float64)
+    return apply(np.require(V, dtype=precision, requirements=["C", "A"]))
 
 
 def _factor(other: Any, axis: int, size: int, shapes: str) -> Any:

@@ -13,15 +13,15 @@ from hesskern._base.numpy_protocol import as_numpy
 
 
 class Spectrum:
-    """All eigenvalues of a symmetric matrix, those that are known to repeat stored once.
+    """All eigenvalues of a symmetric matrix; those that are known to repeat are stored once.
 
     Attributes
     ----------
     values : (k,) array
         Eigenvalues, ascending.
     multiplicities : (k,) int array
-        How often each of them occurs. Values that are equal for another reason than the structure of the network (two
-        simple eigenvalues that coincide) may stand side by side.
+        How often each of them occurs. Two simple eigenvalues that happen to be equal, without a reason in the structure
+        of the network, may be two entries.
 
     Examples
     --------
@@ -34,18 +34,18 @@ class Spectrum:
     """
 
     def __init__(self, values: Any, multiplicities: Any) -> None:
-        found, counts = checks.vectors(values, "values"), checks.vectors(multiplicities, "multiplicities")
-        if found.dtype.kind in "bc":
-            raise TypeError(f"values has dtype {found.dtype}; expected real numbers.")
+        numbers, counts = checks.vectors(values, "values"), checks.vectors(multiplicities, "multiplicities")
+        if numbers.dtype.kind in "bc":
+            raise TypeError(f"values has dtype {numbers.dtype}; expected real numbers.")
         if counts.dtype.kind not in "iu" and counts.size:  # an empty list is one of floats
             raise TypeError(f"multiplicities has dtype {counts.dtype}; expected integers.")
-        if found.shape != counts.shape or found.ndim != 1:
+        if numbers.shape != counts.shape or numbers.ndim != 1:
             raise ValueError(
-                f"values has shape {found.shape} and multiplicities {counts.shape}; expected two lists of one length."
+                f"values has shape {numbers.shape} and multiplicities {counts.shape}; expected two lists of one length."
             )
         if (counts < 0).any() or float(counts.sum(dtype=np.float64)) >= 2.0**63:
             raise ValueError("multiplicities holds a negative number, or too many; expected 0 or more, below 2**63.")
-        self._take(found.astype(np.float64, copy=False), counts.astype(np.int64, copy=False))
+        self._take(numbers.astype(np.float64, copy=False), counts.astype(np.int64, copy=False))
 
     @classmethod
     def _of(cls, values: NDArray[np.float64], multiplicities: NDArray[np.int64]) -> Spectrum:
@@ -54,16 +54,16 @@ class Spectrum:
         spectrum._take(values, multiplicities)
         return spectrum
 
-    def _take(self, found: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
-        kept = counts > 0
-        if np.count_nonzero(kept) < len(kept):
-            found, counts = found[kept], counts[kept]
-        zero = found == 0
+    def _take(self, values: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+        occurring = counts > 0
+        if np.count_nonzero(occurring) < len(occurring):
+            values, counts = values[occurring], counts[occurring]
+        zero = values == 0
         if np.count_nonzero(zero) > 1:  # zeros come from several sources; they are one eigenvalue
             counts = np.append(counts[~zero], counts[zero].sum())
-            found = np.append(found[~zero], 0.0)
-        order = np.argsort(found, kind="stable")
-        self.values: NDArray[np.float64] = found[order]
+            values = np.append(values[~zero], 0.0)
+        order = np.argsort(values, kind="stable")
+        self.values: NDArray[np.float64] = values[order]
         self.multiplicities: NDArray[np.int64] = counts[order]
 
     @property

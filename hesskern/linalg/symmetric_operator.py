@@ -1,4 +1,4 @@
-"""What every curvature operator can do, from products, a dense assembly and an eigenbasis."""
+"""What every curvature operator does with its products, its dense matrix and its eigenbasis."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class CurvatureOperator(MatrixOperator):
         raise NotImplementedError  # abstract
 
     def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
-        """Return what an eigenvalue that is zero is computed as at most, and the error of any eigenvalue, absolute."""
+        """Return the largest value that a zero eigenvalue may be computed as, and the error of any, both absolute."""
         raise NotImplementedError  # abstract
 
     def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
-        """Return up to which absolute value an eigenvalue counts as zero: what the numbers given do not determine.
+        """Return up to which absolute value an eigenvalue counts as zero, because the data do not determine it.
 
-        `tolerance`: what one that is zero is computed as at most.
+        `tolerance`: the largest value that a zero eigenvalue may be computed as.
         """
         del basis
         return tolerance
@@ -208,8 +208,8 @@ class CurvatureOperator(MatrixOperator):
         )
         solution = np.empty_like(columns)
         for some in _pieces(*columns.shape):
-            given = columns[:, some].astype(np.float64)
-            coordinates = _changed(basis.coordinates, given, basis)
+            block = columns[:, some].astype(np.float64)
+            coordinates = _changed(basis.coordinates, block, basis)
             with np.errstate(over="ignore"):
                 solution[:, some] = _changed(basis.vectors, inverse[:, None] * coordinates, basis)
         if not np.isfinite(solution).all():
@@ -241,8 +241,11 @@ class CurvatureOperator(MatrixOperator):
         tolerance, _ = self._tolerances(basis)
         keep = _nonzero(groups.values, shift, tolerance)
         if not keep.all():
-            each, kept = np.repeat(groups.values, groups.multiplicities), np.repeat(keep, groups.multiplicities)
-            raise np.linalg.LinAlgError(self._singular(each, kept, tolerance, damping))
+            eigenvalues, nonzero = (
+                np.repeat(groups.values, groups.multiplicities),
+                np.repeat(keep, groups.multiplicities),
+            )
+            raise np.linalg.LinAlgError(self._singular(eigenvalues, nonzero, tolerance, damping))
         shifted = groups.shifted(shift)
         negative = int(shifted.multiplicities[shifted.values < 0].sum())
         if negative:
@@ -254,31 +257,31 @@ class CurvatureOperator(MatrixOperator):
         return float(np.log(shifted.values) @ shifted.multiplicities)
 
     def _singular(self, exact: NDArray[np.float64], keep: NDArray[np.bool_], tolerance: float, damping: float) -> str:
-        """Return what to say of eigenvalues (without shift and damping) that are not told from zero with them."""
+        """Return the message for eigenvalues that shift and damping leave too close to zero; `exact`: without both."""
         rank, size = int(keep.sum()), self.shape[0]
-        what = f"the matrix is singular: rank {rank} of {size} with damping {damping:g}"
+        fault = f"the matrix is singular: rank {rank} of {size} with damping {damping:g}"
         lowest = float(exact.min()) + self._shift
         enough = max(0.0, tolerance - lowest)
         if damping == 0:
-            mend = (
+            fix = (
                 "pass damping > 0" if lowest >= -tolerance else f"pass another damping, above {enough:.3g} for instance"
             )
         elif np.abs(exact[~keep]).max() <= tolerance:
-            mend = f"this damping is below the rounding error of the eigenvalues; pass damping > {enough:.3g}"
+            fix = f"this damping is below the rounding error of the eigenvalues; pass damping > {enough:.3g}"
         else:
-            mend = f"it takes an eigenvalue {exact[~keep][0] + self._shift:.6g} to zero; pass damping > {enough:.3g}"
-        return f"{what}; {mend}, or for solve rcond=0.0 to get the least-norm solution."
+            fix = f"it takes an eigenvalue {exact[~keep][0] + self._shift:.6g} to zero; pass damping > {enough:.3g}"
+        return f"{fault}; {fix}, or for solve rcond=0.0 to get the least-norm solution."
 
 
 def _nonzero(exact: NDArray[np.float64], shift: float, tolerance: float) -> NDArray[np.bool_]:
-    """Return which eigenvalues plus `shift` are told from zero.
+    """Return which eigenvalues plus `shift` are certainly not zero.
 
-    Zeros by structure have no error: with the shift they are the shift. Any other eigenvalue is known up to the
-    tolerance, and its sum with the shift up to rounding of that besides.
+    Zeros by structure have no error: shifted, they are the shift. Any other eigenvalue is known up to the tolerance,
+    and its sum with the shift up to the rounding of that sum.
     """
     error = np.where(exact == 0, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
-    found: NDArray[np.bool_] = np.abs(exact + shift) > error
-    return found
+    nonzero: NDArray[np.bool_] = np.abs(exact + shift) > error
+    return nonzero
 
 
 def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any], what: str) -> Array:
@@ -336,7 +339,7 @@ def _pieces(size: int, count: int) -> list[slice]:
 
 
 def _moved_bytes(size: int, count: int) -> int:
-    """Return about how much memory the largest of these pieces takes on its way: up to eight arrays of its size."""
+    """Return about how much memory the largest piece takes while it is lifted: up to eight arrays of its size."""
     return 8 * 8 * size * int(max((piece.stop - piece.start for piece in _pieces(size, count)), default=0))
 
 

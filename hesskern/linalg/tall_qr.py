@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
-from hesskern.linalg import decompositions
 
 
 class TallQR:

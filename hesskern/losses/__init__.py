@@ -1,1 +1,1 @@
-"""What is minimised."""
+"""Losses: the functions that training minimises."""

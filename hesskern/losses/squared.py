@@ -1,4 +1,4 @@
-"""Squared loss of a linear network on data: value, gradient, and the door to its curvature."""
+"""The squared loss of a linear network on data: its value, its gradient and its Hessian."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class SquaredLoss(Objective):
     Parameters
     ----------
     X : (N, i) array, float32 or float64
-        Inputs, samples in **rows**, as ``nn.Linear`` takes them. C-contiguous arrays are not copied: leave them as they
-        are while the loss is in use. Arrays on a GPU are taken as tensors there, without a copy.
+        Inputs, samples in **rows**, as ``nn.Linear`` takes them. C-contiguous arrays are not copied: do not change them
+        while the loss is in use. Arrays on a GPU are used as tensors there, without a copy.
     Y : (N, o) array
-        Targets, same dtype.
+        Targets, of the same dtype.
     kind : {"half_sum", "sum", "mean"}
     weight_decay : float, >= 0
     backend : str, optional
-        "cpp", "numba" or "numpy" for everything that is computed from this loss; default: see `use_backend`. "cuda" for
-        arrays on a GPU, whose default it is.
+        "cpp", "numba" or "numpy" for everything that is computed from this loss; default: see `use_backend`. For arrays
+        on a GPU: "cuda", which is their default.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, their dtypes differ, or they are not where the backend computes.
+        If an array is not float32 or float64, their dtypes differ, or they are not on the backend's device.
     ValueError
         If shapes do not fit, an array is empty, or holds NaN or infinities.
 
@@ -81,7 +81,7 @@ class SquaredLoss(Objective):
                 f"Y has {len(self.Y)} rows, but X has {len(self.X)}; expected one row for each sample in both "
                 f"(shapes {tuple(self.X.shape)} and {tuple(self.Y.shape)}: samples are rows)."
             )
-        #: Where the samples are: "cpu", or a GPU as PyTorch writes it, "cuda:0".
+        #: The device of the samples: "cpu", or a GPU by PyTorch's name, "cuda:0".
         self.device = devices.place(self.X)
         self.kind = checks.one_of(kind, "kind", KINDS)
         self.weight_decay = checks.non_negative(weight_decay, "weight_decay")
@@ -92,7 +92,7 @@ class SquaredLoss(Objective):
         self._reaches: dict[bool, float] = {}
 
     def cpu(self) -> SquaredLoss:
-        """Return the loss of the samples in main memory, with the default backend; itself if they are there."""
+        """Return the loss of the samples in main memory, with the default backend; the loss itself on the CPU."""
         if self.device == "cpu":
             return self
         return SquaredLoss(devices.to_host(self.X), devices.to_host(self.Y), self.kind, self.weight_decay)
@@ -109,7 +109,7 @@ class SquaredLoss(Objective):
 
     @property
     def scale(self) -> float:
-        """What the half-sum loss, its gradient and Hessian are multiplied by: 1, 2, or 2/(N·o)."""
+        """The factor of the half-sum loss, its gradient and its Hessian: 1, 2, or 2/(N·o)."""
         return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / devices.size(self.Y)}[self.kind]
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
@@ -119,9 +119,9 @@ class SquaredLoss(Objective):
         return self.reduction(bias=bias).astype(devices.numpy_dtype(self.X))
 
     def reduction(self, *, bias: bool) -> Data:
-        """Return the exact reduction of the samples to at most i (+1 with biases) rows as it is made, computed once.
+        """Return the exact reduction of the samples to at most i (+1 with biases) rows, computed once.
 
-        In float64 where anything was reduced: what the curvature is computed from.
+        It is in float64 if it has fewer rows than the samples. The curvature is computed from it.
         """
         kernels = self.kernels
         key = bias, kernels.name
@@ -133,18 +133,18 @@ class SquaredLoss(Objective):
         return self._reduced[key]
 
     def reach(self, *, bias: bool) -> float:
-        """Return how far the exponents of the reduced samples and of the targets are from 0 at most, added up."""
+        """Return the sum over reduced inputs and targets of the largest distance of an entry's exponent from 0."""
         if bias not in self._reaches:
             data = self.reduction(bias=bias)
             self._reaches[bias] = reach([data.X, data.Y])
         return self._reaches[bias]
 
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:
-        """Take a reduction of these samples that a backend has made before, in another process."""
+        """Store a reduction of these samples that this backend has computed in another process."""
         self._reduced.setdefault((bias, backend), data)
 
     def check_network(self, net: LinearNetwork, *, on_cpu: str | None = None) -> None:
-        """Refuse a network that does not fit the data, or, for what runs on the CPU only (`on_cpu`), is not there."""
+        """Refuse a network that does not fit the data; `on_cpu` names a function that refuses data on a GPU."""
         if not isinstance(net, LinearNetwork):
             raise TypeError(f"net is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
         checks.same_kind(net.weights[0], "the network", self.X, "X")
@@ -161,7 +161,7 @@ class SquaredLoss(Objective):
             )
 
     def __call__(self, net: LinearNetwork) -> float:
-        """Return the loss, computed from the residual itself. O(N·o·i) or O(N·Σ m_l·m_{l-1}), whichever is less."""
+        """Return the loss, computed from the residual. O(N·o·i) or O(N·Σ m_l·m_{l-1}), whichever is less."""
         self.check_network(net)
         with self._enough_memory("the loss"):
             squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))
@@ -195,20 +195,21 @@ class SquaredLoss(Objective):
         ----------
         net : LinearNetwork
         params : sequence of int or str, optional
-            With respect to which parameters: layer numbers counted from 0 and names, ``[1]`` or ``["1.weight"]``.
-            Default: all. The order is that of `named_parameters()`, whatever order is given.
+            The parameters to differentiate with respect to: layer numbers counted from 0 or names, ``[1]`` or
+            ``["1.weight"]``. Default: all. The Hessian is in the order of `named_parameters()`, whatever the order of
+            `params`.
 
         Returns
         -------
         Hessian
-            A `KroneckerHessian` where the parameters belong to one layer, a `DeviceHessian` on a GPU.
+            A `KroneckerHessian` if the parameters belong to one layer, a `DeviceHessian` on a GPU.
 
         Raises
         ------
         TypeError, ValueError
-            If the network does not fit the data or `params` names something it does not have.
+            If the network does not fit the data, or `params` names a parameter that it does not have.
         """
-        from hesskern.curvature.hessian import made  # noqa: PLC0415 - loads scipy.sparse.linalg
+        from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
         from hesskern.network.parameters import select  # noqa: PLC0415
 
         self.check_network(net)
@@ -216,9 +217,9 @@ class SquaredLoss(Objective):
         if self.device != "cpu":
             from hesskern.curvature.gpu_hessian import DeviceHessian  # noqa: PLC0415
 
-            # No type says where an array is, and a union would be in the way of everybody without a GPU.
+            # Types do not know an array's device, and a union would burden all users without a GPU.
             return DeviceHessian(self, net, parts, parts)  # type: ignore[return-value]
-        return made(self, net, parts, "full")
+        return hessian_of(self, net, parts, "full")
 
     def _value(self, net: LinearNetwork, squared: float) -> float:
         value = 0.5 * self.scale * squared
@@ -227,7 +228,7 @@ class SquaredLoss(Objective):
         return value
 
     def __getstate__(self) -> dict[str, object]:
-        # Without what was computed from it: the same loss is the same pickle, before and after it was used.
+        # Without cached results: a loss has the same pickle before and after it was used.
         return {name: value for name, value in vars(self).items() if name not in ("_reduced", "_reaches")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -236,7 +237,7 @@ class SquaredLoss(Objective):
 
     @property
     def description(self) -> str:
-        """What was chosen, as keyword arguments: "kind='half_sum', weight_decay=0.1"."""
+        """The options as keyword arguments: "kind='half_sum', weight_decay=0.1"."""
         decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""
         backend = "" if self.backend is None else f", backend={self.backend!r}"
         return f"kind={self.kind!r}{decay}{backend}"

@@ -15,7 +15,7 @@ from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import count, join, split_as
 from hesskern._base.formatting import widths_in_words
 
-#: In the files that `LinearNetwork.save` writes: another number for another meaning of what is in them.
+#: The format of the files of `LinearNetwork.save`; the number grows when the meaning of their arrays changes.
 _FILE_FORMAT = "hesskern network 1"
 _LAYER = re.compile(r"(0|[1-9]\d{0,5})\.(weight|bias)")
 
@@ -24,29 +24,29 @@ class LinearNetwork:
     """Weights and biases of a linear network, in the layout of PyTorch.
 
     The prediction is ``X @ W_1.T @ W_2.T ... @ W_L.T`` (plus biases), with samples in the rows of `X`. A network is a
-    value: its arrays are copies and read-only, so a Hessian taken from it stays the Hessian of it. (A ``numpy.memmap``
-    that was opened read-only, as joblib gives large arrays to its workers, is not copied: leave its file as it is.)
+    value: its arrays are read-only copies, so its Hessian remains valid. (A read-only ``numpy.memmap``, as joblib
+    passes large arrays to its workers, is not copied: do not change its file.)
 
-    Arrays on a GPU (tensors of PyTorch, CuPy's, anything with ``__cuda_array_interface__`` or DLPack) make a network
-    there, whose arrays are tensors.
+    Arrays on a GPU (tensors of PyTorch, arrays of CuPy, anything with ``__cuda_array_interface__`` or DLPack) give a
+    network on that GPU, whose arrays are tensors.
 
     Parameters
     ----------
     weights : sequence of (out, in) arrays, float32 or float64
-        One matrix a layer, as ``nn.Linear.weight``: layer l has shape ``(m_l, m_{l-1})``.
+        One matrix for each layer, as ``nn.Linear.weight``: layer l has shape ``(m_l, m_{l-1})``.
     biases : sequence of (out,) arrays or None, optional
-        One entry a layer; ``None`` for a layer (or for all of them) without bias.
+        One entry for each layer; ``None`` for a layer (or for all layers) without bias.
     names : sequence of str, optional
-        What the weights and biases are called, in the order of `flatten`; default: "0.weight", "0.bias", "1.weight",
-        ... as in an ``nn.Sequential``. `from_torch` gives those of the module.
+        Names of the weights and biases, in the order of `flatten`; default: "0.weight", "0.bias", "1.weight", ... as in
+        an ``nn.Sequential``. `from_torch` takes those of the module.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or dtypes or devices are mixed.
+        If an array is not float32 or float64, or the arrays have several dtypes or devices.
     ValueError
-        If shapes do not fit each other, an array is empty or holds NaN or infinities, or names are repeated or are not
-        one for each weight and bias.
+        If shapes do not fit each other, an array is empty or holds NaN or infinities, or `names` does not hold one
+        different name for each weight and bias.
 
     Examples
     --------
@@ -74,19 +74,19 @@ class LinearNetwork:
         if len(weights) == 0:
             raise ValueError("weights is empty; expected at least one matrix.")
         arrays: list[Array] = []
-        for layer, given in enumerate(weights):
+        for layer, weight in enumerate(weights):
             name = f"weights[{layer}]"
-            array = checks.as_data(given, name, 2)
+            array = checks.as_data(weight, name, 2)
             if layer > 0:
                 checks.same_kind(arrays[0], "weights[0]", array, name)
                 if array.shape[1] != arrays[-1].shape[0]:
                     raise ValueError(
                         f"{name} has shape {tuple(array.shape)}, but weights[{layer - 1}] has "
                         f"{tuple(arrays[-1].shape)}; expected shape (out, {arrays[-1].shape[0]}): "
-                        "weights are (out, in), as nn.Linear.weight, so that "
-                        "each takes what the one before gives."
+                        "weights are (out, in), as nn.Linear.weight, and each layer takes the outputs of the one "
+                        "before."
                     )
-            arrays.append(checks.frozen(array, given))
+            arrays.append(checks.frozen(array, weight))
         self._weights = tuple(arrays)
         self._biases = self._checked_biases(biases)
         self._names = self._checked_names(names)
@@ -98,16 +98,16 @@ class LinearNetwork:
             what = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
             raise ValueError(f"biases {what}; expected {self.depth} entries, an array or None for each layer.")
         checked: list[Array | None] = []
-        for layer, given in enumerate(biases):
-            if given is None:
+        for layer, bias in enumerate(biases):
+            if bias is None:
                 checked.append(None)
                 continue
             name = f"biases[{layer}]"
-            array = checks.as_data(given, name, 1)
+            array = checks.as_data(bias, name, 1)
             checks.same_kind(self._weights[0], "weights[0]", array, name)
             if array.shape != (self.widths[layer + 1],):
                 raise ValueError(f"{name} has shape {array.shape}; expected ({self.widths[layer + 1]},).")
-            checked.append(checks.frozen(array, given))
+            checked.append(checks.frozen(array, bias))
         return tuple(checked)
 
     def _checked_names(self, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -119,33 +119,36 @@ class LinearNetwork:
                 f"names is {checks.shown(names)}; expected {len(usual)} names, one for each weight and bias in the "
                 f"order of {', '.join(usual)}."
             )
-        for at, name in enumerate(names):
-            if not isinstance(name, str) or not all(name.split(".")) or name in names[:at]:
-                raise ValueError(f"names[{at}] is {name!r}; expected a word of its own for each weight and bias.")
+        for index, name in enumerate(names):
+            if not isinstance(name, str) or not all(name.split(".")) or name in names[:index]:
+                raise ValueError(
+                    f"names[{index}] is {name!r}; expected a different name for each weight and bias, for instance "
+                    "'0.weight'."
+                )
         return tuple(names)
 
     @classmethod
     def from_torch(cls, module: Any) -> LinearNetwork:
-        """Return the network that a PyTorch module is, if it is one: a chain of linear layers, however it is written.
+        """Return a PyTorch module as a network, if it is a chain of linear layers, written in any way.
 
-        Linear layers, ``nn.Sequential``, ``nn.Identity``, ``nn.Flatten``, dropout in eval mode, nested modules, and
-        modules of one's own whose forward only chains linear layers (``F.linear`` and ``x @ self.W.T`` among them);
-        forward is traced with ``torch.fx``. Of a parametrised layer the weight in effect is taken, frozen layers are
-        layers like others, and parameters that forward does not use are left out. On a GPU the network stays there.
+        Possible are linear layers, ``nn.Sequential``, ``nn.Identity``, ``nn.Flatten``, dropout in eval mode, nested
+        modules, and your own modules whose forward only chains linear layers (also with ``F.linear`` and
+        ``x @ self.W.T``). The forward is traced with ``torch.fx``. A parametrised layer gives its effective weight.
+        Frozen layers are included; parameters that forward does not use are not. On a GPU the network stays there.
 
         Parameters
         ----------
         module : torch.nn.Module
             Its parameters are copied. Their names become `parameter_names`, in the order in which forward applies the
-            layers, which need not be that of ``named_parameters()``.
+            layers, which may differ from the order of ``named_parameters()``.
 
         Raises
         ------
         TypeError
-            If it is not a module, its parameters are neither float32 nor float64, or are mixed.
+            If it is not a module, or its parameters are not all float32 or all float64.
         ValueError
             If it is not a chain of linear layers, or a parameter is used twice; the message names the first operation
-            that is in the way.
+            that does not fit.
         ImportError
             If PyTorch is not installed.
 
@@ -165,10 +168,11 @@ class LinearNetwork:
     def to_torch(self) -> Any:
         """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.
 
-        Its ``state_dict()`` has the keys of the module that `from_torch` took, but for buffers and what forward does
-        not use: either loads the other's where there are none. It is an ``nn.Sequential`` of ``nn.Linear``, nested as
-        the names are, where the names allow that (an ``nn.Linear`` for the names "weight" and "bias"), and a
-        `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all parameters require grad.
+        Its ``state_dict()`` has the keys of the module that `from_torch` took, without buffers and without parameters
+        that forward does not use. If there are none of these, each module loads the other's. The result is an
+        ``nn.Sequential`` of ``nn.Linear``, nested like the names, if the names allow that (an ``nn.Linear`` for the
+        names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all its
+        parameters require grad.
 
         Examples
         --------
@@ -192,7 +196,7 @@ class LinearNetwork:
         bias: bool = False,
         dtype: type[np.floating] = np.float64,
     ) -> LinearNetwork:
-        """Return a network with normal weights of variance 1/in (and normal biases of variance 1/in).
+        """Return a network with normally distributed weights (and biases) of variance 1/in.
 
         Parameters
         ----------
@@ -203,7 +207,7 @@ class LinearNetwork:
         bias : bool
             Whether every layer has a bias.
         dtype : numpy.float64 or numpy.float32
-            Type of the parameters.
+            The dtype of the parameters.
 
         Examples
         --------
@@ -224,12 +228,12 @@ class LinearNetwork:
 
     @property
     def weights(self) -> tuple[Array, ...]:
-        """Weights, (out, in), read-only."""
+        """The weights (out, in), read-only."""
         return self._weights
 
     @property
     def biases(self) -> tuple[Array | None, ...]:
-        """Biases, (out,), read-only; None for a layer without one."""
+        """The biases (out,), read-only; None for a layer without one."""
         return self._biases
 
     @property
@@ -249,11 +253,11 @@ class LinearNetwork:
 
     @property
     def device(self) -> str:
-        """Where the parameters are: "cpu", or a GPU as PyTorch writes it, "cuda:0"."""
+        """The device of the parameters: "cpu", or a GPU by PyTorch's name, "cuda:0"."""
         return devices.place(self._weights[0])
 
     def cpu(self) -> LinearNetwork:
-        """Return the network in main memory; itself if it is there."""
+        """Return the network in main memory; the network itself if it is already there."""
         if self.device == "cpu":
             return self
         biases = [None if bias is None else devices.to_host(bias) for bias in self._biases]
@@ -271,7 +275,7 @@ class LinearNetwork:
 
     @property
     def reach(self) -> float:
-        """How far the exponents of all parameters are from 0 at most, added up over weights and biases."""
+        """The sum over weights and biases of the largest distance of an entry's exponent from 0."""
         try:
             return self._reach
         except AttributeError:  # computed on first use
@@ -280,13 +284,13 @@ class LinearNetwork:
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """Names in the order of `flatten`: "0.weight", "0.bias", "1.weight", ..., or those the network was given."""
+        """Names in the order of `flatten`: those passed to the network, or "0.weight", "0.bias", "1.weight", ..."""
         return self._names
 
     def forward(self, X: Array, *, backend: str | None = None) -> Array:
         """Return the predictions (N, o) of the samples in the rows of X (N, i).
 
-        Multiplies in the cheaper order: through the layers, or by the product of the weights.
+        The cheaper order of multiplication is used: layer by layer, or by the product of the weights.
 
         Raises
         ------
@@ -306,7 +310,7 @@ class LinearNetwork:
     def unflatten(self, vector: Array) -> LinearNetwork:
         """Return a network of this shape whose parameters are `vector` (the inverse of `flatten`).
 
-        Use it for anything that has one number a parameter, a gradient for instance.
+        Use it for any vector with one number for each parameter, for instance a gradient.
         """
         flat = checks.as_data(vector, "vector", 1)
         if flat.shape != (self.num_parameters,):
@@ -315,7 +319,7 @@ class LinearNetwork:
         return self._with(checks.frozen(flat, vector))
 
     def _with(self, flat: Array) -> LinearNetwork:
-        """Return a network of this shape over a vector that is checked, and that nobody else will change."""
+        """Return a network of this shape on a vector that is already checked and that no other code will change."""
         if isinstance(flat, np.ndarray):
             flat.flags.writeable = False
         weights, biases = split_as(self._weights, self._biases, flat)
@@ -326,8 +330,8 @@ class LinearNetwork:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to an ``.npz`` file: "format", "names" (of all parameters), "0.weight", "0.bias", ...
 
-        The file is replaced as a whole: where it cannot be written, the one that was there is left as it was. Whatever
-        the path's ending, no other is added.
+        The file is replaced as a whole: if writing fails, an existing file stays as it was. No suffix is added to the
+        path.
 
         Raises
         ------
@@ -340,12 +344,12 @@ class LinearNetwork:
         arrays = {"format": np.array(_FILE_FORMAT)}
         arrays |= {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
         arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(net.biases) if bias is not None}
-        arrays["names"] = np.array(net.parameter_names)  # also the usual ones: they tell when an array is missing
+        arrays["names"] = np.array(net.parameter_names)  # also the default names: they show when an array is missing
         atomic_write.write(path, "path", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LinearNetwork:
-        """Read a network that `save` wrote; or a file of the same arrays without "format" and "names".
+        """Read a network from a file of `save`, or from a file with the same arrays without "format" and "names".
 
         Raises
         ------
@@ -354,7 +358,7 @@ class LinearNetwork:
         OSError
             If the file cannot be read.
         ValueError
-            If it is damaged, or holds no network.
+            If it is damaged, or does not hold a network.
         """
         name = checks.path(path, "path")
         try:
@@ -366,7 +370,7 @@ class LinearNetwork:
         except (TypeError, ValueError) as error:
             reason = str(error).removesuffix(".")
             raise ValueError(
-                f"path is {name!r}, which is no network that LinearNetwork.save wrote: {reason}."
+                f"path is {name!r}, which is not a network written by LinearNetwork.save: {reason}."
             ) from error
 
     @classmethod
@@ -377,10 +381,10 @@ class LinearNetwork:
         layers = sorted({int(name.partition(".")[0]) for name in arrays if _LAYER.fullmatch(name)})
         depth = len(layers)
         if depth == 0 or layers != list(range(depth)) or any(f"{layer}.weight" not in arrays for layer in layers):
-            raise ValueError(f"it holds {sorted(arrays)}; expected '0.weight', ... of all layers")
+            raise ValueError(f"it holds {sorted(arrays)}; expected '0.weight', '1.weight', ... for all layers")
         others = sorted(name for name in set(arrays) - {"format", "names"} if not _LAYER.fullmatch(name))
         if others:
-            raise ValueError(f"it holds {others}, which are no part of a network")
+            raise ValueError(f"it holds {others}, which are not part of a network")
         names = arrays.get("names")
         if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
             raise ValueError(f"'names' has shape {names.shape} and dtype {names.dtype}; expected text")
@@ -401,7 +405,7 @@ class LinearNetwork:
         return self._weights, self._biases, self._names
 
     def __setstate__(self, state: tuple[tuple[Array, ...], tuple[Array | None, ...], tuple[str, ...]]) -> None:
-        # What comes out of a pickle is nobody else's: no copy, so that a memory map of joblib's stays one.
+        # No other code holds arrays that come out of a pickle: no copy, so joblib's memory maps stay memory maps.
         weights, biases, self._names = state
         self._weights = tuple(devices.unwrapped(weight) for weight in weights)
         self._biases = tuple(None if bias is None else devices.unwrapped(bias) for bias in biases)
@@ -411,15 +415,15 @@ class LinearNetwork:
 
 
 def usual_names(biases: Sequence[Array | None]) -> tuple[str, ...]:
-    """Return the names in an ``nn.Sequential`` of nothing but these layers."""
+    """Return the names of the parameters in an ``nn.Sequential`` of only these layers."""
     kinds = (("weight",) if bias is None else ("weight", "bias") for bias in biases)
     return tuple(f"{layer}.{kind}" for layer, names in enumerate(kinds) for kind in names)
 
 
 def check_inputs(X: Array, net: LinearNetwork) -> None:
-    """Refuse X whose columns are not the network's inputs."""
+    """Refuse X if its number of columns is not the network's number of inputs."""
     if X.shape[1] != net.widths[0]:
-        hint = " It looks transposed: samples are rows." if X.shape[0] == net.widths[0] else ""
+        hint = " It looks transposed: samples are rows, so pass X.T." if X.shape[0] == net.widths[0] else ""
         raise ValueError(
             f"X has shape {tuple(X.shape)}; expected (N, {net.widths[0]}) for a network with {net.widths[0]} "
             f"inputs.{hint}"

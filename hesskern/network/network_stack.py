@@ -1,4 +1,4 @@
-"""Many linear networks of one shape as one value, their weights stacked."""
+"""Many linear networks of one shape as one value, with stacked weights."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from hesskern.network.linear_network import LinearNetwork
 
 
 class NetworkStack(Sequence[LinearNetwork]):
-    """B networks of one shape: a sequence of `LinearNetwork` that is kept, and checked, as one array a layer.
+    """B networks of one shape: a sequence of `LinearNetwork`, stored and checked as one array for each layer.
 
-    `fit_ensemble` takes it wherever it takes a list. For thousands of networks on a GPU it is the way in: nothing is
-    done for each of them alone.
+    `fit_ensemble` takes it instead of a list. Use it for thousands of networks on a GPU: no work is done for each
+    network separately.
 
     Parameters
     ----------
     weights : sequence of (B, out, in) arrays, float32 or float64
-        One a layer. Arrays on a GPU are taken as tensors there, without a copy: leave them as they are.
+        One array for each layer. Arrays on a GPU are used as tensors there, without a copy: do not change them.
     biases : sequence of (B, out) arrays or None, optional
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, or dtypes or devices are mixed.
+        If an array is not float32 or float64, or the arrays have several dtypes or devices.
     ValueError
         If shapes do not fit each other, or an array is empty or holds NaN or infinities.
 
@@ -53,19 +53,19 @@ class NetworkStack(Sequence[LinearNetwork]):
         self.weights: list[Any] = []
         self.biases: list[Any] = []
         self._names: tuple[str, ...] | None = None
-        for layer, given in enumerate(weights):
-            array = checks.as_data(given, f"weights[{layer}]", 3)
+        for layer, weight in enumerate(weights):
+            array = checks.as_data(weight, f"weights[{layer}]", 3)
             self._check(array, f"weights[{layer}]", layer)
             self.weights.append(array)
-        for layer, given in enumerate(biases or [None] * len(weights)):
-            if given is None:
+        for layer, bias in enumerate(biases or [None] * len(weights)):
+            if bias is None:
                 self.biases.append(None)
                 continue
-            array = checks.as_data(given, f"biases[{layer}]", 2)
-            wanted = tuple(self.weights[layer].shape[:2])
+            array = checks.as_data(bias, f"biases[{layer}]", 2)
+            expected = tuple(self.weights[layer].shape[:2])
             checks.same_kind(self.weights[0], "weights[0]", array, f"biases[{layer}]")
-            if tuple(array.shape) != wanted:
-                raise ValueError(f"biases[{layer}] has shape {tuple(array.shape)}; expected {wanted}.")
+            if tuple(array.shape) != expected:
+                raise ValueError(f"biases[{layer}] has shape {tuple(array.shape)}; expected {expected}.")
             self.biases.append(array)
 
     def _check(self, array: Any, name: str, layer: int) -> None:
@@ -78,21 +78,21 @@ class NetworkStack(Sequence[LinearNetwork]):
 
     @classmethod
     def of(cls, nets: Sequence[LinearNetwork]) -> NetworkStack:
-        """Return networks of one shape and device as a stack; itself if it is one."""
+        """Return networks of one shape and device as a stack; `nets` itself if it is a stack."""
         if isinstance(nets, NetworkStack):
             return nets
-        found = object.__new__(cls)
-        found._names = nets[0].parameter_names
-        found.weights = [devices.stack(layer) for layer in zip(*(net.weights for net in nets), strict=True)]
-        found.biases = [
+        stack = object.__new__(cls)
+        stack._names = nets[0].parameter_names
+        stack.weights = [devices.stack(layer) for layer in zip(*(net.weights for net in nets), strict=True)]
+        stack.biases = [
             None if layer[0] is None else devices.stack(layer)
             for layer in zip(*(net.biases for net in nets), strict=True)
         ]
-        return found
+        return stack
 
     @property
     def device(self) -> str:
-        """Where the parameters are: "cpu", or a GPU as PyTorch writes it, "cuda:0"."""
+        """The device of the parameters: "cpu", or a GPU by PyTorch's name, "cuda:0"."""
         return devices.place(self.weights[0])
 
     @property
@@ -114,9 +114,9 @@ class NetworkStack(Sequence[LinearNetwork]):
         biases = [None if bias is None else bias[index] for bias in self.biases]
         if not isinstance(index, slice):
             return LinearNetwork(weights, biases, names=self._names)
-        found = NetworkStack(weights, biases)
-        found._names = self._names
-        return found
+        stack = NetworkStack(weights, biases)
+        stack._names = self._names
+        return stack
 
     def __repr__(self) -> str:
         widths = "-".join(str(width) for width in (self.weights[0].shape[2], *(w.shape[1] for w in self.weights)))

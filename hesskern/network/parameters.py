@@ -1,4 +1,4 @@
-"""Which parameters a Hessian is taken with respect to."""
+"""The selection of the parameters that a Hessian is taken with respect to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
     net : LinearNetwork
     params : sequence of int or str, or None
         Layer numbers (0-based, all parameters of the layer) or names ("1.weight", as in ``net.parameter_names``);
-        None: everything.
+        None: all parameters.
     """
     if params is None:
         return tuple(Part(layer, True, bias is not None) for layer, bias in enumerate(net.biases))
@@ -41,17 +41,17 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
         raise TypeError(f"params is {checks.shown(params)}; expected {expected}.")
     if len(params) == 0:
         raise ValueError(f"params is empty; expected {expected}.")
-    weights: set[int] = set()  # layers of which they are selected
-    biases: set[int] = set()
+    weights: set[int] = set()  # layers whose weights are selected
+    biases: set[int] = set()  # layers whose biases are selected
     known: dict[str, Place] = {}
-    for given in params:
-        if isinstance(given, str):
+    for entry in params:
+        if isinstance(entry, str):
             known = known or places(net)
-            if given not in known:
-                raise ValueError(f"params holds {given!r}; the network has {', '.join(known)}.")
-            (biases if known[given].bias else weights).add(known[given].layer)
+            if entry not in known:
+                raise ValueError(f"params holds {entry!r}; the network has {', '.join(known)}.")
+            (biases if known[entry].bias else weights).add(known[entry].layer)
             continue
-        number = checks.integer(given, "params", -(2**63))
+        number = checks.integer(entry, "params", -(2**63))
         if not 0 <= number < net.depth:
             raise ValueError(f"params holds layer {number}; layers are counted from 0 to {net.depth - 1}.")
         weights.add(number)
@@ -61,25 +61,25 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
 
 
 def places(net: LinearNetwork) -> dict[str, Place]:
-    """Return what each name belongs to, in `named_parameters()` order."""
+    """Return the place of each parameter by its name, in `named_parameters()` order."""
     layout = FlatLayout.of(net.weights, net.biases)
     return dict(zip(net.parameter_names, layout.places(), strict=True))
 
 
 def positions(net: LinearNetwork, parts: Sequence[Part]) -> NDArray[np.intp] | None:
-    """Return where the selected parameters stand in ``net.flatten()``; None: all of them, in order."""
+    """Return the indices of the selected parameters in ``net.flatten()``; None: all of them, in order."""
     return FlatLayout.of(net.weights, net.biases).positions(parts)
 
 
 def part_size(net: LinearNetwork, part: Part) -> int:
-    """Return how many parameters a part has."""
+    """Return the number of parameters of a part."""
     outputs, inputs = net.weights[part.layer].shape
     size: int = outputs * (inputs * part.weight + part.bias)
     return size
 
 
 def parts_in_words(net: LinearNetwork, parts: Sequence[Part]) -> str:
-    """Return "layer 1", "layers 0, 2", or names where not all parameters of each layer are selected."""
+    """Return "layer 1", "layers 0, 2", or names if a layer is selected only in part."""
     if all(part.weight and (part.bias or net.biases[part.layer] is None) for part in parts):
         layers = [part.layer for part in parts]
         return f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(shortened(layers))}"

@@ -1,12 +1,12 @@
 r"""A stack of linear layers as one operation of PyTorch, forward and backward in hesskern's C++ kernels.
 
 The backward of the stack is an operation too, and its derivative is again a stack: along a direction ``(u, U_l)`` of
-samples and weights, values and their tangents side by side go through the network with the weights
+samples and weights, values beside their tangents go through the network with the weights
 
     ``[[W_l, 0], [U_l, W_l]]``,
 
 whose predictions end in the tangents and whose backward from ``[0, delta]`` is the derivative of the backward. So both
-operations can be differentiated as often as one likes, and all of it runs in the same two kernels.
+operations can be differentiated any number of times, and all of it runs in the same two kernels.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from hesskern import backends
 from hesskern._base import checks
+from hesskern._base.flat_layout import split_as
 from hesskern.backends.protocol import PlainLayers
 from hesskern.torch_modules import chain
 
@@ -28,18 +29,18 @@ from hesskern.torch_modules import chain
 def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None] | None = None) -> Tensor:
     """Return ``x @ W_1.T + b_1`` and so on through all layers, computed by hesskern's kernels.
 
-    Differentiable as often as one likes, by `torch.autograd` and `torch.func.grad`. Where there are many samples and
-    few inputs and outputs, the layers are multiplied first, so the cost of wide hidden layers does not grow with the
-    samples; the hidden activations are not kept but computed again in the backward.
+    Differentiable any number of times, by `torch.autograd` and `torch.func.grad`. With many samples and few inputs and
+    outputs, the layers are multiplied first, so the cost of wide hidden layers does not grow with the number of
+    samples. The hidden activations are not kept; the backward computes them again.
 
     Parameters
     ----------
     x : (..., in) tensor, float32 or float64, on the CPU
         Samples in rows, as ``nn.functional.linear`` takes them.
     weights : sequence of (out, in) tensors
-        As ``nn.Linear.weight``, of the dtype of `x`.
+        As ``nn.Linear.weight``, in the dtype of `x`.
     biases : sequence of (out,) tensors or None, optional
-        One entry for each layer; None for one (or for all) without bias.
+        One entry for each layer; None for a layer (or for all layers) without bias.
 
     Returns
     -------
@@ -48,14 +49,14 @@ def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
     Raises
     ------
     TypeError
-        If a tensor is somewhere else, or has another dtype: nothing is moved or converted.
+        If a tensor is on another device, or has another dtype: nothing is moved or converted.
     ValueError
         If shapes do not fit.
 
     Notes
     -----
-    Always the backend "cpp". On a GPU use ``nn.functional.linear``, which is the same function. `torch.vmap` and
-    forward-mode differentiation are not supported, and PyTorch says so.
+    The backend is always "cpp". On a GPU use ``nn.functional.linear``, which is the same function. `torch.vmap` and
+    forward-mode differentiation are not supported; PyTorch raises an error for them.
 
     Examples
     --------
@@ -79,8 +80,8 @@ def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor |
         traced: Tensor = handle_torch_function(linear_stack, involved, x, weights, biases)
         return traced
     _check(x, weights, biases)
-    found = _forward(x.reshape(-1, x.shape[-1]), len(weights), *weights, *biases)
-    return found if x.ndim == 2 else found.reshape(*x.shape[:-1], found.shape[-1])
+    predictions = _forward(x.reshape(-1, x.shape[-1]), len(weights), *weights, *biases)
+    return predictions if x.ndim == 2 else predictions.reshape(*x.shape[:-1], predictions.shape[-1])
 
 
 chain.recognise(linear_stack, "linear_stack")
@@ -89,7 +90,7 @@ chain.recognise(linear_stack, "linear_stack")
 class LinearStack(nn.Sequential):
     """``nn.Sequential`` of ``nn.Linear`` layers that runs as one operation, see `linear_stack`.
 
-    Its parameters have the names, shapes and values of the layers', so a ``state_dict`` fits both.
+    Its parameters have the names, shapes and values of those of an ``nn.Sequential``, so a ``state_dict`` fits both.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ class LinearStack(nn.Sequential):
     Raises
     ------
     TypeError
-        If something else is among them, a layer has hooks, or is parametrized: it would be passed over silently.
+        If a layer is something else, has hooks, or is parametrized: one operation for all layers would ignore that.
 
     Examples
     --------
@@ -128,7 +129,7 @@ class LinearStack(nn.Sequential):
             if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
                 raise TypeError(
                     f"layer {number} of LinearStack is a {type(layer).__name__} or has forward hooks, which one "
-                    "operation for all layers would pass over; expected plain nn.Linear layers: use nn.Sequential."
+                    "operation for all layers would ignore; expected plain nn.Linear layers: use nn.Sequential."
                 )
         return linear_stack(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
 
@@ -141,7 +142,7 @@ def _check(x: Any, weights: Sequence[Any], biases: Sequence[Any]) -> None:
         )
     _check_tensor(x, "x", x)
     if x.ndim == 0:
-        raise ValueError("x is a single number; expected shape (..., in).")
+        raise ValueError("x has 0 dimensions; expected shape (..., in).")
     width = x.shape[-1]
     for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         _check_tensor(weight, f"weights[{number}]", x)
@@ -159,13 +160,15 @@ def _check_tensor(tensor: Any, name: str, reference: Any) -> None:
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor.")
     if tensor.device.type != "cpu":
         raise TypeError(
-            f"{name} is on {tensor.device}; expected cpu, where these kernels run: use nn.functional.linear on a GPU."
+            f"{name} is on {tensor.device}; expected cpu, the device of these kernels: use nn.functional.linear there."
         )
     if tensor.dtype not in (torch.float32, torch.float64) or tensor.layout != torch.strided:
         kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
         raise TypeError(f"{name} is {kind}; expected torch.float32 or torch.float64.")
     if tensor.dtype != reference.dtype:
-        raise TypeError(f"{name} is {tensor.dtype}, but x is {reference.dtype}; expected one dtype: convert one.")
+        raise TypeError(
+            f"{name} is {tensor.dtype}, but x is {reference.dtype}; expected one dtype: convert one of them."
+        )
 
 
 def _array(tensor: Tensor) -> Any:
@@ -178,17 +181,17 @@ def _layers(depth: int, parameters: Sequence[Tensor | None]) -> PlainLayers:
 
 
 def _forward(*inputs: Any) -> Tensor:
-    found: Tensor = _LinearStack.apply(*inputs)  # type: ignore[no-untyped-call]
-    return found
+    predictions: Tensor = _LinearStack.apply(*inputs)  # type: ignore[no-untyped-call]
+    return predictions
 
 
 def _backward(*inputs: Any) -> tuple[Tensor | None, ...]:
-    found: tuple[Tensor | None, ...] = _LinearStackGradient.apply(*inputs)  # type: ignore[no-untyped-call]
-    return found
+    gradients: tuple[Tensor | None, ...] = _LinearStackGradient.apply(*inputs)  # type: ignore[no-untyped-call]
+    return gradients
 
 
 class _LinearStack(Function):
-    """Samples (N, in), the number of layers, their weights and their biases to predictions (N, out)."""
+    """Predictions (N, out) from samples (N, in), the number of layers, their weights and their biases."""
 
     @staticmethod
     def forward(x: Tensor, depth: int, *parameters: Tensor | None) -> Tensor:
@@ -203,14 +206,14 @@ class _LinearStack(Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         samples, _, *wanted = ctx.needs_input_grad
-        # An operation of its own only where somebody may differentiate it.
+        # A differentiable operation only if its result may be differentiated.
         backward = _backward if torch.is_grad_enabled() else _LinearStackGradient.forward
-        found, *gradients = backward(delta, x, ctx.depth, samples, any(wanted), *parameters)
-        return found, None, *(each if needed else None for each, needed in zip(gradients, wanted, strict=True))
+        below, *gradients = backward(delta, x, ctx.depth, samples, any(wanted), *parameters)
+        return below, None, *(slope if needed else None for slope, needed in zip(gradients, wanted, strict=True))
 
 
 class _LinearStackGradient(Function):
-    """Gradients of predictions to those of the samples and the parameters, None where they are not asked for."""
+    """Gradients with respect to the samples and the parameters; None for those that are not asked for."""
 
     @staticmethod
     def forward(
@@ -246,23 +249,16 @@ class _LinearStackGradient(Function):
             None,
             None,
             *(
-                _undoubled(each) if needed and each is not None else None
-                for each, needed in zip(gradients, wanted, strict=True)
+                _undoubled(slope) if needed and slope is not None else None
+                for slope, needed in zip(gradients, wanted, strict=True)
             ),
         )
 
 
 def _split(layers: PlainLayers, flat: Any) -> list[Tensor | None]:
     """Return the weights' gradients, then the biases', from a vector in `named_parameters()` order."""
-    weights: list[Tensor | None] = []
-    biases: list[Tensor | None] = []
-    at = 0
-    for weight, bias in zip(layers.weights, layers.biases, strict=True):
-        weights.append(torch.from_numpy(flat[at : at + weight.size].reshape(weight.shape)))
-        at += weight.size
-        biases.append(None if bias is None else torch.from_numpy(flat[at : at + len(bias)]))
-        at += 0 if bias is None else len(bias)
-    return weights + biases
+    weights, biases = split_as(layers.weights, layers.biases, flat)
+    return [None if part is None else torch.from_numpy(part) for part in (*weights, *biases)]
 
 
 def _doubled(parameter: Tensor, direction: Tensor | None) -> Tensor:
@@ -275,7 +271,7 @@ def _doubled(parameter: Tensor, direction: Tensor | None) -> Tensor:
 
 
 def _undoubled(gradient: Tensor) -> Tensor:
-    """Return the gradient with respect to the parameter that stands twice in `_doubled`; of a bias, once."""
+    """Return the gradient with respect to a weight, which `_doubled` holds twice, or a bias, which it holds once."""
     rows = gradient.shape[0] // 2
     if gradient.ndim == 1:
         return gradient[:rows]

@@ -1,4 +1,4 @@
-"""Parameters that a function cuts out of one vector, and where they stand in it."""
+"""Parameters that a function cuts out of one vector, and their positions in it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hesskern.torch.model_problem import Wanted
 from hesskern.torch_modules.chain import Parameter
 
 
-class Piece(NamedTuple):
-    """Where the numbers of a parameter stand: in which leaf, and from which number on."""
+class VectorSlice(NamedTuple):
+    """The position of a parameter's numbers: the leaf that holds them, and the index of the first one."""
 
     leaf: str
     start: int
 
     def of(self, leaves: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-        """Return the parameter's numbers at other leaves."""
+        """Return the parameter with the numbers of other leaves."""
         return leaves[self.leaf].reshape(-1)[self.start : self.start + shape.numel()].reshape(shape)
 
 
 def offset(name: str, args: Sequence[Any], length: int) -> int | None:
-    """Return where an operation begins to cut a vector; None: it is no operation that cuts one."""
+    """Return the index at which an operation starts to cut a vector; None if it does not cut one."""
     if name == "getitem" and isinstance(args[1], slice) and args[1].step in (None, 1):
         return args[1].indices(length)[0]
     if name == "narrow" and len(args) == 4:
@@ -32,24 +32,26 @@ def offset(name: str, args: Sequence[Any], length: int) -> int | None:
     return 0 if name == "split" else None
 
 
-def in_pieces(leaf: Wanted, pieces: Mapping[str, Piece], parameters: Sequence[Parameter]) -> Iterator[Wanted]:
-    """Return the parameters that a leaf was taken apart into, and what nobody uses before, between and behind them.
+def split_leaf(leaf: Wanted, pieces: Mapping[str, VectorSlice], parameters: Sequence[Parameter]) -> Iterator[Wanted]:
+    """Yield the parameters that a leaf was cut into, and the unused entries before, between and after them.
 
     Raises
     ------
     ValueError
         If two of them overlap.
     """
-    mine = [each for each in parameters if each.name in pieces and pieces[each.name].leaf == leaf.name]
-    at = 0
-    for parameter in sorted(mine, key=lambda each: pieces[each.name].start):
+    own = [
+        parameter for parameter in parameters if parameter.name in pieces and pieces[parameter.name].leaf == leaf.name
+    ]
+    end = 0
+    for parameter in sorted(own, key=lambda parameter: pieces[parameter.name].start):
         start = pieces[parameter.name].start
-        if start < at:
+        if start < end:
             raise ValueError(
-                f"func uses {parameter.name}, a part of which it uses elsewhere: its Hessian is not that of a stack of "
-                "independent layers."
+                f"func uses a part of {parameter.name} a second time in another parameter: its Hessian is not that of "
+                "a stack of independent layers."
             )
-        yield Wanted(f"{leaf.name} from {at}", torch.Size([start - at]))
+        yield Wanted(f"{leaf.name} from {end}", torch.Size([start - end]))
         yield Wanted(parameter.name, parameter.tensor.shape)
-        at = start + parameter.tensor.numel()
-    yield Wanted(f"{leaf.name} from {at}", torch.Size([leaf.size - at]))
+        end = start + parameter.tensor.numel()
+    yield Wanted(f"{leaf.name} from {end}", torch.Size([leaf.size - end]))

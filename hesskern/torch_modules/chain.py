@@ -1,7 +1,7 @@
-"""What operations make of samples on their way through a linear network: the rules by which a chain of layers is known.
+"""Rules that recognise a chain of linear layers: the symbol that each operation on samples and parameters returns.
 
-A forward pass is followed with symbols in the place of tensors: the samples, after the layers they have passed, and the
-parameters. `tracing` follows a module, `hesskern.compat` a function of the parameters.
+A forward pass is followed with symbols instead of tensors: the samples, with the layers that they have passed, and the
+parameters. `tracing` follows a module, `hesskern.torch.function_tracing` a function of the parameters.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch.nn import functional
 
 
 class UnsupportedError(Exception):
-    """An operation that no rule covers; its message, where it has one, is the reason."""
+    """An operation that no rule covers; its message, if it has one, is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A weight or bias under its name; `transposed`: the weight in its place is the transposed tensor."""
+    """A weight or bias under its name; `transposed`: the weight is the transposed tensor."""
 
     name: str
     tensor: Tensor
@@ -30,12 +30,12 @@ class Parameter:
 
     @property
     def matrix(self) -> Tensor:
-        """The weight (out, in), whichever way it is kept; a bias as it is."""
+        """The weight as (out, in), also if it is stored as (in, out); a bias as it is."""
         return self.tensor.T if self.transposed else self.tensor
 
 
 class Layer(NamedTuple):
-    """One linear layer: its parameters and what they are called."""
+    """One linear layer: its parameters with their names."""
 
     weight: Parameter
     bias: Parameter | None = None
@@ -47,35 +47,39 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Samples in rows, after some layers; `flat`: they had more dimensions before, and were made rows."""
+class TracedSamples:
+    """Samples in rows, after some layers; `flat`: they had more dimensions, and were flattened to rows."""
 
     layers: tuple[Layer, ...] = ()
     flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The shape of samples; `count`: its first number, how many there are, which no layer changes."""
+class TracedShape:
+    """The shape of samples; `count`: its first entry, the number of samples, which no layer changes."""
 
     count: bool = False
 
 
-def passed(samples: Samples, layer: Layer) -> Samples:
+def passed(samples: TracedSamples, layer: Layer) -> TracedSamples:
     """Return the samples after one more layer."""
     for parameter in layer.parameters:
-        for before in (each for other in samples.layers for each in other.parameters):
+        for before in (earlier for other in samples.layers for earlier in other.parameters):
             _refuse_tied(before, parameter)
     name, shape = layer.weight.name, tuple(layer.weight.tensor.shape)
     if len(shape) != 2:
         raise UnsupportedError(f"the weight {name!r} has shape {shape}; expected a matrix")
     outputs, inputs = layer.weight.matrix.shape
-    given = len(samples.layers[-1].weight.matrix) if samples.layers else inputs
-    if given != inputs:
-        raise UnsupportedError(f"the weight {name!r} takes {inputs} numbers a sample, the layer before gives {given}")
+    width = len(samples.layers[-1].weight.matrix) if samples.layers else inputs
+    if width != inputs:
+        raise UnsupportedError(
+            f"the weight {name!r} takes {inputs} inputs, but the layer before it has {width} outputs"
+        )
     if layer.bias is not None and layer.bias.tensor.shape != (outputs,):
         bias, size = layer.bias, tuple(layer.bias.tensor.shape)
-        raise UnsupportedError(f"the parameter {bias.name!r} of shape {size} is no bias of the layer of {name!r}")
+        raise UnsupportedError(
+            f"the parameter {bias.name!r} has shape {size}; expected ({outputs},) for the bias of the layer of {name!r}"
+        )
     return replace(samples, layers=(*samples.layers, layer))
 
 
@@ -88,43 +92,47 @@ def _refuse_tied(first: Parameter, second: Parameter) -> None:
     ):
         names = f"the parameter {first.name!r} is used twice"
         if first.name != second.name:
-            names = f"the parameters {first.name!r} and {second.name!r} are one (tied weights)"
+            names = f"the parameters {first.name!r} and {second.name!r} are the same tensor (tied weights)"
         raise UnsupportedError(f"{names}: its Hessian is not that of a stack of independent layers")
 
 
-# Rules, whose arguments are called as PyTorch calls them --------------------------------------------------------------
+# Rules, with PyTorch's names of the arguments -------------------------------------------------------------------------
 
 
-def _linear(input: Any, weight: Any, bias: Any = None) -> Samples:
-    if not isinstance(input, Samples) or not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
+def _linear(input: Any, weight: Any, bias: Any = None) -> TracedSamples:
+    if (
+        not isinstance(input, TracedSamples)
+        or not isinstance(weight, Parameter)
+        or not isinstance(bias, Parameter | None)
+    ):
         raise UnsupportedError
     return passed(input, Layer(weight, bias))
 
 
-def _linear_stack(x: Samples, weights: Sequence[Parameter], biases: Sequence[Parameter | None]) -> Samples:
+def _linear_stack(x: TracedSamples, weights: Sequence[Parameter], biases: Sequence[Parameter | None]) -> TracedSamples:
     for weight, bias in zip(weights, biases, strict=True):
         x = _linear(x, weight, bias)
     return x
 
 
-def _matmul(input: Any, other: Any) -> Samples:
-    if not isinstance(input, Samples) or not isinstance(other, Parameter):
+def _matmul(input: Any, other: Any) -> TracedSamples:
+    if not isinstance(input, TracedSamples) or not isinstance(other, Parameter):
         raise UnsupportedError
     return passed(input, Layer(replace(other, transposed=not other.transposed)))
 
 
-def _mm(input: Any, mat2: Any) -> Samples:
+def _mm(input: Any, mat2: Any) -> TracedSamples:
     return _matmul(input, mat2)
 
 
-def _add(input: Any, other: Any, *, alpha: float = 1) -> Samples:
-    samples, bias = (other, input) if isinstance(other, Samples) else (input, other)
-    if not isinstance(samples, Samples):
+def _add(input: Any, other: Any, *, alpha: float = 1) -> TracedSamples:
+    samples, bias = (other, input) if isinstance(other, TracedSamples) else (input, other)
+    if not isinstance(samples, TracedSamples):
         raise UnsupportedError
-    if isinstance(bias, Samples):
-        raise UnsupportedError("it adds what two paths through the network give (a residual connection)")
+    if isinstance(bias, TracedSamples):
+        raise UnsupportedError("it adds the outputs of two paths through the network (a residual connection)")
     if not isinstance(bias, Parameter) or alpha != 1:
-        raise UnsupportedError("what it adds is no bias")
+        raise UnsupportedError("what it adds is not a bias")
     if not samples.layers:
         raise UnsupportedError(f"it adds the parameter {bias.name!r} to the data, before the first layer")
     last = samples.layers[-1]
@@ -135,7 +143,7 @@ def _add(input: Any, other: Any, *, alpha: float = 1) -> Samples:
     return passed(replace(samples, layers=samples.layers[:-1]), last._replace(bias=bias))
 
 
-def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Samples:
+def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> TracedSamples:
     if beta != 1 or alpha != 1:
         raise UnsupportedError
     return _add(_matmul(mat1, mat2), input)
@@ -153,36 +161,36 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
     return input
 
 
-def _flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Samples:
-    if not isinstance(input, Samples) or start_dim != 1 or end_dim != -1:
-        raise UnsupportedError("expected start_dim=1, which leaves samples in rows")
+def _flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> TracedSamples:
+    if not isinstance(input, TracedSamples) or start_dim != 1 or end_dim != -1:
+        raise UnsupportedError("expected start_dim=1, which keeps samples in rows")
     return input if input.layers else replace(input, flat=True)
 
 
-def _view(input: Any, *shape: Any) -> Samples:
+def _view(input: Any, *shape: Any) -> TracedSamples:
     sizes = _plain(shape)
-    if not isinstance(input, Samples) or len(sizes) != 2:
-        raise UnsupportedError("expected rows of samples, as x.flatten(1) gives")
+    if not isinstance(input, TracedSamples) or len(sizes) != 2:
+        raise UnsupportedError("expected rows of samples, as from x.flatten(1)")
     rows, columns = sizes
-    if rows not in (-1, Shape(count=True)) or not isinstance(columns, int) or rows == columns:
-        raise UnsupportedError("expected rows of samples, as x.flatten(1) gives")
+    if rows not in (-1, TracedShape(count=True)) or not isinstance(columns, int) or rows == columns:
+        raise UnsupportedError("expected rows of samples, as from x.flatten(1)")
     if not input.layers:
         return replace(input, flat=True)
     if columns not in (-1, len(input.layers[-1].weight.matrix)):
-        raise UnsupportedError("it takes rows of samples apart")
+        raise UnsupportedError("it splits rows of samples")
     return input
 
 
-def _size(input: Any, dim: int | None = None) -> Shape:
-    if not isinstance(input, Samples) or dim not in (None, 0):
+def _size(input: Any, dim: int | None = None) -> TracedShape:
+    if not isinstance(input, TracedSamples) or dim not in (None, 0):
         raise UnsupportedError
-    return Shape(count=dim == 0)
+    return TracedShape(count=dim == 0)
 
 
-def _item(shape: Any, index: Any) -> Shape:
-    if not isinstance(shape, Shape) or shape.count or index != 0:
+def _item(shape: Any, index: Any) -> TracedShape:
+    if not isinstance(shape, TracedShape) or shape.count or index != 0:
         raise UnsupportedError
-    return Shape(count=True)
+    return TracedShape(count=True)
 
 
 def _same(x: Any) -> Any:
@@ -197,7 +205,7 @@ def _attribute(x: Any, name: str) -> Any:
 
 
 def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return sizes given one by one or as one tuple."""
+    """Return sizes that are passed one by one or as one tuple."""
     if len(values) == 1 and isinstance(values[0], Sequence):
         return tuple(values[0])
     return tuple(values)
@@ -211,7 +219,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "flatten": _flatten, "view": _view, "reshape": _view, "size": _size, "contiguous": _same,
     "getitem": _item, "getattr": _attribute,
 }  # fmt: skip
-#: Functions by what they do, not by their name: a function of somebody else may be called "linear".
+#: The names of functions by the functions themselves: a user's function may also be called "linear".
 FUNCTIONS: dict[Any, str] = {
     functional.linear: "linear",
     torch.matmul: "matmul", torch.mm: "mm", operator.matmul: "matmul",
@@ -223,17 +231,17 @@ FUNCTIONS: dict[Any, str] = {
 
 
 def recognise(function: Any, name: str) -> None:
-    """Have calls of a function of this package's own read by the rule `name`."""
+    """Use the rule `name` for calls of one of this package's own functions."""
     FUNCTIONS[function] = name
 
 
 def apply(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Return what an operation makes of symbols and constants.
+    """Return the symbol of an operation's result, from symbols and constants.
 
     Raises
     ------
     UnsupportedError
-        If there is no rule for it, or not with these arguments.
+        If no rule covers it, or not with these arguments.
     """
     rule = RULES.get(name)
     if rule is None:
@@ -245,7 +253,7 @@ def apply(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def described(function: Any) -> str:
-    """Return a function's name as a user writes it."""
+    """Return a function's name as users write it."""
     name = getattr(function, "__name__", str(function))
     if name == "__get__":  # of a property of tensors
         return f"the attribute Tensor.{function.__self__.__name__}"

@@ -21,7 +21,7 @@ class _Named(NamedTuple):
 
     @property
     def path(self) -> str | None:
-        """Where an ``nn.Linear`` with these names stands; None: there is none with these names."""
+        """The path of an ``nn.Linear`` whose parameters have these names; None if no ``nn.Linear`` has such names."""
         path, _, kind = self.weight.rpartition(".")
         prefix = f"{path}." if path else ""
         return path if kind == "weight" and self.bias in (None, f"{prefix}bias") else None
@@ -30,7 +30,7 @@ class _Named(NamedTuple):
 class LinearChain(nn.Module):
     """Linear layers one after the other, whose parameters may have any names.
 
-    Made by ``LinearNetwork.to_torch`` where no ``nn.Sequential`` of ``nn.Linear`` has such names.
+    ``LinearNetwork.to_torch`` returns it if no ``nn.Sequential`` of ``nn.Linear`` has such names.
     """
 
     def __init__(self, layers: Sequence[tuple[str, str | None]], parameters: dict[str, Tensor]) -> None:
@@ -76,8 +76,8 @@ def module_of(weights: Sequence[Any], biases: Sequence[Any], names: Sequence[str
         return LinearChain([(layer.weight, layer.bias) for layer in layers], parameters)
     except KeyError as error:  # a name that a module has for something else
         raise ValueError(
-            f"the network's names {', '.join(names)} cannot be those of one module's parameters "
-            f"({error}); expected others, LinearNetwork(weights, biases, names=...)."
+            f"the network's names {', '.join(names)} cannot be the names of one module's parameters ({error}); "
+            "expected other names: pass LinearNetwork(weights, biases, names=...)."
         ) from error
 
 
@@ -94,7 +94,7 @@ def _named_layers(weights: Sequence[Any], biases: Sequence[Any], names: Sequence
 
 
 def _sequential(layers: Sequence[tuple[Sequence[str], _Named]]) -> nn.Module | None:
-    """Return nested ``nn.Sequential`` with layers at these paths; None if they do not follow each other in there."""
+    """Return nested ``nn.Sequential`` with layers at these paths; None if it would apply them in another order."""
     if len(layers) == 1 and not layers[0][0]:
         return _linear(layers[0][1])
     groups: OrderedDict[str, list[tuple[Sequence[str], _Named]]] = OrderedDict()
@@ -115,9 +115,9 @@ def _sequential(layers: Sequence[tuple[Sequence[str], _Named]]) -> nn.Module | N
 
 def _linear(layer: _Named) -> nn.Module:
     weight, *bias = layer.tensors
-    # On the meta device there is no random start, which would draw from the caller's generator.
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bool(bias), device="meta")
-    made.weight = nn.Parameter(weight)
+    # On the meta device nothing is initialised, so the caller's random generator is not used.
+    module = nn.Linear(weight.shape[1], weight.shape[0], bias=bool(bias), device="meta")
+    module.weight = nn.Parameter(weight)
     if bias:
-        made.bias = nn.Parameter(bias[0])
-    return made
+        module.bias = nn.Parameter(bias[0])
+    return module

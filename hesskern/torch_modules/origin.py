@@ -1,4 +1,4 @@
-"""The module that a chain of layers was read from: its parameters as they are, and weights it computes from them."""
+"""The module that a chain of layers was read from: its current parameters, and the weights it computes from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hesskern.torch_modules.chain import UnsupportedError
 
 
 class AttributePath(NamedTuple):
-    """Where a layer keeps a weight or a bias."""
+    """The path of a layer, and the attribute that holds its weight or bias."""
 
     path: str
     attribute: str
@@ -28,14 +28,14 @@ class AttributePath(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A module, and where it computes weights; `replaced`: tensors in the place of its parameters and buffers."""
+    """A module, and the weights that it computes; `replaced`: tensors to use instead of its parameters and buffers."""
 
     module: nn.Module
     computed: Mapping[str, AttributePath]
     replaced: Mapping[str, Tensor] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names, as they are now."""
+        """Return the current parameters by their names."""
         return dict(self.module.named_parameters()) | dict(self.replaced)
 
     def require(self, names: Iterable[str]) -> None:
@@ -43,58 +43,59 @@ class Origin:
         known = self.parameters()
         for name in names:
             if name not in known:
-                raise gone(name)
+                raise changed_parameter(name)
 
-    def at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return parameters and the weights computed from them, with these tensors in the place of the module's."""
+    def tensors_at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return parameters and the weights computed from them, with these tensors instead of the module's."""
         known = self.parameters() | dict(moved)
         if not self.computed:
             return known
-        given = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
+        substitutes = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
         with restored(self.module), _DifferentiableWeightNorm():
-            weights: dict[str, Tensor] = torch.func.functional_call(_Weights(self.module, self.computed), given, ())
+            module = _ComputedWeights(self.module, self.computed)
+            weights: dict[str, Tensor] = torch.func.functional_call(module, substitutes, ())
         return known | weights
 
-    def at_double(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what `at` does in float64 on the CPU: buffers and other parameters are converted."""
+    def float64_tensors_at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `tensors_at` in float64 on the CPU: buffers and other parameters are converted."""
         rest = {**dict(self.module.named_buffers()), **self.parameters()}
         try:
-            return self.at({name: _double(tensor) for name, tensor in rest.items()} | dict(moved))
+            return self.tensors_at({name: _double(tensor) for name, tensor in rest.items()} | dict(moved))
         except RuntimeError as error:
             raise ValueError(
-                f"what a layer's weight is computed with cannot be evaluated in float64 on the CPU ({error}); expected "
-                "a model in that precision and place: call model.double().cpu()."
+                f"the function that computes a layer's weight fails in float64 on the CPU ({error}); expected a model "
+                "of that dtype on that device: call model.double().cpu()."
             ) from error
 
     def sources(self) -> set[str]:
         """Return the names of the parameters that weights are computed from."""
         with torch.inference_mode(mode=False), torch.enable_grad():
             leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in self.parameters().items()}
-            known = self.at(leaves)
+            known = self.tensors_at(leaves)
             weights = [known[name] for name in self.computed if known[name].requires_grad]
             if not weights:
                 return set()
             slopes = torch.autograd.grad(
-                weights, list(leaves.values()), [torch.ones_like(each) for each in weights], allow_unused=True
+                weights, list(leaves.values()), [torch.ones_like(weight) for weight in weights], allow_unused=True
             )
         return {name for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
 
 
-def gone(name: str) -> ValueError:
-    """Return what to say where a parameter has been taken away, or has another shape."""
+def changed_parameter(name: str) -> ValueError:
+    """Return the error for a parameter that was removed or has another shape now."""
     return ValueError(
-        f"the model has no parameter {name!r} of this shape any more; make this object anew after a change of the "
+        f"the model no longer has a parameter {name!r} of this shape; create this object again after a change of the "
         "model's layers."
     )
 
 
 def _double(tensor: Tensor) -> Tensor:
-    found = tensor.detach().cpu()
-    return found.double() if found.is_floating_point() else found
+    copy = tensor.detach().cpu()
+    return copy.double() if copy.is_floating_point() else copy
 
 
-class _Weights(nn.Module):
-    """Gives the weights that a module computes in the place of its predictions."""
+class _ComputedWeights(nn.Module):
+    """Returns the weights that a module computes, instead of its predictions."""
 
     def __init__(self, module: nn.Module, places: Mapping[str, AttributePath]) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class _Weights(nn.Module):
 
 
 class _DifferentiableWeightNorm(TorchFunctionMode):
-    """PyTorch's own operation has a wrong second derivative on the CPU: its backward takes the norms for constants."""
+    """PyTorch's own operation has a wrong second derivative on the CPU: its backward treats the norms as constants."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch._weight_norm:
@@ -119,17 +120,17 @@ class _DifferentiableWeightNorm(TorchFunctionMode):
 
 
 def effective(layer: nn.Module, attribute: str) -> Any:
-    """Return the tensor that a layer's forward uses as weight or bias (None: no bias), without a change of the layer.
+    """Return the tensor that a layer's forward uses as weight or bias (None: no bias), without changing the layer.
 
     Raises
     ------
     UnsupportedError
         If the layer changes its state to compute it.
     """
-    spectral = [*layer._forward_pre_hooks.values(), *layer.modules()]
+    candidates = [*layer._forward_pre_hooks.values(), *layer.modules()]
     if any(
-        isinstance(each, SpectralNorm | _SpectralNorm) and getattr(each, "training", layer.training)
-        for each in spectral
+        isinstance(norm, SpectralNorm | _SpectralNorm) and getattr(norm, "training", layer.training)
+        for norm in candidates
     ):
         raise UnsupportedError("spectral_norm changes its weight with each call in training mode; call model.eval()")
     for hook in layer._forward_pre_hooks.values():
@@ -149,21 +150,21 @@ def known_hooks(layer: nn.Module) -> bool:
 
 
 def is_computed(layer: nn.Module, attribute: str) -> bool:
-    """Return whether a layer's weight or bias is no parameter itself."""
+    """Return whether a layer's weight or bias is computed, not a parameter itself."""
     return attribute not in layer._parameters
 
 
 @contextmanager
 def restored(module: nn.Module) -> Iterator[None]:
-    """Give a module the tensors back that it had.
+    """Restore a module's tensors at the end.
 
-    Hooks of weight norm and pruning keep the computed weight as an attribute: it would be left with our graph. And
-    `torch.func.functional_call` leaves its own tensors in a module that can be reached on two paths.
+    Hooks of weight norm and pruning store the computed weight as an attribute, which would keep our graph. And
+    `torch.func.functional_call` leaves its own tensors in a module that is reachable by two paths.
     """
     kept: list[tuple[Any, dict[str, Tensor]]] = [
         (stored, {name: value for name, value in stored.items() if isinstance(value, Tensor)})
-        for each in module.modules()
-        for stored in (vars(each), each._parameters, each._buffers)
+        for submodule in module.modules()
+        for stored in (vars(submodule), submodule._parameters, submodule._buffers)
     ]
     try:
         yield
@@ -173,12 +174,12 @@ def restored(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def left_alone(module: nn.Module) -> Iterator[None]:
-    """Give a module its state back, and refuse it if it changes its buffers whenever it is called."""
+def state_kept(module: nn.Module) -> Iterator[None]:
+    """Restore a module's state at the end, and refuse it if a call changes its buffers."""
     places = [
-        (f"{path}.{name}".lstrip("."), each._buffers, name, buffer, buffer.detach().clone())
-        for path, each in module.named_modules()
-        for name, buffer in each._buffers.items()
+        (f"{path}.{name}".lstrip("."), submodule._buffers, name, buffer, buffer.detach().clone())
+        for path, submodule in module.named_modules()
+        for name, buffer in submodule._buffers.items()
         if buffer is not None and not is_lazy(buffer) and not buffer.is_meta
     ]
     values = [(path, buffer, before) for path, _, _, buffer, before in places]
@@ -197,8 +198,8 @@ def left_alone(module: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
     if changed:
         raise ValueError(
-            f"module changes its buffer {min(changed)!r} at every call; expected one that keeps its state: call "
-            "model.eval()."
+            f"module changes its buffer {min(changed)!r} at every call; expected a module that keeps its state: "
+            "call model.eval()."
         )
 
 

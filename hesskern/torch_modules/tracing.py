@@ -1,4 +1,4 @@
-"""From a PyTorch module to the chain of linear layers that it is, or to the first operation that is in the way."""
+"""From a PyTorch module to its chain of linear layers, or to the first operation that does not fit."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from hesskern.torch_modules.chain import (
     FUNCTIONS,
     Layer,
     Parameter,
-    Samples,
+    TracedSamples,
     UnsupportedError,
     apply,
     described,
     passed,
 )
-from hesskern.torch_modules.origin import AttributePath, Origin, effective, gone, is_computed, known_hooks, left_alone
+from hesskern.torch_modules.origin import (
+    AttributePath,
+    Origin,
+    changed_parameter,
+    effective,
+    is_computed,
+    known_hooks,
+    state_kept,
+)
 
 _EXPECTED = (
     "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
@@ -34,7 +42,7 @@ _EXPECTED = (
 class Chain:
     """A module as a chain: its layers in the order of their application.
 
-    `flat`: samples are made rows first. `origin`: the module, where there is one.
+    `flat`: samples are flattened to rows first. `origin`: the module; None for the chain of a function.
     """
 
     layers: tuple[Layer, ...]
@@ -48,41 +56,41 @@ class Chain:
 
     @property
     def reference(self) -> Tensor:
-        """The first weight (out, in): all others are of its dtype, and on its device."""
+        """The first weight (out, in): all others have its dtype and device."""
         return self.layers[0].weight.matrix
 
     @property
     def outputs(self) -> int:
-        """Columns of the predictions."""
+        """Number of columns of the predictions."""
         return len(self.layers[-1].weight.matrix)
 
     def replaced(self, tensors: Mapping[str, Tensor]) -> Chain:
-        """Return the chain with other tensors in the place of the module's parameters, by their names."""
+        """Return the chain with other tensors instead of the module's parameters, by their names."""
         assert self.origin is not None
-        found = replace(self, origin=replace(self.origin, replaced=dict(tensors))).current()
-        check(found)
-        return found
+        chain = replace(self, origin=replace(self.origin, replaced=dict(tensors))).current()
+        check(chain)
+        return chain
 
     def current(self) -> Chain:
-        """Return the chain with the numbers that the parameters have now, and the weights computed from them.
+        """Return the chain with the current values of the parameters and of the weights computed from them.
 
         Raises
         ------
         ValueError
-            If the module has other parameters than when it was traced.
+            If the module no longer has the parameters that it had when it was traced.
         """
         if self.origin is None:
             return self
         try:
             with torch.no_grad():
-                known = self.origin.at({})
+                known = self.origin.tensors_at({})
         except UnsupportedError as error:
             raise ValueError(f"module is refused: {error}.") from error
 
         def now(parameter: Parameter) -> Parameter:
             tensor = known.get(parameter.name)
             if tensor is None or tensor.shape != parameter.tensor.shape:
-                raise gone(parameter.name)
+                raise changed_parameter(parameter.name)
             return replace(parameter, tensor=tensor)
 
         layers = [
@@ -92,8 +100,8 @@ class Chain:
         return replace(self, layers=tuple(layers))
 
     def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return the predictions for samples in rows; `moved`: with other parameters in the place of these."""
-        known = {each.name: each.tensor for each in self.parameters} | dict(moved or {})
+        """Return the predictions for samples in rows; `moved`: other tensors for some of the parameters."""
+        known = {parameter.name: parameter.tensor for parameter in self.parameters} | dict(moved or {})
         for weight, bias in self.layers:
             matrix = replace(weight, tensor=known[weight.name]).matrix
             X = nn.functional.linear(X, matrix, None if bias is None else known[bias.name])
@@ -101,35 +109,35 @@ class Chain:
 
 
 def trace(module: Any) -> Chain:
-    """Return the chain of linear layers that a module is.
+    """Return a module as a chain of linear layers.
 
     Raises
     ------
     TypeError
-        If it is no module, or its parameters are neither float32 nor float64, mixed, or somewhere else than in main
-        memory or on a CUDA device.
+        If it is not a module, or if its parameters are not all float32 or all float64, or not all on the CPU or on one
+        CUDA device.
     ValueError
-        If it is no chain of linear layers; the message names the first operation that is in the way.
+        If it is not a chain of linear layers; the message names the first operation that does not fit.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module is a {type(module).__name__}; expected a torch.nn.Module.")
     if isinstance(module, torch.jit.ScriptModule):
-        raise TypeError("module is a ScriptModule, which torch.fx cannot trace; pass the module it was made from.")
+        raise TypeError("module is a ScriptModule, which torch.fx cannot trace; pass the original module.")
     if isinstance(getattr(module, "_orig_mod", None), nn.Module):
-        raise TypeError("module was compiled by torch.compile, and cannot be traced; pass module._orig_mod.")
-    # Inside an nn.Sequential the module itself is an operation like any other, with its hooks; names begin with "0.".
+        raise TypeError("module was compiled by torch.compile, so it cannot be traced; pass module._orig_mod.")
+    # Inside an nn.Sequential the module itself is an operation like others, with its hooks; names begin with "0.".
     root = nn.Sequential(module)
     try:
         graph = _Tracer().trace(root)
     except UnsupportedError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # anything that happens in the forward of somebody else
+    except Exception as error:  # a user's forward may raise anything
         raise ValueError(
             f"module cannot be traced ({type(error).__name__}: {error}); expected a forward without control flow that "
             "depends on the samples."
         ) from error
     reader = _Reader(root)
-    with left_alone(module):
+    with state_kept(module):
         samples = reader.read(graph)
         if not samples.layers:
             raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
@@ -140,7 +148,7 @@ def trace(module: Any) -> Chain:
 
 
 class NetworkArrays(NamedTuple):
-    """Copies of a chain's parameters, of which a `LinearNetwork` is made: arrays, or tensors on a GPU."""
+    """Copies of a chain's parameters, from which to create a `LinearNetwork`: arrays, or tensors on a GPU."""
 
     weights: list[Any]
     biases: list[Any]
@@ -148,13 +156,13 @@ class NetworkArrays(NamedTuple):
 
 
 def imported(module: Any) -> NetworkArrays:
-    """Return the parameters of a module that is a chain whose weights are stored as (out, in)."""
+    """Return the parameters of a module that is a chain, with weights that are stored as (out, in)."""
     chain = trace(module)
     for parameter in chain.parameters:
         if parameter.transposed:
             raise ValueError(
-                f"module multiplies with {parameter.name!r} of shape {tuple(parameter.tensor.shape)} as it stands, but "
-                "weights of a network are (out, in); expected x @ W.T (hesskern.torch takes such a module as it is)."
+                f"module multiplies with {parameter.name!r} of shape {tuple(parameter.tensor.shape)} without "
+                "transposing it, but weights of a network are (out, in); expected x @ W.T (hesskern.torch takes both)."
             )
     return network_arrays(chain)
 
@@ -169,12 +177,12 @@ def network_arrays(chain: Chain, dtype: torch.dtype | None = None) -> NetworkArr
 
 
 def _array(tensor: Tensor, dtype: torch.dtype | None) -> Any:
-    given = tensor.detach().to(dtype or tensor.dtype)
-    return given if devices.on_device(given) else given.numpy()
+    converted = tensor.detach().to(dtype or tensor.dtype)
+    return converted if devices.on_device(converted) else converted.numpy()
 
 
 def check(chain: Chain) -> None:
-    """Refuse parameters that are neither float32 nor float64, mixed, or out of reach."""
+    """Refuse parameters that are not all float32 or all float64, or not all on the CPU or on one CUDA device."""
     first = chain.parameters[0]
     for parameter in chain.parameters:
         name, tensor = parameter.name, parameter.tensor
@@ -191,16 +199,16 @@ def check(chain: Chain) -> None:
 
 
 def _verify(chain: Chain, module: nn.Module) -> None:
-    """Refuse a module that does something else than was traced, by hooks or by changes in place."""
+    """Refuse a module whose predictions differ from those of its chain, because of hooks or changes in place."""
     reference = chain.reference
     with torch.no_grad():
         generator = torch.Generator(reference.device).manual_seed(0)
         X = torch.randn(3, reference.shape[1], generator=generator, dtype=reference.dtype, device=reference.device)
         predicted = chain.predicted(X)
-        size = chain.predicted(X.abs(), {each.name: each.tensor.abs() for each in chain.parameters})
-        found = module(X)
+        size = chain.predicted(X.abs(), {parameter.name: parameter.tensor.abs() for parameter in chain.parameters})
+        output = module(X)
         unit = torch.finfo(reference.dtype).eps * (8 + sum(layer.weight.matrix.shape[1] for layer in chain.layers))
-        if found.shape != predicted.shape or ((found - predicted).abs() > 4 * unit * size).any():
+        if output.shape != predicted.shape or ((output - predicted).abs() > 4 * unit * size).any():
             raise ValueError(
                 "module computes something else than the chain of linear layers that torch.fx traces; expected a "
                 "forward without hooks and without changes in place."
@@ -209,45 +217,46 @@ def _verify(chain: Chain, module: nn.Module) -> None:
 
 
 def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
-    """Refuse a module that has the values of its chain, but not the derivatives."""
+    """Refuse a module that has the values of its chain, but other derivatives."""
     assert chain.origin is not None
     names = [name for name, _ in module.named_parameters()]
     with torch.inference_mode(mode=False), torch.enable_grad():
         X = X.clone()
         theirs = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
         ours = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
-        # Inside an nn.Sequential, since functional_call does not take nn.DataParallel itself.
-        found = torch.func.functional_call(nn.Sequential(module), {f"0.{name}": p for name, p in theirs.items()}, (X,))
-        predicted = chain.predicted(X, chain.origin.at(ours))
+        # Inside an nn.Sequential, because functional_call does not take nn.DataParallel itself.
+        output = torch.func.functional_call(nn.Sequential(module), {f"0.{name}": p for name, p in theirs.items()}, (X,))
+        predicted = chain.predicted(X, chain.origin.tensors_at(ours))
         direction = torch.randn(
-            found.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
+            output.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
         )
         slopes = [
             torch.autograd.grad(value, list(leaves.values()), direction, allow_unused=True)
             if value.requires_grad
             else [None] * len(names)
-            for value, leaves in ((found, theirs), (predicted, ours))
+            for value, leaves in ((output, theirs), (predicted, ours))
         ]
     for name, slope, expected in zip(names, *slopes, strict=True):
         off, size = difference(slope, expected)
         if off > torch.finfo(X.dtype).eps ** 0.5 * size:
             raise ValueError(
                 f"module has the values of a chain of linear layers, but another derivative with respect to {name!r}; "
-                "expected a forward without torch.no_grad, without functions that have a backward of their own, and "
-                "with weights that are computed from nothing else."
+                "expected a forward without torch.no_grad, without custom backward functions, and with weights that "
+                "depend on nothing but the parameters of their layer."
             )
 
 
 def difference(one: Tensor | None, other: Tensor | None) -> tuple[float, float]:
-    """Return the largest difference of two gradients, and the largest number in them; None is zeros."""
-    size = max((float(each.abs().max()) for each in (one, other) if each is not None and each.numel()), default=0.0)
+    """Return the largest difference of two gradients, and their largest entry; None is a gradient of zeros."""
+    present = [slope for slope in (one, other) if slope is not None and slope.numel()]
+    size = max((float(slope.abs().max()) for slope in present), default=0.0)
     if one is None or other is None:
         return size, size
     return float((one - other).abs().max()), size
 
 
 class _Tracer(fx.Tracer):
-    """Takes modules of PyTorch as they are, and goes into all others, subclasses with a forward of their own too."""
+    """Treats modules of PyTorch as operations; traces into all others, and into subclasses with their own forward."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, nn.Sequential):
@@ -259,7 +268,7 @@ class _Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Go through ``nn.DataParallel`` to the module that it runs on parts of each batch."""
+        """Trace the module that ``nn.DataParallel`` runs on parts of each batch."""
         if isinstance(m, nn.DataParallel) and not m._forward_hooks and not m._forward_pre_hooks:
             return m.module(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
@@ -271,11 +280,11 @@ class _Reader:
     def __init__(self, root: nn.Module) -> None:
         self._modules = dict(root.named_modules())
         self._parameters = dict(root.named_parameters())
-        #: Weights and biases that are no parameters, and where they are.
+        #: Weights and biases that are computed, not parameters, and where they are.
         self.computed: dict[str, AttributePath] = {}
 
-    def read(self, graph: fx.Graph) -> Samples:
-        # Operations whose result nobody uses are read like others: they may change their argument in place.
+    def read(self, graph: fx.Graph) -> TracedSamples:
+        # Operations whose result is not used are read like others: they may change their argument in place.
         values: dict[fx.Node, Any] = {}
         inputs = 0
         for node in graph.nodes:
@@ -283,20 +292,20 @@ class _Reader:
                 break
             if node.op == "placeholder":
                 inputs += 1
-                values[node] = Samples()
+                values[node] = TracedSamples()
                 continue
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             try:
                 values[node] = self._value(node, args, kwargs)
             except UnsupportedError as error:
                 raise ValueError(_refusal(self._named(node), str(error))) from error
-        found = fx.node.map_arg(node.args[0], values.__getitem__)
-        if inputs != 1 or not isinstance(found, Samples):
+        output = fx.node.map_arg(node.args[0], values.__getitem__)
+        if inputs != 1 or not isinstance(output, TracedSamples):
             raise ValueError(
-                f"module takes {inputs} inputs and returns a {type(found).__name__}; expected a forward that takes the "
-                "samples and returns the predictions."
+                f"module takes {inputs} inputs and returns a {type(output).__name__}; expected a forward that takes "
+                "the samples and returns the predictions."
             )
-        return found
+        return output
 
     def _value(self, node: fx.Node, args: Any, kwargs: Mapping[str, Any]) -> Any:
         if node.op == "get_attr":
@@ -318,7 +327,7 @@ class _Reader:
             raise UnsupportedError(
                 f"its forward hook {type(hooks[0]).__name__} may change what it computes; remove the hook"
             )
-        if isinstance(module, nn.Linear) and isinstance(x, Samples):
+        if isinstance(module, nn.Linear) and isinstance(x, TracedSamples):
             return passed(x, self._layer(module, target))
         if isinstance(module, nn.Identity):
             return x

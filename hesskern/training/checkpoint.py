@@ -1,4 +1,4 @@
-"""Checkpoints of training runs: one ``.npz`` file, replaced as a whole, that fits one problem only."""
+"""Checkpoints of training runs: one ``.npz`` file, replaced as a whole, that one run only can go on from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hesskern._base import array_files, atomic_write, checks, devices
 from hesskern._base.array_types import Array
 
 _FORMAT = "hesskern training checkpoint 2"
-#: What is told apart by fingerprints, which say nothing to a reader.
+#: What fingerprints identify; a message that shows them would help nobody.
 _FINGERPRINTS = ("net", "nets", "X", "Y")
 #: Bits depend on it, but going on from it is right all the same.
 _BITS_ONLY = ("isa",)
@@ -25,13 +25,15 @@ _BITS_ONLY = ("isa",)
 
 def digest(arrays: Sequence[Array | None]) -> str:
     """Return a fingerprint of arrays: shapes, dtypes and values."""
-    found = hashlib.blake2b(digest_size=16)
-    for given in arrays:
-        array = None if given is None else devices.to_host(given)
-        found.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
-        if array is not None:
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+    fingerprint = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        if array is None:
+            fingerprint.update(b"none")
+            continue
+        host_array = devices.to_host(array)
+        fingerprint.update(f"{host_array.dtype.str}{host_array.shape}".encode())
+        fingerprint.update(np.ascontiguousarray(host_array).data)
+    return fingerprint.hexdigest()
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -58,14 +60,14 @@ class CheckpointWarning(RuntimeWarning):
         self.last = last
 
 
-def write(path: Path, problem: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+def write(path: Path, identity: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write all of it or nothing: a process killed at any moment leaves the checkpoint before, or this one."""
-    header = np.array(json.dumps({"format": _FORMAT, "problem": dict(problem)}))
+    header = np.array(json.dumps({"format": _FORMAT, "problem": dict(identity)}))
     atomic_write.write(path, "checkpoint", lambda file: np.savez(file, allow_pickle=False, header=header, **arrays))
 
 
-def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a checkpoint of this problem; a clear error for anything else."""
+def read(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a checkpoint of the run with this identity; a clear error for anything else."""
     name = checks.path(path, "resume")
     try:
         arrays: dict[str, NDArray[Any]] = array_files.read_npz(name)
@@ -81,20 +83,20 @@ def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, 
     if header["format"] != _FORMAT:
         raise ValueError(
             f"resume is {name!r}, written as {header['format']!r} by another version of hesskern; this version reads "
-            f"{_FORMAT!r}. Go on with the version that wrote it, or start anew."
+            f"{_FORMAT!r}. Go on with the version that wrote it, or start again from the beginning."
         )
-    for key, here in problem.items():
-        there = header["problem"].get(key)
-        if there == here:
+    for key, expected in identity.items():
+        written = header["problem"].get(key)
+        if written == expected:
             continue
         if key in _BITS_ONLY:
             warnings.warn(
-                f"the checkpoint {name!r} was written with {key} = {there}, this is {here}: the run goes on, but will "
-                "not be equal to the uninterrupted one to the last bit.",
-                stacklevel=4,
+                f"the checkpoint {name!r} was written with {key} = {written}, this is {expected}: the run goes on, but "
+                "will not be equal to the uninterrupted one to the last bit.",
+                stacklevel=5,
             )
             continue
-        differ = f"its {key} was {there!r}, here it is {here!r}"
+        differ = f"its {key} was {written!r}, here it is {expected!r}"
         if key in _FINGERPRINTS:
             differ = f"its {key} had other numbers, or another shape or dtype"
         raise ValueError(
@@ -106,11 +108,11 @@ def read(path: str | os.PathLike[str], problem: Mapping[str, Any]) -> dict[str, 
 
 def _header(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Take the header out of the arrays and return it."""
-    given = arrays.pop("header", None)
-    if given is None or given.shape != () or given.dtype.kind != "U":
+    text = arrays.pop("header", None)
+    if text is None or text.shape != () or text.dtype.kind != "U":
         raise ValueError("it has no header")
     try:
-        header = json.loads(str(given))
+        header = json.loads(str(text))
     except (ValueError, RecursionError) as error:
         raise ValueError("its header is damaged") from error
     right = isinstance(header, dict) and isinstance(header.get("problem"), dict)

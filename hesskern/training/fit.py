@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from hesskern._base import checks
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
-from hesskern.training import cpu, gpu
-from hesskern.training.cpu_group import history
+from hesskern.training.driver import train
 from hesskern.training.learning_rate import LearningRate
-from hesskern.training.loop import Status
-from hesskern.training.options import Settings, StrPath
+from hesskern.training.network_group import NetworkGroup, Status
+from hesskern.training.options import StrPath, TrainingOptions
 from hesskern.training.reduced_network import Reduction
 
 
@@ -111,7 +110,7 @@ def fit(
         - "gradient_norm": of the gradient of "loss"
         - "sharpness": largest eigenvalue of the full Hessian, to 1e-10; "2/lr" comes with it
         - "condition", "rank", "smallest" (nonzero eigenvalue in absolute value) of the full Hessian, or of a block:
-          "condition[1.weight]", "rank[0]"; in brackets stands what ``loss.hessian(net, params=[...])`` takes
+          "condition[1.weight]", "rank[0]"; the brackets hold what ``loss.hessian(net, params=[...])`` takes
         - "balance": ``‖W_{l+1}.T W_{l+1} - W_l W_l.T - b_l b_l.T‖`` (Frobenius) for each hidden layer, (records, L-1)
         - "distance": ``‖θ - θ_0‖``; "weights": θ, flat, (records, P)
     record_every : int, >= 1
@@ -169,30 +168,22 @@ def fit(
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
     loss.check_network(net)
-    settings = Settings(
+    options = TrainingOptions(
         lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
     seeds = [checks.seed(seed)]
-    shown = checks.boolean(progress, "progress")
-    if loss.device != "cpu":
-        trained = gpu.train(settings, [net], [loss], seeds, several=False, progress=shown)
-        return Run(
-            network=LinearNetwork(*trained.network(0), names=net.parameter_names),
-            steps=int(trained.steps[0]),
-            status=trained.status[0],
-            history=trained.history_of(0),
-            reduction=trained.reduction,
-            execution=trained.execution,
-        )
-    ((network, member),), reduction = cpu.train(
-        settings, [net], [loss], seeds, several=False, threads=1, progress=shown
-    )
+    progress = checks.boolean(progress, "progress")
+    return train(options, [net], [loss], seeds, ensemble=False, threads=1, progress=progress, result=_run)
+
+
+def _run(group: NetworkGroup) -> Run:
     return Run(
-        network=network,
-        steps=member.descent.steps,
-        status=member.status or "max_steps",
-        history=history(member, settings.record_every),
-        reduction=reduction,
+        network=group.network(0),
+        steps=group.steps()[0],
+        status=group.status()[0],
+        history=group.history(0),
+        reduction=group.reduction(),
+        execution=group.execution(),
     )

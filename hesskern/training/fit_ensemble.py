@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from hesskern._base.array_types import Array
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
-from hesskern.training import cpu, gpu
-from hesskern.training.cpu_group import Member, history
+from hesskern.training.driver import train
 from hesskern.training.learning_rate import LearningRate
-from hesskern.training.options import Settings, StrPath
+from hesskern.training.network_group import NetworkGroup
+from hesskern.training.options import StrPath, TrainingOptions
 from hesskern.training.reduced_network import Reduction
 
 
@@ -69,7 +70,7 @@ class Ensemble:
 
     def __repr__(self) -> str:
         counts = Counter(map(str, self.status))
-        return f"Ensemble({len(self)} networks: {', '.join(f'{count} {how}' for how, count in counts.items())})"
+        return f"Ensemble({len(self)} networks: {', '.join(f'{count} {status}' for status, count in counts.items())})"
 
 
 def fit_ensemble(
@@ -142,43 +143,31 @@ def fit_ensemble(
     """
     nets = _networks(nets)
     losses = _losses(loss, nets)
-    settings = Settings(
+    options = TrainingOptions(
         lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
         nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
         checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = cores if threads is None else checks.integer(threads, "threads", 1)
-    shown = checks.boolean(progress, "progress")
+    progress = checks.boolean(progress, "progress")
     seeds = _seeds(seed, len(nets))
-    if losses[0].device != "cpu":
-        there = gpu.train(settings, nets, losses, seeds, several=True, progress=shown)
-        own = {"status": np.array(there.status), "parameter_names": nets[0].parameter_names}
-        return Ensemble(**there._asdict() | own)
-    trained, reduction = cpu.train(
-        settings,
-        nets,
-        losses,
-        seeds,
-        several=True,
-        threads=workers,
-        progress=shown,
-    )
-    members = [each.member for each in trained]
+    as_ensemble = partial(_ensemble, parameter_names=nets[0].parameter_names)
+    return train(options, nets, losses, seeds, ensemble=True, threads=workers, progress=progress, result=as_ensemble)
+
+
+def _ensemble(group: NetworkGroup, parameter_names: tuple[str, ...]) -> Ensemble:
+    weights, biases = group.layers()
     return Ensemble(
-        weights=[np.stack(layer) for layer in zip(*(each.network.weights for each in trained), strict=True)],
-        biases=[_stack(layer) for layer in zip(*(each.network.biases for each in trained), strict=True)],
-        steps=np.array([member.descent.steps for member in members], dtype=np.int64),
-        status=np.array([member.status for member in members]),
-        history=_stacked(members, settings.record_every),
-        reduction=reduction,
-        parameter_names=nets[0].parameter_names,
+        weights=weights,
+        biases=biases,
+        steps=np.array(group.steps(), dtype=np.int64),
+        status=np.array(group.status()),
+        history=group.histories(),
+        reduction=group.reduction(),
+        parameter_names=parameter_names,
+        execution=group.execution(),
     )
-
-
-def _stack(biases: Sequence[Array | None]) -> Array | None:
-    given = [bias for bias in biases if bias is not None]
-    return np.stack(given) if given else None
 
 
 def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
@@ -205,19 +194,19 @@ def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
 
 def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetwork]) -> list[SquaredLoss]:
     losses = [loss] if isinstance(loss, SquaredLoss) else loss
-    if not isinstance(losses, Sequence) or not all(isinstance(each, SquaredLoss) for each in losses):
+    if not isinstance(losses, Sequence) or not all(isinstance(own, SquaredLoss) for own in losses):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss, or one for each network.")
     if len(losses) not in (1, len(nets)):
         raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
-    for k, each in enumerate(losses):
-        each.check_network(nets[k])
+    for k, own in enumerate(losses):
+        own.check_network(nets[k])
         first = losses[0]
-        same = (each.X.shape, each.Y.shape, each.kind, each.weight_decay) == (
+        same = (own.X.shape, own.Y.shape, own.kind, own.weight_decay) == (
             first.X.shape, first.Y.shape, first.kind, first.weight_decay,
         )  # fmt: skip
         if not same:
             raise ValueError(
-                f"loss[{k}] is {each}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
+                f"loss[{k}] is {own}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
             )
     return list(losses)
 
@@ -225,21 +214,7 @@ def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetw
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
     if not isinstance(seed, list | tuple | range | np.ndarray) or (isinstance(seed, np.ndarray) and seed.ndim == 0):
         return [checks.seed(seed)] * count
-    seeds = [checks.seed(each, f"seed[{k}]") for k, each in enumerate(checks.read(seed, "seed"))]
+    seeds = [checks.seed(number, f"seed[{k}]") for k, number in enumerate(checks.read(seed, "seed"))]
     if len(seeds) != count:
         raise ValueError(f"seed has {len(seeds)} numbers for {count} networks; expected one, or one for each.")
     return seeds
-
-
-def _stacked(members: list[Member], every: int) -> dict[str, NDArray[Any]]:
-    """Return all histories as arrays with one row for each network, NaN where it had stopped."""
-    each = [history(member, every) for member in members]
-    longest = max(each, key=lambda columns: len(columns["step"]))
-    found = {"step": longest["step"]}
-    for name, column in longest.items():
-        if name == "step":
-            continue
-        found[name] = np.full((len(each), *column.shape), np.nan)
-        for k, columns in enumerate(each):
-            found[name][k, : len(columns[name])] = columns[name]
-    return found

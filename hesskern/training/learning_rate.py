@@ -33,15 +33,15 @@ class Schedule:
 
     def __init__(self, lr: LearningRate, max_steps: int, networks: int | None = None) -> None:
         self._function: Callable[[int], Any] | None = None
-        self._each: Rates | None = None  # (B or 1, 1 or steps)
+        self._rates: Rates | None = None  # (B or 1, 1 or steps)
         self._count = 1 if networks is None else networks
         self._several = networks is not None
         if callable(lr):
             self._function = lr
         elif isinstance(lr, list | tuple) or np.ndim(lr) > 0:
-            self._each = self._array(lr, max_steps)
+            self._rates = self._array(lr, max_steps)
         else:
-            self._each = np.full((1, 1), checks.positive(lr, "lr"))
+            self._rates = np.full((1, 1), checks.positive(lr, "lr"))
 
     def _array(self, lr: Any, max_steps: int) -> Rates:
         rates = _numbers(lr, "lr is")
@@ -67,11 +67,11 @@ class Schedule:
 
     def compact(self, start: int, stop: int) -> Rates:
         """Return the same without repetitions, (1 or B, 1 or stop - start)."""
-        if self._each is not None:
-            return self._each if self._each.shape[1] == 1 else self._each[:, start:stop]
-        found = [np.atleast_1d(self._at(step)) for step in range(start, stop)]
-        count = max(map(len, found))
-        return np.stack([np.broadcast_to(each, (count,)) for each in found], axis=1)
+        if self._rates is not None:
+            return self._rates if self._rates.shape[1] == 1 else self._rates[:, start:stop]
+        by_step = [np.atleast_1d(self._at(step)) for step in range(start, stop)]
+        networks = max(map(len, by_step))
+        return np.stack([np.broadcast_to(rates, (networks,)) for rates in by_step], axis=1)
 
     def _at(self, step: int) -> Rates:
         assert self._function is not None
@@ -85,19 +85,19 @@ class Schedule:
 
     def describe(self) -> str:
         """Return what tells this schedule from others; nothing tells one function from another."""
-        if self._each is None:
+        if self._rates is None:
             return "a function"
-        if self._each.size == 1:
-            return repr(float(self._each[0, 0]))
-        return hashlib.blake2b(self._each.tobytes(), digest_size=16).hexdigest()
+        if self._rates.size == 1:
+            return repr(float(self._rates[0, 0]))
+        return hashlib.blake2b(self._rates.tobytes(), digest_size=16).hexdigest()
 
 
 def _numbers(value: Any, what: str) -> Rates:
     """Return real numbers; text, complex numbers and truth values are not converted."""
-    found = np.asarray(value) if isinstance(value, Real) else checks.read(value, what.split(maxsplit=1)[0])
-    if found.dtype == np.dtype(object) and all(isinstance(each, Real) for each in found.ravel()):
-        found = found.astype(np.float64)  # fractions, say
-    if found.dtype.kind not in "iuf":
-        kind = "values" if found.ndim else "a value"
-        raise TypeError(f"{what} {kind} of type {found.dtype}; expected real numbers.")
-    return found.astype(np.float64, copy=False)
+    numbers = np.asarray(value) if isinstance(value, Real) else checks.read(value, what.split(maxsplit=1)[0])
+    if numbers.dtype == np.dtype(object) and all(isinstance(number, Real) for number in numbers.ravel()):
+        numbers = numbers.astype(np.float64)  # fractions, say
+    if numbers.dtype.kind not in "iuf":
+        kind = "values" if numbers.ndim else "a value"
+        raise TypeError(f"{what} {kind} of type {numbers.dtype}; expected real numbers.")
+    return numbers.astype(np.float64, copy=False)

@@ -10,45 +10,17 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from hesskern._base.interrupt import Interruption
 from hesskern.training import checkpoint
-
-Status = Literal["converged", "max_steps", "diverged", "interrupted"]
+from hesskern.training.network_group import NetworkGroup, Status
+from hesskern.training.run_state import RunState
 
 #: The loop returns to Python about this often (seconds), to see Ctrl-C and to move the progress bar.
 _SHORTEST, _LONGEST = 0.02, 0.1
 #: Seconds between checkpoints where the user has not said how many steps.
 _CHECKPOINT_SECONDS = 60.0
-
-
-class Crew(Protocol):
-    """The networks of a run; all that still run have taken the same number of steps."""
-
-    #: Steps of a piece that still have their losses where they cost nothing: longer ones would only ask for memory.
-    most_steps: int
-
-    def running(self) -> bool:
-        """Return whether any network runs."""
-
-    def measure(self, interruption: Interruption) -> None:
-        """Record what is recorded between steps, unless an interruption is wished meanwhile."""
-
-    def advance(self, start: int, stop: int) -> None:
-        """Take the steps from `start` to before `stop`."""
-
-    def finish(self, ended: Status) -> None:
-        """Give each network that still runs this status, unless its last update overflowed."""
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return all that a checkpoint needs."""
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> int:
-        """Go on from what `state` returned; return how many steps those that run have taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,40 +29,38 @@ class Saving:
 
     path: Path
     every: int | None
-    problem: Mapping[str, Any]
+    identity: Mapping[str, Any]  # what the run that goes on must agree with
 
 
 class Loop:
-    """A run of a crew to `max_steps`.
+    """A run of a group of networks to `max_steps`.
 
     Parameters
     ----------
-    crew : Crew
+    group : NetworkGroup
     pauses : bool
         Whether something is recorded between steps, which ends a piece.
     record_every, max_steps : int
-    first_piece : int
-        A first guess at how many steps take 20 ms; the loop corrects it.
     saving : Saving, optional
     """
 
     def __init__(
         self,
-        crew: Crew,
+        group: NetworkGroup,
         *,
         pauses: bool,
         record_every: int,
         max_steps: int,
-        first_piece: int,
         saving: Saving | None,
     ) -> None:
-        self._crew, self._pauses, self._every = crew, pauses, record_every
-        self._max_steps, self._piece, self._saving = max_steps, min(first_piece, crew.most_steps), saving
+        self._group, self._pauses, self._every = group, pauses, record_every
+        self._max_steps, self._piece, self._saving = max_steps, min(group.first_piece, group.most_steps), saving
         self._step, self._warned = 0, False
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def restore(self, state: RunState) -> None:
         """Go on from what a checkpoint holds."""
-        self._step = self._crew.restore(arrays)
+        self._group.restore(state)
+        self._step = state.step
 
     def run(self, *, progress: bool) -> None:
         """Run until every network has ended; afterwards each has a status."""
@@ -108,24 +78,24 @@ class Loop:
                     bar.close()
             if self._saving is not None:
                 self._save(self._saving, last=True)
-        self._crew.finish(ended)
+        self._group.finish(ended)
 
     def _pieces(self, bar: Any, interruption: Interruption) -> Status:
         saved = time.perf_counter()
-        while self._crew.running() and self._step < self._max_steps:
+        while self._group.running() and self._step < self._max_steps:
             if self._pauses and self._step % self._every == 0:
-                self._crew.measure(interruption)
-            if interruption.wished:
+                self._group.measure(interruption)
+            if interruption.requested:
                 return "interrupted"
             before, began = self._step, time.perf_counter()
             stop = self._next_stop()
-            self._crew.advance(before, stop)
+            self._group.advance(before, stop)
             self._step = stop
             took = time.perf_counter() - began
             if bar is not None:
                 bar.update(stop - before)
             if took < _SHORTEST:
-                self._piece = min(2 * self._piece, self._crew.most_steps)
+                self._piece = min(2 * self._piece, self._group.most_steps)
             elif took > _LONGEST:
                 self._piece = max(1, min(self._piece // 2, int(self._piece * _LONGEST / took)))
             if self._saving is not None and self._checkpoint_due(self._saving, saved):
@@ -149,7 +119,7 @@ class Loop:
     def _save(self, saving: Saving, *, last: bool) -> None:
         """Write a checkpoint; where that fails the run is worth more than its checkpoint, and goes on."""
         try:
-            checkpoint.write(saving.path, saving.problem, self._crew.state())
+            checkpoint.write(saving.path, saving.identity, self._group.state().arrays())
         except (OSError, MemoryError) as error:
             if last or not self._warned:
                 what = "last checkpoint was not written" if last else "checkpoint was not written, the run goes on"
@@ -157,11 +127,6 @@ class Loop:
                 message = f"the {what}: {why} What {str(saving.path)!r} held before is left as it was."
                 warnings.warn(checkpoint.CheckpointWarning(message, last=last), stacklevel=5)
             self._warned = True
-
-
-def record_steps(seen: int, every: int) -> NDArray[np.int64]:
-    """Return which of the first `seen` steps are recorded."""
-    return np.arange(0, seen, every, dtype=np.int64)
 
 
 def progress_bar(total: int, initial: int) -> Any:

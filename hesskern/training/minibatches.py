@@ -17,9 +17,9 @@ class Chosen(NamedTuple):
     ends: Indices
     sizes: Indices
 
-    def scales(self, scale: float, each: float | None) -> NDArray[np.float64]:
-        """Return what the loss of each batch is multiplied by: `scale`, or `each` for each of its samples."""
-        return np.full(len(self.sizes), scale) if each is None else each / self.sizes
+    def scales(self, scale: float, per_sample: float | None) -> NDArray[np.float64]:
+        """Return what the loss of each batch is multiplied by: `scale`, or `per_sample` over its number of samples."""
+        return np.full(len(self.sizes), scale) if per_sample is None else per_sample / self.sizes
 
 
 class Batches:

@@ -1,4 +1,4 @@
-"""The arguments that `fit` and `fit_ensemble` share, checked once, and what follows from them wherever a run is."""
+"""The arguments that `fit` and `fit_ensemble` share, checked once, and what follows from them in every run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hesskern import backends
 from hesskern._base import checks
-from hesskern._base.array_types import Array
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import Update
 from hesskern.losses.squared import SquaredLoss
 from hesskern.training import checkpoint
-from hesskern.training.learning_rate import LearningRate, Schedule
-from hesskern.training.loop import Crew, Loop, Saving
+from hesskern.training.learning_rate import LearningRate
+from hesskern.training.minibatches import Batches
 from hesskern.training.recorder import Records
 from hesskern.training.reduced_network import Reduction
 
@@ -24,7 +22,7 @@ StrPath = str | os.PathLike[str]
 
 
 @dataclass(slots=True, kw_only=True)
-class Settings:
+class TrainingOptions:
     """How to train; see `hesskern.fit` for each."""
 
     lr: LearningRate
@@ -63,25 +61,6 @@ class Settings:
         if self.checkpoint is not None:
             self.saving_path = checkpoint.check_writable(self.checkpoint)
 
-    def loop(self, crew: Crew, records: Records, problem: dict[str, Any], first_piece: int) -> Loop:
-        """Return the loop around a crew, at the point where a checkpoint says."""
-        loop = Loop(
-            crew,
-            pauses=bool(records.between),
-            record_every=self.record_every,
-            max_steps=self.max_steps,
-            first_piece=first_piece,
-            saving=None if self.saving_path is None else Saving(self.saving_path, self.checkpoint_every, problem),
-        )
-        if self.resume is not None:
-            arrays = checkpoint.read(self.resume, problem)
-            try:
-                loop.restore(arrays)
-            except ValueError as error:
-                name = os.fspath(self.resume)
-                raise ValueError(f"resume is {name!r}, which is no checkpoint of such a run: {error}.") from error
-        return loop
-
     def chosen_backend(self, loss: SquaredLoss) -> str | None:
         """Return the backend that was asked for, here or with the loss."""
         return loss.backend if self.backend is None else self.backend
@@ -89,6 +68,11 @@ class Settings:
     def update(self, loss: SquaredLoss) -> Update:
         """Return the rule of a step."""
         return Update(self.momentum, self.nesterov, loss.weight_decay)
+
+    @property
+    def relative_target(self) -> float:
+        """`rtol` as backends take it: below 0 a run never converges."""
+        return -1.0 if self.rtol is None else self.rtol
 
     @property
     def saves(self) -> bool:
@@ -99,13 +83,17 @@ class Settings:
         """Return how many samples the largest minibatch has, 0 where steps use all."""
         return 0 if self.batch_size is None else min(self.batch_size, len(loss.X))
 
+    def batches(self, loss: SquaredLoss, seed: int) -> Batches:
+        """Return the minibatches of a run with this seed."""
+        return Batches(len(loss.X), self.largest(loss), shuffle=self.shuffle, seed=seed)
+
     def data(self, loss: SquaredLoss, records: Records, bias: bool) -> tuple[Data, Data | None]:
         """Return the data of the full loss, and the samples that minibatches are taken from."""
         reduced = self.reduce == "auto"
         if self.batch_size is None:
             return loss.data(bias=bias, reduced=reduced), None
         samples = loss.data(bias=bias, reduced=False)
-        if self.rtol is None and not {"loss", "gradient_norm", "sharpness"} & set(records.names):
+        if self.rtol is None and not records.of_all_samples:
             return Data(samples.X[:1], None, samples.Y[:1], 0.0), samples  # nobody looks at the full loss
         return loss.data(bias=bias, reduced=reduced), samples
 
@@ -126,39 +114,6 @@ class Settings:
         if before == after:
             return Reduction(samples, unbalanced=unbalanced)
         return Reduction(samples, (before, after), leak, unbalanced)
-
-    def problem(
-        self,
-        starts: Sequence[Array | None],
-        count: int,
-        losses: Sequence[SquaredLoss],
-        seeds: Sequence[int],
-        schedule: Schedule,
-        backend: str,
-        several: bool,
-    ) -> dict[str, Any]:
-        """Return what a checkpoint must agree with, by the name of the argument, as JSON holds it."""
-        return {
-            "number of nets": count,
-            "training (one net, or an ensemble)": "fit_ensemble" if several else "fit",
-            "nets" if several else "net": checkpoint.digest(starts),
-            "X": checkpoint.digest([loss.X for loss in losses]),
-            "Y": checkpoint.digest([loss.Y for loss in losses]),
-            "kind": losses[0].kind,
-            "weight_decay": losses[0].weight_decay,
-            "lr": schedule.describe(),
-            "rtol": self.rtol,
-            "batch_size": self.batch_size,
-            "shuffle": bool(self.shuffle),
-            "seed": list(seeds),
-            "momentum": self.momentum,
-            "nesterov": bool(self.nesterov),
-            "record": list(self.record),
-            "record_every": self.record_every,
-            "reduce": self.reduce,
-            "backend": backend,
-            "isa": backends.get(backend).instructions,
-        }
 
 
 def batch_scale(loss: SquaredLoss) -> float | None:

@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import Backend, PlainLayers
-from hesskern.linalg import decompositions
 from hesskern.network.linear_network import LinearNetwork
 
 
@@ -61,18 +61,18 @@ class Reduction:
         return self.samples is not None or self.widths is not None
 
     def __str__(self) -> str:
-        said = []
+        sentences = []
         if self.samples is not None:
-            said.append(f"{self.samples[0]} samples to {self.samples[1]} rows")
+            sentences.append(f"{self.samples[0]} samples to {self.samples[1]} rows")
         if self.widths is not None:
             before, after = ("-".join(map(str, widths)) for widths in self.widths)
-            said.append(f"widths {before} to {after}")
+            sentences.append(f"widths {before} to {after}")
         if self.unbalanced:
-            said.append(
+            sentences.append(
                 "widths as given, because weights into and out of the hidden units differ by orders of "
                 "magnitude from unit to unit and a reduction would lose digits"
             )
-        return "; ".join(said)
+        return "; ".join(sentences)
 
 
 class Stage(NamedTuple):
@@ -120,7 +120,7 @@ class ReducedNetwork:
         return tuple(sorted({stage.layer + 1 for stage in self.stages}))
 
     def left_over(self) -> dict[int, int]:
-        """Return how many units of each hidden layer (counted from 1) stand outside the span."""
+        """Return how many units of each hidden layer (counted from 1) are outside the span."""
         counts: dict[int, int] = {}
         for stage in self.stages:
             units, kept = stage.basis.shape
@@ -146,13 +146,13 @@ class ReducedNetwork:
 def reduced_networks(nets: Sequence[LinearNetwork], backend: Backend, *, reduce: bool) -> list[ReducedNetwork]:
     """Return what is trained in the place of these networks, all of one width: as given if one is unbalanced."""
     reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
-    for each in reduced:
-        each.unbalanced = any(
-            backend.mixes_units(stage.before.T, len(nets[0].weights[stage.layer + 1])) for stage in each.stages
+    for small in reduced:
+        small.unbalanced = any(
+            backend.mixes_units(stage.before.T, len(nets[0].weights[stage.layer + 1])) for stage in small.stages
         )
-    if any(each.unbalanced for each in reduced):
-        for each in reduced:
-            each.as_given()
+    if any(small.unbalanced for small in reduced):
+        for small in reduced:
+            small.as_given()
     return reduced
 
 

@@ -238,7 +238,7 @@ def _selection(name: str, where: slice) -> Comparison:
 
 
 def _column_order(evidence: Evidence) -> Any:
-    """Return where the parameters stand when each weight is flattened column after column."""
+    """Return the positions of the parameters when each weight is flattened column after column."""
     order = np.arange(evidence.problem.size)
     for name, where in evidence.problem.names.items():
         layer, kind = name.split(".")

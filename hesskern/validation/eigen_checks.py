@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hesskern.linalg import decompositions
+from hesskern._base import decompositions
 from hesskern.linalg.condition import Condition
 from hesskern.validation import exact
 from hesskern.validation.case import Matrix

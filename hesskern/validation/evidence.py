@@ -10,9 +10,9 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import hesskern.losses.squared
+from hesskern._base import decompositions
 from hesskern._base.cached import cached_property
 from hesskern.curvature.hessian import Hessian
-from hesskern.linalg import decompositions
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
 from hesskern.validation.differences import DifferenceWitness

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.cached import cached_property
-from hesskern.linalg import decompositions
 from hesskern.validation.case import ValidationCase
 
 #: Singular values of larger matrices cost more than the check; their Frobenius norm is also a bound.

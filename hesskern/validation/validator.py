@@ -118,7 +118,7 @@ class _Plan:
             for backend in self._backends:
                 subject = Subject(problem, backend)
                 for check in comparisons:
-                    if interruption.wished:
+                    if interruption.requested:
                         return
                     yield len(comparisons) * len(self._backends), row_of(problem.name, check, subject, evidence)
 
@@ -138,7 +138,7 @@ class _Plan:
             finally:
                 if bar is not None:
                     bar.close()
-            return interruption.wished
+            return interruption.requested
 
 
 def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[ValidationCase]:

@@ -42,13 +42,13 @@ def test_recognised():
 
 def test_taken_without_a_copy(monkeypatch):
     tensor = torch.arange(6, dtype=torch.float64).reshape(2, 3)
-    assert devices.taken(tensor, "X").data_ptr() == tensor.data_ptr()
-    assert devices.taken(Exchanged(tensor), "X").data_ptr() == tensor.data_ptr()
+    assert devices.shared_tensor(tensor, "X").data_ptr() == tensor.data_ptr()
+    assert devices.shared_tensor(Exchanged(tensor), "X").data_ptr() == tensor.data_ptr()
     given = Interfaced()
     monkeypatch.setattr(torch, "as_tensor", lambda value: tensor if value is given else None)  # it needs a driver
-    assert devices.taken(given, "X").data_ptr() == tensor.data_ptr()
+    assert devices.shared_tensor(given, "X").data_ptr() == tensor.data_ptr()
 
 
 def test_refused():
     with pytest.raises(TypeError, match=r"X has dtype torch.int64; expected torch.float64 .*X.to\(torch.float64\)"):
-        devices.taken(Exchanged(torch.ones(2, dtype=torch.int64)), "X")
+        devices.shared_tensor(Exchanged(torch.ones(2, dtype=torch.int64)), "X")

@@ -23,7 +23,7 @@ LONG = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np, hesskern as hk
-from hesskern.linalg import decompositions
+from hesskern._base import decompositions
 what = sys.argv[1]
 rng = np.random.default_rng(0)
 if what == "eigh":

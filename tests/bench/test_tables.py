@@ -165,6 +165,21 @@ def test_tables_in_pages_are_made_from_their_runs(tmp_path):
         assert pages.renewed(marked(kind, tmp_path / "run.json")).count("\n") >= 5, kind
 
 
+def test_a_page_may_choose_problems_of_a_task(tmp_path):
+    run = ladder_run()
+    for number, problem in enumerate(run["tasks"][0]["problems"], 1):
+        problem["label"] = f"problem {number}"
+    (tmp_path / "run.json").write_text(runs.json_text(run))
+
+    def labels(tasks):
+        lines = pages.renewed(marked("times", tmp_path / "run.json", tasks)).splitlines()
+        return sorted({line.split("|")[1].strip() for line in lines if line.startswith("| problem ")} - {"problem"})
+
+    assert labels(" t") == [f"problem {number}" for number in (1, 2, 3, 4)]
+    assert labels(" t:4 t:2") == ["problem 2", "problem 4"]
+    assert labels(" other t:1") == ["problem 1"]
+
+
 def test_quick_tables_say_so():
     run = ladder_run()
     kinds = (tables.report, tables.brief, tables.headlines, tables.times, tables.growth)

@@ -96,7 +96,7 @@ def test_plot(folder, capsys):
     yellow = [float(np.mean((half[..., 0] > 0.7) & (half[..., 2] < 0.5))) for half in (before, after)]
     assert yellow[0] > 0.3 and yellow[1] < 0.01
     code, out, err = run(capsys, "174", "--plot", "number.png")
-    assert code == 3 and "no matrix to draw" in err and not out
+    assert code == 3 and "--plot draws a matrix" in err and not out
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_missing_files_and_usage(folder, capsys):
         assert "hesskern explain --help lists" in err and err.count("\n") == 1
 
 
-SAID = {"junk.npy": "no file that numpy.save", "empty.csv": "holds no numbers", "H.foo": ".txt, .pt"}
+SAID = {"junk.npy": "not written by numpy.save", "empty.csv": "holds no numbers", "H.foo": ".txt, .pt"}
 
 
 def test_files_that_hold_no_numbers(folder, capsys):
     (folder / "junk.npy").write_bytes(b"hello world")
     (folder / "empty.csv").write_text("")
     for name, said in (
-        ("junk.npy", "no file that numpy.save"),
+        ("junk.npy", "not written by numpy.save"),
         ("empty.csv", "holds no numbers"),
         ("H.foo", ".txt, .pt"),
     ):
@@ -148,7 +148,7 @@ def test_a_tensor_without_torch(folder, capsys, monkeypatch):
     (folder / "H.pt").write_bytes(b"not a tensor")
     monkeypatch.setitem(sys.modules, "torch", None)
     code, _, err = run(capsys, "H.pt")
-    assert code == 3 and "only PyTorch reads" in err
+    assert code == 3 and "only PyTorch can read" in err
 
 
 def test_a_file_that_is_no_tensor(folder, capsys):

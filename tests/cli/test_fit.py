@@ -206,13 +206,13 @@ ENDLESS = """
 import json
 from hesskern import _core
 from hesskern.cli import main as cli
-from hesskern.training import cpu_group as crew
-advance = crew.HostCrew.advance
+from hesskern.training.cpu_group import CpuGroup
+advance = CpuGroup.advance
 def told(self, *args):
     advance(self, *args)
     print("training", file=sys.stderr, flush=True)
-    crew.HostCrew.advance = advance
-crew.HostCrew.advance = told
+    CpuGroup.advance = advance
+CpuGroup.advance = told
 sys.exit(cli.main(json.loads(sys.argv[1])))
 """
 
@@ -307,10 +307,10 @@ REFUSED = [
     ({"X": "Y.npy"}, "--X has shape (10, 3); expected (N, 4)"),
     ({"X": "flat.npy"}, "--X has shape (10,)"),
     ({"X": "complex.npy"}, "--X has dtype complex128"),
-    ({"X": "objects.npy"}, "--X: 'objects.npy' holds no matrix of numbers"),
-    ({"X": "cut.npy"}, "--X: 'cut.npy' holds no matrix of numbers"),
+    ({"X": "objects.npy"}, "--X: 'objects.npy' does not hold a matrix of numbers"),
+    ({"X": "cut.npy"}, "--X: 'cut.npy' does not hold a matrix of numbers"),
     ({"X": "two.npz"}, "--X: 'two.npz' holds ['a', 'b']"),
-    ({"X": "letters.txt"}, "--X: 'letters.txt' holds no matrix of numbers"),
+    ({"X": "letters.txt"}, "--X: 'letters.txt' does not hold a matrix of numbers"),
     ({"X": "empty.txt"}, "--X: 'empty.txt' holds no numbers (shape (0, 1))."),
     ({"X": "nan.npy"}, "--X holds 1 value that is NaN or infinite, the first at index (2, 1)"),
     ({"record": "loss,sharpnes"}, "--record holds 'sharpnes'"),

@@ -48,9 +48,9 @@ def test_what_holds_no_matrix(tmp_path):
     for name, words in (
         ("m.xls", "expected a name that ends in .npy, .npz, .csv, .txt"),
         ("missing.npy", "cannot read '.*': No such file"),
-        ("words.csv", "holds no matrix of numbers"),
-        ("rows.txt", "holds no matrix of numbers"),
-        ("fake.npy", "is no file that numpy.save or numpy.savez wrote"),
+        ("words.csv", "does not hold a matrix of numbers"),
+        ("rows.txt", "does not hold a matrix of numbers"),
+        ("fake.npy", "was not written by numpy.save or numpy.savez"),
         ("none.npy", r"holds no numbers \(shape \(0, 2\)\)"),
         ("two.npz", r"holds \['a', 'b'\]; expected one array, or one with the name 'X'"),
     ):

@@ -62,7 +62,7 @@ W, V, X, Y = np.ones((4, 3)), np.ones((2, 4)), np.ones((5, 3)), np.ones((5, 2))
 
 
 REFUSED = [
-    (lambda: nb.loss((W, V.T.copy()), X, Y), ValueError, "weights do not follow each other"),
+    (lambda: nb.loss((W, V.T.copy()), X, Y), ValueError, "weights do not fit each other"),
     (lambda: nb.loss((W, V), X[:, :2].copy(), Y), ValueError, "X does not fit the first weight"),
     (lambda: nb.loss((W, V), X[:0], Y[:0]), ValueError, "X does not fit the first weight"),
     (lambda: nb.loss((W, V), X, Y[1:]), ValueError, "Y does not fit X"),
@@ -71,7 +71,7 @@ REFUSED = [
     (lambda: nb.loss((W, V), X, Y, None, 3), ValueError, "kind is not one of"),
     (lambda: nb.hvp((W, V), X, Y, np.ones(19)), ValueError, "v has the wrong length"),
     (lambda: nb.hvp((W, V), X, Y, np.ones(20, np.float32)), ValueError, "v has another dtype"),
-    (lambda: nb.block_hessian((W, V), X, Y, 0, 2), ValueError, "is no layer"),
+    (lambda: nb.block_hessian((W, V), X, Y, 0, 2), ValueError, "is not a layer"),
     (lambda: step(0.5, False, None), ValueError, "velocity is missing"),
     (lambda: step(0.5, False, np.zeros(3)), ValueError, "velocity has the wrong"),
     (lambda: step(0.0, True, None), ValueError, "nesterov is True"),

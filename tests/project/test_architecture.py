@@ -182,7 +182,7 @@ def test_jitted_code_stands_alone(path):
 
 @each("path", CUDA)
 def test_the_cuda_backend_stands_alone(path):
-    shared = {"hesskern.backends.data", "hesskern.backends.protocol"}
+    shared = {f"hesskern.backends.{name}" for name in ("data", "hidden_units", "protocol")}
     own = ("hesskern.backends.cuda", "hesskern._base")
     assert all(module in shared or module.startswith(own) for module in ours(path))
 

@@ -244,7 +244,7 @@ REFUSED = {
     "no params": ({"params": []}, ValueError, r"params is empty"),
     "unknown": ({"params": ["2.weight"]}, ValueError, r"params holds '2.weight'; the model has 0.weight, 0.bias"),
     "numbers": ({"params": [0]}, TypeError, r"params holds 0 \(of type int\); expected names or parameters"),
-    "another's": ({"params": [torch.eye(2)]}, ValueError, r"a tensor of shape \(2, 2\) that is no parameter"),
+    "another's": ({"params": [torch.eye(2)]}, ValueError, r"a tensor of shape \(2, 2\) that is not a parameter"),
     "form": ({"form": "list"}, ValueError, r"form is 'list'; expected one of 'matrix', 'dict', 'tuple'"),
 }
 
@@ -299,7 +299,7 @@ def test_weights_that_are_kept_the_other_way(data):
     expected = theirs(model, nn.MSELoss(), data)
     close(ht.hessian(model, nn.MSELoss(), data), joined(expected))
     close(ht.hessian(model, nn.MSELoss(), data, params=["W"]), joined({"W": {"W": expected["W"]["W"]}}))
-    with pytest.raises(ValueError, match=r"multiplies with 'W' of shape \(3, 4\) as it stands, .* expected x @ W.T"):
+    with pytest.raises(ValueError, match=r"with 'W' of shape \(3, 4\) without transposing it, .* expected x @ W.T"):
         hk.LinearNetwork.from_torch(model)
 
 

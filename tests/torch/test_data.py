@@ -91,7 +91,7 @@ REFUSED = {
     "one tensor": (lambda: X, TypeError, r"data is a Tensor"),
     "arrays": (lambda: (X.numpy(), Y.numpy()), TypeError, r"batch 0 of data is a ndarray; expected a pair of tensors"),
     "triples": (lambda: [(X, Y, Y)], TypeError, r"batch 0 of data is a tuple; expected a pair"),
-    "a dataset": (lambda: TensorDataset(X, Y), ValueError, r"X of batch 0 .* \(3,\); .* a batch is needed, not single"),
+    "a dataset": (lambda: TensorDataset(X, Y), ValueError, r"X of batch 0 .* \(3,\); .* pass batches, not single"),
     "empty loader": (list, ValueError, r"data holds no samples; expected at least one \(a generator can be read only"),
     "exhausted": (_exhausted, ValueError, r"data holds no samples"),
     "no rows": (lambda: (X[:0], Y[:0]), ValueError, r"data holds no samples"),
@@ -113,7 +113,7 @@ REFUSED = {
     "flat Y": (
         lambda: (X, Y[:, 0]),
         ValueError,
-        r"expected \(6, 2\): pass Y.unsqueeze\(1\), or PyTorch",
+        r"expected \(6, 2\): pass Y.unsqueeze\(1\), otherwise PyTorch",
     ),
 }
 

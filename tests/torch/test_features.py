@@ -41,15 +41,21 @@ def parametrized():
 
 
 REFUSED = {
-    "softmax": (lambda: nn.Sequential(nn.Linear(6, C), nn.Softmax(1)), "the result of the module '1' .Softmax. behind"),
-    "scaling": (lambda: After(lambda self, z: 3.0 * z), "'fc' gives, but the result of Mul in its forward"),
-    "positive": (lambda: After(lambda self, z: torch.relu(z + 100.0)), "the result of Add in its forward behind it"),
+    "softmax": (
+        lambda: nn.Sequential(nn.Linear(6, C), nn.Softmax(1)),
+        "the result of the module '1' .Softmax. after it",
+    ),
+    "scaling": (
+        lambda: After(lambda self, z: 3.0 * z),
+        "the output of its layer 'fc', but the result of Mul in its forward",
+    ),
+    "positive": (lambda: After(lambda self, z: torch.relu(z + 100.0)), "the result of Add in its forward after it"),
     "in place": (lambda: After(lambda self, z: z.mul_(2.0)), "the result of Mul in its forward"),
-    "order": (lambda: After(lambda self, z: z.T), "behind it; expected a model that ends in the layer"),
-    "tuple": (lambda: After(lambda self, z: (z, z)), "model returns a tuple, not what its layer 'fc' gives"),
+    "order": (lambda: After(lambda self, z: z.T), "after it; expected a model that ends in the layer"),
+    "tuple": (lambda: After(lambda self, z: (z, z)), "model returns a tuple that is not the output of its layer 'fc'"),
     "twice": (lambda: After(lambda self, z: self.fc(torch.cat([z, z], 1))), "the layer 'fc' is applied 2 times"),
-    "hook": (hooked, "the layer 'fc' gives something else than its weight times its input"),
-    "tied": (tied, "the weights 'fc.weight' and 'other.weight' are one"),
+    "hook": (hooked, "the output of the layer 'fc' is not its weight times its input"),
+    "tied": (tied, "the weights 'fc.weight' and 'other.weight' are the same tensor"),
     "parametrized": (parametrized, "the weight of the layer 'fc' is computed from other parameters"),
     "no layer": (nn.Flatten, "model applies no nn.Linear as a module"),
     "dropout": (lambda: nn.Sequential(nn.Dropout(), nn.Linear(6, C)), "the module '0' .Dropout. drops at random"),
@@ -76,7 +82,7 @@ def test_randomness_of_ones_own_is_noticed(X):
         def forward(self, x):
             return self.fc(nn.functional.dropout(x, training=True))
 
-    with pytest.raises(ValueError, match="other features for the same batch a second time"):
+    with pytest.raises(ValueError, match="other features when it gets the same batch again"):
         last_layer_hessian(Noisy().eval(), (X[:, 0].float(), targets("labels")), nn.CrossEntropyLoss())
 
 

@@ -135,9 +135,9 @@ def test_sequences_single_outputs_and_named_layers():
         ({"data": [3]}, "batch 0 of data is a int; expected a pair"),
         ({"loss": "huber"}, "loss is 'huber'"),
         ({"loss": nn.L1Loss()}, "not a squared loss"),
-        ({"loss": nn.CrossEntropyLoss(reduction="none")}, "which is no number"),
+        ({"loss": nn.CrossEntropyLoss(reduction="none")}, "which does not return one number"),
         ({"loss": nn.CrossEntropyLoss(torch.tensor([1.0, -1.0, 1.0]))}, "class weights that are negative"),
-        ({"Y": torch.full((N,), 3)}, "Y of data holds class numbers beyond 0 to 2"),
+        ({"Y": torch.full((N,), 3)}, "Y of data holds the class number 3; expected 0 to 2"),
         ({"Y": torch.full((N,), -100)}, "no samples that count"),
         ({"Y": torch.zeros(N, 2)}, r"Y of data has shape \(23, 2\); expected class probabilities \(23, 3\)"),
         ({"Y": torch.full((N, C), -1.0)}, "Y of data holds negative numbers"),
@@ -245,7 +245,7 @@ class Detached(nn.Module):
 
 
 def test_a_result_without_its_derivative_is_refused(X):
-    with pytest.raises(ValueError, match="but not with its derivative with respect to the weight"):
+    with pytest.raises(ValueError, match="but not its derivative with respect to the weight"):
         last_layer_hessian(Detached().double(), (X[:, 0], torch.randn(N, C).double()), "mean")
 
 

@@ -183,7 +183,7 @@ def test_a_stack_is_a_linear_network():
         ((torch.ones(2, 3), [torch.ones(2, 3)], [torch.ones(3)]), ValueError, r"biases.0. has shape \(3,\); expected"),
         ((torch.ones(2, 3), [torch.ones(2, 3)], []), ValueError, "weights has 1 entries and biases 0"),
         ((torch.ones(2, 3), []), ValueError, "expected at least one layer"),
-        ((torch.tensor(1.0), [torch.ones(2, 3)]), ValueError, "x is a single number"),
+        ((torch.tensor(1.0), [torch.ones(2, 3)]), ValueError, "x has 0 dimensions"),
         (([[1.0]], [torch.ones(2, 3)]), TypeError, "x is a list"),
         ((torch.ones(2, 3, device="meta"), [torch.ones(2, 3)]), TypeError, "x is on meta; expected cpu"),
     ],

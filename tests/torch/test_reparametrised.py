@@ -429,7 +429,7 @@ def test_a_layer_that_is_replaced_is_refused(data):
     parametrize.remove_parametrizations(model[0], "weight")
     v = torch.zeros(operator.shape[0], dtype=torch.float64)
     for call in (lambda: operator @ v, found.trace):
-        with pytest.raises(ValueError, match="make this object anew"):
+        with pytest.raises(ValueError, match="create this object again"):
             call()
 
 

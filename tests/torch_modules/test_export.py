@@ -62,7 +62,7 @@ def test_any_names_of_a_module_come_back(names):
 
 
 def test_wrong_names_are_refused():
-    with pytest.raises(ValueError, match=r"names a, a.b cannot be those of one module's parameters"):
+    with pytest.raises(ValueError, match=r"names a, a.b cannot be the names of one module's parameters"):
         LinearNetwork([np.ones((1, 1)), np.ones((1, 1))], names=["a", "a.b"]).to_torch()
     for names in (["a"], "ab", ["a", "a"], ["a", ""], ["a", "b..c"], ["a", 1]):
         with pytest.raises(ValueError, match=r"names"):

@@ -154,7 +154,7 @@ REFUSED = {
         lambda: Wrapped(lambda m, x: _aliased(m, m.a(x)), a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(3))),
         r"something else than the chain of linear layers that torch.fx traces",
     ),
-    "offset": (lambda: Wrapped(lambda m, x: m.a(x) + 1, a=linear(3, 3)), r"what it adds is no bias"),
+    "offset": (lambda: Wrapped(lambda m, x: m.a(x) + 1, a=linear(3, 3)), r"what it adds is not a bias"),
     "early bias": (
         lambda: Wrapped(lambda m, x: m.a(x + m.b), a=linear(3, 3), b=nn.Parameter(torch.ones(3))),
         r"adds the parameter 'b' to the data, before the first layer",
@@ -165,7 +165,7 @@ REFUSED = {
     ),
     "wide bias": (
         lambda: Wrapped(lambda m, x: m.a(x) + m.b, a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(1))),
-        r"'b' of shape \(1,\) is no bias of the layer of 'a.weight'",
+        r"'b' has shape \(1,\); expected \(3,\) for the bias of the layer of 'a.weight'",
     ),
     "untransposed": (lambda: Wrapped(lambda m, x: x @ m.W, W=nn.Parameter(torch.eye(3))), r"expected x @ W.T"),
     "no matrix": (
@@ -174,7 +174,7 @@ REFUSED = {
     ),
     "widths": (
         lambda: nn.Sequential(linear(3, 4), linear(5, 2)),
-        r"'1' \(Linear\): the weight '1.weight' takes 5 numbers a sample, the layer before gives 4",
+        r"'1' \(Linear\): the weight '1.weight' takes 5 inputs, but the layer before it has 4 outputs",
     ),
     "buffer": (
         lambda: Wrapped(lambda m, x: F.linear(x, m.W), W=nn.Buffer(torch.eye(3))),
@@ -185,11 +185,11 @@ REFUSED = {
         r"'a.weight' is used twice: its Hessian is not that of a stack of independent layers",
     ),
     "tied": (lambda: Wrapped(lambda m, x: F.linear(m.a(x), m.a.weight), a=linear(3, 3)), r"'a.weight' is used twice"),
-    "views": (lambda: nn.Sequential(*_views()), r"'0.weight' and '1.weight' are one \(tied weights\)"),
+    "views": (lambda: nn.Sequential(*_views()), r"'0.weight' and '1.weight' are the same tensor \(tied weights\)"),
     "dropout": (lambda: nn.Sequential(linear(3, 3), nn.Dropout()), r"'1' \(Dropout\): .* call model.eval\(\)"),
     "F.dropout": (lambda: Wrapped(lambda m, x: F.dropout(m.a(x)), a=linear(3, 3)), r"functional.dropout .*model.eval"),
     "flatten": (lambda: nn.Sequential(nn.Flatten(0), linear(3, 3)), r"'0' \(Flatten\): expected start_dim=1"),
-    "view": (lambda: Wrapped(lambda m, x: m.a(x).view(-1, 1), a=linear(3, 3)), r"Tensor.view .* takes rows .* apart"),
+    "view": (lambda: Wrapped(lambda m, x: m.a(x).view(-1, 1), a=linear(3, 3)), r"Tensor.view .*: it splits rows"),
     "other view": (lambda: Wrapped(lambda m, x: m.a(x).view(3), a=linear(3, 3)), r"Tensor.view .* expected rows"),
     "no layer": (nn.Identity, r"module applies no linear layer"),
     "two outputs": (lambda: Wrapped(lambda m, x: (m.a(x), x), a=linear(3, 3)), r"returns a tuple"),

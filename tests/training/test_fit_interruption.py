@@ -21,8 +21,8 @@ from scipy.linalg import lapack
 from trainings import same
 
 import hesskern as hk
+from hesskern._base import decompositions
 from hesskern._base.interrupt import interruptibly
-from hesskern.linalg import decompositions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
 

@@ -71,7 +71,7 @@ def test_pieces_change_no_bit(execution, monkeypatch):
     options = dict(lr=0.003, max_steps=40, momentum=0.5, record=("loss", "gradient_norm"), record_every=3)
     moved_nets, lost = there(nets, loss)
     whole = hk.fit_ensemble(moved_nets, lost, **options)
-    monkeypatch.setattr("hesskern.training.gpu._FIRST_PIECE", 1)
+    monkeypatch.setattr("hesskern.training.gpu_group._FIRST_PIECE", 1)
     pieces = hk.fit_ensemble(moved_nets, lost, **options)
     alone = hk.fit_ensemble(moved_nets[1:2], lost, **options)
     for name, column in whole.history.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import oracle
 import problems
@@ -11,6 +13,7 @@ from trainings import METHODS, PAIRS, of_oracle, rate, training, with_biases
 from witness import relative
 
 import hesskern as hk
+from hesskern.training import recorder
 
 STEPS = 25
 
@@ -247,3 +250,26 @@ def test_at_an_interpolating_minimum_the_functional_part_is_gone(backend, reduce
     np.testing.assert_allclose(last["smallest"], sums[:1], rtol=1e-10)
     np.testing.assert_allclose(last["sharpness"], sums[-1:], rtol=1e-10)
     np.testing.assert_allclose(last["condition"], sums[-1:] / sums[0], rtol=1e-10)
+
+
+def test_a_new_quantity_is_one_entry_of_the_table(monkeypatch):
+    def extremes(networks):
+        return np.array([networks.layers().weights[-1].min(), networks.layers().weights[-1].max()])
+
+    entry = recorder.Quantity("last weights", "two passes", between=extremes, shape=lambda net: (2,))
+    monkeypatch.setitem(recorder.QUANTITIES, entry.name, entry)
+    problem = problems.normal([3, 4, 2], 6, 3)
+    options = {"lr": 0.01, "max_steps": 7, "record": ("last weights", "weights"), "record_every": 3}
+    history = hk.fit(problem.network(), problem.loss(), reduce="none", **options).history
+    last = history["weights"][:, -8:]  # (2, 4), without biases
+    np.testing.assert_array_equal(history["last weights"], np.stack([last.min(axis=1), last.max(axis=1)], axis=1))
+
+
+def test_every_quantity_is_in_the_documentation():
+    """With its cost, in the table of what can be recorded."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    for name, quantity in recorder.QUANTITIES.items():
+        if name != "2/lr":  # comes with the sharpness
+            assert any(f"`{name}`" in row[0] and row[2] == quantity.cost for row in rows), name
+    assert "`2/lr` comes along" in page

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hesskern._base.flat_layout import FlatLayout
-from hesskern.backends.cuda.layers import Layers, activations, split
+from hesskern.backends.cuda.layers import TensorLayers, activations, split
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import Linearised
 
@@ -16,10 +16,10 @@ from hesskern.backends.cuda.product import Linearised
 _SMALL = 32
 #: Memory for the networks looked at together (bytes).
 _CHUNK_BYTES = 1 << 30
-#: Restarts with what was found, and the relative residual that ends them. The error of the eigenvalue is smaller: the
-#: residual squared over the distance to the next one.
+#: Most restarts, and the relative residual that ends them. The error of the eigenvalue is smaller: the residual squared
+#: over the distance to the next one.
 _STARTS, _RESIDUAL = 100, 1e-11
-#: Parameters up to which what has not converged then is found from dense matrices, one after the other.
+#: Up to this many parameters, eigenvalues that have not converged then are computed from dense matrices.
 _DENSE = 2048
 #: How much larger than a factor's smallest singular value the numbers may be that it was computed from. The relative
 #: error of that value is about the rounding unit times this.
@@ -50,18 +50,20 @@ def sharpness(layout: FlatLayout, parameters: Tensor, data: Rows, *, scale: floa
     vectors = min(size, _SMALL)
     numbers = 4 * vectors * (size + data.x.shape[-2] * sum(layout.widths))
     chunk = max(1, _CHUNK_BYTES // (8 * numbers))
-    found = []
+    eigenvalues = []
     for start in range(0, len(clean), chunk):
         some = slice(start, start + chunk)
         rows = (part if len(part) == 1 else part[some] for part in data)
-        found.append(_largest(layout, clean[some], Rows(*rows), scale, decay))
-    return torch.where(finite, torch.cat(found), torch.nan)
+        eigenvalues.append(_largest(layout, clean[some], Rows(*rows), scale, decay))
+    return torch.where(finite, torch.cat(eigenvalues), torch.nan)
 
 
 def _largest(layout: FlatLayout, parameters: Tensor, data: Rows, scale: float, decay: float) -> Tensor:
     at_start = split(layout, parameters)
     # One more dimension than the networks', for directions.
-    at = Layers([w[:, None] for w in at_start.weights], [None if b is None else b[:, None] for b in at_start.biases])
+    at = TensorLayers(
+        [w[:, None] for w in at_start.weights], [None if b is None else b[:, None] for b in at_start.biases]
+    )
     x, ones, y = (part[:, None] for part in data)
     with full_precision():
         hessian = Linearised(layout, at, x, ones, y, scale=scale, decay=decay)
@@ -93,11 +95,11 @@ def _ldexp(numbers: Tensor, exponent: Tensor) -> Tensor:
 
 
 def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return largest eigenvalues by Lanczos's method, and which are known; NaN where the Hessian overflows.
+    """Return the largest eigenvalues by Lanczos's method, and which converged; NaN where the Hessian overflows.
 
-    Each Hessian is multiplied by a power of two, which rounds nothing, for squares of numbers beyond 1e154 are none.
-    Every vector is made orthogonal to all before. A full space is cut down to the best vectors it holds, and goes on
-    from where it was (thick restart, Wu and Simon 2000).
+    Each Hessian is multiplied by a power of two, which rounds nothing: squares of numbers beyond 1e154 overflow. Every
+    vector is made orthogonal to all before. A full space is reduced to the best vectors it holds, and the iteration
+    continues from there (thick restart, Wu and Simon 2000).
     """
     generator = torch.Generator(device="cpu").manual_seed(0)  # whatever the user's default device is
     random = torch.randn(like.shape, dtype=like.dtype, generator=generator, device="cpu")
@@ -107,7 +109,7 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
     basis = like.new_zeros(len(like), count, like.shape[1])
     small = like.new_zeros(len(like), count, count)
     value = like.new_full((len(like),), torch.nan)
-    done = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    converged = torch.zeros(len(like), dtype=torch.bool, device=like.device)
     exponent = _exponent(hessian.times(vector[:, None])[:, 0])
     for _ in range(_STARTS):
         for k in range(kept, count):
@@ -119,7 +121,7 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
                 if not again:
                     small[:, :, k] = shares
             outside = image.norm(dim=1)
-            # What is left of an image inside the space is rounding: no new direction, and zeros from here on.
+            # If only rounding errors are left outside the space, there is no new direction: zeros from here on.
             new = outside > 1e-13 * _length(small[:, :, k], outside)
             vector = torch.where(new[:, None], image / outside[:, None], torch.zeros_like(image))
         sound = small.isfinite().all(-1).all(-1)
@@ -127,9 +129,9 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
         symmetric = torch.where(sound[:, None, None], small.triu() + small.triu(1).mT, 0.0)
         values, vectors = torch.linalg.eigh(symmetric)
         value = torch.where(sound, values[:, -1], torch.nan)
-        left = torch.where(new, outside * vectors[:, -1, -1].abs(), 0.0)
-        done = ~sound | (left <= _RESIDUAL * values.abs().amax(1))
-        if bool(done.all()):
+        residual = torch.where(new, outside * vectors[:, -1, -1].abs(), 0.0)
+        converged = ~sound | (residual <= _RESIDUAL * values.abs().amax(1))
+        if bool(converged.all()):
             break
         kept = count // 4
         best = torch.where(sound[:, None, None], vectors[:, :, -kept:].mT @ basis, 0.0)
@@ -138,11 +140,11 @@ def _lanczos(hessian: Linearised, like: Tensor) -> tuple[Tensor, Tensor]:
         basis[:, :kept] = best
         small.diagonal(dim1=1, dim2=2)[:, :kept] = values[:, -kept:]
         vector = torch.where(sound[:, None], vector, 0.0)
-    return _ldexp(value, exponent), done
+    return _ldexp(value, exponent), converged
 
 
 def _length(shares: Tensor, outside: Tensor) -> Tensor:
-    """Return the length of an image before what lies in the space was taken from it."""
+    """Return the length of an image before its part in the space was subtracted."""
     return (shares.square().sum(1) + outside.square()).sqrt()
 
 
@@ -160,7 +162,7 @@ def block(
 ) -> Extremes:
     """Return the eigenvalues that decide the condition number of one layer's block, from its factors.
 
-    The block is ``scale * (B.T B) kron (Z.T Z)`` with Z the layer's inputs and B the product of the layers behind; its
+    The block is ``scale * (B.T B) kron (Z.T Z)`` with Z the layer's inputs and B the product of the later layers; its
     eigenvalues are products of squared singular values.
 
     Parameters
@@ -174,37 +176,37 @@ def block(
     """
     finite = parameters.isfinite().all(1)
     layers = split(layout, torch.where(finite[:, None], parameters, torch.zeros_like(parameters)))
-    before = Layers(layers.weights[:layer], layers.biases[:layer])
+    before = TensorLayers(layers.weights[:layer], layers.biases[:layer])
     count = len(parameters)
-    # Beside each factor, how large the numbers are that it was computed from: its rounding errors are relative to that.
+    # For each factor also the size of the numbers that it was computed from: its rounding errors are relative to that.
     inputs, size = activations(before, data.x, data.ones)[-1], _norm(data.x)
     for weight, bias in zip(*before, strict=True):
         size = size * _norm(weight) + (0.0 if bias is None else data.ones.norm(dim=1) * bias.norm(dim=1))
     pieces = [inputs.expand(count, -1, -1)] if parts[0] else []
     pieces += [data.ones.expand(count, -1)[..., None]] if parts[1] else []
-    into, good = _singular_values(torch.cat(pieces, dim=-1), size + data.ones.norm(dim=1))
-    good = good & finite
-    out_of = into.new_ones(count, layers.weights[layer].shape[-2])
+    input_values, trusted = _singular_values(torch.cat(pieces, dim=-1), size + data.ones.norm(dim=1))
+    trusted = trusted & finite
+    output_values = input_values.new_ones(count, layers.weights[layer].shape[-2])
     if layer + 1 < len(layers.weights):
-        behind, size = layers.weights[layer + 1], _norm(layers.weights[layer + 1])
+        product, size = layers.weights[layer + 1], _norm(layers.weights[layer + 1])
         for weight in layers.weights[layer + 2 :]:
-            behind, size = weight @ behind, _norm(weight) * size
-        out_of, fine = _singular_values(behind, size)
-        good = good & fine
-    largest = scale * (into[:, 0] * out_of[:, 0]).square()
-    smallest = scale * (into[:, -1] * out_of[:, -1]).square()
-    good = good & largest.isfinite() & (smallest > 0)
-    rank = torch.full_like(good, into.shape[1] * out_of.shape[1], dtype=torch.int64)
-    return Extremes(largest, smallest, rank, good)
+            product, size = weight @ product, _norm(weight) * size
+        output_values, outputs_trusted = _singular_values(product, size)
+        trusted = trusted & outputs_trusted
+    largest = scale * (input_values[:, 0] * output_values[:, 0]).square()
+    smallest = scale * (input_values[:, -1] * output_values[:, -1]).square()
+    trusted = trusted & largest.isfinite() & (smallest > 0)
+    rank = torch.full_like(trusted, input_values.shape[1] * output_values.shape[1], dtype=torch.int64)
+    return Extremes(largest, smallest, rank, trusted)
 
 
 def _norm(matrices: Tensor) -> Tensor:
-    found: Tensor = matrices.flatten(1).norm(dim=1)
-    return found
+    norms: Tensor = matrices.flatten(1).norm(dim=1)
+    return norms
 
 
 def _singular_values(factors: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Return singular values of factors made from numbers of this size, and which are right to nine digits or so."""
+    """Return singular values of factors computed from numbers of this size, and which are right to nine digits."""
     finite = factors.isfinite().all(-1).all(-1)
     values = torch.linalg.svdvals(torch.where(finite[:, None, None], factors, 0.0))
     return values, finite & (values[:, -1] * _TRUSTED > size)

@@ -1,7 +1,7 @@
 """The exact reduction of hidden layers that are wider than their neighbours together, for many networks at once.
 
-The same as `hesskern.training.reduced_network` does with one network in main memory, by QR decompositions of a batch of
-matrices.
+`hesskern.training.reduced_network` does the same for one network in main memory; here the QR decompositions are of a
+batch of matrices.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hesskern._base.flat_layout import FlatLayout
-from hesskern.backends.cuda.layers import Layers
+from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import UNBALANCED
 
@@ -27,24 +27,24 @@ class _Stage(NamedTuple):
 
 
 class ReducedStack:
-    """The small networks that are trained in the place of these.
+    """The small networks that are trained instead of these.
 
     Parameters
     ----------
-    layers : Layers
+    layers : TensorLayers
         Weights (networks, out, in).
     reduce : bool
         Whether widths are reduced at all.
     """
 
-    def __init__(self, layers: Layers, *, reduce: bool) -> None:
+    def __init__(self, layers: TensorLayers, *, reduce: bool) -> None:
         self.given = layers
         self._stages: list[_Stage] = []
         for layer in reducible(layers) if reduce else ():
             stack = stacked(layers, layer)
             basis, triangle = _qr(stack)
             self._stages.append(_Stage(layer, basis, stack, triangle))
-            layers = Layers(*replaced(layers, layer, triangle))
+            layers = TensorLayers(*replaced(layers, layer, triangle))
         unbalanced = [_unbalanced(stage, self.given.weights[stage.layer + 1].shape[-2]) for stage in self._stages]
         #: How many networks have hidden units of too different sizes. If any has, nothing is reduced: all networks
         #: are trained at one width.
@@ -62,43 +62,43 @@ class ReducedStack:
     def suspicious(self) -> Tensor:
         """Which networks have a stack of lower rank, where rounding errors would be trained: (networks,) bool."""
         first = self.given.weights[0]
-        found = torch.zeros(len(first), dtype=torch.bool, device=first.device)
+        suspicious = torch.zeros(len(first), dtype=torch.bool, device=first.device)
         for stage in self._stages:
             pivots = stage.after.diagonal(dim1=-2, dim2=-1).abs()
-            found |= pivots.amin(1) < LOWER_RANK * pivots.amax(1)
-        return found
+            suspicious |= pivots.amin(1) < LOWER_RANK * pivots.amax(1)
+        return suspicious
 
     def replace(self, which: int, bases: list[Any], triangles: list[Any]) -> None:
-        """Take other bases for one network, NumPy arrays, one for each stage: see `suspicious`."""
+        """Use other bases for one `suspicious` network: NumPy arrays, one for each stage."""
         layers = self.given
         for stage, basis, triangle in zip(self._stages, bases, triangles, strict=True):
             stage.before[which] = stacked(layers, stage.layer)[which]
             stage.basis[which] = torch.as_tensor(basis.copy(), device=stage.basis.device)
             stage.after[which] = torch.as_tensor(triangle.copy(), device=stage.after.device)
-            layers = Layers(*replaced(layers, stage.layer, stage.after))
+            layers = TensorLayers(*replaced(layers, stage.layer, stage.after))
         self.layers = layers
 
-    def lift(self, layers: Layers) -> Layers:
-        """Return the networks given at the small networks' parameters: what moved is added to where they started."""
+    def lift(self, layers: TensorLayers) -> TensorLayers:
+        """Return the full networks for these parameters of the small ones: the start plus the change."""
         for stage in reversed(self._stages):
             moved = stacked(layers, stage.layer) - stage.after
-            layers = Layers(*replaced(layers, stage.layer, stage.before + stage.basis @ moved))
+            layers = TensorLayers(*replaced(layers, stage.layer, stage.before + stage.basis @ moved))
         return layers
 
 
 def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
     """Return Q (networks, units, columns) and R of thin QR decompositions, by Gram and Schmidt's method done twice.
 
-    Libraries make Q for one matrix of a batch after the other. Twice is enough for Q to be orthogonal to rounding,
-    but for columns that nothing is left of: those are zero here, and `ReducedStack.suspicious`.
+    Libraries compute Q for one matrix of a batch after the other. Twice is enough for Q to be orthogonal up to
+    rounding. Only columns of which nothing is left are not: they are zero, and `ReducedStack.suspicious` reports them.
     """
     basis = torch.zeros_like(stacks)
     triangle = stacks.new_zeros(len(stacks), stacks.shape[2], stacks.shape[2])
     for k in range(stacks.shape[2]):
-        column, known = stacks[:, :, k : k + 1].clone(), basis[:, :, :k]
+        column, previous = stacks[:, :, k : k + 1].clone(), basis[:, :, :k]
         for _ in range(2):
-            shares = known.mT @ column
-            column -= known @ shares
+            shares = previous.mT @ column
+            column -= previous @ shares
             triangle[:, :k, k : k + 1] += shares
         length = column.norm(dim=1, keepdim=True)
         triangle[:, k : k + 1, k : k + 1] = length

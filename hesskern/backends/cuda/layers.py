@@ -10,35 +10,35 @@ from torch import Tensor
 from hesskern._base.flat_layout import FlatLayout
 
 
-class Layers(NamedTuple):
+class TensorLayers(NamedTuple):
     """Weights (..., out, in) and biases (..., out); leading dimensions count networks or directions."""
 
     weights: list[Tensor]
     biases: list[Tensor | None]
 
 
-def split(layout: FlatLayout, flat: Tensor) -> Layers:
+def split(layout: FlatLayout, flat: Tensor) -> TensorLayers:
     """Return views of a (..., P) tensor as layers."""
-    return Layers(*layout.split(flat))
+    return TensorLayers(*layout.split(flat))
 
 
-def activations(layers: Layers, X: Tensor, column: Tensor) -> list[Tensor]:
+def activations(layers: TensorLayers, X: Tensor, column: Tensor) -> list[Tensor]:
     """Return Z_0 = X, Z_1, ..., Z_L with ``Z_l = Z_{l-1} W_l.T + column b_l``."""
-    found = [X]
+    values = [X]
     for weight, bias in zip(layers.weights, layers.biases, strict=True):
-        found.append(found[-1] @ weight.mT)
+        values.append(values[-1] @ weight.mT)
         if bias is not None:
-            found[-1] = found[-1] + column[..., :, None] * bias[..., None, :]
-    return found
+            values[-1] = values[-1] + column[..., :, None] * bias[..., None, :]
+    return values
 
 
-def residual(layers: Layers, X: Tensor, column: Tensor, Y: Tensor) -> tuple[list[Tensor], Tensor]:
+def residual(layers: TensorLayers, X: Tensor, column: Tensor, Y: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return the activations and ``E = prediction - Y``."""
     values = activations(layers, X, column)
     return values, values[-1] - Y
 
 
-def gradient(layers: Layers, values: list[Tensor], E: Tensor, column: Tensor, scale: Tensor | float) -> Tensor:
+def gradient(layers: TensorLayers, values: list[Tensor], E: Tensor, column: Tensor, scale: Tensor | float) -> Tensor:
     """Return the gradient (..., P) of ``scale/2 ‖E‖²`` at these activations."""
     delta = (scale * E).to(E.dtype)
     pieces: list[Tensor] = []

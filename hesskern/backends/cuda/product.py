@@ -25,17 +25,17 @@ class Linearised:
     Parameters
     ----------
     layout : FlatLayout
-    at : layers.Layers
+    at : layers.TensorLayers
     X, column, Y : (..., N, i), (..., N), (..., N, o) tensors
     scale, decay : float
     gauss_newton, functional : bool
-        Which parts of the Hessian are wanted.
+        Which parts of the Hessian to include.
     """
 
     def __init__(
         self,
         layout: FlatLayout,
-        at: layers.Layers,
+        at: layers.TensorLayers,
         X: Tensor,
         column: Tensor,
         Y: Tensor,
@@ -83,8 +83,8 @@ class CudaProduct:
     """Products with one network's Hessian, in k directions at the same time.
 
     A product of small matrices takes less time than its launches; the second product of a shape on a GPU is therefore
-    recorded as a CUDA graph, and from then on replayed. Its memory is one for all: use one product on one stream at a
-    time.
+    recorded as a CUDA graph, and from then on replayed. The replays share one memory: use an object on one stream at
+    a time.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CudaProduct:
         parts: Any = data.X, data.column, data.Y
         self._times = Linearised(
             FlatLayout.of(weights, biases),
-            layers.Layers(list(weights), list(biases)),
+            layers.TensorLayers(list(weights), list(biases)),
             *parts,
             scale=scale,
             decay=decay,
@@ -109,24 +109,24 @@ class CudaProduct:
         """Write H v into `out`; both (P,) or (P, k)."""
         directions = v.reshape(len(v), -1).T
         with full_precision():
-            found = self._replayed(directions) if v.is_cuda else self._times(directions)
-        out.copy_(found.T.reshape(v.shape))
+            products = self._replayed(directions) if v.is_cuda else self._times(directions)
+        out.copy_(products.T.reshape(v.shape))
 
     def _replayed(self, directions: Tensor) -> Tensor:
         if torch.cuda.is_current_stream_capturing():  # somebody else's graph, which cannot hold a replay of ours
             return self._times(directions)
         count = len(directions)
         if count in self._graphs:
-            graph, given = self._graphs[count]
-            given.copy_(directions)
+            graph, recorded_input = self._graphs[count]
+            recorded_input.copy_(directions)
             graph.replay()
-            found: Tensor = graph.result
-            return found
+            product: Tensor = graph.result
+            return product
         if count in self._seen:
-            given = directions.contiguous().clone()
-            graph = Recorded(partial(self._times, given), given.device)
+            recorded_input = directions.contiguous().clone()
+            graph = Recorded(partial(self._times, recorded_input), recorded_input.device)
             graph.replay()
-            self._graphs[count] = graph, given
+            self._graphs[count] = graph, recorded_input
             result: Tensor = graph.result
             return result
         self._seen.add(count)

@@ -27,7 +27,7 @@ _RESIDENT_THREADS, _MOST_THREADS, _WARP, _WARPS = 1024, 512, 32, 4
 
 
 class Limits(NamedTuple):
-    """What a device has for one kernel."""
+    """Limits of a device for one kernel."""
 
     processors: int
     block_bytes: int  # shared memory that one block can have
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
 
 def network_bytes(widths: Sequence[int], rows: int, batch: int, *, velocity: bool, itemsize: int) -> int:
-    """Return how much shared memory the training of one network takes.
+    """Return the bytes of shared memory that the training of one network takes.
 
     Parameters
     ----------
@@ -60,11 +60,11 @@ def network_bytes(widths: Sequence[int], rows: int, batch: int, *, velocity: boo
     numbers = parameters * (3 if velocity else 2)
     numbers += (rows + batch) * (odd[0] + odd[-1] + 1)
     numbers += 2 * max(rows, batch) * sum(odd[1:])
-    needed = 2 * _PARTIAL_SUMS * 8 + (len(widths) - 1) * _LAYER_BYTES + numbers * itemsize
-    return -(-needed // 16) * 16
+    size = 2 * _PARTIAL_SUMS * 8 + (len(widths) - 1) * _LAYER_BYTES + numbers * itemsize
+    return -(-size // 16) * 16
 
 
-def plan(networks: int, widths: Sequence[int], rows: int, needed: int, itemsize: int, limits: Limits) -> Plan | None:
+def plan(networks: int, widths: Sequence[int], rows: int, size: int, itemsize: int, limits: Limits) -> Plan | None:
     """Return how to launch, or None where a network does not fit into shared memory.
 
     Parameters
@@ -73,22 +73,22 @@ def plan(networks: int, widths: Sequence[int], rows: int, needed: int, itemsize:
     widths : sequence of int
     rows : int
         The most samples of a step.
-    needed : int
+    size : int
         Bytes for one network; see `network_bytes`.
     itemsize : {4, 8}
     limits : Limits
     """
-    if needed > limits.block_bytes:
+    if size > limits.block_bytes:
         return None
-    together = max(1, min(limits.processor_bytes // needed, -(-networks // limits.processors)))
+    together = max(1, min(limits.processor_bytes // size, -(-networks // limits.processors)))
     pairs = zip(widths[:-1], widths[1:], strict=True)
     largest = max(max(into * out, rows * max(into, out)) for into, out in pairs)  # numbers in one phase
     useful = min(_RESIDENT_THREADS // together, largest, _MOST_THREADS)
     warps = max(1, -(-useful // _WARP))
     if warps > 1:
-        return Plan(f"train_block_float{8 * itemsize}", networks, _WARP * warps, needed)
-    each = max(1, min(_WARPS, limits.block_bytes // needed, networks))
-    return Plan(f"train_warp_float{8 * itemsize}", -(-networks // each), _WARP * each, needed * each)
+        return Plan(f"train_block_float{8 * itemsize}", networks, _WARP * warps, size)
+    per_block = max(1, min(_WARPS, limits.block_bytes // size, networks))
+    return Plan(f"train_warp_float{8 * itemsize}", -(-networks // per_block), _WARP * per_block, size * per_block)
 
 
 def packed(fields: Mapping[str, Any], like: Tensor) -> Tensor:

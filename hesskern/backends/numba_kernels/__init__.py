@@ -1,1 +1,1 @@
-"""The kernels of the backend "numba", which `hesskern.numba` is made of too."""
+"""The kernels of the backend "numba" and of `hesskern.numba`."""

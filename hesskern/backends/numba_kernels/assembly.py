@@ -3,9 +3,9 @@
 Parameters of one layer carry two indices, outer and inner (output and input of the weight). In the rows (r, s) of one
 layer and the columns (p, q) of another ``H[(r,s),(p,q)] = U[r,p] V[s,q] + B[s,p] W[r,q]``: the Gauss-Newton part is a
 Kronecker product, the functional part couples outer with inner indices. A layer's biases are the parameters of its last
-inner index, the constant input, and stand behind the weights.
+inner index, the constant input, and come after the weights.
 
-Each run of entries is written in whole vectors, past its end into the next one, which is written over it afterwards. A
+Each run of entries is written in whole vectors, past its end into the next run, which overwrites it afterwards. A
 matrix larger than the caches is built row by row in a buffer that is then streamed to memory.
 """
 
@@ -84,7 +84,7 @@ def assemble(rows: NDArray[np.int64], columns: NDArray[np.int64], blocks: NDArra
             if streams:
                 _row(columns, blocks, m, factors, r, s, buffer, 0)
                 _stream(buffer, out, at, width)
-            elif k + j + 1 < last and width >= lanes:  # the next row is written over what goes past this one's end
+            elif k + j + 1 < last and width >= lanes:  # the next row overwrites what goes past this one's end
                 _row(columns, blocks, m, factors, r, s, out, at)
             else:
                 _row(columns, blocks, m, factors, r, s, buffer, 0)

@@ -1,16 +1,16 @@
 """How the functions here are compiled, and where the compiled code is kept.
 
-Numba keeps compiled functions in files next to their source, or in the user's cache folder, or in NUMBA_CACHE_DIR. Five
-things are done differently here:
+Numba keeps compiled functions in files next to their source, in the user's cache folder, or in NUMBA_CACHE_DIR. This
+module differs from Numba in five ways:
 
 - Each signature has a file of its own, named by everything the code depends on. Numba numbers the files, and two
   processes that compile at once may give one number to two signatures.
 - That includes the text of all modules here and in `hesskern.numba`: a function holds the code of those it calls.
-- A file that is cut short or changed is compiled again. Numba would stop, or run it.
-- Where nothing can be written the code is compiled anew in each process, with one warning. Numba would stop.
+- A file that is truncated or changed is compiled again. Numba would stop, or run it.
+- Where nothing can be written, the code is compiled again in each process, with one warning. Numba would stop.
 - Code is neither run from nor kept in a folder that others can write to (`hesskern._base.trusted`): a file of compiled
-  code is a pickle, which can do anything. The folder that Numba would take next is used, and where NUMBA_CACHE_DIR
-  says to use that one, none. Numba would run it.
+  code is a pickle, which can do anything. The next of Numba's folders is used instead; if NUMBA_CACHE_DIR names the
+  folder, none. Numba would run the code.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 @functools.cache
 def _sources() -> bytes:
     """Return a fingerprint of everything that compiled code comes from."""
-    found = hashlib.sha256(f"numba {numba.__version__}".encode())
+    fingerprint = hashlib.sha256(f"numba {numba.__version__}".encode())
     package = Path(__file__).parents[2]
     for folder in (package / "backends" / "numba_kernels", package / "numba"):
         for path in sorted(folder.glob("*.py")):
-            found.update(path.name.encode() + path.read_bytes())
-    return found.digest()
+            fingerprint.update(path.name.encode() + path.read_bytes())
+    return fingerprint.digest()
 
 
 @functools.cache
@@ -64,9 +64,9 @@ class _Locator:
         self._kind = kind
 
     def from_function(self, function: Callable[..., Any], file: str) -> Any:
-        """Return what knows the folder; None to try the next way."""
+        """Return the locator of the folder; None to try the next way."""
         chosen = self._kind is UserProvidedCacheLocator and config.CACHE_DIR
-        if chosen or self._kind is UserWideCacheLocator:  # for this user alone, before Numba makes it as the umask says
+        if chosen or self._kind is UserWideCacheLocator:  # for this user alone; Numba would apply the umask
             with contextlib.suppress(OSError):
                 trusted.make(self._kind(function, file).get_cache_path())
         locator = self._kind.from_function(function, file)
@@ -167,11 +167,11 @@ def jit(function: Function) -> Function:
 
 
 def jit_inlined(function: Function) -> Function:
-    """Compile as part of each caller, for what would only hand on: Numba optimises all that a function calls again."""
+    """Compile as part of each caller: for functions that only call another, which Numba would optimise twice."""
     return cast(Function, numba.njit(nogil=True, error_model="numpy", inline="always")(function))
 
 
 def processor() -> str:
-    """Return what besides the sources decides the last bits of a result: processor and compiler."""
+    """Return the processor and the compiler, which decide the last bits of a result."""
     name = config.CPU_NAME or binding.get_host_cpu_name()
     return f"{name}, {8 * VECTOR_BYTES} bits, numba {numba.__version__}"

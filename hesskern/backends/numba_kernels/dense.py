@@ -29,40 +29,40 @@ from hesskern.backends.numba_kernels.vectors import VECTOR_BYTES
 @jit
 def _matrix(memory: Array, start: int, rows: int, stride: int, columns: int) -> Array:
     """Return a copy of a matrix in padded rows."""
-    found = np.empty((rows, columns), memory.dtype)
+    matrix = np.empty((rows, columns), memory.dtype)
     for r in range(rows):
         for c in range(columns):
-            found[r, c] = memory[start + r * stride + c]
-    return found
+            matrix[r, c] = memory[start + r * stride + c]
+    return matrix
 
 
 @jit
 def _times(left: Array, right: Array) -> Array:
-    found = np.zeros((left.shape[0], right.shape[1]), left.dtype)
+    product = np.zeros((left.shape[0], right.shape[1]), left.dtype)
     for i in range(left.shape[0]):
         for k in range(left.shape[1]):
             for j in range(right.shape[1]):
-                found[i, j] += left[i, k] * right[k, j]
-    return found
+                product[i, j] += left[i, k] * right[k, j]
+    return product
 
 
 @jit
 def _turned_times(left: Array, right: Array) -> Array:
     """Return ``left.T @ right``."""
-    found = np.zeros((left.shape[1], right.shape[1]), left.dtype)
+    product = np.zeros((left.shape[1], right.shape[1]), left.dtype)
     for k in range(left.shape[0]):
         for i in range(left.shape[1]):
             for j in range(right.shape[1]):
-                found[i, j] += left[k, i] * right[k, j]
-    return found
+                product[i, j] += left[k, i] * right[k, j]
+    return product
 
 
 @jit
 def _identity(size: int, like: Array) -> Array:
-    found = np.zeros((size, size), like.dtype)
+    identity = np.zeros((size, size), like.dtype)
     for k in range(size):
-        found[k, k] = 1
-    return found
+        identity[k, k] = 1
+    return identity
 
 
 @jit
@@ -77,32 +77,32 @@ def _inputs(memory: Array, layout: Layout, at: Places, rows: int, product: bool,
 @jit
 def _weight(memory: Array, layout: Layout, at: Places, l: int) -> Array:
     """Return W_l (m_l, m_{l-1})."""
-    found = np.empty((layout[l, WIDTH], layout[l - 1, WIDTH]), memory.dtype)
+    weight = np.empty((layout[l, WIDTH], layout[l - 1, WIDTH]), memory.dtype)
     for r in range(layout[l, WIDTH]):
         for a in range(layout[l - 1, WIDTH]):
-            found[r, a] = memory[at.theta + layout[l, START] + a * layout[l, PAD] + r]
-    return found
+            weight[r, a] = memory[at.theta + layout[l, START] + a * layout[l, PAD] + r]
+    return weight
 
 
 @jit
 def _above(memory: Array, layout: Layout, at: Places, l: int) -> Array:
     """Return ``W_L ... W_{l+1}`` (o, m_l), the identity for the last layer."""
     depth = len(layout) - 1
-    found = _identity(layout[depth, WIDTH], memory)
+    product = _identity(layout[depth, WIDTH], memory)
     for k in range(depth, l, -1):
-        found = _times(found, _weight(memory, layout, at, k))
-    return found
+        product = _times(product, _weight(memory, layout, at, k))
+    return product
 
 
 @jit
 def _between(memory: Array, layout: Layout, at: Places, lower: int, upper: int) -> Array:
     """Return ``W_{upper-1} ... W_{lower+1}`` (m_{upper-1}, m_lower), with a row of zeros for a constant input."""
-    found = _identity(layout[lower, WIDTH], memory)
+    product = _identity(layout[lower, WIDTH], memory)
     for k in range(lower + 1, upper):
-        found = _times(_weight(memory, layout, at, k), found)
-    whole = np.zeros((len(found) + layout[0, BIAS], found.shape[1]), memory.dtype)
-    whole[: len(found)] = found
-    return whole
+        product = _times(_weight(memory, layout, at, k), product)
+    padded = np.zeros((len(product) + layout[0, BIAS], product.shape[1]), memory.dtype)
+    padded[: len(product)] = product
+    return padded
 
 
 @jit
@@ -156,7 +156,7 @@ def dense(memory: Array, layout: Layout, samples: int, product: bool, scale: flo
           functional: bool, first: int, last: int, left: int, right: int) -> Array:  # fmt: skip
     """Return the Hessian of the rows of the layers from `first` to before `last`, the columns from `left` to `right`.
 
-    `memory` is that of `prepared`. Layers are counted from 1.
+    `memory` comes from `prepared`. Layers are counted from 1.
     """
     at = places(memory, layout, samples, product, True, False, False, 0, 0)
     rows = rows_of_product(layout) if product else samples

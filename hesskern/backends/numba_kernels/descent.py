@@ -1,7 +1,7 @@
 """(Stochastic) gradient descent: the update of ``torch.optim.SGD``, some steps at a time.
 
-Two buffers of parameters take turns, so that those before the last update are still there when its loss turns out not
-to be finite. A step is: losses and gradient at the present parameters, then the update.
+Steps alternate between two buffers of parameters, so that those before the last update are still there when its loss
+turns out not to be finite. A step is: losses and gradient at the present parameters, then the update.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Rule(NamedTuple):
     loss: bool
 
 
-class Shape(NamedTuple):
-    """What the places in a descent's memory depend on; see `places`."""
+class DescentShape(NamedTuple):
+    """The sizes and options that determine a descent's memory; see `places`."""
 
     samples: int
     product: bool
@@ -59,7 +59,7 @@ class Leak(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What some steps need and where they write what they see; arrays that nobody asked for are empty.
+    """The inputs of some steps, and the arrays where they record; those that are not recorded are empty.
 
     ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``; empty: all samples.
     """
@@ -75,8 +75,8 @@ class Steps(NamedTuple):
 
 
 @jit
-def places_of(memory: Array, layout: Layout, shape: Shape) -> Places:
-    """Return where everything stands in the memory of a descent."""
+def places_of(memory: Array, layout: Layout, shape: DescentShape) -> Places:
+    """Return where everything begins in the memory of a descent."""
     return places(memory, layout, shape.samples, shape.product, shape.hessian, True, shape.momentum, shape.batch,
                   shape.vectors)  # fmt: skip
 
@@ -100,11 +100,11 @@ def update(memory: Array, at: Places, theta: int, target: int, count: int, rate:
 @jit
 def squared_norm(memory: Array, values: int, other: int, decay: float, mask: int, count: int) -> float:
     """Return ``‖values + decay other‖²`` over all parameters."""
-    lanes, shrink, found = VECTOR_BYTES // memory.itemsize, memory.dtype.type(decay), 0.0
+    lanes, shrink, norm = VECTOR_BYTES // memory.itemsize, memory.dtype.type(decay), 0.0
     for k in range(0, count, lanes):
         some = times(add(load(memory, values + k), load(memory, other + k), shrink), load(memory, mask + k))
-        found += np.float64(total(times(some, some)))
-    return found
+        norm += np.float64(total(times(some, some)))
+    return norm
 
 
 @jit
@@ -123,17 +123,17 @@ def gather(memory: Array, layout: Layout, X: Array, Y: Array, order: NDArray[np.
 
 
 @jit
-def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: Shape, rule: Rule, leak: Leak,
+def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: DescentShape, rule: Rule, leak: Leak,
             counters: NDArray[np.int64], target: NDArray[np.float64], steps: Steps,
             sharpness: bool | None) -> tuple[int, int]:  # fmt: skip
     """Take some steps; return how they ended and how many had a finite loss.
 
     Stops before a step whose loss is not finite, back at the parameters before the update that led there, and after one
     whose loss of all samples is at most ``target[0]``, which is `rtol` times the first. Minibatches are gathered from X
-    and Y. `sharpness` is None where nobody records it: then its code is not compiled either.
+    and Y. `sharpness` is None if it is not recorded: then its code is not compiled either.
     """
     at = places_of(memory, layout, shape)
-    whole, samples, product, count = len(steps.ends) == 0, shape.samples, shape.product, layout[0, START]
+    full_batch, samples, product, count = len(steps.ends) == 0, shape.samples, shape.product, layout[0, START]
     for k in range(len(steps.rates)):
         step = counters[STEPS]
         theta, following = (at.theta, at.other) if step % 2 == 0 else (at.other, at.theta)
@@ -144,14 +144,14 @@ def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: Shape, rul
 
         norm_wanted = recorded and len(steps.gradient_norms) > 0
         loss = np.nan
-        if whole or norm_wanted or rule.rtol >= 0 or (recorded and rule.loss):
+        if full_batch or norm_wanted or rule.rtol >= 0 or (recorded and rule.loss):
             loss = (
                 decayed
                 + rule.constant
                 + 0.5
                 * rule.scale
                 * squared_residual(
-                    memory, layout, at, theta, at.x, at.y, samples, product, rule.scale, whole or norm_wanted
+                    memory, layout, at, theta, at.x, at.y, samples, product, rule.scale, full_batch or norm_wanted
                 )
             )
         if len(steps.gradient_norms) > 0:
@@ -160,7 +160,7 @@ def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: Shape, rul
                 steps.gradient_norms[k] = np.sqrt(squared_norm(memory, at.gradient, theta, rule.decay, at.mask, count))
         steps.losses[k] = used = loss
         x, y, rows, scale = at.x, at.y, samples, rule.scale
-        if not whole:
+        if not full_batch:
             begin = steps.ends[k - 1] if k > 0 else 0
             x, y, rows, scale = at.batch_x, at.batch_y, steps.ends[k] - begin, steps.scales[k]
             gather(memory, layout, X, Y, steps.order, begin, steps.ends[k], x, y)

@@ -15,9 +15,9 @@ Exponents = NDArray[np.int64]
 
 @jit
 def _without_noise(a: Matrix, e: Matrix, used: NDArray[np.bool_], k: int, tolerance: float) -> float:
-    """Write zeros for entries from row and column k on that are not above their errors; note what rows have others.
+    """Set entries from row and column k on to zero that are not above their errors; record which rows have others.
 
-    Returns the largest of them over its error.
+    Return the largest of these entries over its error.
     """
     dropped = 0.0
     for i in range(k, a.shape[0]):
@@ -49,10 +49,10 @@ def _largest_column(a: Matrix, scale: Matrix, columns: Exponents, total: Matrix,
 
 
 @jit
-def _exchange(matrix: Matrix, one: int, other: int) -> None:
+def _exchange(matrix: Matrix, first: int, second: int) -> None:
     """Exchange two rows."""
     for j in range(matrix.shape[1]):
-        matrix[one, j], matrix[other, j] = matrix[other, j], matrix[one, j]
+        matrix[first, j], matrix[second, j] = matrix[second, j], matrix[first, j]
 
 
 @jit
@@ -96,7 +96,7 @@ def factor(
 
         # Over a power of two, so that the pivot is about one: squares in its row's unit may be out of range.
         shift = -math.frexp(abs(a[k, k]))[1]
-        norm = error = own = 0.0
+        norm = error = nonzero_error = 0.0
         for i in range(k, m):
             scale = math.ldexp(1.0, min(max(rows[i] - rows[k], -1100), 1000))
             v[i, k] = math.ldexp(a[i, k], shift)
@@ -104,12 +104,12 @@ def factor(
             norm += weighted[i] * v[i, k]
             wrong = math.ldexp(scale * e[i, k], shift) ** 2
             error += wrong
-            own += wrong if v[i, k] != 0 else 0.0
+            nonzero_error += wrong if v[i, k] != 0 else 0.0
             a[i, k] = 0.0
         norm, error = math.sqrt(norm), math.sqrt(error)
         if norm < kept * error:
             kept = norm / error
-        unknown = max(unknown, math.sqrt(own) / norm if norm > 0 else math.inf)
+        unknown = max(unknown, math.sqrt(nonzero_error) / norm if norm > 0 else math.inf)
         head = -norm if v[k, k] > 0 else norm
         v[k, k] -= head
         weighted[k] = v[k, k]

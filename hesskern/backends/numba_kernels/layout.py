@@ -1,9 +1,9 @@
-"""The layout in which networks are computed with: padded, transposed, and with the biases as one more row.
+"""The layout of networks in jitted code: padded, transposed, and with the biases as one more row.
 
 Layer l is stored as ``T_l = [[W_l.T, 0], [b_l, 1]]``: activations with a last column of ones, ``[Z_{l-1} 1]``, times
-T_l are ``[Z_l 1]``, so that no product knows of biases. (Without any bias in the network that row and column are not
-there, nor is the column in the last layer.) Rows and columns are filled with zeros to whole vectors, which stay zero.
-All layers lie one behind the other; gradients, directions and velocities have the same layout.
+T_l are ``[Z_l 1]``, so that no product needs extra code for biases. (A network without biases has no such row and
+column, and the last layer has no such column.) Rows and columns are padded with zeros to whole vectors. Layers follow
+one another; gradients, directions and velocities have the same layout.
 
 A layout is an int64 array (L+1, 5): for layer l its width, its padded width, where T_l begins, whether it has a bias,
 and the sum of the padded widths of the layers 1 to l-1, by which activations are found. Row 0 has the inputs' width and
@@ -26,7 +26,7 @@ WIDTH, PAD, START, BIAS, STACK = range(5)
 
 @jit
 def make_layout(widths: NDArray[np.int64], biases: NDArray[np.bool_], itemsize: int) -> Layout:
-    """Return the layout of a network of these widths (L+1,), with biases where `biases` (L,) says so."""
+    """Return the layout of a network of these widths (L+1,); `biases` (L,): whether each layer has one."""
     lanes, depth = VECTOR_BYTES // itemsize, len(widths) - 1
     layout = np.zeros((depth + 1, 5), np.int64)
     layout[0, BIAS] = biases.any()
@@ -87,7 +87,7 @@ def unpack(layout: Layout, memory: Array, start: int, flat: Array, column: int, 
 
 @jit
 def pack_mask(layout: Layout, memory: Array, start: int) -> None:
-    """Write 1 where a parameter stands and 0 elsewhere."""
+    """Write 1 for entries that are parameters and 0 for all others."""
     pack(layout, np.ones(number_of_parameters(layout), memory.dtype), 0, 1, memory, start, 0.0)
 
 

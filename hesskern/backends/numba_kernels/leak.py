@@ -1,9 +1,9 @@
-"""How far rounding may carry a run on the full width off the exact orbit.
+"""How far rounding errors may take a run at full width from the exact trajectory.
 
 Let q be a unit vector orthogonal to all weights that touch a hidden layer l wider than its neighbours together. The
-exact orbit never moves along q; what rounding puts there is multiplied in each step by at most ``1 + rate ‖C‖₂``, ``C
-= D_{l+1}.T Z_{l-1}``, with momentum by the larger root of the recurrence's polynomial. C is looked at after 0, 1, 2,
-4, ... 64 and then every 64 steps, the growth in between by the trapezoidal rule.
+exact trajectory never moves along q. Each step multiplies rounding errors along q by at most ``1 + rate ‖C‖₂``, ``C =
+D_{l+1}.T Z_{l-1}``, with momentum by the larger root of the recurrence's polynomial. C is computed after 0, 1, 2, 4,
+... 64 and then every 64 steps, the growth in between by the trapezoidal rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _INTERVAL = 64
 
 @jit
 def leak_is_due(step: int, looked: int) -> bool:
-    """Return whether the leak is looked at in this step."""
+    """Return whether the leak is computed in this step."""
     return step != looked and (step % _INTERVAL == 0 or (step < _INTERVAL and step & (step - 1) == 0))
 
 
@@ -76,7 +76,7 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
 def watch_leak(memory: Array, layout: Layout, at: Places, theta: int, x: int, rows: int, product: bool, rate: float,
                momentum: float, nesterov: bool, decay: float, passed: int, layers: NDArray[np.int64],
                growth: NDArray[np.float64], growing: NDArray[np.float64]) -> None:  # fmt: skip
-    """Add the growth in the steps that have passed since the last look, and take the present one."""
+    """Add the growth in the `passed` steps since the last call, and store the present rate."""
     for k in range(len(layers)):
         coupling = _coupling(memory, layout, at, theta, x, rows, product, layers[k])
         push = 1.0 + rate * max(_spectral_norm(coupling) - decay, 0.0)

@@ -1,7 +1,7 @@
-"""One flat memory for everything that a computation works on, and where in it each piece begins.
+"""One flat memory for everything that a computation works on, and the offset of each piece in it.
 
-Numba counts references to arrays, atomically, wherever one is selected or handed on; for small networks that costs as
-much as the arithmetic. Numbers that say where a piece begins cost nothing.
+Numba counts references to arrays, atomically, wherever one is selected or passed on; for small networks that costs as
+much as the arithmetic. Offsets cost nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hesskern._base.array_types import Array
 from hesskern.backends.numba_kernels.compile import jit
 from hesskern.backends.numba_kernels.layout import BIAS, PAD, STACK, START, WIDTH, Layout
 
-#: Numbers in the widest activation of the samples that go through at once, and the fewest of these.
+#: Numbers in the widest activation of the samples that go through at once, and the fewest samples.
 _CHUNK, _FEWEST = 32768, 64
 
 
@@ -37,7 +37,7 @@ class Places(NamedTuple):
     image: int  # (network)
     other: int  # theta after every second step (network)
     velocity: int  # (network)
-    mask: int  # 1 where a parameter stands, else 0 (network)
+    mask: int  # 1 for entries that are parameters, else 0 (network)
     batch_x: int
     batch_y: int
     best: int  # eigenvector (network)
@@ -47,7 +47,7 @@ class Places(NamedTuple):
 
 @jit
 def rows_of_product(layout: Layout) -> int:
-    """Return how many rows the identity has that stands in the samples' place in the product form."""
+    """Return how many rows the identity has that replaces the samples in the product form."""
     return layout[0, WIDTH] + layout[0, BIAS]
 
 
@@ -63,7 +63,7 @@ def chunk_of(layout: Layout, samples: int) -> int:
 @jit
 def places(memory: Array, layout: Layout, samples: int, product: bool, hessian: bool, descent: bool, momentum: bool,
            batch: int, vectors: int) -> Places:  # fmt: skip
-    """Return where everything stands in `memory`, for passes over so many samples.
+    """Return where everything begins in `memory`, for passes over so many samples.
 
     `hessian`: with room for products with the Hessian; `descent`: for a descent, with `momentum`, minibatches of at
     most `batch` samples, and `vectors` Lanczos vectors. The first piece begins where a cache line does.
@@ -104,8 +104,8 @@ def places(memory: Array, layout: Layout, samples: int, product: bool, hessian: 
 @jit
 def make_memory(layout: Layout, like: Array, samples: int, product: bool, hessian: bool, descent: bool, momentum: bool,
                 batch: int, vectors: int) -> Array:  # fmt: skip
-    """Return the memory that `places` speaks of, in the precision of `like`, all zeros."""
+    """Return the memory that `places` describes, in the precision of `like`, all zeros."""
     nothing = np.empty(0, like.dtype)
     end = places(nothing, layout, samples, product, hessian, descent, momentum, batch, vectors).end
-    # Slack for the beginning of a cache line, and for a vector that is read beyond the end.
+    # Room to begin at a cache line, and for a vector that is read beyond the end.
     return np.zeros(end + 2 * 64 // like.itemsize, like.dtype)

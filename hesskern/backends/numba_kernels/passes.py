@@ -1,8 +1,8 @@
-"""Forward and backward through a network in the layout of `_layout`, in the cheaper of two forms.
+"""Forward and backward through a network in the layout of `numba_kernels.layout`, in the cheaper of two forms.
 
 Sample form: the N samples go through the layers, ``Z_l = Z_{l-1} T_l`` from ``Z_0 = [X 1]`` and back,
 ``D_{l-1} = D_l T_l.T`` from ``D_L = scale E``; the gradient of layer l is ``Z_{l-1}.T D_l``. Product form: the identity
-goes through them in the place of the samples, so that ``Z_1`` is T_1 itself and Z_L the whole map; only
+goes through them instead of the samples, so that ``Z_1`` is T_1 itself and Z_L the whole map; only
 ``E = Z_0 Z_L - Y`` and ``D_L = scale Z_0.T E`` grow with N, and the first layer's gradient is D_1.
 
 Rounding aside, both give the same. The loss is half the squared norm of E itself: expanded, it would cancel.
@@ -93,7 +93,7 @@ def backward(memory: Array, layout: Layout, at: Places, theta: int, gradient: in
 @jit
 def subtract(memory: Array, prediction: int, y: int, count: int, scale: float, target: int) -> float:
     """target = scale (prediction - y), whole vectors; return the squared norm of the difference."""
-    lanes, factor, one, found = VECTOR_BYTES // memory.itemsize, memory.dtype.type(scale), memory.dtype.type(1), 0.0
+    lanes, factor, one, norm = VECTOR_BYTES // memory.itemsize, memory.dtype.type(scale), memory.dtype.type(1), 0.0
     k = 0
     while k < count:
         stop = min(count, k + 8 * lanes)  # few enough for sums of squares in single precision
@@ -104,16 +104,16 @@ def subtract(memory: Array, prediction: int, y: int, count: int, scale: float, t
             difference = add(load(memory, prediction + j), load(memory, y + j), -one)
             store(memory, target + j, scaled(difference, factor))
             squares = add(squares, times(difference, difference), one)
-        found += np.float64(total(squares))
+        norm += np.float64(total(squares))
         k = stop
-    return found
+    return norm
 
 
 @jit
 def squared_residual(memory: Array, layout: Layout, at: Places, theta: int, x: int, y: int, samples: int, product: bool,
-                     scale: float, wanted: bool) -> float:  # fmt: skip
-    """Return ``‖E‖²`` and, where `wanted`, write the gradient of ``scale/2 ‖E‖²``."""
-    depth, chunk, found = len(layout) - 1, chunk_of(layout, samples), 0.0
+                     scale: float, with_gradient: bool) -> float:  # fmt: skip
+    """Return ``‖E‖²`` and, `with_gradient`, write the gradient of ``scale/2 ‖E‖²``."""
+    depth, chunk, norm = len(layout) - 1, chunk_of(layout, samples), 0.0
     pad, outputs = layout[0, PAD], layout[depth, PAD]
     if product:
         rows = rows_of_product(layout)
@@ -124,35 +124,35 @@ def squared_residual(memory: Array, layout: Layout, at: Places, theta: int, x: i
             count = min(chunk, samples - start)
             multiply(memory, count, outputs, rows, 1.0, x + start * pad, pad, 1, end, outputs, False, at.residual,
                      outputs)  # fmt: skip
-            found += subtract(memory, at.residual, y + start * outputs, count * outputs, 1.0, at.residual)
-            if wanted:
+            norm += subtract(memory, at.residual, y + start * outputs, count * outputs, 1.0, at.residual)
+            if with_gradient:
                 multiply(memory, rows, outputs, count, scale, x + start * pad, 1, pad, at.residual, outputs, start > 0,
                          seed, outputs)  # fmt: skip
-        if wanted:
+        if with_gradient:
             backward(memory, layout, at, theta, at.gradient, x, rows, True, False)
-        return found
+        return norm
     for start in range(0, samples, chunk):
         count = min(chunk, samples - start)
         forward(memory, layout, theta, x + start * pad, count, False, at.z)
         top = count * layout[depth, STACK]
-        found += subtract(memory, at.z + top, y + start * outputs, count * outputs, scale, at.d + top)
-        if wanted:
+        norm += subtract(memory, at.z + top, y + start * outputs, count * outputs, scale, at.d + top)
+        if with_gradient:
             backward(memory, layout, at, theta, at.gradient, x + start * pad, count, False, start > 0)
-    return found
+    return norm
 
 
 @jit
 def value_and_gradient(layout: Layout, flat: Array, X: Array, ones: Array, Y: Array, scale: float,
-                       wanted: bool) -> tuple[float, Array]:  # fmt: skip
-    """Return ``‖E‖²`` and, where `wanted`, the gradient (P,) of ``scale/2 ‖E‖²``; `ones` as in `pack_samples`."""
-    product = product_is_cheaper(layout, len(X), wanted)
+                       with_gradient: bool) -> tuple[float, Array]:  # fmt: skip
+    """Return ``‖E‖²`` and, `with_gradient`, the gradient (P,) of ``scale/2 ‖E‖²``; `ones` as in `pack_samples`."""
+    product = product_is_cheaper(layout, len(X), with_gradient)
     memory = make_memory(layout, X, len(X), product, False, False, False, 0, 0)
     at = places(memory, layout, len(X), product, False, False, False, 0, 0)
     pack(layout, flat, 0, 1, memory, at.theta, 1.0)
     pack_samples(layout, X, ones, Y, memory, at.x, at.y)
-    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, wanted)
-    gradient = np.empty(len(flat) if wanted else 0, flat.dtype)
-    if wanted:
+    squared = squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, with_gradient)
+    gradient = np.empty(len(flat) if with_gradient else 0, flat.dtype)
+    if with_gradient:
         unpack(layout, memory, at.gradient, gradient, 0, 1)
     return squared, gradient
 
@@ -173,13 +173,15 @@ def predictions(layout: Layout, flat: Array, X: Array) -> Array:
     for start in range(0, samples, chunk):
         count = min(chunk, samples - start)
         if product:
-            found = at.residual
+            predicted = at.residual
             end = activation(layout, at.theta, at.x, rows, True, at.z, depth)
-            multiply(memory, count, outputs, rows, 1.0, at.x + start * pad, pad, 1, end, outputs, False, found, outputs)
+            multiply(
+                memory, count, outputs, rows, 1.0, at.x + start * pad, pad, 1, end, outputs, False, predicted, outputs
+            )
         else:
             forward(memory, layout, at.theta, at.x + start * pad, count, False, at.z)
-            found = at.z + count * layout[depth, STACK]
+            predicted = at.z + count * layout[depth, STACK]
         for n in range(count):
             for c in range(layout[depth, WIDTH]):
-                out[start + n, c] = memory[found + n * outputs + c]
+                out[start + n, c] = memory[predicted + n * outputs + c]
     return out

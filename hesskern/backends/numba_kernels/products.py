@@ -1,7 +1,7 @@
 """Products of matrices in padded rows: in vectors where they are small, by BLAS where they are large.
 
-Matrices are pieces of one flat memory: where they begin, and how far apart their rows are. Dimensions that vectors run
-along are whole vectors.
+A matrix is a piece of one flat memory, given by its offset and the distance between its rows. Dimensions that vectors
+run along are padded to whole vectors.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def multiply_by_loops(
 @jit
 def multiply(memory: Array, m: int, n: int, k: int, alpha: float, a: int, a_row: int, a_column: int, b: int, ldb: int,
              accumulate: bool, c: int, ldc: int) -> None:  # fmt: skip
-    """C (m, n) = alpha A B (+ C); A(i, p) stands at ``a + i a_row + p a_column``, one of the two being 1."""
+    """C (m, n) = alpha A B (+ C); A(i, p) is at ``a + i a_row + p a_column``, and one of the strides is 1."""
     if m * n * k > _BLAS_FROM and min(m, k) > 1:
         turned = a_column != 1
         multiply_by_blas(
@@ -88,7 +88,7 @@ def multiply_turned(memory: Array, m: int, n: int, k: int, alpha: float, a: int,
 @jit
 def multiply_by_blas(memory: Array, turn_a: bool, turn_b: bool, m: int, n: int, k: int, alpha: float, a: int, lda: int,
                      b: int, ldb: int, accumulate: bool, c: int, ldc: int) -> None:  # fmt: skip
-    """C = alpha op(A) op(B) (+ C), as C.T = op(B).T op(A).T, which is what a column-major library sees."""
+    """C = alpha op(A) op(B) (+ C), computed as C.T = op(B).T op(A).T, because the library is column-major."""
     factors = np.empty(2, memory.dtype)
     factors[0], factors[1] = alpha, 1.0 if accumulate else 0.0
     kind = ord("d") if memory.itemsize == 8 else ord("s")

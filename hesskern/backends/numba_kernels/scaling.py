@@ -1,6 +1,6 @@
 """Powers of two between weights, data and Hessian, where squares of them would overflow or vanish.
 
-As in `hesskern.curvature.scaled_product`: of a problem whose weights and data are scaled to order one, the Hessian is
+As in `hesskern.curvature.scaled_product`: weights and data are scaled to order one, and the Hessian of that problem is
 multiplied by ``2**powers`` from both sides.
 """
 
@@ -28,7 +28,7 @@ def _exponent(numbers: Array, first: int, count: int) -> int:
 def scaled(layout: Layout, flat: Array, X: Array) -> tuple[int, int, NDArray[np.int64]]:
     """Scale the parameters (P,) in place; return by which powers X and Y must be divided, and those of the Hessian.
 
-    Zeros and an empty array where everything is of moderate size already.
+    Return zeros and an empty array if everything is of moderate size already.
     """
     limit = 40 if flat.itemsize == 4 else 330
     largest = 0.0
@@ -74,11 +74,11 @@ def scale_samples(layout: Layout, memory: Array, x: int, y: int, samples: int, o
 @jit
 def multiplied(powers: NDArray[np.int64], vectors: Array) -> Array:
     """Return the rows of flat (P, k) vectors times ``2**powers``."""
-    found = np.empty_like(vectors)
+    products = np.empty_like(vectors)
     columns = len(vectors) // len(powers)
     for k in range(len(vectors)):
-        found[k] = math.ldexp(np.float64(vectors[k]), powers[k // columns])
-    return found
+        products[k] = math.ldexp(np.float64(vectors[k]), powers[k // columns])
+    return products
 
 
 @jit

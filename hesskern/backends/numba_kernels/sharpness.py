@@ -1,15 +1,15 @@
 r"""The largest eigenvalue of the Hessian along a trajectory, by Lanczos's method with full orthogonalisation.
 
-Each search starts from the eigenvector found last plus a random direction of a fixed size. The approximation y is the
-largest Ritz vector, so what it has along an eigenvector of larger eigenvalue than the one it is about to converge to
-has only grown since the start: ``y = p(H) start`` for a polynomial whose roots, the other Ritz values, lie below, and
-which therefore rises from the largest Ritz value on. With c the ratio of the two components at the start, an
-overlooked eigenvalue further away by d leaves a residual of at least about ``c d``. So a residual of `_TOLERANCE`
-says that nothing further away than `_TOLERANCE / c` was overlooked, c being about 0.3 over the root of the number of
-parameters.
+Each search starts from the last eigenvector plus a random direction of a fixed size. It cannot miss a larger eigenvalue
+that is far away. The approximation y is the largest Ritz vector: ``y = p(H) start`` for a polynomial p whose roots, the
+other Ritz values, lie below, so that p rises from the largest Ritz value on. If y converges to a smaller eigenvalue,
+its component along the larger one's eigenvector has therefore only grown since the start. With c the ratio of the two
+components at the start, a missed eigenvalue further away by d leaves a residual of at least about ``c d``. So a
+residual of `_TOLERANCE` shows that nothing further away than `_TOLERANCE / c` was missed; c is about 0.3 over the root
+of the number of parameters.
 
-Squares of numbers beyond 1e154, or below 1e-154, are no numbers: a Hessian of such a size is multiplied by a power of
-two, which rounds nothing, and the eigenvalue divided by it.
+Squares of numbers beyond 1e154, or below 1e-154, overflow or vanish: a Hessian of such a size is multiplied by a power
+of two, which rounds nothing, and the eigenvalue is divided by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hesskern.backends.numba_kernels.layout import START, Layout
 from hesskern.backends.numba_kernels.memory import Places
 from hesskern.backends.numba_kernels.vectors import VECTOR_BYTES, add, load, scaled, store, times, total
 
-#: Of the residual, relative to the largest eigenvalue in absolute value.
+#: Largest residual at convergence, relative to the largest absolute eigenvalue.
 _TOLERANCE = 3e-13
 #: Vectors before a restart from the best, and products before giving up.
 LARGEST_SPACE, _MOST_PRODUCTS = 64, 5000
@@ -34,10 +34,10 @@ _RANDOM = 0.3
 @jit
 def _dot(memory: Array, a: int, b: int, count: int) -> float:
     lanes, one = VECTOR_BYTES // memory.itemsize, memory.dtype.type(1)
-    found = times(load(memory, a), load(memory, b))
+    sums = times(load(memory, a), load(memory, b))
     for k in range(lanes, count, lanes):
-        found = add(found, times(load(memory, a + k), load(memory, b + k)), one)
-    return np.float64(total(found))
+        sums = add(sums, times(load(memory, a + k), load(memory, b + k)), one)
+    return np.float64(total(sums))
 
 
 @jit
@@ -110,7 +110,7 @@ def _eigenvector(alpha: NDArray[np.float64], beta: NDArray[np.float64], size: in
 
 @jit
 def _unit(memory: Array, vector: int, count: int) -> float:
-    """Return a power of two that makes the largest entry an ordinary number; 1 where it is one."""
+    """Return a power of two that makes the largest entry moderate; 1 where it is already."""
     largest, unit = 0.0, 1.0
     for k in range(count):
         largest = max(largest, abs(float(memory[vector + k])))
@@ -126,10 +126,10 @@ def _unit(memory: Array, vector: int, count: int) -> float:
 @jit
 def largest_eigenvalue(memory: Array, layout: Layout, at: Places, theta: int, x: int, rows: int, product: bool,
                        scale: float, decay: float, seed: int, most: int) -> float:  # fmt: skip
-    """Return the largest eigenvalue of the Hessian that was prepared for; NaN if it was not found.
+    """Return the largest eigenvalue of the Hessian that `prepare` set up; NaN if the search did not converge.
 
-    At ``at.best`` is the eigenvector found last, zeros at first; it is overwritten with the one found now. At
-    ``at.space`` is room for `most` vectors.
+    At ``at.best`` is the last eigenvector, zeros at first; the new one replaces it. At ``at.space`` is room for `most`
+    vectors.
     """
     count, start, image, lanes = layout[0, START], at.space, at.image, VECTOR_BYTES // memory.itemsize
     alpha, beta, small, pivots = np.zeros(most), np.zeros(most), np.zeros(most), np.zeros(most)

@@ -1,8 +1,8 @@
-"""Vectors in Numba: what the compiler does not find by itself in loops over short rows.
+"""Vectors in Numba: vector instructions that the compiler does not find by itself in loops over short rows.
 
-A `Vector` holds as many numbers as a register of this processor. The functions here emit LLVM's vector instructions,
-which LLVM turns into what the processor has, so that there is one text for all instruction sets and both precisions.
-Arrays are flat and contiguous; `at` counts elements from their beginning; nothing is checked.
+A `Vector` fills one register of this processor. The functions here emit LLVM's vector instructions, which LLVM
+translates for the processor, so that there is one source for all instruction sets and both precisions. Arrays are flat
+and contiguous; `at` counts elements from their beginning; nothing is checked.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def _vector_bytes() -> int:
     features = CPU_FEATURES
     if features is None:
         features = binding.get_host_cpu_features().flatten()
-    found = set(features.split(","))
-    return 64 if "+avx512f" in found else 32 if "+avx2" in found else 16
+    supported = set(features.split(","))
+    return 64 if "+avx512f" in supported else 32 if "+avx2" in supported else 16
 
 
 #: Bytes of a vector.
 VECTOR_BYTES = _vector_bytes()
-#: Rows of a tile of a product, by the vectors along them: all accumulators, and what they are made of, in registers.
+#: Rows of a tile of a product, by the number of vectors along a row: all accumulators and operands fit into registers.
 _TILE_ROWS = {1: 8, 2: 4}
 #: Vectors along a tile of a product.
 TILE_VECTORS = 2
@@ -91,14 +91,14 @@ class _Emitter:
 
     def accumulators(self, rows: int, columns: int) -> list[list[Any]]:
         """Variables for a tile, zero."""
-        found = [[cgutils.alloca_once(self.builder, self.vector) for _ in range(columns)] for _ in range(rows)]
-        for row in found:
+        tile = [[cgutils.alloca_once(self.builder, self.vector) for _ in range(columns)] for _ in range(rows)]
+        for row in tile:
             for variable in row:
                 self.builder.store(self.zero(), variable)
-        return found
+        return tile
 
     def combine(self, pointer: Any, value: Any, alpha: Any, accumulate: Any) -> None:
-        """pointer[:] = alpha value (+ what stands there)."""
+        """pointer[:] = alpha value (+ pointer[:])."""
         value = self.builder.fmul(value, alpha)
         with self.builder.if_else(accumulate) as (then, otherwise):
             with then:
@@ -196,7 +196,7 @@ product_strip_1 = _product_strip(1)
 
 @intrinsic
 def turn_block(typingctx: Any, memory: Any, a: Any, lda: Any, b: Any, ldb: Any) -> Any:
-    """B = A.T for a square block of as many rows and columns as a vector has lanes."""
+    """B = A.T for a square block with one row and one column for each lane of a vector."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory, a, lda, b, ldb = arguments
@@ -276,8 +276,8 @@ def write_runs(typingctx: Any, out: Any, at: Any, factors: Any, left: Any, left_
                right_factors: Any, runs: Any, count: Any, both: Any) -> Any:  # fmt: skip
     """Write `runs` runs of `count` entries one after the other: left_factors[k] left (+ right_factors[k] right).
 
-    All but `out` are pieces of `factors`; the second term is there if `both`. Runs are rounded up to whole vectors,
-    each written over what the one before wrote past its end.
+    All but `out` are pieces of `factors`; the second term is added if `both`. Runs are rounded up to whole vectors;
+    each overwrites what the one before wrote past its end.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -11,7 +11,8 @@ from hesskern._base import checks
 from hesskern.compat.live_parameters import CountedBatches, LiveProblem, per_batch
 from hesskern.torch.data import Check, reduced
 from hesskern.torch.losses import LossScale
-from hesskern.torch.model_problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.reduced_loss import ReducedLoss
 from hesskern.torch_modules import tracing
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -30,10 +31,10 @@ def live_problem(
     data, samples = reduced(read, chain, check)
     loss = ReducedLoss(data, samples, per_batch(scale, samples, batches.count))
     wanted = [Wanted(name, parameter.shape) for name, parameter in chosen.items()]
-    return LiveProblem(lambda: Problem(chain, loss, wanted), model)
+    return LiveProblem(lambda: ModelProblem(chain, loss, wanted), model)
 
 
-def product(problem: Problem, v: Tensor) -> Tensor:
+def product(problem: ModelProblem, v: Tensor) -> Tensor:
     """Return the product with a vector (P,), checked."""
     reference = problem.reference
     if not isinstance(v, Tensor) or v.shape != (problem.size,):

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import memory
+from hesskern._base import decompositions, memory
 from hesskern._base.cached import cached_property
 from hesskern.curvature.hessian import Hessian
 from hesskern.explanation.given import rounding
 from hesskern.explanation.given.candidate import ROWS
 from hesskern.explanation.given.orders import Tensor, column_order
 from hesskern.explanation.given.variants import DataVariant, WeightVariant
-from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 

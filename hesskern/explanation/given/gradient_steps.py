@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from hesskern._base import decompositions
 from hesskern.explanation.given.causes import Cause
 from hesskern.explanation.given.variants import WeightVariant
-from hesskern.linalg import decompositions
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern.explanation.given.candidate_model import CandidateModel
 from hesskern.explanation.given.formats import Format
 from hesskern.explanation.search.low_precision import Nearest, Rounding, Scattered, columns
-from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern.explanation.given.candidate import Candidate
 from hesskern.explanation.given.candidate_model import Curvature
 from hesskern.explanation.given.causes import Cause, total
@@ -19,7 +20,6 @@ from hesskern.explanation.given.variants import DataVariant, WeightVariant
 from hesskern.explanation.search.matrices import PART_CAUSES, Base
 from hesskern.explanation.search.one_triangle import misread
 from hesskern.explanation.search.solvers import Solvers
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition
 from hesskern.losses.squared import SquaredLoss
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern.explanation.given.candidate_model import Curvature
 from hesskern.explanation.given.causes import Cause
 from hesskern.explanation.given.orders import orders
-from hesskern.linalg import decompositions
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 

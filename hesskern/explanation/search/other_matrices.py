@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern.explanation.given.candidate_model import CandidateModel, Curvature, difference
 from hesskern.explanation.given.causes import Cause, listed
 from hesskern.explanation.given.orders import Order, Tensor
@@ -14,7 +15,6 @@ from hesskern.explanation.given.scales import affine, least_factor, rounded
 from hesskern.explanation.given.selections import symbol
 from hesskern.explanation.search.matrices import PART_CAUSES, Base, Match, Search
 from hesskern.explanation.search.sample_gradients import OuterProducts, SampleGradients
-from hesskern.linalg import decompositions
 
 Values = NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern.explanation.given.candidate import Candidate
 from hesskern.explanation.given.causes import Cause
-from hesskern.linalg import decompositions
 from hesskern.linalg.condition import Condition
 
 #: Rounding units.

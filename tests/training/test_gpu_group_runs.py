@@ -12,10 +12,7 @@ import hesskern as hk
 pytest.importorskip("torch")
 
 import torch
-from device_place import moved
-from device_runs import both, both_ensembles, close, ensemble, host, rate, there
-
-from hesskern.backends.cuda import batched_curvature
+from device_runs import both, close, ensemble, host, rate, there
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -100,37 +97,6 @@ def test_what_does_not_fit_says_so():
     run = both(net, loss, lr=1e-6, max_steps=2)
     assert "several launches a step: the training of one network takes" in run.execution
     assert "a block has 232448" in run.execution or torch.cuda.is_available()
-
-
-# Curvature along the way ----------------------------------------------------------------------------------------------
-
-
-def test_sharpness_by_lanczos(monkeypatch):
-    nets, loss = ensemble(4, widths=(6, 9, 5))
-    options = {"lr": 0.002, "max_steps": 9, "record": ("sharpness",), "record_every": 4}
-    both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(batched_curvature, "_CHUNK_BYTES", 1)  # one network after another
-    both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(batched_curvature, "_SMALL", 8)  # several starts
-    both_ensembles(nets, loss, **options)
-    monkeypatch.setattr(batched_curvature, "_STARTS", 1)  # one is not enough
-    both_ensembles(nets, loss, **options)
-    moved_nets, lost = there(nets, loss)
-    monkeypatch.setattr(batched_curvature, "_DENSE", 8)
-    assert np.isnan(hk.fit_ensemble(moved_nets, lost, **options).history["sharpness"]).all()
-
-
-def test_conditions_that_only_the_cpu_can_tell():
-    """Graded inputs: the singular values of a product that is formed are wrong in the first digits."""
-    nets, loss = ensemble(2, widths=(4, 6, 3))
-    X = loss.X * np.array([1e12, 1e4, 1.0, 1e-6])
-    graded = hk.SquaredLoss(X, loss.Y)
-    options = dict(lr=1e-30, max_steps=1, record=("condition[1.weight]", "condition[0]", "condition", "rank[0.bias]"))
-    both_ensembles(nets, graded, **options)
-    both_ensembles(nets, hk.SquaredLoss(loss.X, loss.Y, weight_decay=0.1), **options)
-    bottleneck = [hk.LinearNetwork.random([4, 2, 5, 3], seed=seed) for seed in (1, 2)]
-    options["record"] = ("condition[0]", "condition[1]", "condition[2]", "rank[2]", "smallest[1]")
-    both_ensembles(bottleneck, hk.SquaredLoss(loss.X, loss.Y), **options)
 
 
 def test_whatever_the_default_device_is():
@@ -224,18 +190,3 @@ def test_out_of_memory(monkeypatch):
         MemoryError, match=r"training 2 networks \(about .*\) does not fit into the memory that cuda:0 has free; train"
     ):
         hk.fit_ensemble(moved_nets, lost, lr=0.1, max_steps=1)
-
-
-@pytest.mark.parametrize("widths", [(3, 4, 2), (6, 8, 5)], ids=str)
-def test_sharpness_beyond_what_can_be_squared(widths):
-    """Scaled by powers of two the problem has the same sharpness, scaled."""
-    problem = problems.normal(list(widths), 9)
-    found = []
-    for scale in (0, 490, -400):
-        loss = hk.SquaredLoss(np.ldexp(problem.X, scale), np.ldexp(problem.Y, scale))
-        net, there = moved(problem.network(), loss)
-        run = hk.fit(net, there, lr=1e-3 * 2.0 ** (-2 * scale), max_steps=3, record=("sharpness",))
-        found.append(np.ldexp(run.history["sharpness"], -2 * scale))
-    assert np.isfinite(found[0]).all()
-    np.testing.assert_array_equal(found[1], found[0])
-    np.testing.assert_array_equal(found[2], found[0])

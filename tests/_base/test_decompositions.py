@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hesskern.linalg import decompositions
+from hesskern._base import decompositions
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
