@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from hesskern.torch.model_problem import Problem, Wanted, network_of, slices  # noqa: E402
+from hesskern.torch.model_problem import ModelProblem, Wanted, network_of, slices  # noqa: E402
 from hesskern.torch_modules.tracing import trace  # noqa: E402
 
 
@@ -50,7 +50,7 @@ def by_autograd(model, data, names):
 @pytest.mark.parametrize("params", [None, ["first.bias"], ["last.weight", "first.weight"]], ids=str)
 def test_every_result_is_in_the_order_of_the_models_parameters(case, params):
     model, data = case
-    problem = Problem.of(model, nn.MSELoss(), data, params)
+    problem = ModelProblem.of(model, nn.MSELoss(), data, params)
     names = [each.name for each in problem.wanted]
     assert names == [name for name, _ in model.named_parameters() if params is None or name in params]
     value, gradient, H = by_autograd(model, data, names)

@@ -7,10 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hesskern.torch.squared_error_rules import RULES, Norm, Residual, Squared  # noqa: E402
-from hesskern.torch_modules.chain import Samples, UnsupportedError  # noqa: E402
+from hesskern.torch_modules.chain import TracedSamples, UnsupportedError  # noqa: E402
 
 E = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
-RESIDUAL = Residual(Samples(), E)
+RESIDUAL = Residual(TracedSamples(), E)
 
 
 def rule(name, *arguments, made=E, **options):

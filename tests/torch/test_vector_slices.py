@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hesskern.torch.model_problem import Wanted  # noqa: E402
-from hesskern.torch.vector_slices import Piece, in_pieces, offset  # noqa: E402
+from hesskern.torch.vector_slices import VectorSlice, offset, split_leaf  # noqa: E402
 from hesskern.torch_modules.chain import Parameter  # noqa: E402
 
 
@@ -32,20 +32,20 @@ def parameter(name, size):
 
 
 def test_what_nobody_uses_lies_between():
-    pieces = {"b": Piece("theta", 8), "a": Piece("theta", 1), "c": Piece("other", 0)}
+    pieces = {"b": VectorSlice("theta", 8), "a": VectorSlice("theta", 1), "c": VectorSlice("other", 0)}
     parameters = [parameter("b", 2), parameter("a", (2, 3)), parameter("c", 4), parameter("d", 1)]
-    found = list(in_pieces(Wanted("theta", torch.Size([12])), pieces, parameters))
+    found = list(split_leaf(Wanted("theta", torch.Size([12])), pieces, parameters))
     assert [(piece.name, piece.size) for piece in found] == [
         ("theta from 0", 1), ("a", 6), ("theta from 7", 1), ("b", 2), ("theta from 10", 2),
     ]  # fmt: skip
 
 
 def test_pieces_that_overlap_are_refused():
-    pieces = {"a": Piece("theta", 0), "b": Piece("theta", 3)}
+    pieces = {"a": VectorSlice("theta", 0), "b": VectorSlice("theta", 3)}
     with pytest.raises(ValueError, match="func uses b, a part of which it uses elsewhere"):
-        list(in_pieces(Wanted("theta", torch.Size([8])), pieces, [parameter("a", 4), parameter("b", 4)]))
+        list(split_leaf(Wanted("theta", torch.Size([8])), pieces, [parameter("a", 4), parameter("b", 4)]))
 
 
 def test_the_numbers_of_a_piece():
     theta = torch.arange(10.0)
-    assert torch.equal(Piece("theta", 2).of({"theta": theta}, torch.Size([2, 3])), theta[2:8].reshape(2, 3))
+    assert torch.equal(VectorSlice("theta", 2).of({"theta": theta}, torch.Size([2, 3])), theta[2:8].reshape(2, 3))

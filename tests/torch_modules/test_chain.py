@@ -10,8 +10,8 @@ from hesskern.torch_modules.chain import (  # noqa: E402
     RULES,
     Layer,
     Parameter,
-    Samples,
-    Shape,
+    TracedSamples,
+    TracedShape,
     UnsupportedError,
     apply,
     described,
@@ -19,7 +19,7 @@ from hesskern.torch_modules.chain import (  # noqa: E402
 )
 
 W1, b1, W2 = (Parameter(name, torch.zeros(shape)) for name, shape in (("a", (4, 3)), ("b", (4,)), ("c", (2, 4))))
-X = Samples()
+X = TracedSamples()
 
 
 def names(samples):
@@ -44,7 +44,7 @@ def test_samples_become_rows_once():
     flat = apply("flatten", (X,), {"start_dim": 1})
     assert flat.flat and not flat.layers
     count = apply("size", (X, 0), {})
-    assert count == Shape(count=True) == apply("getitem", (apply("getattr", (X, "shape"), {}), 0), {})
+    assert count == TracedShape(count=True) == apply("getitem", (apply("getattr", (X, "shape"), {}), 0), {})
     assert apply("view", (X, count, -1), {}) == flat == apply("reshape", (X, (-1, 12)), {})
     after = passed(X, Layer(W1))
     assert apply("view", (after, -1, 4), {}) == after == apply("dropout", (after, 0.5, False), {})

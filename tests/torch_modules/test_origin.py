@@ -15,8 +15,8 @@ from hesskern.torch_modules.origin import (  # noqa: E402
     effective,
     is_computed,
     known_hooks,
-    left_alone,
     restored,
+    state_kept,
 )
 
 
@@ -30,9 +30,9 @@ def test_weights_follow_the_parameters_that_they_are_computed_from(normed):
     origin = Origin(normed, {"weight": AttributePath("", "weight")})
     g, v = "parametrizations.weight.original0", "parametrizations.weight.original1"
     assert set(origin.parameters()) == {g, v, "bias"}
-    twice = origin.at({g: 2 * normed.parametrizations.weight.original0.detach()})
+    twice = origin.tensors_at({g: 2 * normed.parametrizations.weight.original0.detach()})
     torch.testing.assert_close(twice["weight"], 2 * normed.weight)
-    torch.testing.assert_close(origin.at({})["weight"], normed.weight)
+    torch.testing.assert_close(origin.tensors_at({})["weight"], normed.weight)
     assert origin.sources() == {g, v}
     assert Origin(normed, {}).sources() == set()
 
@@ -44,7 +44,7 @@ def test_second_derivatives_of_weight_norm_are_right():
     origin = Origin(layer, {"weight": AttributePath("", "weight")})
 
     def value(v):
-        weight = origin.at({"weight_v": v})["weight"]
+        weight = origin.tensors_at({"weight_v": v})["weight"]
         return weight[0, 0] * weight[1, 2] + weight.sin().sum()
 
     v = layer.weight_v.detach().clone()
@@ -59,7 +59,7 @@ def test_parameters_that_are_gone_are_named(normed):
 
 def test_float64_on_the_cpu(normed):
     origin = Origin(normed.float(), {"weight": AttributePath("", "weight")})
-    found = origin.at_double({})
+    found = origin.float64_tensors_at({})
     assert found["weight"].dtype == torch.float64
     torch.testing.assert_close(found["weight"].float(), normed.weight)
 
@@ -89,10 +89,10 @@ def test_buffers_that_change_are_given_back_and_named():
     before = norm.running_mean.clone()
     with (
         pytest.raises(ValueError, match=r"module changes its buffer 'num_batches_tracked' at every call"),
-        left_alone(norm),
+        state_kept(norm),
     ):
         norm(torch.randn(5, 3))
     assert torch.equal(norm.running_mean, before) and norm.num_batches_tracked == 0
     norm.eval()
-    with left_alone(norm):
+    with state_kept(norm):
         norm(torch.randn(5, 3))

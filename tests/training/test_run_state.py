@@ -24,34 +24,45 @@ def same(found, wanted):
         assert type(one) is type(other), name
 
 
+def of(states, **changes):
+    """The state of a run of these networks after four steps, with their losses."""
+    count = len(states)
+    whole = {"status": np.full(count, ""), "seen": np.full(count, 4), "history": {"loss": np.ones((count, 4))}}
+    return run_state.RunState(run_state.stacked(states), **(whole | changes))
+
+
 def test_states_come_back():
     states = [state(0, 2), state(1, 0), state(2, 1)]
-    arrays = run_state.stacked(states)
-    assert all(len(array) == 3 for array in arrays.values())
-    assert arrays["state.search"].shape == (3, 2, 3)
+    whole = of(states)
+    assert whole.descents["search"].shape == (3, 2, 3)
+    again = run_state.read(whole.arrays(), whole, 1, {})
     for index, wanted in enumerate(states):
-        same(run_state.single(arrays, index), wanted)
+        same(again.descent(index), wanted)
+    assert again.step == 4
 
 
-def test_arrays_that_differ_in_length_are_filled_up():
-    found = run_state.padded([np.array([1, 2]), np.array([3])], np.nan)
-    np.testing.assert_array_equal(found, [[1.0, 2.0], [3.0, np.nan]])
-    equal = run_state.padded([np.array([1, 2]), np.array([3, 4])], np.nan)
-    assert equal.dtype.kind == "i"
+def test_what_a_backend_does_not_keep_has_its_default():
+    kept = {name: np.asarray(getattr(state(0), name))[None] for name in ("steps", "target", "parameters", "previous")}
+    columns = run_state.completed(kept | {"velocity": np.empty((1, 0))}, 1)
+    one = run_state.RunState(columns, np.array([""]), np.array([4]), {}).descent(0)
+    assert (one.growth_step, one.search_step, one.search_rest) == (-1, -1, 0.0)
+    assert one.search.size == one.growth.size == 0
+    assert one.steps == 4
 
 
 def run(**changes):
-    """What a run of two networks has after four steps, with its losses."""
-    arrays = run_state.stacked([state(0), state(1)]) | {
-        "status": np.array(["", ""]), "seen": np.array([4, 4]), "history.loss": np.ones((2, 4)),
-    }  # fmt: skip
-    return arrays | changes
+    """What a run of two networks writes after four steps, with its losses."""
+    return of([state(0), state(1)]).arrays() | changes
+
+
+def read(arrays):
+    return run_state.read(arrays, of([state(0), state(1)]), 1, {})
 
 
 def test_a_run_is_a_run():
-    run_state.check(run(), run(), 1, {})
+    assert read(run()).step == 4
     late = run(seen=np.array([5, 4]), status=np.array(["diverged", ""]), **{"history.loss": np.ones((2, 5))})
-    run_state.check(late, run(), 1, {})  # the step whose loss was not finite is undone
+    assert read(late).step == 4  # the step whose loss was not finite is undone
 
 
 @pytest.mark.parametrize(
@@ -69,4 +80,4 @@ def test_a_run_is_a_run():
 )
 def test_what_no_run_wrote(changes, words):
     with pytest.raises(ValueError, match=words):
-        run_state.check(run(**changes), run(), 1, {})
+        read(run(**changes))
