@@ -113,7 +113,10 @@ class CpuGroup:
 
     def running(self) -> bool:
         """Return whether any network runs."""
-        return any(member.status is None for member in self._members)
+        return bool(self._running())
+
+    def _running(self) -> list[_Member]:
+        return [member for member in self._members if member.status is None]
 
     def measure(self, interruption: Interruption) -> None:
         """Record what is recorded between steps."""
@@ -131,7 +134,7 @@ class CpuGroup:
 
     def advance(self, start: int, stop: int) -> None:
         """Take steps with all networks that run."""
-        problem, active = self._problem, [member for member in self._members if member.status is None]
+        problem, active = self._problem, self._running()
         columns = self._columns(active, start, stop)
         jobs = self._jobs(active, columns, start, stop)
         results = problem.backend.advance([member.descent for member in active], jobs, problem.threads)

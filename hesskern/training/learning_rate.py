@@ -63,7 +63,9 @@ class Schedule:
 
     def rates(self, start: int, stop: int) -> Rates:
         """Return the rates of the steps from `start` to before `stop`, (B, stop - start)."""
-        return np.ascontiguousarray(np.broadcast_to(self.compact(start, stop), (self._count, stop - start)))
+        rates = np.empty((self._count, stop - start))
+        rates[:] = self.compact(start, stop)
+        return rates
 
     def compact(self, start: int, stop: int) -> Rates:
         """Return the same without repetitions, (1 or B, 1 or stop - start)."""

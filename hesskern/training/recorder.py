@@ -117,7 +117,7 @@ def _balance(networks: MeasuredNetworks) -> Values:
         if bias is not None:
             difference = difference - bias[..., :, None] * bias[..., None, :]
         norms.append(devices.matrix_norm(difference))
-    return np.stack(norms, axis=-1) if norms else np.empty(0)
+    return np.array(norms).T
 
 
 #: Whatever a run can record, by name.
