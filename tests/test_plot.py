@@ -167,6 +167,6 @@ def test_what_is_not_a_file_is_left_alone(tmp_path, kind):
         os.mkfifo(path)
     else:
         path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OSError, match="exists and is not a file"):
+    with pytest.raises(OSError, match="exists and is not an ordinary file"):
         plot.check_path(path)
     assert os.path.lexists(path)

@@ -117,7 +117,7 @@ def _balance(networks: MeasuredNetworks) -> Values:
         if bias is not None:
             difference = difference - bias[..., :, None] * bias[..., None, :]
         norms.append(devices.matrix_norm(difference))
-    return np.array(norms).T
+    return np.array(norms).T if norms else np.empty((*layers.weights[0].shape[:-2], 0))
 
 
 #: Whatever a run can record, by name.

@@ -109,7 +109,7 @@ def test_plot(folder, capsys):
         (["H.npy", "--params", "7"], "params holds layer 7"),
         (["H.npy", "--batch-size", "0"], "batch_size is 0"),
         (["H.npy", "--quantity", "rank"], "quantity is 'rank'"),
-        (["H.npy", "--other-net", "X.npy"], "--other-net: 'X.npy' is no network"),
+        (["H.npy", "--other-net", "X.npy"], "--other-net: 'X.npy' is not a network"),
         (["H.npy", "--case"], "--case has its own network and data; leave out --net."),
         (["H.npy", "--plot", "picture.xyz"], "--plot:"),
         (["H.npy", "--bogus", "1"], "unrecognized arguments: --bogus 1"),

@@ -18,6 +18,6 @@ def test_the_option_and_the_file_are_named(tmp_path):
     with pytest.raises(RefusedError, match=r"^--start: cannot read '.*net\.npz': No such file or directory\.$"):
         read_network(str(tmp_path / "net.npz"), "--start")
     (tmp_path / "net.npz").write_text("no network")
-    with pytest.raises(RefusedError, match=r"^--net: '.*net\.npz' is no network") as refused:
+    with pytest.raises(RefusedError, match=r"^--net: '.*net\.npz' is not a network") as refused:
         read_network(str(tmp_path / "net.npz"))
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")

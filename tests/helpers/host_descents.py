@@ -13,7 +13,8 @@ from hesskern.backends.protocol import Update
 pytest.importorskip("torch")
 import torch
 
-from hesskern.backends.cuda.descents import Descents, Piece, Problem, Samples, Watched
+from hesskern.backends.cuda.descents import Descents
+from hesskern.backends.cuda.state import Piece, Problem, Samples, Watched
 
 NETS, LR, STEPS = 3, 0.02, 8
 PROBLEM = problems.normal([3, 5, 2], 9, bias=True, weight_decay=0.1)

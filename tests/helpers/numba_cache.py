@@ -17,12 +17,12 @@ warnings.simplefilter("always")
 from hesskern.backends.numba_kernels import layout
 dtype = sys.argv[1]
 with warnings.catch_warnings(record=True) as caught:
-    layout = layout.make_layout(np.array([2, 3, 1]), np.array([True, False]), np.dtype(dtype).itemsize)
-    memory = np.zeros(layout[0, 2] + 16, dtype)
+    small = layout.make_layout(np.array([2, 3, 1]), np.array([True, False]), np.dtype(dtype).itemsize)
+    memory = np.zeros(small[0, 2] + 16, dtype)
     flat = np.arange(12, dtype=dtype)
-    layout.pack(layout, flat, 0, 1, memory, 0, 1.0)
+    layout.pack(small, flat, 0, 1, memory, 0, 1.0)
     back = np.zeros_like(flat)
-    layout.unpack(layout, memory, 0, back, 0, 1)
+    layout.unpack(small, memory, 0, back, 0, 1)
 assert (back == flat).all()
 hits = sum(sum(each.stats.cache_hits.values()) for each in (layout.make_layout, layout.pack, layout.unpack))
 print(json.dumps([hits, [str(each.message) for each in caught]]))

@@ -55,4 +55,5 @@ def test_local_links_lead_somewhere(page):
 
 def test_every_page_is_linked_from_the_readme():
     linked = {target for target, _ in LINK.findall(README)}
-    assert linked >= {page for page in PAGES if page != "README.md"}
+    decisions = {page for page in PAGES if page.startswith("docs/decisions/")}  # linked from docs/development.md
+    assert linked >= {page for page in PAGES if page != "README.md"} - decisions

@@ -13,26 +13,26 @@ E = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
 RESIDUAL = Residual(TracedSamples(), E)
 
 
-def rule(name, *arguments, made=E, **options):
-    return RULES[name](*arguments, made=made, count=E.numel(), **options)
+def rule(name, *arguments, result=E, **options):
+    return RULES[name](*arguments, result=result, count=E.numel(), **options)
 
 
 ENTRIES = E.square()
 SUMMED = ENTRIES.sum()
 CASES = {
-    "a square, summed": (lambda: rule("sum", rule("square", RESIDUAL), made=SUMMED), SUMMED),
-    "a power, averaged": (lambda: rule("mean", rule("pow", RESIDUAL, 2), made=SUMMED), ENTRIES.mean()),
-    "sums of rows": (lambda: rule("sum", rule("pow", RESIDUAL, 2), made=ENTRIES.sum(1), dim=1), SUMMED),
+    "a square, summed": (lambda: rule("sum", rule("square", RESIDUAL), result=SUMMED), SUMMED),
+    "a power, averaged": (lambda: rule("mean", rule("pow", RESIDUAL, 2), result=SUMMED), ENTRIES.mean()),
+    "sums of rows": (lambda: rule("sum", rule("pow", RESIDUAL, 2), result=ENTRIES.sum(1), dim=1), SUMMED),
     "means of rows": (
-        lambda: rule("mean", rule("pow", RESIDUAL, 2), made=ENTRIES.mean(1), dim=1), ENTRIES.mean(1).sum(),
+        lambda: rule("mean", rule("pow", RESIDUAL, 2), result=ENTRIES.mean(1), dim=1), ENTRIES.mean(1).sum(),
     ),
     "a product with itself": (lambda: rule("mul", RESIDUAL, RESIDUAL), SUMMED),
     "scaled on the way": (lambda: rule("mul", 3.0, rule("pow", RESIDUAL, 2)), 3.0 * SUMMED),
     "divided": (lambda: rule("div", rule("pow", RESIDUAL, 2), torch.tensor(4.0)), SUMMED / 4.0),
     "negative": (lambda: rule("neg", rule("pow", RESIDUAL, 2)), -SUMMED),
-    "a norm, squared": (lambda: rule("pow", rule("norm", RESIDUAL, made=SUMMED), 2), SUMMED),
-    "another norm": (lambda: rule("square", rule("linalg_vector_norm", RESIDUAL, made=SUMMED)), SUMMED),
-    "a constant beside it": (lambda: rule("add", 7.0, rule("sum", rule("pow", RESIDUAL, 2)), made=SUMMED), SUMMED),
+    "a norm, squared": (lambda: rule("pow", rule("norm", RESIDUAL, result=SUMMED), 2), SUMMED),
+    "another norm": (lambda: rule("square", rule("linalg_vector_norm", RESIDUAL, result=SUMMED)), SUMMED),
+    "a constant beside it": (lambda: rule("add", 7.0, rule("sum", rule("pow", RESIDUAL, 2)), result=SUMMED), SUMMED),
 }  # fmt: skip
 
 
@@ -47,16 +47,16 @@ def test_the_factor_is_that_of_the_numbers(case):
 def test_factors_of_a_residual():
     found = rule("neg", rule("mul", RESIDUAL, 0.5))
     assert isinstance(found, Residual) and found.factor == -0.5
-    norm = rule("div", rule("norm", RESIDUAL, made=SUMMED), 2)
+    norm = rule("div", rule("norm", RESIDUAL, result=SUMMED), 2)
     assert isinstance(norm, Norm) and norm.residual.factor == 0.5
 
 
 REFUSED = {
     "a cube": lambda: rule("pow", RESIDUAL, 3),
     "a sum that is not squared": lambda: rule("sum", RESIDUAL),
-    "the largest singular value": lambda: rule("linalg_norm", RESIDUAL, 2, made=SUMMED),
-    "a norm of rows": lambda: rule("norm", RESIDUAL, made=ENTRIES.sum(1)),
-    "the sum of absolute values": lambda: rule("linalg_vector_norm", RESIDUAL, 1, made=SUMMED),
+    "the largest singular value": lambda: rule("linalg_norm", RESIDUAL, 2, result=SUMMED),
+    "a norm of rows": lambda: rule("norm", RESIDUAL, result=ENTRIES.sum(1)),
+    "the sum of absolute values": lambda: rule("linalg_vector_norm", RESIDUAL, 1, result=SUMMED),
     "weights": lambda: rule("mul", rule("pow", RESIDUAL, 2), torch.ones(2)),
     "a truth value": lambda: rule("mul", rule("pow", RESIDUAL, 2), True),
     "a product of two squares": lambda: rule("mul", rule("pow", RESIDUAL, 2), rule("pow", RESIDUAL, 2)),

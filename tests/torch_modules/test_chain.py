@@ -55,14 +55,14 @@ REFUSED = {
     "an argument nobody knows": ("matmul", (X, W1, 3), "^$"),
     "of parameters only": ("matmul", (W1, W2), "^$"),
     "widths": ("linear", (passed(X, Layer(W1)), W1), "used twice"),
-    "sizes": ("linear", (passed(X, Layer(W2)), W1), "takes 3 numbers a sample, the layer before gives 2"),
+    "sizes": ("linear", (passed(X, Layer(W2)), W1), "takes 3 inputs, but the layer before it has 2 outputs"),
     "a vector as weight": ("linear", (X, b1), r"the weight 'b' has shape \(4,\); expected a matrix"),
-    "a bias of another layer": ("linear", (X, W2, b1), "the parameter 'b' of shape .* is no bias of the layer of 'c'"),
+    "a bias of another layer": ("linear", (X, W2, b1), "'b' has shape .*; expected .* for the bias of the layer of 'c'"),
     "a bias before all layers": ("add", (X, b1), "to the data, before the first layer"),
     "a residual connection": ("add", (X, X), "a residual connection"),
     "two biases": ("add", (passed(X, Layer(W1, b1)), Parameter("d", torch.zeros(4))), "a layer that has the bias 'b'"),
     "dropout": ("dropout", (X,), r"drops at random in training mode"),
-    "rows taken apart": ("view", (passed(X, Layer(W1)), -1, 2), "it takes rows of samples apart"),
+    "rows taken apart": ("view", (passed(X, Layer(W1)), -1, 2), "it splits rows of samples"),
     "everything made one row": ("flatten", (X,), "expected start_dim=1"),
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ def test_second_derivatives_of_weight_norm_are_right():
 
 
 def test_parameters_that_are_gone_are_named(normed):
-    with pytest.raises(ValueError, match="the model has no parameter 'weight_g' of this shape any more"):
+    with pytest.raises(ValueError, match="the model no longer has a parameter 'weight_g' of this shape"):
         Origin(normed, {}).require(["bias", "weight_g"])
     Origin(normed, {}).require(["bias"])
 

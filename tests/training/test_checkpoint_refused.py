@@ -229,7 +229,7 @@ def test_what_is_not_a_file_is_never_replaced(tmp_path):
     os.mkfifo(pipe)
     link.symlink_to(tmp_path / "nowhere")
     for path in (pipe, link):
-        with pytest.raises(ValueError, match=rf"\bcheckpoint\b.*{path.name}.*no ordinary file"):
+        with pytest.raises(ValueError, match=rf"\bcheckpoint\b.*{path.name}.*not an ordinary file"):
             hk.fit(problem.network(), problem.loss(), checkpoint=path, **BASE)
     assert pipe.is_fifo() and link.is_symlink()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import oracle
 import problems
 import pytest
+from checkout import ROOT
 from looped import each, few_quick
 from trainings import METHODS, PAIRS, of_oracle, rate, training, with_biases
 from witness import relative
@@ -267,9 +266,9 @@ def test_a_new_quantity_is_one_entry_of_the_table(monkeypatch):
 
 def test_every_quantity_is_in_the_documentation():
     """With its cost, in the table of what can be recorded."""
-    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    page = (ROOT / "docs" / "training.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
     for name, quantity in recorder.QUANTITIES.items():
         if name != "2/lr":  # comes with the sharpness
             assert any(f"`{name}`" in row[0] and row[2] == quantity.cost for row in rows), name
-    assert "`2/lr` comes along" in page
+    assert "adds the column `2/lr`" in page

@@ -21,8 +21,8 @@ def test_the_start_is_a_copy():
 
 def test_a_step_back_is_of_some_networks_only():
     states = DescentStates.at(torch.zeros(3, 2, dtype=torch.float64), momentum=False)
-    states.parameters += 1.0
-    states.steps += torch.tensor([2, 2, 0])
+    states.parameters.add_(1.0)
+    states.steps.add_(torch.tensor([2, 2, 0]))
     states.status[0] = CONVERGED
     states.step_back(torch.tensor([False, True, True]))
     assert states.parameters.tolist() == [[1, 1], [0, 0], [0, 0]]

@@ -27,9 +27,9 @@ def test_steps_are_those_of_the_plain_loop(method):
     seen = running.advance(piece(0, STEPS))
     for k, theta in enumerate(starts()):
         wanted = plain(theta, **method)
-        np.testing.assert_allclose(running.parameters[k], wanted.thetas[-1], rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(running.states.parameters[k], wanted.thetas[-1], rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(seen.losses[k], wanted.losses[:-1], rtol=1e-12)
-    assert running.steps.tolist() == [STEPS] * NETS
+    assert running.states.steps.tolist() == [STEPS] * NETS
 
 
 def test_one_that_has_stopped_keeps_its_parameters():
@@ -37,14 +37,14 @@ def test_one_that_has_stopped_keeps_its_parameters():
     share = min(plain(one).losses[3] / plain(one).losses[0] for one in theta)
     running = descents(no_launch, nothing_fits, rtol=share * (1 + 1e-9))
     running.advance(piece(0, STEPS))
-    converged = running.status == 1
+    converged = running.states.status == 1
     assert converged.any()
-    stopped = running.parameters[converged].clone()
+    stopped = running.states.parameters[converged].clone()
     running.advance(piece(STEPS, 2))
-    assert torch.equal(running.parameters[converged], stopped)
+    assert torch.equal(running.states.parameters[converged], stopped)
 
 
 def test_one_that_overflows_is_put_back():
     running = descents(no_launch, nothing_fits)
     running.advance(piece(0, STEPS, 1e80))
-    assert running.status.tolist() == [2] * NETS and torch.isfinite(running.parameters).all()
+    assert running.states.status.tolist() == [2] * NETS and torch.isfinite(running.states.parameters).all()
