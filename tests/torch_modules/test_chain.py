@@ -57,7 +57,7 @@ REFUSED = {
     "widths": ("linear", (passed(X, Layer(W1)), W1), "used twice"),
     "sizes": ("linear", (passed(X, Layer(W2)), W1), "takes 3 inputs, but the layer before it has 2 outputs"),
     "a vector as weight": ("linear", (X, b1), r"the weight 'b' has shape \(4,\); expected a matrix"),
-    "a bias of another layer": ("linear", (X, W2, b1), "'b' has shape .*; expected .* for the bias of the layer of 'c'"),
+    "a bias of another layer": ("linear", (X, W2, b1), "'b' has shape .*; expected .* for the bias of .* 'c'"),
     "a bias before all layers": ("add", (X, b1), "to the data, before the first layer"),
     "a residual connection": ("add", (X, X), "a residual connection"),
     "two biases": ("add", (passed(X, Layer(W1, b1)), Parameter("d", torch.zeros(4))), "a layer that has the bias 'b'"),
