@@ -14,7 +14,7 @@ SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycach
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
 KERNEL_TESTS ?= $(patsubst %,tests/backends/test_%.py,backends cpp_backend_bindings cpp_backend_blas cpp_backend_chain cpp_backend_descent) \
 	$(patsubst %,tests/curvature/test_%.py,dense_blocks hessian_block hessian_products layer_condition softmax width_reduction) \
-	$(patsubst %,tests/training/test_%.py,cpu fit fit_ensemble minibatches recorder_sharpness reduced_network) \
+	$(patsubst %,tests/training/test_%.py,driver fit fit_ensemble minibatches cpu_measures reduced_network) \
 	tests/properties/test_odd_arrays.py
 # Of them those that run C++: the code of the other backends is neither compiled for an instruction set nor sanitized.
 IN_CPP := not numba and not numpy
@@ -145,7 +145,7 @@ sanitize: $(SANITIZED)/installed
 	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED) \
 	$(RUN) pytest --capture=sys -k "$(IN_CPP)" $(PYTEST_ARGS) $(KERNEL_TESTS) \
-	tests/backends/cuda/test_assembly.py tests/training/test_gpu.py::test_every_method
+	tests/backends/cuda/test_assembly.py tests/training/test_gpu_group_runs.py::test_every_method
 
 # The source distribution, and the wheel built from it.
 dist: tools
