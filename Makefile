@@ -12,8 +12,10 @@ EXTRAS := torch,numba,cuda,plot,progress,test
 SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycache__/*') \
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
-KERNEL_TESTS ?= $(patsubst %,tests/test_%.py,backends batches bindings bindings_descent blas chain_backward condition dense ensemble \
-	hessian odd_arrays products reduction sgd sharpness softmax training width_training)
+KERNEL_TESTS ?= $(patsubst %,tests/backends/test_%.py,backends cpp_backend_bindings cpp_backend_blas cpp_backend_chain cpp_backend_descent) \
+	$(patsubst %,tests/curvature/test_%.py,dense_blocks hessian_block hessian_products layer_condition softmax width_reduction) \
+	$(patsubst %,tests/training/test_%.py,driver fit fit_ensemble minibatches cpu_measures reduced_network) \
+	tests/properties/test_odd_arrays.py
 # Of them those that run C++: the code of the other backends is neither compiled for an instruction set nor sanitized.
 IN_CPP := not numba and not numpy
 
@@ -108,7 +110,8 @@ stubs: install tools
 
 # The corruption suite of hesskern.explain at full length: about half an hour on one core.
 explain-suite: install
-	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/test_explain_suite.py tests/test_explain_causes.py -s
+	HESSKERN_EXPLAIN_SUITE=1 OPENBLAS_NUM_THREADS=1 $(RUN) pytest tests/explanation/search/test_matrices_suite.py \
+	tests/explanation/search/test_other_matrices.py -s
 
 # Random problems, malformed calls, kills and threads against everything that is public: new ones each time, for so many
 # seconds; with ATTACK_SEED=1 the same ones each time. ATTACK_ARGS="--case problem:12345" repeats one.
@@ -116,7 +119,7 @@ ATTACK_SECONDS ?= 60
 ATTACK_SEED ?=
 ATTACK_ARGS ?=
 attack: install
-	PYTHONPATH=tests OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) attack --seconds $(ATTACK_SECONDS) \
+	PYTHONPATH=tests/helpers OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(RUN) attack.__main__ --seconds $(ATTACK_SECONDS) \
 	$(if $(ATTACK_SEED),--seed $(ATTACK_SEED)) $(ATTACK_ARGS)
 
 # Every instruction set of this processor but the widest, which `make test` has run.
@@ -142,7 +145,7 @@ sanitize: $(SANITIZED)/installed
 	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED) \
 	$(RUN) pytest --capture=sys -k "$(IN_CPP)" $(PYTEST_ARGS) $(KERNEL_TESTS) \
-	tests/test_cuda_assembly.py tests/test_device_training.py::test_every_method
+	tests/backends/cuda/test_assembly.py tests/training/test_gpu_group_runs.py::test_every_method
 
 # The source distribution, and the wheel built from it.
 dist: tools

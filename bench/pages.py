@@ -1,6 +1,7 @@
 """Tables inside pages: between two comments that say from which run they are, so that none can differ from its file.
 
-``<!-- bench targets machine/run task task -->`` begins one, ``<!-- end -->`` ends it.
+``<!-- bench targets machine/run task task:2 -->`` begins one, ``<!-- end -->`` ends it. ``task:2`` is the second
+problem of that task alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ KINDS: dict[str, Callable[[dict[str, Any], Sequence[str]], str]] = {
     "growth": tables.growth,
     "times": tables.times,
 }
-MARKED = re.compile(r"(<!-- bench (\w+) (\S+)((?: \w+)*) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- bench (\w+) (\S+)((?: [\w:]+)*) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def renewed(text: str) -> str:

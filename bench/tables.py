@@ -83,8 +83,19 @@ def growth(run: dict[str, Any], tasks: Sequence[str] = ()) -> str:
 
 
 def chosen(run: dict[str, Any], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the tasks of a run with these names, or all."""
-    return [task for task in run["tasks"] if not tasks or task["name"] in tasks]
+    """Return the tasks of a run with these names, or all of them; "hvp:3" is the third problem of hvp alone."""
+    if not tasks:
+        return list(run["tasks"])
+    numbers: dict[str, set[str]] = {}
+    for task, _, number in (name.partition(":") for name in tasks):
+        numbers.setdefault(task, set()).add(number)
+    return [_some(task, numbers[task["name"]]) for task in run["tasks"] if task["name"] in numbers]
+
+
+def _some(task: dict[str, Any], numbers: set[str]) -> dict[str, Any]:
+    """Return a task with the problems of these numbers, counted from 1; an empty text: with all of them."""
+    problems = [p for number, p in enumerate(task["problems"], 1) if {"", str(number)} & numbers]
+    return task | {"problems": problems}
 
 
 def machine_line(run: dict[str, Any]) -> str:

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from functools import partial
 
 from bench.task import Contestant
-from hesskern.backends import cpp
+from hesskern.backends import cpp_backend
 
 
 @contextmanager
 def extension_threads(count: int) -> Iterator[None]:
     """Give the extension this many threads for a while."""
-    before = cpp._THREADS
-    cpp._THREADS = count
+    before = cpp_backend._THREADS
+    cpp_backend._THREADS = count
     try:
         yield
     finally:
-        cpp._THREADS = before
+        cpp_backend._THREADS = before
 
 
 def with_threads(count: int, name: str, run: Callable[[], object], *, note: str) -> Contestant:

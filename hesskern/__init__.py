@@ -15,25 +15,24 @@ from hesskern._core import version as __version__  # isort: split
 
 from hesskern import datasets
 from hesskern.backends import use_backend
-from hesskern.condition import Condition
-from hesskern.ensemble import Ensemble, fit_ensemble
-from hesskern.information import info
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
-from hesskern.ranks import PredictedRank, predicted_rank
-from hesskern.reduction import Reduction
-from hesskern.spectrum import Spectrum
-from hesskern.stack import NetworkStack
-from hesskern.training import Run, fit
+from hesskern.backends.info import info
+from hesskern.linalg.condition import Condition
+from hesskern.linalg.spectrum import Spectrum
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.network_stack import NetworkStack
+from hesskern.network.predicted_rank import PredictedRank, predicted_rank
+from hesskern.training.fit import Run, fit
+from hesskern.training.fit_ensemble import Ensemble, fit_ensemble
+from hesskern.training.reduced_network import Reduction
 
 if TYPE_CHECKING:
-    from hesskern.cross import CrossBlock
+    from hesskern.curvature.cross_block import CrossBlock
+    from hesskern.curvature.hessian import Hessian, KroneckerHessian
+    from hesskern.curvature.kfac import KFAC
+    from hesskern.curvature.softmax import SoftmaxHessian
     from hesskern.explanation import Explanation
     from hesskern.explanation.entry import explain
-    from hesskern.hessian import Hessian
-    from hesskern.kfac import KFAC
-    from hesskern.kronecker import KroneckerHessian
-    from hesskern.softmax import SoftmaxHessian
     from hesskern.validation import ValidationReport, validate
 
 __all__ = [
@@ -67,12 +66,12 @@ __all__ = [
 
 #: Operators load scipy.sparse.linalg, which `import hesskern` need not do.
 _LAZY = {
-    "CrossBlock": "hesskern.cross",
+    "CrossBlock": "hesskern.curvature.cross_block",
     "Explanation": "hesskern.explanation",
-    "Hessian": "hesskern.hessian",
-    "KFAC": "hesskern.kfac",
-    "KroneckerHessian": "hesskern.kronecker",
-    "SoftmaxHessian": "hesskern.softmax",
+    "Hessian": "hesskern.curvature.hessian",
+    "KFAC": "hesskern.curvature.kfac",
+    "KroneckerHessian": "hesskern.curvature.hessian",
+    "SoftmaxHessian": "hesskern.curvature.softmax",
     "ValidationReport": "hesskern.validation",
     "explain": "hesskern.explanation",
     "validate": "hesskern.validation",

@@ -2,7 +2,7 @@
 
 import sys
 
-from hesskern.cli import main
+from hesskern.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

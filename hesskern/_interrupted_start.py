@@ -1,6 +1,6 @@
 """Ctrl-C while a command is still importing: one line on stderr and exit code 130, as later.
 
-`hesskern.cli.main` is not running yet then, and a console script has nobody else who could catch it.
+`hesskern.cli.main.main` is not running yet then, and a console script has nobody else who could catch it.
 """
 
 from __future__ import annotations

@@ -7,24 +7,24 @@ from importlib import resources
 
 import numpy as np
 
-from hesskern._array import Array
-from hesskern.network import LinearNetwork
+from hesskern._base.array_types import Array
+from hesskern.network.linear_network import LinearNetwork
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Case:
-    """A training problem with what is known about its result.
+    """A training problem with its known results.
 
     Attributes
     ----------
     X, Y : (N, i), (N, o) arrays
         Inputs and targets, samples in rows.
     network : LinearNetwork
-        Where training starts.
+        The network at the start of training.
     lr, rtol : float
-        Learning rate, and the fraction of the first loss at which to stop.
+        Learning rate, and the fraction of the first loss at which training stops.
     expected : dict
-        Published or independently checked results, to compare with.
+        Published or independently checked results, for comparison.
     """
 
     X: Array
@@ -42,9 +42,9 @@ class Case:
 def two_layer_case() -> Case:
     """Return the 5-100-5 network whose Hessian started this package.
 
-    A researcher trained it by full-batch SGD until the loss fell to 1e-20 of the first, and found two condition numbers
-    for the Hessian with respect to W_2: 174 by autograd and 5345 by a formula from a paper, which takes samples in
-    columns. The matrices are those of that run (today's SciPy draws other orthogonal matrices from the same seed).
+    A researcher trained it by full-batch SGD until the loss was 1e-20 times the first loss, and got two condition
+    numbers for the Hessian with respect to W_2: 174 by autograd, and 5345 by a formula from a paper that has samples in
+    columns. The matrices are those of that run (newer SciPy draws other orthogonal matrices from the same seed).
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Pictures, drawn by matplotlib on axes that the caller gives; matplotlib is loaded on first use.
+"""Pictures, drawn by matplotlib on axes that the caller passes; matplotlib is loaded on first use.
 
-Install it with ``pip install "hesskern[plot]"``. Colours are those of Okabe and Ito, told apart by every kind of colour
-vision; no meaning rests on colour alone.
+Install it with ``pip install "hesskern[plot]"``. The colours are those of Okabe and Ito, which people with any kind of
+colour vision can tell apart. No meaning depends on colour alone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import atomic_write, checks
-from hesskern._array import Array
+from hesskern._base import atomic_write, checks
+from hesskern._base.array_types import Array
 
 if TYPE_CHECKING:
-    from hesskern.demo import Demo
+    from hesskern.demo.results import Demo
     from hesskern.explanation import Explanation
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#007F5F", "#6B6B6B"
@@ -39,21 +39,21 @@ _STYLE = {
 
 
 def formats() -> tuple[str, ...]:
-    """Return the suffixes that pictures can be written with, without the dot."""
+    """Return the suffixes of the picture formats that matplotlib writes, without the dot."""
     return tuple(sorted(_matplotlib("backend_bases").FigureCanvasBase.get_supported_filetypes()))
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that a picture cannot be written to, before the work is done rather than after.
+    """Refuse a path that a picture cannot be written to, before the work begins.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the suffix is not that of a picture.
+        If the suffix is not that of a picture format.
     OSError
-        If there cannot be such a file.
+        If the file cannot be written.
     """
     target = Path(checks.path(path, "path"))
     known = formats()
@@ -66,13 +66,13 @@ def check_path(path: str | os.PathLike[str]) -> None:
 def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
     """Draw the loss at the start of each epoch, relative to the first, on a log scale.
 
-    A loss that climbs above its start (a catapult) is marked, and its first epochs are shown again in a closer view.
+    If the loss rises above its start (a catapult), its peak is marked and an inset shows the first epochs.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
     losses : (steps,) array
-        The loss each epoch started from, ``run.history["loss"]``.
+        The loss at the start of each epoch, ``run.history["loss"]``.
     """
     relative = np.asarray(losses, dtype=np.float64) / losses[0]
     epochs = np.arange(1, len(relative) + 1)
@@ -84,7 +84,7 @@ def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
     ax.annotate(
         f"{relative[-1]:.3g} in epoch {len(relative)}",
         (epochs[-1], relative[-1]),
-        xytext=(-40, 0),  # left of the end and below the curve, which comes down from there
+        xytext=(-40, 0),  # left of the end and below the curve, which falls towards it
         textcoords="offset points",
         ha="right",
         va="center",
@@ -94,10 +94,10 @@ def loss(ax: Any, losses: Array, *, color: str = BLUE) -> None:
     ax.plot(epochs[-1], relative[-1], "o", color=color, clip_on=False)
     peak = int(relative.argmax())
     if peak > 0:
-        _closer(ax, epochs, relative, peak)
+        _inset(ax, epochs, relative, peak)
 
 
-def _closer(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
+def _inset(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
     above = int(np.flatnonzero(relative >= 1.0)[-1]) + 1
     shown = slice(0, min(len(relative), above + max(4, above // 2)))
     inset = ax.inset_axes((0.42, 0.55, 0.58, 0.39))
@@ -121,31 +121,31 @@ def _closer(ax: Any, epochs: NDArray[Any], relative: Array, peak: int) -> None:
 
 
 def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, str, str]]) -> None:
-    """Draw spectra as lines above each other, what is zero but for rounding on axes of its own.
+    """Draw spectra as rows of lines, with the values that are zero up to rounding on separate axes.
 
     Parameters
     ----------
     axes : two matplotlib.axes.Axes
-        The left one for the noise, the right one for the eigenvalues that count; they share their rows.
+        The left one is for rounding noise, the right one for the nonzero eigenvalues; they share their rows.
     rows : sequence of (name, values, rank, color, note)
-        From top to bottom: absolute eigenvalues, descending, of which the first `rank` count. Where there are None,
-        `note` is written in their place, else beneath the name. A row of `rank` values only has no noise: its zeros are
-        exact, and the left axes say so.
+        From top to bottom: absolute eigenvalues, descending; the first `rank` of them are nonzero. If values is None,
+        `note` is written in its place, otherwise below the name. A row with only `rank` values has no noise: its zeros
+        are exact, and the left axes say so.
     """
     noise, counted = axes
-    for at, (name, values, rank, color, note) in enumerate(rows):
-        low, high = at + 0.18, at - 0.22
-        counted.text(0.0, at - 0.32, name, color=color, fontweight="bold", transform=_rows(counted), va="bottom")
+    for row, (name, values, rank, color, note) in enumerate(rows):
+        low, high = row + 0.18, row - 0.22
+        counted.text(0.0, row - 0.32, name, color=color, fontweight="bold", transform=_rows(counted), va="bottom")
         if values is None:
-            counted.text(0.0, at, textwrap.fill(note, 42), color=GREY, transform=_rows(counted), va="center")
+            counted.text(0.0, row, textwrap.fill(note, 42), color=GREY, transform=_rows(counted), va="center")
             continue
         kept, rest = values[:rank], values[rank:]
         counted.vlines(kept, high, low, color=color, linewidth=2.4)
-        _bracket(counted, float(kept[-1]), float(kept[0]), at + 0.27, color, note)
+        _bracket(counted, float(kept[-1]), float(kept[0]), row + 0.27, color, note)
         if len(rest):
             noise.vlines(rest[rest > 0.0], high, low, color=color, linewidth=0.6, alpha=0.5)
         else:
-            noise.text(0.5, at - 0.02, "exactly zero", color=color, transform=_rows(noise), ha="center", va="center")
+            noise.text(0.5, row - 0.02, "exactly zero", color=color, transform=_rows(noise), ha="center", va="center")
     for ax in axes:
         ax.set_xscale("log")
         ax.set_ylim(len(rows) - 0.45, -0.6)
@@ -156,7 +156,7 @@ def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, st
 
 
 def _rows(ax: Any) -> Any:
-    """Return the transform with x as a fraction of the axes and y in data: the row."""
+    """Return the transform in which x is a fraction of the axes and y is the row."""
     return ax.get_yaxis_transform()
 
 
@@ -168,7 +168,7 @@ def _bracket(ax: Any, left: float, right: float, y: float, color: str, text: str
 
 
 def save_demo(demo: Demo, path: str | os.PathLike[str]) -> None:
-    """Write the demo's picture: the loss over the epochs, and the three spectra that were in question.
+    """Write the demo's picture: the loss over the epochs, and the three spectra that were discussed.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        If the candidate is no matrix that can be compared with the Hessian.
+        If the candidate is not a matrix that can be compared with the Hessian.
     ImportError, OSError
         As `check_path`.
     """
@@ -245,12 +245,12 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
 def draw_explanation(figure: Any, why: Explanation) -> None:
     """Draw the difference of a candidate from the Hessian, and from the Hessian after the findings, on an empty figure.
 
-    Each cell is the root mean square over a small square of entries, relative to that of the whole Hessian, on one log
+    Each cell is the root mean square of a small square of entries, relative to that of the whole candidate, on one log
     scale for both; lines separate the parameters.
     """
     matrices = why.matrices
     if matrices is None:
-        raise ValueError("there is no matrix to draw; expected an explanation of a matrix of a size that fits.")
+        raise ValueError("why has no matrix to draw; expected an explanation of a matrix of the Hessian's size.")
     axes = figure.subplots(1, 2)
     candidate = matrices.candidate
     panels = [("before", matrices.truth), ("after", matrices.model)]
@@ -261,7 +261,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         ax.set_xticks([])
         ax.set_yticks([])
         if expected is None:
-            why_not = "another size than the Hessian asked for" if when == "before" else "no model comes close"
+            why_not = "not the size of the Hessian" if when == "before" else "no model comes close"
             ax.text(0.5, 0.5, why_not, ha="center", va="center", color=GREY, transform=ax.transAxes)
             continue
         gap = candidate - expected()
@@ -270,9 +270,9 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         cells = _cells(gap) / scale
         extent = (0.0, float(len(gap)), float(len(gap)), 0.0)
         image = ax.imshow(np.maximum(cells, 1e-16), norm=colors, cmap="cividis", extent=extent, interpolation="nearest")
-        undone = "Mended: " + ", ".join(finding.cause for finding in why.findings)
+        undone = "Corrected: " + ", ".join(finding.cause for finding in why.findings)
         if not why.findings:
-            undone = "Nothing to fix" if why.status == "match" else "The nearest that was found"
+            undone = "Nothing to fix" if why.status == "match" else "The closest model"
         ax.set_title(textwrap.fill("Your matrix against the Hessian" if when == "before" else undone, 44))
         ax.set_xlabel(f"relative difference {relative:.2g}" + (" (to the bit)" if relative == 0 else ""))
         for start in matrices.starts[1:]:
@@ -281,8 +281,8 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
         ends = [*matrices.starts[1:], len(gap)]
         middles = [(start + end) / 2 for start, end in zip(matrices.starts, ends, strict=True)]
         wide = [end - start > len(gap) / 20 for start, end in zip(matrices.starts, ends, strict=True)]
-        shown = [(at, name) for at, name, fits in zip(middles, matrices.names, wide, strict=True) if fits]
-        ax.set_yticks([at for at, _ in shown], [name for _, name in shown])
+        shown = [(middle, name) for middle, name, fits in zip(middles, matrices.names, wide, strict=True) if fits]
+        ax.set_yticks([middle for middle, _ in shown], [name for _, name in shown])
         ax.tick_params(length=0)
     if image is not None:
         bar = figure.colorbar(image, ax=list(axes), label="difference / size of an entry", extend="min")
@@ -290,7 +290,7 @@ def draw_explanation(figure: Any, why: Explanation) -> None:
 
 
 def _cells(gap: NDArray[Any]) -> NDArray[Any]:
-    """Return root mean squares over squares of entries, about 128 a side."""
+    """Return root mean squares over squares of entries, about 128 squares along each side."""
     size = -(-len(gap) // min(128, len(gap)))
     starts = np.arange(0, len(gap), size)
     sums = np.add.reduceat(np.add.reduceat(gap * gap, starts, axis=0), starts, axis=1)

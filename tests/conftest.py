@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import oracle`: importlib mode leaves sys.path alone
+# For `import oracle`: importlib mode leaves sys.path alone.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import shared_folder
 from children import child_environment
@@ -23,6 +24,10 @@ from hesskern.backends.protocol import Backend
 
 if importlib.util.find_spec("torch"):
     from device_place import place  # noqa: F401
+
+
+#: No tests in them, though they are Python: not all of them can be imported without PyTorch.
+collect_ignore = ["attack", "helpers"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

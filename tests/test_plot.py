@@ -9,7 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from hesskern import demo, plot
+from hesskern import plot
+from hesskern.demo import case as demo
+from hesskern.demo import results
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -26,7 +28,7 @@ def bare():
 @pytest.fixture(scope="module")
 def with_autograd(bare):
     """The same with a made-up autograd result: the picture needs numbers, not PyTorch."""
-    autograd = demo.Autograd("2.13.0", 1, 608, 0.1, 0.1, bare.mended, 0.0)
+    autograd = results.AutogradResult("2.13.0", 1, 608, 0.1, 0.1, bare.fixed, 0.0)
     return dataclasses.replace(bare, autograd=autograd, autograd_missing="")
 
 
@@ -153,7 +155,7 @@ def test_missing_matplotlib_is_named(monkeypatch, tmp_path):
 
 
 def test_import_does_not_load_matplotlib():
-    code = "import sys, hesskern.plot, hesskern.demo; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, hesskern.plot, hesskern.demo.case; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
@@ -165,6 +167,6 @@ def test_what_is_not_a_file_is_left_alone(tmp_path, kind):
         os.mkfifo(path)
     else:
         path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OSError, match="exists and is not a file"):
+    with pytest.raises(OSError, match="exists and is not an ordinary file"):
         plot.check_path(path)
     assert os.path.lexists(path)

@@ -16,7 +16,7 @@ from bench.problems import TOLERANCE, Array, Size
 from bench.runner import ProblemResult
 from bench.task import Contestant, Problem, Target
 from hesskern import backends
-from hesskern.problem import reduce_samples
+from hesskern.backends.data import reduce_samples
 
 NAME = "data_reduction"
 SUMMARY = "Reduce N samples to i rows with the same loss, gradient and Hessian: `SquaredLoss(X, Y)` and its QR."

@@ -1,7 +1,7 @@
 // SciPy's BLAS through the capsules that Cython modules export.
 //
-// A capsule's name is the C signature of its function. It is read before the pointer is trusted: a build with 64-bit
-// integers, or one whose signature nobody here has seen, is refused and hesskern's own loops do all the work.
+// A capsule's name is the C signature of its function. It is read before the pointer is used: a build with 64-bit
+// integers or an unknown signature is refused, and hesskern's own loops do all the work.
 #include "kernels/blas.hpp"
 
 #include <regex>

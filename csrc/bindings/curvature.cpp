@@ -242,7 +242,7 @@ bool mixes_units(const py::array_t<double, py::array::c_style> &stack, index out
         }
     for (index c = 0; c < outputs; ++c)
         for (index j = 0; j < inputs; ++j) {
-            // An entry that no unit contributes to is as uncertain as the others of its row or its column.
+            // An entry that no unit contributes to is as uncertain as the other entries of its row or its column.
             const double sum = terms[std::size_t(c * inputs + j)];
             const double around = sum > 0 ? sum : std::min(row[std::size_t(c)], column[std::size_t(j)]);
             if (!(norms[std::size_t(inputs + c)] * norms[std::size_t(j)] <= limit * around)) return true;

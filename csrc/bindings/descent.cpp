@@ -190,8 +190,8 @@ const char *name_of(DescentStop stop) {
 
 bool packs(const Descent &descent) { return descent.f64 && descent.f64->memory->packed_size() > 0; }
 
-// Where the groups begin that run as one: as many networks of one shape as a vector has lanes, or a single one. The
-// last entry is their number.
+// The beginnings of groups that run together: networks of one shape, one for each lane of a vector, or a single one.
+// The last entry is the number of networks.
 std::vector<std::size_t> grouped(const std::vector<Descent *> &descents, const std::vector<std::unique_ptr<Job>> &job) {
     std::vector<std::size_t> start;
     for (std::size_t k = 0; k < descents.size(); ++k) {
@@ -230,7 +230,7 @@ class Entered {
     std::size_t count_ = 0;
 };
 
-// Runs each job with its descent, `threads` at a time. Which thread takes which changes nothing in the results.
+// Runs each job with its descent, `threads` at a time. The results do not depend on which thread runs which.
 std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> &descents, const py::sequence &jobs,
                                                    index threads) {
     if (index(py::len(jobs)) != index(descents.size())) fail("jobs must be as many as descents");

@@ -1,4 +1,4 @@
-// The memory of one descent: parameters, velocity, data, and what it looks at along the way.
+// The memory of one descent: parameters, velocity, data, and the state of what it records.
 #pragma once
 
 #include <atomic>

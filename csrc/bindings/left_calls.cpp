@@ -1,4 +1,4 @@
-// The end of the process while calls compute: those that Ctrl-C has left, and those of daemon threads.
+// The end of the process while calls are still running: those that Ctrl-C has left, and those of daemon threads.
 #include <cstdio>
 #include <cstdlib>
 
@@ -14,8 +14,8 @@ namespace hesskern::bindings {
 namespace {
 
 #if defined(__GLIBC__)
-// Runs after Python has shut down and before libraries are taken down: BLAS would free the memory in which a call still
-// computes, and the process would end with SIGSEGV in place of its exit code.
+// Runs after Python has shut down and before libraries are unloaded: BLAS would free the memory that a call still uses,
+// and the process would end with SIGSEGV instead of its exit code.
 void leave_at_once(int status, void *) {
     if (!computing) return;
     std::fflush(nullptr);

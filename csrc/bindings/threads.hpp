@@ -11,8 +11,8 @@
 namespace hesskern::bindings {
 
 // Runs task(k, worker) for every k in [0, tasks), `threads` at a time; worker < threads tells which thread runs it. The
-// calling thread takes part: where no more threads are to be had, those that run do the rest. What a task throws ends
-// the others' turn and is thrown again here: an exception that leaves a thread would end the process.
+// calling thread takes part. If no more threads can be started, the running ones do the rest. After an exception no
+// further task starts, and it is thrown again here: an exception that leaves a thread would end the process.
 template <class Task>
 void run_tasks(std::int64_t tasks, std::int64_t threads, const Task &task) {
     std::atomic<std::int64_t> next = 0;

@@ -1,14 +1,14 @@
 // The dense Hessian of a linear network, or any block of it, on a GPU: every entry written once, zeros included.
 //
-// A parameter carries two indices, outer and inner. With those of all layers numbered through, each entry of the matrix
-// is H[k,c] = U[r,p] V[s,q] + B[s,p] W[r,q], (r, s) the indices of row k and (p, q) of column c, read from tables: no
-// thread needs to know what a layer is, and none divides.
+// A parameter has two indices, outer and inner, numbered consecutively over all layers. Each entry of the matrix is
+// H[k,c] = U[r,p] V[s,q] + B[s,p] W[r,q], where tables give the indices (r, s) of row k and (p, q) of column c: no
+// thread needs to know the layers, or divides.
 //
-// A thread writes 16 bytes at a time, and goes down the rows of a tile with its columns: what belongs to them, and to
-// an r that stays the same from row to row, is read once. Where the length of a row is not a multiple of 16 bytes, rows
-// begin at another place within 16 bytes each; those that begin at the same one are visited together.
+// A thread writes 16 bytes at a time, and goes down the rows of a tile in its columns: values that depend on the
+// columns only, or on an r that is the same from row to row, are read once. Where the length of a row is not a multiple
+// of 16 bytes, rows begin at different offsets within 16 bytes; those with the same offset are visited together.
 //
-// Every entry is one fused product, written down, so the matrix is symmetric to the bit.
+// Every entry is one explicit fused product, so the matrix is symmetric to the bit.
 #pragma once
 
 #include "common.cuh"

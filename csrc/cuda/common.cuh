@@ -1,6 +1,6 @@
-// What the GPU's kernels share, for NVRTC and for the host's compiler.
+// Shared by the GPU's kernels, for NVRTC and for the host's compiler.
 //
-// Nothing is included, and nothing contracted by the compiler: fused products are written down, so both give the same
+// Nothing is included, and the compiler contracts nothing: fused products are explicit, so both compilers give the same
 // bits.
 #pragma once
 

@@ -1,12 +1,12 @@
 // Gradient descent of many small networks of one shape, thousands of steps in one launch: a group of threads (a warp or
 // a block) trains one network, whose weights, samples and activations stay in shared memory.
 //
-// A step is a few phases with a barrier behind each. In a phase every number is computed by one thread, and each sum in
-// one order, that of its index; sums over many numbers go through a fixed count of partial sums. So the results depend
-// on nothing but the network: not on the number of threads, nor on how many steps a launch takes, nor on the others.
+// A step is a few phases with a barrier after each. In a phase one thread computes each number, and each sum is added
+// up in the order of its index; sums over many numbers go through a fixed number of partial sums. So the results of a
+// network do not depend on the number of threads, on the number of steps in a launch, or on other networks.
 //
-// Matrices are row-major, their rows of odd length, so that neighbouring rows lie in other banks. What is beyond a
-// row's end is zero and stays zero.
+// Matrices are row-major with rows of odd length, so that neighbouring rows lie in different banks. Padding is zero and
+// stays zero.
 #pragma once
 
 #include "common.cuh"
@@ -90,8 +90,8 @@ HESSKERN_DEVICE void multiply_tiles(const Product<T> &p, Group me, Use use) {
     }
 }
 
-// A tile of 2 x 2 reads half as much; it needs enough of them for all threads. Where a warp has a network of its own,
-// what counts is registers, of which one number needs fewer: more warps run at the same time.
+// A tile of 2 x 2 reads half as much, if there are enough tiles for all threads. Where each warp has its own network,
+// single numbers need fewer registers, so that more warps run at the same time.
 template <class T, class Group, class Use>
 HESSKERN_DEVICE void multiply(const Product<T> &p, Group me, Use use) {
     if constexpr (Group::tiles)
@@ -221,8 +221,8 @@ class Trainer {
         return l == 0 ? rows.x : numbers + layers[l - 1].activation;
     }
 
-    // Activations and the residual, which takes the place of the prediction; returns the sum of its squares, and of
-    // those of the parameters where weights decay.
+    // Activations and the residual, which overwrites the prediction; returns the sum of its squares, and of
+    // those of the parameters where there is weight decay.
     HESSKERN_DEVICE double residual(const Rows<T> &rows, T factor) {
         for (int l = 0; l < depth; ++l) {
             const Layer layer = layers[l];
@@ -266,7 +266,7 @@ class Trainer {
         return (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
 
-    // The gradient of the data's part, into the place of the next parameters.
+    // The gradient of the data's part, written where the next parameters will be.
     HESSKERN_DEVICE void gradient(const Rows<T> &rows) {
         for (int l = depth - 1; l >= 0; --l) {
             const Layer layer = layers[l];
@@ -317,9 +317,9 @@ class Trainer {
         me.sync();
     }
 
-    // Loss and gradient, then the update; false if it was the last step. What is taken, one after the other, as far as
-    // it is wanted: 0 the loss of all data, 1 the loss that the step uses, 2 the gradient of all data for its norm, 3
-    // again what the step uses. A step that uses all data is 1 alone.
+    // Loss and gradient, then the update; false if it was the last step. Passes, one after the other, as far as they
+    // are needed: 0 the loss of all data, 1 the loss that the step uses, 2 the gradient of all data for its norm, 3
+    // again the pass that the step uses. A step that uses all data has pass 1 only.
     HESSKERN_DEVICE bool step(index k) {
         const index number = a.first + k;
         const bool recorded = number % a.every == 0, whole = a.most == 0, norm = recorded && a.norms;

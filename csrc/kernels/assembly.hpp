@@ -4,10 +4,10 @@
 // (r, s) of one layer and the columns (p, q) of another,
 //     H[(r,s),(p,q)] = U[r,p] V[s,q] + B[s,p] W[r,q]:
 // the Gauss-Newton part is the Kronecker product U (x) V, the functional part couples outer with inner indices. With a
-// bias the last inner index is the constant input; those parameters stand behind the weight's.
+// bias the last inner index is the constant input; those parameters come after the weight's.
 //
-// Segments are written in whole vectors, each overrunning into the next, which overwrites it: there are no tails. A
-// matrix larger than the caches is built row by row in a buffer and copied past them.
+// Segments are written in whole vectors. Each runs over into the next, which overwrites the excess: no code for tails
+// is needed. A matrix larger than the caches is built row by row in a buffer and copied past them.
 #pragma once
 
 #include "kernels/simd.hpp"

@@ -1,4 +1,4 @@
-// The BLAS that SciPy brings along, as plain function pointers.
+// SciPy's BLAS, as plain function pointers.
 //
 // The bindings fill this table once from SciPy's capsules (they read each capsule's C signature first). A null pointer
 // means "no BLAS": every kernel then uses its own loops, so the kernels work and can be tested without any library.

@@ -61,7 +61,7 @@ inline void gather_rows(const T *rows, index width, const index *order, index co
     }
 }
 
-// Gathers a batch and asks for the memory of the next one while this one is computed with.
+// Gathers a batch, and prefetches the next one while this one is in use.
 template <class T>
 inline Data<T> gather(const DescentProblem<T> &problem, const DescentJob &job, index k) {
     const Network<T> &net = problem.network[0];

@@ -1,4 +1,4 @@
-// What a descent is made of, as plain structs over memory that the caller owns (bindings/descent_state.hpp).
+// The parts of a descent, as plain structs over memory that the caller owns (bindings/descent_state.hpp).
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,7 @@ struct EigenSearch {
     double rest, drift;      // by how much, and how much the Hessian has changed since
 };
 
-// How far rounding may have carried the run without width reduction off the orbit. See kernels/leak.hpp.
+// How far rounding may have taken a run without width reduction from the exact trajectory. See kernels/leak.hpp.
 struct Leak {
     const std::int64_t *layers;  // hidden layers that were reduced: l between the layers l and l+1, counted from 1
     std::int64_t count;
@@ -55,7 +55,7 @@ struct Leak {
     std::int64_t last_step;
 };
 
-// The full-batch loss looked at from inside the loop.
+// The curvature that the loop records at the weights of a step.
 template <class T>
 struct Curvature {
     HessianProblem<T> hessian;
@@ -77,7 +77,7 @@ struct Batches {
 
 template <class T>
 struct DescentProblem {
-    // Two parameter buffers take turns: step s reads buffer s % 2 and writes the other, so that the weights before the
+    // There are two parameter buffers: step s reads buffer s % 2 and writes the other, so that the weights before the
     // last update are still there when its loss turns out not to be finite.
     Network<T> network[2];
     T *parameters[2];
@@ -102,7 +102,7 @@ struct DescentState {
     double target;
 };
 
-// Some steps: what they need, and where they write what they see. Arrays of `count` values; those of the results may be
+// Some steps: their inputs and the arrays of their results. Arrays have `count` values; those of the results may be
 // null, and hold NaN where a step is not recorded.
 struct DescentJob {
     std::int64_t count;

@@ -1,4 +1,4 @@
-// Small dense products C = beta C + alpha op(A) op(B), row-major, and the door to BLAS for the large ones.
+// Small dense products C = beta C + alpha op(A) op(B), row-major; large ones go to BLAS.
 //
 // Two loops are enough: `product` runs its vectors along the rows of B and C (A may be read with any strides, so it is
 // A or A^T), `product_nt` runs them along the summed index of A and B^T. Callers choose the layout in which the long
@@ -11,7 +11,7 @@
 
 namespace hesskern::HESSKERN_ISA {
 
-// With 512-bit vectors these loops keep up with a BLAS that has none, and lose little to one that does.
+// With 512-bit vectors these loops are as fast as a BLAS without AVX-512, and little slower than one with it.
 inline constexpr index blas_threshold = HESSKERN_VECTOR_BYTES == 64 ? 256 * 256 * 256 : 64 * 64 * 64;
 // Vectors along a tile's rows: four need 21 registers, and only AVX-512 has 32 of them.
 inline constexpr int tile_columns = HESSKERN_VECTOR_BYTES == 64 ? 4 : 3;
@@ -50,7 +50,7 @@ inline void product_tile(index k, T alpha, const T *a, index a_row, index a_colu
         }
 }
 
-// Rows of a tile: as many as leave registers for a row of B and for one element of A.
+// Rows of a tile: all registers but those for a row of B and one element of A.
 template <int Columns>
 inline constexpr int tile_rows = HESSKERN_VECTOR_BYTES == 64 ? (Columns == 4 ? 6 : 8) : (Columns == 1 ? 8 : 4);
 
@@ -176,7 +176,7 @@ inline void small_product_nt(index m, index n, index k, T alpha, const T *a, ind
     }
 }
 
-// Whether BLAS is there, worth its call, and able to index the operands.
+// Whether BLAS is loaded, faster for this size, and able to index the operands.
 template <class T>
 inline bool use_blas(const Blas<T> &blas, index m, index n, index k, index lda, index ldb, index ldc) {
     return blas.gemm && m * n * k > blas_threshold && m > 1 && n > 1 && k > 1 && m <= blas_largest &&

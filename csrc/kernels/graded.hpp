@@ -1,7 +1,7 @@
 // Matrices whose rows and columns have any scale: 2^row * entry * 2^column, with integer exponents and entries up to
 // one. Nothing overflows or vanishes, and no scale hides a digit of another.
 //
-// Every entry carries the size of its errors: what a relative rounding error in the data comes to there, in the same
+// Every entry has the size of its errors beside it: the effect of a relative rounding error in the data, in the same
 // units and per rounding unit. Column-major, `stride` between columns.
 #pragma once
 
@@ -54,7 +54,7 @@ struct Size {
         if (mantissa == 0 || other.mantissa == 0) return mantissa < other.mantissa;
         return exponent != other.exponent ? exponent < other.exponent : mantissa < other.mantissa;
     }
-    // Zero for zero only: what is very small is not certainly zero.
+    // Zero only if the number is zero: a very small number is not certainly zero.
     double over(const Size &other) const {
         return mantissa == 0 ? 0 : mantissa / other.mantissa * two_to(larger(exponent - other.exponent, index(-900)));
     }
@@ -84,7 +84,7 @@ inline double squares(const double *weight, const double *a, index n) {
     return total;
 }
 
-// Norm of weight * a: what independent errors a come to, weighted and summed. Only its square may overflow.
+// Norm of weight * a: the size of the weighted sum of independent errors a. Only its square may overflow.
 inline double spread(const double *weight, const double *a, index n) {
     constexpr int L = lanes<double>;
     const auto norm = [=](double unit) {
@@ -121,7 +121,7 @@ inline double size_of(double entry, double error, double tolerance) {
     return larger(magnitude(entry), tolerance * error);
 }
 
-// Brings the entries of every row and column to one at most; noise counts as little as it is. `most` holds 2 * rows.
+// Scales every row and column to entries of one at most; noise counts by its own size. `most` holds 2 * rows.
 inline void balance(const Graded &m, index stride, index rows, index columns, double tolerance, double *most) {
     double *const factor = most + rows;
     for (index i = 0; i < rows; ++i) most[i] = 0;

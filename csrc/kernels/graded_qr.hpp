@@ -10,7 +10,7 @@
 
 namespace hesskern::HESSKERN_ISA {
 
-// What was taken for zero along the product, and how surely.
+// What counts as zero along the product, and how certain that is.
 struct Decisions {
     double tolerance;     // an entry that is no larger than this times its error is zero
     double kept = 1;      // the smallest pivot over its error
@@ -48,7 +48,7 @@ inline void weigh(const GradedQr &qr, index stride, index k, index from) {
     }
 }
 
-// The error of column k, without that of entries that were taken for zero.
+// The error of column k, without that of entries that count as zero.
 inline double own_error(const GradedQr &qr, index stride, index k) {
     const double *const entry = qr.r.entry + k * stride, *const error = qr.r.error + k * stride;
     double total = 0;
@@ -76,7 +76,7 @@ inline Size largest_column(const GradedQr &qr, index stride, index k, index base
     return most;
 }
 
-// The column of the largest norm, and its largest row; false where nothing is left.
+// The column of the largest norm, and its largest row; false if all that is left counts as zero.
 inline bool choose_pivot(const GradedQr &qr, index stride, index k, index *column, index *row) {
     const Graded &r = qr.r;
     index base = no_exponent;
@@ -208,7 +208,7 @@ inline double left_change(const GradedQr &qr, index stride) {
     return square_root(total);
 }
 
-// The same of the rows behind those that are kept: R has as much of its own rows there.
+// Norm of the rows of `left` after the rank: what R has there of its kept rows.
 inline double left_outside(const GradedQr &qr, index stride) {
     double total = 0;
     bool any = false;
@@ -236,7 +236,7 @@ inline double right_change(const GradedQr &qr, index stride, double *work) {
     return square_root(total);
 }
 
-// The errors in the rows behind those that are kept, over the smallest that is kept.
+// The errors in the rows after the rank, over the smallest pivot that is kept.
 inline double errors_outside(const GradedQr &qr, index stride) {
     const Graded &r = qr.r;
     Size beside(0), outside(0), row(1), whole(1);  // relative to the same columns, and altogether

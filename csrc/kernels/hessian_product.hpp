@@ -11,7 +11,7 @@
 
 namespace hesskern::HESSKERN_ISA {
 
-// Z'_1 ... Z'_L and D'_L ... D'_1, each in a place of its own: see PassMemory.
+// Z'_1 ... Z'_L and D'_L ... D'_1, each in its own place: see PassMemory.
 template <class T>
 inline index hessian_scratch(const Network<T> &net, index rows) {
     index total = 0;

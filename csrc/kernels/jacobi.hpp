@@ -37,7 +37,8 @@ inline bool jacobi(double *a, index *exponents, index stride, index m, index n, 
                 const double xx = dot(x, x, m), yy = dot(y, y, m), xy = dot(x, y, m);
                 if (xy == 0 || magnitude(xy) <= tolerance * square_root(xx) * square_root(yy)) continue;
                 rotated = true;
-                // The unit of y over that of x; beyond 2^-400 a rotation takes from y what is along x, and x stays.
+                // The unit of y over that of x. Below 2^-400 a rotation only subtracts the component along x
+                // from y, and x stays.
                 const double ratio = two_to(larger(exponents[q] - exponents[p], index(-400)));
                 const double zeta = (ratio * yy - xx / ratio) / (2 * xy), size = magnitude(zeta);
                 const double t = (zeta < 0 ? -1.0 : 1.0) /

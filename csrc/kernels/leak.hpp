@@ -1,12 +1,11 @@
-// How far rounding may carry the run on the full width off the exact orbit.
+// How far rounding errors may take a run at full width from the exact trajectory.
 //
 // Let a hidden layer l have more units than its neighbours together, and q be a unit vector orthogonal to all weights
-// that touch it. The exact orbit never moves along q. What rounding puts there, q a^T below the layer and c q^T above
-// it, is multiplied in each step by at most 1 + rate ||C||_2, C = D_{l+1}^T Z_{l-1} being the Gram matrix of the
-// residual seen from above with the input from below (G = E^T X for two layers). With momentum the factor is the larger
-// root of the recurrence's polynomial. The norm is looked at after 0, 1, 2, 4, ... 64 and then every 64 steps, and the
-// growth between two looks is interpolated: the diagnostic has to be right in its order of magnitude, and must not cost
-// as much as the step.
+// that touch it. The exact trajectory never moves along q. Each step multiplies rounding errors along q (q a^T below
+// the layer, c q^T above it) by at most 1 + rate ||C||_2 with C = D_{l+1}^T Z_{l-1}: the residual taken back to the
+// layer above, times the input of the layer (G = E^T X for two layers). With momentum the factor is the larger root of
+// the recurrence's polynomial. The norm is computed after 0, 1, 2, 4, ... 64 and then every 64 steps, and the growth in
+// between is interpolated: the result has to be right in its order of magnitude, and must cost less than the step.
 #pragma once
 
 #include "kernels/descent_problem.hpp"

@@ -1,4 +1,4 @@
-// What the kernels know of a linear network and its data: shapes, strides and pointers, nothing that owns memory.
+// A linear network and its data as the kernels see them: shapes, strides and pointers; nothing here owns memory.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The same number of several networks, one in each lane: the kernels, given this type, train all of them at once.
+// One number of several networks, one network in each lane: with this type the kernels train all of them at once.
 #pragma once
 
 #include "kernels/simd.hpp"

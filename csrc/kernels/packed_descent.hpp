@@ -62,7 +62,7 @@ inline index packed_layout(const DescentProblem<double> &problem, Pack *memory, 
     return scratch.used;
 }
 
-// How many doubles `descend_packed` needs; 0 for a problem that is not one for it.
+// How many doubles `descend_packed` needs; 0 if it cannot run this problem.
 inline index packed_memory(const DescentProblem<double> &problem) {
     if (problem.network[0].depth > packed_depth || problem.batches.largest > 0) return 0;
     PackedMemory packed;
@@ -235,7 +235,7 @@ class PackedDescent {
     PackedMemory packed_;
 };
 
-// Runs each lane's job; `count` of them, at most as many as a vector has lanes. `memory` is aligned and zero.
+// Runs each lane's job; there are `count`, at most the lanes of a vector. `memory` is aligned and zero.
 inline void descend_packed(PackedLane *lane, index count, double *memory) {
     for (index j = 0; j < count; ++j) {
         lane[j].stop = DescentStop::steps;

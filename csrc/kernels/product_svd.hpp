@@ -6,8 +6,8 @@
 // Before it, the scales of C's columns go to those of W, and those of W_next's columns to the rows of W, so that every
 // scale of every side passes through exactly (kernels/graded.hpp).
 //
-// Every entry travels with its errors. They decide what is zero, entry by entry, so that scaling cannot hide a
-// direction and rounding noise cannot pose as one; and what they come to at the end is the uncertainty.
+// Every entry has its errors beside it. An entry no larger than its error counts as zero, so that scaling cannot hide a
+// direction and rounding noise cannot make one. The errors at the end give the uncertainty.
 #pragma once
 
 #include "kernels/graded_qr.hpp"
@@ -37,7 +37,7 @@ inline ProductSvdMemory product_svd_memory(const FactorChain &chain, Take &&take
     index widest = chain.columns;
     for (index k = 0; k + 1 < chain.count; ++k) widest = larger(widest, chain.outputs[k]);
     const index largest = (product_svd_largest(chain) + 7) / 8 * 8;
-    // Weights are as wide as they are given; what comes out of a QR decomposition has no more columns than the first.
+    // Weights have their own width; the result of a QR decomposition has no more columns than the first matrix.
     const index inner = chain.columns, whole = largest * widest;
     m.stride = largest;
     const auto take_index = [&](index count) { return reinterpret_cast<index *>(take(count)); };
@@ -206,7 +206,7 @@ inline void take_over(const Graded &target, const Graded &source, index stride, 
     std::memcpy(target.column, source.column, std::size_t(columns) * sizeof(index));
 }
 
-// The rank of a factor for itself; the largest possible where rounding errors hide entries that it was given.
+// The rank of one factor; the largest possible one if rounding errors hide entries of it.
 inline index possible_rank(const ProductSvdMemory &memory, const Graded &given, index rows, index columns,
                            double tolerance) {
     GradedQr qr = memory.qr;

@@ -5,14 +5,14 @@
 // until the eigenvalue is known to `sharpness_tolerance`: its error is at most ||r||, and about ||r||^2 over the
 // distance to the next one.
 //
-// An eigenvector that is followed says nothing of others that overtake it. So now and then the search looks around:
-// Lanczos steps from a random direction, until what they leave out cannot reach the largest eigenvalue. That bounds all
-// the others, and holds for as long as the Hessian's change since then is less than their distance from the largest.
-// The change is seen in the image of one fixed random vector z: ||dH z|| is ||dH||_F times the size of an entry of z,
-// on average; `sharpness_doubt` is for the times it is less.
+// Following one eigenvector does not show that another eigenvalue has become larger. So from time to time the search
+// takes Lanczos steps from a random direction, until the eigenvalues that they may have missed cannot reach the largest
+// one. That bounds all others, for as long as the Hessian changes by less than their distance from the largest. The
+// change is estimated from the image of one fixed random vector z: ||dH z|| is ||dH||_F times the size of an entry of
+// z, on average; the factor `sharpness_doubt` covers cases where it is less.
 //
-// Squares of numbers beyond 1e154, or below 1e-154, are no numbers: a Hessian of such a size is multiplied by a power
-// of two, which rounds nothing, and the eigenvalue divided by it.
+// Squares of numbers beyond 1e154, or below 1e-154, overflow or vanish: a Hessian of such a size is multiplied by a
+// power of two, which rounds nothing, and the eigenvalue is divided by it.
 #pragma once
 
 #include "kernels/descent_problem.hpp"
@@ -106,7 +106,7 @@ class EigenSpace {
         values_ = mix_ + n * n;
     }
 
-    // v -= V V^T v twice, then normalised and taken in with its image; false if nothing was left of it.
+    // v -= V V^T v twice; v is then normalised and added to the space with its image. False if nothing was left of it.
     bool extend() {
         T *v = vector(size_);
         const double before = dot(v, v, count_);
@@ -161,8 +161,9 @@ class EigenSpace {
         error_ = norm * smaller(1.0, norm < gap ? norm / gap : 1.0);
     }
 
-    // What the eigenvalues but the largest do not exceed, after Lanczos steps from a random direction: a Ritz value's
-    // residual is the last vector's share in it times what the next step finds outside, about as much as this one did.
+    // A bound on all eigenvalues but the largest, after Lanczos steps from a random direction: a Ritz
+    // value's residual is the last vector's share in it times the norm of the next step's remainder,
+    // which is about that of this step.
     double bound_of_others() const {
         double bound = -__builtin_inf();
         for (index k = 1; k < size_; ++k)

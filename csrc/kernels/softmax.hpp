@@ -1,6 +1,6 @@
 // The Hessian of softmax cross-entropy with respect to the weights (classes, features) of a last layer, and its bias:
 //     H = sum_n s_n (diag(p_n) - p_n p_n^T) (x) f_n f_n^T,
-// class factor (x) feature factor, row-major; with a bias f_n has a last entry 1, and those parameters stand behind all
+// class factor (x) feature factor, row-major; with a bias f_n has a last entry 1, and those parameters come after all
 // weights.
 //
 // The matrix is built block row by block row, class c against all classes from c on: the features times the weights
@@ -50,7 +50,7 @@ inline void scaled_copy(T *target, const T *source, T factor, index count) {
     for (; k < count; ++k) target[k] = source[k] * factor;
 }
 
-// Below the diagonal what stands above it.
+// Copies the part above the diagonal to the part below.
 template <class T>
 inline void mirror(T *matrix, index size) {
     constexpr index tile = 32;

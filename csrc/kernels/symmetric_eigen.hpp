@@ -1,6 +1,6 @@
 // Eigenvalues and eigenvectors of a small symmetric matrix: Householder's tridiagonal form, then implicit QL steps.
 //
-// LAPACK's entry costs more than these matrices, of a few rows, do.
+// For matrices of a few rows a call of LAPACK costs more than the computation.
 #pragma once
 
 #include "kernels/simd.hpp"

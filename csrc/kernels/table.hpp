@@ -38,7 +38,7 @@ struct SoftmaxProblem {
     const T *f, *p, *scale;
 };
 
-// The product  first W_1^T W_2^T ... W_count^T,  whose singular values are wanted. See kernels/product_svd.hpp.
+// The product  first W_1^T W_2^T ... W_count^T,  for its singular values. See kernels/product_svd.hpp.
 struct FactorChain {
     const double *first;  // (rows, columns), element (a, b) at a * row_step + b * column_step
     std::int64_t rows, columns, row_step, column_step;

@@ -12,7 +12,7 @@ namespace hesskern::HESSKERN_ISA {
 
 inline constexpr index panel = 8;
 
-// One row of a panel, in as many vectors as it takes.
+// One row of a panel, as vectors.
 struct PanelRow {
     static constexpr int step = lanes<double> < int(panel) ? lanes<double> : int(panel), count = int(panel) / step;
     Vector<double, step> part[count];

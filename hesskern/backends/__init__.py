@@ -10,13 +10,13 @@ import weakref
 from contextvars import ContextVar
 from types import TracebackType
 
-from hesskern import checks
+from hesskern._base import checks
 from hesskern.backends.protocol import Backend
 
 _MODULES = {
-    "cpp": "hesskern.backends.cpp",
-    "numba": "hesskern.backends.jitted",
-    "numpy": "hesskern.backends.reference",
+    "cpp": "hesskern.backends.cpp_backend",
+    "numba": "hesskern.backends.numba_backend",
+    "numpy": "hesskern.backends.numpy_backend",
     "cuda": "hesskern.backends.cuda.backend",
 }
 #: Backends whose arrays are tensors on a GPU; all others take NumPy's.
@@ -28,7 +28,7 @@ _of_process: str | None = None
 
 
 class _Calls(threading.local):
-    """What `use_backend` returned last in each thread, until it is known whether a ``with`` block is entered."""
+    """The last object that `use_backend` returned in each thread, until it is known whether it enters a block."""
 
     last: weakref.ref[use_backend] | None = None
 
@@ -71,7 +71,7 @@ def get_for(name: str | None, place: str, what: str) -> Backend:
     Raises
     ------
     TypeError
-        If the backend computes somewhere else than where the arrays are; `what` names them in the message.
+        If the arrays are not on the device where the backend computes; `what` names them in the message.
     """
     device = place != "cpu"
     chosen = "cuda" if device and name is None else resolve(name)
@@ -90,7 +90,7 @@ def _load(name: str) -> Backend:
 
 
 def _settle() -> None:
-    """Take the last call of `use_backend` in this thread, which goes on without a block, for the process's choice."""
+    """Let the last call of `use_backend` in this thread choose for the process, unless it entered a block."""
     if _calls.last is not None:
         call = _calls.last()
         if call is not None:
@@ -100,11 +100,11 @@ def _settle() -> None:
 class use_backend:  # noqa: N801 - read and called like a function, and usable in a `with` statement
     """Use this backend from now on in the whole process, or inside a ``with`` block in this thread or task only.
 
-    Called as a statement it is the choice of all threads that are in no block. A block's choice holds for the thread or
-    the task of asyncio that entered it, and for tasks created and ``asyncio.to_thread`` called inside; it goes before
-    the choice of the process, and ends with the block. Threads started inside a block, those of a ThreadPoolExecutor
-    among them, begin with the choice of the process (from Python 3.14 on with that of the block where
-    ``sys.flags.thread_inherit_context`` says so); hand them the block's with ``contextvars.copy_context().run``, or
+    Called as a statement, it chooses for all threads that are not inside a block. A block chooses for the thread or the
+    asyncio task that entered it, and for tasks created and ``asyncio.to_thread`` called inside; this overrides the
+    choice of the process and ends with the block. Threads started inside a block, also those of a ThreadPoolExecutor,
+    begin with the choice of the process (from Python 3.14 on with that of the block if
+    ``sys.flags.thread_inherit_context`` is set); pass the block's choice on with ``contextvars.copy_context().run``, or
     pass ``backend=``.
 
     Parameters
@@ -118,7 +118,7 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
     TypeError, ValueError
         If there is no such backend.
     ImportError
-        If what it needs, a package or a GPU, is not there; the message says what to install.
+        If a package or a GPU that it needs is missing; the message says what to install.
 
     Examples
     --------
@@ -138,9 +138,9 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
     def _settle(self) -> None:
         """Choose for the process, unless a block was entered.
 
-        Python says only afterwards whether a call belongs to a ``with`` statement, and other threads must not see a
-        block's choice even for a moment. A call outside of one is known by what comes next in this thread: the object
-        is dropped, or the backend is asked for.
+        A call does not know whether it belongs to a ``with`` statement, and other threads must not see a block's choice
+        even for a moment. What comes next in this thread shows that it does not: the object is dropped, or a backend is
+        requested.
         """
         global _of_process  # noqa: PLW0603 - the one process-wide choice
         if self._open:

@@ -41,18 +41,18 @@ def factor(
     -------
     rank : int
     kept, dropped : float
-        The smallest pivot over its error (1 at most), and the largest of what was taken for zero over its error.
+        The smallest pivot over its error (1 at most), and the largest entry counted as zero over its error.
     unknown : float
-        The largest error of a pivot over it, without that of entries that were taken for zero.
+        The largest relative error of a pivot, without the errors of entries that count as zero.
     """
     kept, dropped, unknown = 1.0, 0.0, 0.0
     for k in range(len(beta)):
-        left, errors, units = a[k:, k:], e[k:, k:], rows[k:]
-        sizes, base = np.abs(left), units
+        trailing, errors, units = a[k:, k:], e[k:, k:], rows[k:]
+        sizes, base = np.abs(trailing), units
         noise = sizes <= tolerance * errors
         if np.count_nonzero(noise):
             dropped = max(dropped, float(np.max(sizes[noise] / np.where(errors[noise] > 0, errors[noise], 1.0))))
-            sizes[noise] = left[noise] = 0.0
+            sizes[noise] = trailing[noise] = 0.0
             base = units[sizes.any(axis=1)]
             if base.size == 0:
                 return k, kept, dropped, unknown
@@ -74,10 +74,10 @@ def factor(
         weighted = scale * (scale * reflection)  # the square of a scale may be out of range
         norm = math.sqrt(weighted @ reflection)
         wrong = np.square(np.ldexp(scale * errors[:, k], shift))
-        error, own = math.sqrt(wrong.sum()), math.sqrt(wrong[reflection != 0].sum())
+        error, nonzero_error = math.sqrt(wrong.sum()), math.sqrt(wrong[reflection != 0].sum())
         if norm < kept * error:
             kept = norm / error
-        unknown = max(unknown, own / norm if norm > 0 else math.inf)
+        unknown = max(unknown, nonzero_error / norm if norm > 0 else math.inf)
         head = -norm if reflection[0] > 0 else norm
         weighted[0] = reflection[0] = reflection[0] - head
         beta[k] = -1.0 / (head * reflection[0])
@@ -89,19 +89,19 @@ def factor(
         np.maximum(errors, arriving, out=errors)
         np.maximum(errors, np.abs(a[k:]), out=errors)
         # An error in the pivot's column takes as much of the pivot's row with it, also where the entry was noise.
-        taken = errors[1:, k, None] * np.abs(a[k, k + 1 :] / a[k, k])
-        np.maximum(errors[1:, k + 1 :], taken, out=errors[1:, k + 1 :])
+        carried = errors[1:, k, None] * np.abs(a[k, k + 1 :] / a[k, k])
+        np.maximum(errors[1:, k + 1 :], carried, out=errors[1:, k + 1 :])
     return len(beta), kept, dropped, unknown
 
 
 def power(exponents: Exponents) -> Matrix:
     """Return ``2.0**exponents``; 0 or a very large number for what is out of range."""
-    found: Matrix = np.ldexp(1.0, np.minimum(np.maximum(exponents, -1100), 1000))
-    return found
+    powers: Matrix = np.ldexp(1.0, np.minimum(np.maximum(exponents, -1100), 1000))
+    return powers
 
 
-def _exchange(x: NDArray[Any], one: int, other: int) -> None:
-    """Exchange two rows; an index of both takes five times as long."""
-    kept = x[one].copy()
-    x[one] = x[other]
-    x[other] = kept
+def _exchange(x: NDArray[Any], first: int, second: int) -> None:
+    """Exchange two rows; fancy indexing would take five times as long."""
+    row = x[first].copy()
+    x[first] = x[second]
+    x[second] = row

@@ -8,9 +8,9 @@ Rows and columns of any scale lose nothing: every matrix is kept as ``2**row * e
 exponents, and in every QR decomposition columns *and* rows are pivoted (Cox and Higham 1998, Higham 2000: a plain one
 mixes small rows with the rounding errors of large ones).
 
-Every matrix travels with the size of its errors: for each entry what a relative rounding error in the data comes to.
-It decides what is zero, entry by entry, so that neither scaling hides a direction nor a rounding error poses as one;
-and what is left of it at the end is the uncertainty (see `_amplification`).
+With every matrix goes the size of its errors: for each entry, the effect of a relative rounding error in the data. An
+entry no larger than its error counts as zero, so that scaling hides no direction and rounding errors make none. The
+errors at the end give the uncertainty (`ProductSvd.amplification`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import decompositions
+from hesskern._base import decompositions
 from hesskern.backends.graded_qr import Exponents, Matrix, factor, power
 from hesskern.backends.protocol import ProductSvd
 
 Factor = Callable[..., tuple[int, float, float, float]]
 
 _NOTHING = -(1 << 40)  # exponent of zero
-_LEAST = -900  # exponent of the smallest that is noted of errors
+_LEAST = -900  # exponent of the smallest error that is recorded
 
 
 def _exponents(x: Matrix) -> Exponents:
@@ -39,7 +39,7 @@ def _log2(x: Matrix) -> Matrix:
     return np.log2(x, out=np.full(x.shape, -np.inf), where=x > 0)
 
 
-class _Scaled(NamedTuple):
+class _GradedMatrix(NamedTuple):
     """``2**rows * entries * 2**columns``, and in the same units the errors of the entries per rounding unit."""
 
     entries: Matrix
@@ -47,8 +47,8 @@ class _Scaled(NamedTuple):
     rows: Exponents
     columns: Exponents
 
-    def balanced(self, tolerance: float) -> _Scaled:
-        """Return the same with entries up to one in every row and column; noise counts as little as it is."""
+    def balanced(self, tolerance: float) -> _GradedMatrix:
+        """Return the same matrix with entries up to one in every row and column; noise counts by its own size."""
         sizes = _exponents(np.maximum(np.abs(self.entries), tolerance * self.errors))
         rows = sizes.max(axis=1, initial=_NOTHING)
         rows[rows == _NOTHING] = 0
@@ -57,11 +57,11 @@ class _Scaled(NamedTuple):
         shift = -(rows[:, None] + columns)
         half = shift // 2  # 2**shift itself may be out of range
         entries, errors = (np.ldexp(np.ldexp(x, half), shift - half) for x in (self.entries, self.errors))
-        return _Scaled(entries, errors, self.rows + rows, self.columns + columns)
+        return _GradedMatrix(entries, errors, self.rows + rows, self.columns + columns)
 
 
 class _Qr(NamedTuple):
-    R: _Scaled  # upper triangular, with the errors of all entries, those below the diagonal too
+    R: _GradedMatrix  # upper triangular, with the errors of all entries, those below the diagonal too
     order: Exponents  # of the rows
     pivot: Exponents  # of the columns
     v: Matrix  # one column for each reflection, rows in their own units as those of R are
@@ -79,14 +79,14 @@ class _Qr(NamedTuple):
 
 
 class _Decisions:
-    """What was taken for zero along the product, and how surely."""
+    """What counts as zero along the product, and how certain that is."""
 
     def __init__(self, tolerance: float, factor: Factor) -> None:
         self.tolerance, self.factor = tolerance, factor
         self.kept, self.dropped, self.amplification, self.lost, self.unknown = 1.0, 0.0, 1.0, 0.0, 0.0
 
     def see(self, kept: float, dropped: float, unknown: float) -> None:
-        """Note what one decomposition kept and dropped."""
+        """Record what one decomposition kept and dropped."""
         self.kept, self.dropped = min(self.kept, kept), max(self.dropped, dropped)
         self.unknown = max(self.unknown, unknown)
 
@@ -99,7 +99,7 @@ class _Decisions:
         return np.where(noise, 0.0, entries)
 
     def lose(self, qr: _Qr) -> None:
-        """Note what the errors in the rows behind come to, relative to the smallest value that is kept."""
+        """Record the size of the errors in the rows after the rank, relative to the smallest value that is kept."""
         r = rows = qr.rank
         if r == len(qr.order):
             return
@@ -112,34 +112,34 @@ class _Decisions:
             self.lost = max(self.lost, float(np.exp2(min(max(worst, _LEAST), 1000.0))))
 
 
-def _qr(matrix: _Scaled, decisions: _Decisions) -> _Qr:
+def _qr(matrix: _GradedMatrix, decisions: _Decisions) -> _Qr:
     """Return the QR decomposition with rows and columns pivoted."""
     from scipy.linalg import lapack  # noqa: PLC0415 - `import hesskern` need not wait for it
 
     a, e, rows, columns = matrix.entries.copy(), matrix.errors.copy(), matrix.rows.copy(), matrix.columns.copy()
     m, n = a.shape
     order, pivot, v, beta = np.arange(m), np.arange(n), np.zeros((m, min(m, n))), np.zeros(min(m, n))
-    rank, *seen = decisions.factor(a, e, rows, columns, order, pivot, v, beta, decisions.tolerance)
-    decisions.see(*seen)
+    rank, *decision = decisions.factor(a, e, rows, columns, order, pivot, v, beta, decisions.tolerance)
+    decisions.see(*decision)
     inverse = np.abs(lapack.dtrtri(a[:rank, :rank])[0]) if rank else np.zeros((0, 0))
-    return _Qr(_Scaled(a, e, rows, columns), order, pivot, v, beta[:rank].tolist(), inverse)
+    return _Qr(_GradedMatrix(a, e, rows, columns), order, pivot, v, beta[:rank].tolist(), inverse)
 
 
-def _possible_rank(matrix: _Scaled, tolerance: float, factor: Factor) -> int:
-    """Return the rank of the matrix; the largest possible where rounding errors hide entries that it was given."""
+def _possible_rank(matrix: _GradedMatrix, tolerance: float, factor: Factor) -> int:
+    """Return the rank of the matrix; the largest possible one if rounding errors hide entries of it."""
     qr = _qr(matrix, _Decisions(tolerance, factor))
     r, count = qr.rank, qr.v.shape[1]
-    given, errors = (np.abs(x)[qr.order][:, qr.pivot] for x in (matrix.entries, matrix.errors))
-    hidden = (given > tolerance * errors) & (given <= tolerance * qr.R.errors)
+    entries, errors = (np.abs(x)[qr.order][:, qr.pivot] for x in (matrix.entries, matrix.errors))
+    hidden = (entries > tolerance * errors) & (entries <= tolerance * qr.R.errors)
     return count if hidden[r:].any() or hidden[:, r:].any() else r
 
 
-def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
-    """Return ``given Q``, its columns in units of ``2**-rows`` of the rows of R that they are multiplied by.
+def _next_weight(weight: _GradedMatrix, qr: _Qr, Y: Matrix) -> _GradedMatrix:
+    """Return ``weight Q``, its columns in units of ``2**-rows`` of the rows of R that they are multiplied by.
 
     The errors Y of Q are among its errors.
     """
-    entries = given.entries[:, qr.order]
+    entries = weight.entries[:, qr.order]
     units = (_exponents(np.abs(entries)) + qr.R.rows).max(axis=1)
     units[units < _NOTHING // 2] = 0
     z = (entries * power(qr.R.rows - units[:, None])).T
@@ -152,7 +152,7 @@ def _next_weight(given: _Scaled, qr: _Qr, Y: Matrix) -> _Scaled:
         e = np.maximum(e, np.abs(z))
     count = qr.v.shape[1]
     e[: qr.rank] = np.maximum(e[: qr.rank], np.sqrt(np.square(Y).T @ np.square(z)))
-    return _Scaled(z[:count].T, e[:count].T, given.rows + units, np.zeros(count, np.int64))
+    return _GradedMatrix(z[:count].T, e[:count].T, weight.rows + units, np.zeros(count, np.int64))
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite in the end is known to no digit
@@ -167,8 +167,8 @@ def product_svd(
     C = data = _rotated(first) if rotated else _unscaled(first, np.abs(first)).balanced(tolerance)
     chain = [_unscaled(weight, np.abs(weight)).balanced(tolerance) for weight in weights]
     qr, Y = None, np.zeros((0, 0))
-    for k, given in enumerate(chain):
-        W = given if qr is None else _next_weight(given, qr, Y)
+    for k, link in enumerate(chain):
+        W = link if qr is None else _next_weight(link, qr, Y)
         # The scales of C's columns belong to those of W, and those of the next weight's columns to its rows.
         W = W._replace(columns=W.columns + C.columns).balanced(tolerance)
         if k + 1 < len(chain):
@@ -178,11 +178,11 @@ def product_svd(
         C = _times_transposed(C, qr, U, decisions).balanced(tolerance)
     if qr is not None:
         C = C._replace(columns=C.columns + qr.R.rows[: C.columns.size])
-        decisions.amplification += _left(Y, qr.R.rows)
-        decisions.lost = _left_outside(Y, qr.R.rows)
+        decisions.amplification += _left_error(Y, qr.R.rows)
+        decisions.lost = _left_error_outside(Y, qr.R.rows)
     last = _qr(C, decisions)
     count = min(first.shape + tuple(len(weight) for weight in weights))
-    if last.rank < count and last.rank < min(_possible_rank(each, tolerance, factor) for each in (data, *chain)):
+    if last.rank < count and last.rank < min(_possible_rank(matrix, tolerance, factor) for matrix in (data, *chain)):
         # No factor lacks the direction: the product cancels, or rounding errors hide what is left.
         decisions.dropped = decisions.kept
     values, exponents = np.zeros(count), np.zeros(count, np.int64)
@@ -190,26 +190,26 @@ def product_svd(
         decisions.lose(last)
         values[: last.rank], exponents[: last.rank] = _singular_values(last)
         Y, U = _parted(last)
-        decisions.amplification += _left(Y, last.R.rows) + _right(last, U)
+        decisions.amplification += _left_error(Y, last.R.rows) + _right_error(last, U)
     amplification = max(decisions.amplification, decisions.unknown)
     return ProductSvd(values, exponents, last.rank, decisions.kept, decisions.dropped, amplification, decisions.lost)
 
 
-def _unscaled(entries: Matrix, errors: Matrix) -> _Scaled:
-    return _Scaled(entries, errors, np.zeros(len(entries), np.int64), np.zeros(entries.shape[1], np.int64))
+def _unscaled(entries: Matrix, errors: Matrix) -> _GradedMatrix:
+    return _GradedMatrix(entries, errors, np.zeros(len(entries), np.int64), np.zeros(entries.shape[1], np.int64))
 
 
-def _rotated(first: Matrix) -> _Scaled:
-    """Return a triangular factor, whose small rows may be nothing but rounding errors: these go with its columns."""
+def _rotated(first: Matrix) -> _GradedMatrix:
+    """Return a triangular factor whose small rows may be rounding errors: errors are relative to whole columns."""
     columns = _exponents(np.abs(first)).max(axis=0)
     columns[columns == _NOTHING] = 0
     half = columns // 2
     entries = np.ldexp(np.ldexp(first, -half), half - columns)
     errors = np.tile(np.linalg.norm(entries, axis=0), (len(first), 1))
-    return _Scaled(entries, errors, np.zeros(len(first), np.int64), columns)
+    return _GradedMatrix(entries, errors, np.zeros(len(first), np.int64), columns)
 
 
-def _times_transposed(C: _Scaled, qr: _Qr, E: Matrix, decisions: _Decisions) -> _Scaled:
+def _times_transposed(C: _GradedMatrix, qr: _Qr, E: Matrix, decisions: _Decisions) -> _GradedMatrix:
     """Return ``C R.T`` without the scales of R's rows, which go to the columns of the next weight."""
     count = qr.v.shape[1]
     R = qr.R.entries[:count]
@@ -222,7 +222,7 @@ def _times_transposed(C: _Scaled, qr: _Qr, E: Matrix, decisions: _Decisions) -> 
     product = entries @ R.T
     spread = np.sqrt(np.square(entries) @ np.square(E).T + np.square(errors) @ np.square(R).T)
     spread = np.maximum(spread, np.abs(product))
-    return _Scaled(decisions.without_noise(product, spread), spread, C.rows, units)
+    return _GradedMatrix(decisions.without_noise(product, spread), spread, C.rows, units)
 
 
 def _parted(qr: _Qr) -> tuple[Matrix, Matrix]:
@@ -244,24 +244,24 @@ def _parted(qr: _Qr) -> tuple[Matrix, Matrix]:
 
 def _below(rows: int, columns: int) -> NDArray[np.bool_]:
     """Return where a matrix's entries below the diagonal are."""
-    found: NDArray[np.bool_] = np.arange(rows)[:, None] > np.arange(columns)
-    return found
+    lower: NDArray[np.bool_] = np.arange(rows)[:, None] > np.arange(columns)
+    return lower
 
 
-def _left(Y: Matrix, rows: Exponents) -> float:
+def _left_error(Y: Matrix, rows: Exponents) -> float:
     """Return the norm of Y without its units."""
     r = Y.shape[1]
     return float(np.linalg.norm(Y[:r] * power(rows[:r, None] - rows[:r])))
 
 
-def _left_outside(Y: Matrix, rows: Exponents) -> float:
-    """Return the same of the rows behind those that are kept: R has as much of its own rows there."""
+def _left_error_outside(Y: Matrix, rows: Exponents) -> float:
+    """Return the norm of Y's rows after the rank without its units: what R has there of its kept rows."""
     r = Y.shape[1]
     size = float(np.linalg.norm(Y[r:] * power(rows[r:, None] - rows[:r])))
     return max(size, float(np.exp2(_LEAST))) if Y[r:].any() else 0.0
 
 
-def _right(qr: _Qr, U: Matrix) -> float:
+def _right_error(qr: _Qr, U: Matrix) -> float:
     """Return the norm of ``R^-1 U``: ``R + U`` is ``R (I + R^-1 U)``."""
     r, columns = qr.rank, qr.R.columns
     change = qr.inverse @ U[:r]

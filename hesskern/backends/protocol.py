@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._array import Array
-from hesskern.problem import Data
+from hesskern._base.array_types import Array
+from hesskern.backends.data import Data
 
 Stop = Literal["running", "converged", "diverged"]
 
@@ -28,6 +28,13 @@ class Layers(Protocol):
     @property
     def biases(self) -> tuple[Array | None, ...]:
         """Biases, each (out,) or None."""
+
+
+class PlainLayers(NamedTuple):
+    """Weights and biases, nothing else."""
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array | None, ...]
 
 
 class ProductSvd(NamedTuple):
@@ -51,7 +58,7 @@ class Update(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What a descent looks at along the way."""
+    """What a descent records."""
 
     every: int  # steps 0, every, 2 every, ... are recorded
     loss: bool  # whether the full-batch loss is recorded; with minibatches it costs extra
@@ -60,7 +67,7 @@ class Watch(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Some steps: what they need, and arrays for what they see, NaN where a step is not recorded.
+    """Some steps: their inputs, and arrays for what is recorded, NaN where a step is not recorded.
 
     With minibatches ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``.
     """
@@ -75,18 +82,29 @@ class Job(NamedTuple):
     sharpness: NDArray[np.float64] | None
 
 
+def _empty(*shape: int) -> NDArray[np.float64]:
+    empty = np.empty(shape)
+    empty.flags.writeable = False
+    return empty
+
+
 class State(NamedTuple):
-    """Where a descent stands: all that it needs to go on to the same bits, under the same names in every backend."""
+    """The state of a descent: all that it needs to go on to the same bits.
+
+    This is the one description of it. Backends, checkpoints and the GPU use these names; what a backend does not keep
+    has the value given here.
+    """
 
     steps: int  # updates taken
     target: float  # a loss at which it has converged; below 0: none
     parameters: Array  # (P,)
     previous: Array  # (P,) before the last update: where it goes back to if the next loss is not finite
     velocity: Array  # (P,), empty without momentum
-    growth: NDArray[np.float64]  # log of the growth of rounding errors across each layer watched, up to `growth_step`
-    growth_rate: NDArray[np.float64]  # of `growth` in that step
-    growth_step: int  # -1: not looked at yet
-    search: Array  # (k, P) vectors from which the search for the largest eigenvalue goes on
+    # Log of the growth of rounding errors across each layer watched, up to `growth_step`.
+    growth: NDArray[np.float64] = _empty(0)
+    growth_rate: NDArray[np.float64] = _empty(0)  # of `growth` in that step
+    growth_step: int = -1  # -1: not looked at yet
+    search: Array = _empty(0, 0)  # (k, P) vectors from which the search for the largest eigenvalue goes on
     search_step: int = -1  # what is known of the other eigenvalues, where a backend keeps that: since which step,
     search_rest: float = 0.0  # a bound on them,
     search_drift: float = 0.0  # and how much the Hessian has changed since
@@ -110,7 +128,7 @@ class Descent(Protocol):
         """Return to the parameters before the last update."""
 
     def save(self) -> State:
-        """Return where it stands."""
+        """Return its state."""
 
     def restore(self, state: State) -> None:
         """Go on from what `save` returned."""
@@ -121,7 +139,7 @@ class Side(NamedTuple):
 
     outer: int
     inner: int
-    bias: bool  # a last inner index, the constant input, whose parameters stand behind all others
+    bias: bool  # a last inner index, the constant input, whose parameters come after all others
 
 
 class Block(NamedTuple):
@@ -134,7 +152,7 @@ class Block(NamedTuple):
 
 
 class Softmax(NamedTuple):
-    """``Σ_n scale_n (diag(p_n) - p_n p_n.T) ⊗ f_n f_n.T``, f with a last entry 1 for a bias, whose rows stand last."""
+    """``Σ_n scale_n (diag(p_n) - p_n p_n.T) ⊗ f_n f_n.T``, f with a last entry 1 for a bias, whose rows are last."""
 
     features: Array  # (N, d)
     probabilities: Array  # (N, C)
@@ -143,7 +161,7 @@ class Softmax(NamedTuple):
 
 
 class HessianProduct(Protocol):
-    """Products with a Hessian, whatever does not depend on the vector kept."""
+    """Products with a Hessian; everything that does not depend on the vector is computed once."""
 
     def apply(self, v: Array, out: Array) -> None:
         """Write H v into `out`; both (P,) or (P, k), C-contiguous, in `named_parameters()` order."""
@@ -193,8 +211,8 @@ class Backend(Protocol):
         """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``.
 
         It converges on the loss of `data`: at most `rtol` times the first one (< 0: never). The steps use `data` too,
-        or minibatches of `samples`. `ensemble`: others of the same shape run beside it; the last bits of its results
-        may depend on that, but not on who they are.
+        or minibatches of `samples`. `ensemble`: other descents of the same shape run beside it; the last bits of its
+        results may depend on whether there are any, but not on which.
         """
 
     def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
@@ -234,9 +252,10 @@ class Backend(Protocol):
     def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
         """Return whether a rotation of the hidden units, the columns, loses digits of the product of both sides.
 
-        The last `outputs` rows are weights out of the units, those before weights into them. Digits are lost where the
-        product of two rows' norms is more than `UNBALANCED` times the sum of the terms of their product; of one that no
-        unit contributes to, times that sum of others of its row or its column. Not of a backend on a GPU.
+        The last `outputs` rows are weights out of the units, the others weights into them. Digits are lost where the
+        product of two rows' norms is more than `UNBALANCED` times the sum of the absolute terms of their product. Where
+        that sum is zero, the smaller of the largest sums in its row and in its column counts. Not of a backend on a
+        GPU.
         """
 
     def product_svd(

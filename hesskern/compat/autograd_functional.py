@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hesskern import checks
-from hesskern.torch import closures
+from hesskern._base import checks
+from hesskern.torch import function_tracing
 from hesskern.torch.curvature import shaped
 
 
@@ -26,16 +26,16 @@ def hessian(
     ----------
     func : callable
         A squared loss of a linear network, of the parameters: typically
-        ``lambda W1, W2: loss_fn(X @ W1.T @ W2.T, Y)``. It is called a few times, and what it does is followed. It
-        may cut them out of one vector: ``lambda theta: loss_fn(X @ theta[:12].view(4, 3).T, Y)``.
+        ``lambda W1, W2: loss_fn(X @ W1.T @ W2.T, Y)``. It is called a few times to trace its operations. It may
+        cut them out of one vector: ``lambda theta: loss_fn(X @ theta[:12].view(4, 3).T, Y)``.
     inputs : tensor or tuple of tensors
         The parameters.
     create_graph : bool
         False: the result has no graph, and cannot be differentiated further.
     strict : bool
-        Whether a parameter that `func` does not depend on is an error instead of zeros.
+        Whether a parameter that `func` does not depend on raises an error; otherwise its entries are zero.
     vectorize, outer_jacobian_strategy
-        How autograd would do it; here there is one way.
+        Ignored: they choose how autograd computes it.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def hessian(
     Raises
     ------
     TypeError, ValueError
-        If the parameters are no float32 or float64 tensors, or `func` is something else; the message names the first
-        operation that is in the way.
+        If the parameters are not float32 or float64 tensors, or `func` is something else; the message names the first
+        operation that does not fit.
 
     Examples
     --------
@@ -67,11 +67,11 @@ def hessian(
         raise TypeError(f"inputs is a {type(inputs).__name__}; expected a tensor, or a tuple of tensors.")
     leaves = [inputs] if single else list(inputs)
     names = ["inputs"] if single else [f"inputs[{number}]" for number in range(len(leaves))]
-    found = closures.found(lambda parts: func(*parts), leaves, names)
-    if checks.boolean(strict, "strict") and found.unused:
+    followed = function_tracing.trace_loss(lambda parts: func(*parts), leaves, names)
+    if checks.boolean(strict, "strict") and followed.unused:
         raise ValueError(
-            f"strict is True, but func does not depend on {', '.join(found.unused)}: it may use tensors of its own, as "
-            "a module uses its parameters; pass inputs on to it, for instance with torch.func.functional_call."
+            f"strict is True, but func does not depend on {', '.join(followed.unused)}: it may use tensors of its own, "
+            "as a module uses its parameters; pass inputs on to it, for instance with torch.func.functional_call."
         )
-    rows = shaped(found.dense(leaves[0]), found.leaves, "tuple")
+    rows = shaped(followed.dense(leaves[0]), followed.leaves, "tuple")
     return rows[0][0] if single else rows

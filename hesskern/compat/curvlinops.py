@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, Following, compared, keep, split, traced
+from hesskern._base import checks
+from hesskern.backends.data import Data
+from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compared, keep, split, traced
 from hesskern.compat.tensor_lists import TensorOperator
-from hesskern.problem import Data
-from hesskern.torch import closures
+from hesskern.torch import function_tracing
 from hesskern.torch.losses import LossScale
-from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.reduced_loss import ReducedLoss
 
 
 class HessianLinearOperator(TensorOperator):
@@ -31,20 +32,20 @@ class HessianLinearOperator(TensorOperator):
         ``nn.MSELoss()``, with any reduction to a number, or another multiple of the squared error. With a mean, all
         samples weigh the same, as in curvlinops.
     params : list of Parameter, or dict of str to tensor
-        In which order results are. The tensors of a dict take the place of the module's.
+        The order of the results. The tensors of a dict replace the module's.
     data : iterable of (X, Y)
         Moved to the parameters' device, reduced when the operator is made, and not read again; curvlinops reads it at
-        every product. Parameters that are changed afterwards are followed.
+        every product. Later changes of the parameters are taken into account.
     progressbar : bool
         A bar for each product.
     check_deterministic : bool
-        Whether `data` is read twice, to see that it holds the same samples both times. A list is not.
+        Whether `data` is read twice, to check that it holds the same samples both times. A list is read once.
     num_data : int, optional
-        What a mean divides by; default: the number of samples.
+        Divisor of a mean; default: the number of samples.
     block_sizes : list of int, optional
-        Numbers of parameters that form diagonal blocks; the rest of the matrix is left out. Default: one block.
+        Numbers of parameters in each diagonal block; the rest of the matrix is zero. Default: one block.
     batch_size_fn : callable, optional
-        Of no use here: X is a tensor.
+        Ignored: X is a tensor.
 
     Attributes
     ----------
@@ -55,19 +56,19 @@ class HessianLinearOperator(TensorOperator):
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the loss no squared loss, with what is in the way, and if an
-        argument does not fit.
+        If the model is not a chain of linear layers or the loss not a squared loss (the message names what does not
+        fit), or if an argument does not fit.
     RuntimeError
-        If the data are others when they are read again.
+        If the data are different when they are read again.
     ImportError
-        If a bar is asked for and tqdm is not installed.
+        If `progressbar` is True and tqdm is not installed.
 
     Notes
     -----
     ``H @ v``, ``v @ H``, ``H.adjoint()``, ``H.to_scipy()``, `gradient_and_loss`, sums, products with numbers and of
     operators are as in curvlinops, and curvlinops' own inverses, submatrices and estimators take these operators.
-    O(N (i + o)²) once for the data; a product takes the time of two passes of i + 1 samples. All eigenvalues at once:
-    `hesskern.torch.spectrum`.
+    O(N (i + o)²) once for the data; a product takes the time of two passes of i + 1 samples. For all eigenvalues at
+    once use `hesskern.torch.spectrum`.
 
     Examples
     --------
@@ -102,11 +103,11 @@ class HessianLinearOperator(TensorOperator):
         name = type(self).__name__
         self._bar = _progress if checks.boolean(progressbar, "progressbar") else _silent
         self._what = f"{name}._matmat"
-        given = _listed(params)
-        sizes = _blocks(block_sizes, len(given))
+        tensors = _listed(params)
+        sizes = _blocks(block_sizes, len(tensors))
         count = None if num_data is None else checks.integer(num_data, "num_data", 1)
         again = checks.boolean(check_deterministic, "check_deterministic") and not isinstance(data, list | tuple)
-        make: Callable[[Sequence[Tensor]], Following]
+        make: Callable[[Sequence[Tensor]], LiveProblem]
         if isinstance(model_func, nn.Module):
             make = self._of_module(model_func, loss_func, params, data, count, again)
         else:
@@ -114,26 +115,26 @@ class HessianLinearOperator(TensorOperator):
         self._parts, self._sizes = [], sizes
         at = 0
         for size in sizes:
-            self._parts.append(make(given[at : at + size]))
+            self._parts.append(make(tensors[at : at + size]))
             at += size
-        first, shapes = given[0], [tensor.shape for tensor in given]
+        first, shapes = tensors[0], [tensor.shape for tensor in tensors]
         super().__init__(shapes, shapes, first.dtype, first.device)
 
     def gradient_and_loss(self) -> tuple[list[Tensor], Tensor]:
         """Return the gradient, in the shapes of `params`, and the loss over all data."""
-        found: list[Tensor] = []
+        gradients: list[Tensor] = []
         for part, size in zip(self._parts, self._sizes, strict=True):
             loss, gradient = part.problem.value_and_gradient()
-            found += split(gradient, self._in_shape[len(found) : len(found) + size])
-        return found, loss
+            gradients += split(gradient, self._in_shape[len(gradients) : len(gradients) + size])
+        return gradients, loss
 
     def _of_module(
         self, model: nn.Module, loss_func: Any, params: Any, data: Any, count: int | None, again: bool
-    ) -> Callable[[Sequence[Tensor]], Following]:
+    ) -> Callable[[Sequence[Tensor]], LiveProblem]:
         original = f"curvlinops.{type(self).__name__}"
         chain, scale = traced(model, loss_func, original)
         known = dict(model.named_parameters())
-        given: dict[str, Tensor] = {}
+        replacements: dict[str, Tensor] = {}
         if isinstance(params, dict):
             unknown = [name for name in params if name not in known]
             if unknown:
@@ -142,75 +143,79 @@ class HessianLinearOperator(TensorOperator):
                 if tensor.shape != known[name].shape:
                     shape = tuple(known[name].shape)
                     raise ValueError(f"params[{name!r}] has shape {tuple(tensor.shape)}; expected {shape}.")
-            given = dict(params)
-            chain = chain.replaced(given)
-        names = {id(tensor): name for name, tensor in (given or known).items()}
-        samples = Batches(data, chain.reference.device)
-        found, number = samples.reduced(chain, compared(loss_func, scale, original))
+            replacements = dict(params)
+            chain = chain.replaced(replacements)
+        names = {id(tensor): name for name, tensor in (replacements or known).items()}
+        samples = CountedBatches(data, chain.reference.device)
+        reduced_data, number = samples.reduced(chain, compared(loss_func, scale, original))
         if again:
-            _compare((found, number), samples.reduced(chain))
-        loss = ReducedLoss(found, number, _scaled(loss_func, scale, number if count is None else count))
+            _compare((reduced_data, number), samples.reduced(chain))
+        loss = ReducedLoss(reduced_data, number, _scaled(loss_func, scale, number if count is None else count))
 
-        def make(chosen: Sequence[Tensor]) -> Following:
+        def make(chosen: Sequence[Tensor]) -> LiveProblem:
             for tensor in chosen:
                 if id(tensor) not in names:
                     raise ValueError(
-                        f"params holds a tensor of shape {tuple(tensor.shape)} that is no parameter of the model."
+                        f"params holds a tensor of shape {tuple(tensor.shape)} that is not a parameter of the model."
                     )
             wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
-            return Following(
-                lambda: Problem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON), model, list(given.values())
+            return LiveProblem(
+                lambda: ModelProblem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON),
+                model,
+                list(replacements.values()),
             )
 
         return make
 
     def _of_function(
         self, function: Any, loss_func: Any, params: Any, data: Any, count: int | None
-    ) -> Callable[[Sequence[Tensor]], Following]:
+    ) -> Callable[[Sequence[Tensor]], LiveProblem]:
         if not callable(function) or not isinstance(params, dict):
             raise TypeError(
                 f"model_func is a {type(function).__name__} and params a {type(params).__name__}; expected a "
                 "torch.nn.Module, or a function (params, X) -> predictions and a dict."
             )
-        pairs = list(Batches(data, next(iter(params.values())).device))
+        pairs = list(CountedBatches(data, next(iter(params.values())).device))
         if not pairs:
             raise ValueError("data holds no samples; expected at least one.")
-        X, Y = (torch.cat(each) for each in zip(*pairs, strict=True))
+        X, Y = (torch.cat(batches) for batches in zip(*pairs, strict=True))
         mean = getattr(loss_func, "reduction", None) == "mean"
         factor = len(X) / count if mean and count is not None else 1.0
         names = {id(tensor): name for name, tensor in params.items()}
 
-        def make(chosen: Sequence[Tensor]) -> Following:
+        def make(chosen: Sequence[Tensor]) -> LiveProblem:
             keys = [names[id(tensor)] for tensor in chosen]
 
-            def of(taken: Sequence[str]) -> Problem | None:
+            def of(taken: Sequence[str]) -> ModelProblem | None:
                 def loss(leaves: list[Tensor]) -> Any:
                     return factor * loss_func(function({**params, **dict(zip(taken, leaves, strict=True))}, X), Y)
 
                 leaves = [params[key] for key in taken]
-                return closures.found(loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys).problem
+                return function_tracing.trace_loss(
+                    loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys
+                ).problem
 
-            def problem() -> Problem:
+            def problem() -> ModelProblem:
                 with keep(f"curvlinops.{type(self).__name__}"):
-                    found = of(keys) or of(list(params))  # of a block that is not used there are zeros
-                    if found is None:
+                    current = of(keys) or of(list(params))  # a block that is not used is zero
+                    if current is None:
                         raise ValueError(
                             f"model_func does not depend on {', '.join(keys)}: it uses tensors of its own; pass params "
                             "on to it, for instance with torch.func.functional_call."
                         )
-                    return found
+                    return current
 
-            return Following(problem, tensors=list(params.values()))
+            return LiveProblem(problem, tensors=list(params.values()))
 
         return make
 
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
-        found: list[Tensor] = []
+        products: list[Tensor] = []
         for part, size in zip(self._bar(self._parts, f"{self._what} (on {self.device})"), self._sizes, strict=True):
-            chosen = slice(len(found), len(found) + size)
-            columns = torch.cat([each.reshape(-1, X[0].shape[-1]) for each in X[chosen]])
-            found += split(part.problem.product(columns), self._in_shape[chosen])
-        return found
+            chosen = slice(len(products), len(products) + size)
+            columns = torch.cat([tensor.reshape(-1, X[0].shape[-1]) for tensor in X[chosen]])
+            products += split(part.problem.product(columns), self._in_shape[chosen])
+        return products
 
 
 class GGNLinearOperator(HessianLinearOperator):
@@ -221,11 +226,11 @@ class GGNLinearOperator(HessianLinearOperator):
     Parameters
     ----------
     model_func, loss_func, params, data, progressbar, check_deterministic, num_data, block_sizes, batch_size_fn
-        As in `HessianLinearOperator`; of `block_sizes` curvlinops takes one block only, ours any.
+        As in `HessianLinearOperator`. curvlinops takes one block only; here any `block_sizes` work.
     mc_samples : int
         0: the exact matrix. Estimates of it from random samples are refused.
     seed : int
-        Of those samples.
+        Ignored: seed of those samples.
 
     Examples
     --------
@@ -255,7 +260,7 @@ class GGNLinearOperator(HessianLinearOperator):
         seed: int = 2147483647,
     ) -> None:
         if checks.integer(mc_samples, "mc_samples", 0):
-            raise ValueError(f"mc_samples is {mc_samples}; expected 0: the matrix that samples estimate is exact here.")
+            raise ValueError(f"mc_samples is {mc_samples}; expected 0: the matrix is exact here, without samples.")
         super().__init__(
             model_func, loss_func, params, data, progressbar, check_deterministic, num_data, block_sizes, batch_size_fn
         )
@@ -271,7 +276,7 @@ def _listed(params: Any) -> list[Tensor]:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"params holds a {type(tensor).__name__}; expected tensors.")
     if len(set(map(id, tensors))) < len(tensors):
-        raise ValueError("params holds a parameter twice; expected each once.")
+        raise ValueError("params holds a parameter twice; expected each parameter once.")
     return tensors
 
 
@@ -280,25 +285,25 @@ def _blocks(sizes: Any, count: int) -> list[int]:
         return [count]
     if callable(sizes):  # the argument's place in curvlinops' main branch
         raise TypeError("block_sizes is a function; expected a list of int: pass batch_size_fn by its name.")
-    found = [checks.integer(size, "block_sizes", 1) for size in sizes]
-    if sum(found) != count:
-        raise ValueError(f"block_sizes is {found}; expected numbers that sum to {count}, the number of parameters.")
-    return found
+    counts = [checks.integer(size, "block_sizes", 1) for size in sizes]
+    if sum(counts) != count:
+        raise ValueError(f"block_sizes is {counts}; expected numbers that sum to {count}, the number of parameters.")
+    return counts
 
 
 def _scaled(loss_func: Any, scale: LossScale, count: int) -> float:
-    """Return what the half-sum loss is multiplied by; curvlinops goes by what the loss says of its reduction."""
+    """Return the factor of the half-sum loss; curvlinops relies on the reduction that the loss states."""
     said = getattr(loss_func, "reduction", None)
     if said in ("mean", "sum") and (said == "mean") != scale.per_sample:
         seen = "divides" if scale.per_sample else "does not divide"
         raise ValueError(
-            f"loss_func.reduction is {said!r}, but it {seen} by the number of samples; expected both alike."
+            f"loss_func.reduction is {said!r}, but it {seen} by the number of samples; expected both to be the same."
         )
     return scale.of(count)
 
 
 def _compare(one: tuple[Data, int], other: tuple[Data, int]) -> None:
-    """Refuse data that are others when they are read again; in whichever order the samples come."""
+    """Refuse data that are different when they are read again; the order of the samples does not matter."""
     (first, count), (second, again) = one, other
     left, right = _moments(first), _moments(second)
     if count != again or (left - right).abs().max() > 5e-5 * left.abs().max():
@@ -316,14 +321,14 @@ def _moments(data: Data) -> Tensor:
     return rows.T @ rows
 
 
-def _silent(parts: Sequence[Following], what: str) -> Iterable[Following]:
+def _silent(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
     return parts
 
 
-def _progress(parts: Sequence[Following], what: str) -> Iterable[Following]:
+def _progress(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
     try:
         from tqdm import tqdm  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise ImportError('progressbar=True needs tqdm; install it with pip install "hesskern[progress]".') from error
-    bar: Iterable[Following] = tqdm(parts, desc=what)
+    bar: Iterable[LiveProblem] = tqdm(parts, desc=what)
     return bar

@@ -8,22 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, Following, compared, per_batch, split, traced, trained
-from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern._base import checks
+from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compared, per_batch, split, traced, trained
+from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.reduced_loss import ReducedLoss
 
 
 class hessian:  # noqa: N801 - its name there
     """Eigenvalues, trace and spectral density of the Hessian of ``criterion(model(X), Y)``, as PyHessian's `hessian`.
 
     The signatures are those of PyHessian 0.1. What it estimates by power iteration, Hutchinson's method and Lanczos
-    quadrature is exact here, so numbers of iterations and tolerances have nothing to do; they are checked and left.
+    quadrature is exact here, so numbers of iterations and tolerances are checked and then ignored.
     Computed in float64 and rounded once to the model's dtype.
 
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers. Set to eval mode, as PyHessian does; its gradients are left alone.
+        A chain of linear layers. Set to eval mode, as PyHessian does; its gradients are not touched.
     criterion : callable
         ``nn.MSELoss()``, or another multiple of the squared error.
     data : (X, Y), optional
@@ -31,7 +32,7 @@ class hessian:  # noqa: N801 - its name there
     dataloader : iterable of (X, Y), optional
         Batches; either this or `data`. With a mean the loss is that of all samples at once, as in PyHessian, which
         weighs batches by their sizes. With a sum it is divided by the number of batches, as PyHessian's is for batches
-        of equal size. Read once; parameters that are changed afterwards are followed.
+        of equal size. Read once; later changes of the parameters are taken into account.
     cuda : bool
         Whether the model is on a CUDA device. Data are moved to the model's device.
 
@@ -43,13 +44,13 @@ class hessian:  # noqa: N801 - its name there
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the criterion no squared loss, with what is in the way, and if an
-        argument does not fit.
+        If the model is not a chain of linear layers or the criterion not a squared loss (the message names what does
+        not fit), or if an argument does not fit.
 
     Notes
     -----
-    O(N (i + o)²) once for the data. Eigenvalues and the density come from the eigenproblem that is left after all exact
-    reductions, see `hesskern.Hessian.spectrum`. There is no `gradsH`: no graph is made.
+    O(N (i + o)²) once for the data. Eigenvalues and the density come from the eigenproblem that remains after all
+    exact reductions, see `hesskern.Hessian.spectrum`. There is no `gradsH`, because no graph is built.
 
     Examples
     --------
@@ -75,8 +76,8 @@ class hessian:  # noqa: N801 - its name there
         cuda: bool = True,
     ) -> None:
         if (data is None) == (dataloader is None):
-            given = "neither is" if data is None else "both are"
-            raise ValueError(f"one of data and dataloader is needed, but {given} given.")
+            which = "neither is" if data is None else "both are"
+            raise ValueError(f"one of data and dataloader is needed, but {which} given.")
         chain, scale = traced(model.eval() if isinstance(model, nn.Module) else model, criterion, "pyhessian.hessian")
         device = chain.reference.device
         if checks.boolean(cuda, "cuda") != (device.type == "cuda"):
@@ -85,14 +86,14 @@ class hessian:  # noqa: N801 - its name there
         self.data: Any = dataloader if data is None else data
         self.full_dataset = data is None
         source: Any = dataloader if data is None else [data]
-        batches = Batches(source, device)
-        found, samples = batches.reduced(chain, compared(criterion, scale, "pyhessian.hessian"))
-        loss = ReducedLoss(found, samples, per_batch(scale, samples, batches.count))
+        batches = CountedBatches(source, device)
+        reduced_data, samples = batches.reduced(chain, compared(criterion, scale, "pyhessian.hessian"))
+        loss = ReducedLoss(reduced_data, samples, per_batch(scale, samples, batches.count))
         named = trained(model)
         self.params = list(named.values())
         self._shapes = [parameter.shape for parameter in self.params]
         wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
-        self._following = Following(lambda: Problem(chain, loss, wanted), model)
+        self._live = LiveProblem(lambda: ModelProblem(chain, loss, wanted), model)
 
     def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         """Return ``v.T H v`` and the product ``H v``.
@@ -111,8 +112,8 @@ class hessian:  # noqa: N801 - its name there
         if shapes != list(map(tuple, self._shapes)):
             raise ValueError(f"v has the shapes {shapes}; expected those of params, {list(map(tuple, self._shapes))}.")
         flat = torch.cat([part.detach().reshape(-1) for part in v])
-        found = self._following.problem.product(flat[:, None])[:, 0]
-        return float(flat @ found), split(found, self._shapes)
+        product = self._live.problem.product(flat[:, None])[:, 0]
+        return float(flat @ product), split(product, self._shapes)
 
     def eigenvalues(self, maxIter: int = 100, tol: float = 1e-3, top_n: int = 1) -> tuple[list[float], Any]:
         """Return the eigenvalues that are largest in magnitude, and their eigenvectors.
@@ -120,9 +121,9 @@ class hessian:  # noqa: N801 - its name there
         Parameters
         ----------
         maxIter, tol
-            Of PyHessian's power iteration; of no use here.
+            Options of PyHessian's power iteration; ignored.
         top_n : int
-            How many.
+            Number of eigenvalues.
 
         Returns
         -------
@@ -132,7 +133,7 @@ class hessian:  # noqa: N801 - its name there
             Each in the shapes of `params`, of norm 1; their signs are arbitrary, and so is the basis of an eigenspace.
         """
         _iterations(maxIter, tol)
-        problem = self._following.problem
+        problem = self._live.problem
         count = checks.integer(top_n, "top_n", 1)
         if count > problem.size:
             raise ValueError(f"top_n is {count}; expected at most {problem.size}, the number of parameters.")
@@ -141,15 +142,15 @@ class hessian:  # noqa: N801 - its name there
         return values[order].tolist(), [split(vectors[:, column], self._shapes) for column in order]
 
     def trace(self, maxIter: int = 100, tol: float = 1e-3) -> list[float]:
-        """Return the trace, as a list with one number: PyHessian's estimates, whose mean is taken.
+        """Return the trace, as a list with one number; PyHessian returns several estimates.
 
         Parameters
         ----------
         maxIter, tol
-            Of PyHessian's random vectors; of no use here.
+            Options of PyHessian's random vectors; ignored.
         """
         _iterations(maxIter, tol)
-        return [self._following.problem.trace()]
+        return [self._live.problem.trace()]
 
     def density(self, iter: int = 100, n_v: int = 1) -> tuple[list[list[float]], list[list[float]]]:
         """Return the spectral density as eigenvalues and weights, for PyHessian's ``get_esd_plot(values, weights)``.
@@ -157,20 +158,20 @@ class hessian:  # noqa: N801 - its name there
         Parameters
         ----------
         iter : int
-            Of PyHessian's Lanczos method; of no use here.
+            Option of PyHessian's Lanczos method; ignored.
         n_v : int
-            How many lists: PyHessian's random vectors, between which there is no difference here.
+            Number of lists: PyHessian's random vectors. Here all lists are the same.
 
         Returns
         -------
         values : list of lists of float
-            All eigenvalues of the Hessian, ascending; those that the structure of the network repeats once.
+            All eigenvalues of the Hessian, ascending; those that the network's structure repeats are listed once.
         weights : list of lists of float
             How often each occurs, divided by P; they sum to 1.
         """
         checks.integer(iter, "iter", 1)
         runs = checks.integer(n_v, "n_v", 1)
-        spectrum = self._following.problem.spectrum()
+        spectrum = self._live.problem.spectrum()
         weights = spectrum.multiplicities / spectrum.size
         return [spectrum.values.tolist() for _ in range(runs)], [weights.tolist() for _ in range(runs)]
 

@@ -1,8 +1,8 @@
 """Linear operators on tensors, flat or in the shapes of parameters, with the protocol of curvlinops' operators.
 
-A vector is a tensor (P,) or a list of tensors in the parameters' shapes; a matrix has its columns behind: (P, k), or
-``(*shape, k)`` each. Products come back in the form that was given. Names that begin with an underscore are those by
-which curvlinops' own operators (inverses, submatrices, estimators) reach into each other, so ours can be among them.
+A vector is a tensor (P,) or a list of tensors in the parameters' shapes. A matrix has its columns last: (P, k), or a
+list of ``(*shape, k)``. Products have the form of their argument. curvlinops' own operators (inverses, submatrices,
+estimators) use the names with a leading underscore of other operators, so ours have the same names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from hesskern.compat.following import split
+from hesskern.compat.live_parameters import split
 
 
 class TensorOperator:
@@ -32,9 +32,12 @@ class TensorOperator:
     SELF_ADJOINT = False
 
     def __init__(self, rows: Sequence[Any], columns: Sequence[Any], dtype: torch.dtype, device: torch.device) -> None:
-        self._out_shape, self._in_shape = [torch.Size(each) for each in rows], [torch.Size(each) for each in columns]
-        self._out_shape_flat = [each.numel() for each in self._out_shape]
-        self._in_shape_flat = [each.numel() for each in self._in_shape]
+        self._out_shape, self._in_shape = (
+            [torch.Size(shape) for shape in rows],
+            [torch.Size(shape) for shape in columns],
+        )
+        self._out_shape_flat = [shape.numel() for shape in self._out_shape]
+        self._in_shape_flat = [shape.numel() for shape in self._in_shape]
         self.shape = sum(self._out_shape_flat), sum(self._in_shape_flat)
         self.dtype, self.device = dtype, device
 
@@ -43,7 +46,7 @@ class TensorOperator:
         raise NotImplementedError  # abstract
 
     def _adjoint(self) -> Any:
-        return self  # of everything that is symmetric
+        return self  # a symmetric operator
 
     def adjoint(self) -> Any:
         """Return the transposed operator."""
@@ -53,7 +56,7 @@ class TensorOperator:
 
     def __matmul__(self, X: Any) -> Any:
         if _operator(X):
-            return Product(self, X)
+            return ProductOperator(self, X)
         return self._times(X)
 
     def __rmatmul__(self, X: Any) -> Any:
@@ -64,17 +67,17 @@ class TensorOperator:
         if isinstance(X, Tensor):
             return transposed @ X if X.ndim == 1 else (transposed @ X.T).T
         vector = all(part.ndim == len(shape) for part, shape in zip(X, self._out_shape, strict=False))
-        found = transposed @ (X if vector else [part.movedim(0, -1) for part in X])
-        return found if vector else [part.movedim(-1, 0) for part in found]
+        product = transposed @ (X if vector else [part.movedim(0, -1) for part in X])
+        return product if vector else [part.movedim(-1, 0) for part in product]
 
     def _times(self, X: Any) -> Any:
         if isinstance(X, Tensor):
             if X.ndim not in (1, 2) or len(X) != self.shape[1]:
                 raise ValueError(f"X has shape {tuple(X.shape)}; expected ({self.shape[1]},) or ({self.shape[1]}, K).")
             self._check(X, "X")
-            found = self._matmat(split(X.reshape(len(X), -1), self._in_shape))
-            columns = found[0].shape[-1]
-            return torch.cat([part.reshape(-1, columns) for part in found]).reshape(-1, *X.shape[1:])
+            products = self._matmat(split(X.reshape(len(X), -1), self._in_shape))
+            columns = products[0].shape[-1]
+            return torch.cat([part.reshape(-1, columns) for part in products]).reshape(-1, *X.shape[1:])
         if not isinstance(X, list) or not all(isinstance(part, Tensor) for part in X):
             raise TypeError(f"X is a {type(X).__name__}; expected a tensor or a list of tensors.")
         shapes = [part.shape for part in X]
@@ -87,8 +90,8 @@ class TensorOperator:
             )
         for number, part in enumerate(X):
             self._check(part, f"X[{number}]")
-        found = self._matmat([part.unsqueeze(-1) for part in X] if vector else X)
-        return [part.squeeze(-1) for part in found] if vector else found
+        products = self._matmat([part.unsqueeze(-1) for part in X] if vector else X)
+        return [part.squeeze(-1) for part in products] if vector else products
 
     def _check(self, X: Tensor, name: str) -> None:
         if (X.dtype, X.device) != (self.dtype, self.device):
@@ -100,13 +103,13 @@ class TensorOperator:
     # Arithmetic -------------------------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Any:
-        return Sum(self, other) if _operator(other) else NotImplemented
+        return SumOperator(self, other) if _operator(other) else NotImplemented
 
     def __sub__(self, other: Any) -> Any:
-        return Sum(self, other * -1.0) if _operator(other) else NotImplemented
+        return SumOperator(self, other * -1.0) if _operator(other) else NotImplemented
 
     def __mul__(self, factor: Any) -> Any:
-        return Scaled(self, factor) if isinstance(factor, int | float) else NotImplemented
+        return ScaledOperator(self, factor) if isinstance(factor, int | float) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -121,7 +124,7 @@ class TensorOperator:
         Parameters
         ----------
         dtype : dtype, optional
-            What the SciPy operator says of itself; default: float64.
+            The dtype of the SciPy operator; default: float64.
         """
         transposed = self.adjoint()
         forward, backward = self._of_arrays(self.__matmul__), self._of_arrays(transposed.__matmul__)
@@ -131,13 +134,13 @@ class TensorOperator:
 
     def _of_arrays(self, product: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
         def of(X: Any) -> Any:
-            found = product(torch.as_tensor(X, dtype=self.dtype, device=self.device))
-            return found.detach().cpu().numpy().astype(X.dtype)
+            image = product(torch.as_tensor(X, dtype=self.dtype, device=self.device))
+            return image.detach().cpu().numpy().astype(X.dtype)
 
         return of
 
 
-class Sum(TensorOperator):
+class SumOperator(TensorOperator):
     """A sum of two operators between the same spaces."""
 
     def __init__(self, one: Any, other: Any) -> None:
@@ -150,11 +153,11 @@ class Sum(TensorOperator):
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
         return [left + right for left, right in zip(self._one._matmat(X), self._other._matmat(X), strict=True)]
 
-    def _adjoint(self) -> Sum:
-        return Sum(self._one.adjoint(), self._other.adjoint())
+    def _adjoint(self) -> SumOperator:
+        return SumOperator(self._one.adjoint(), self._other.adjoint())
 
 
-class Scaled(TensorOperator):
+class ScaledOperator(TensorOperator):
     """An operator times a number."""
 
     def __init__(self, operator: Any, factor: float) -> None:
@@ -164,11 +167,11 @@ class Scaled(TensorOperator):
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
         return [self._factor * part for part in self._operator._matmat(X)]
 
-    def _adjoint(self) -> Scaled:
-        return Scaled(self._operator.adjoint(), self._factor)
+    def _adjoint(self) -> ScaledOperator:
+        return ScaledOperator(self._operator.adjoint(), self._factor)
 
 
-class Product(TensorOperator):
+class ProductOperator(TensorOperator):
     """One operator after another."""
 
     def __init__(self, left: Any, right: Any) -> None:
@@ -178,11 +181,11 @@ class Product(TensorOperator):
         self._left, self._right = left, right
 
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
-        found: list[Tensor] = self._left._matmat(self._right._matmat(X))
-        return found
+        products: list[Tensor] = self._left._matmat(self._right._matmat(X))
+        return products
 
-    def _adjoint(self) -> Product:
-        return Product(self._right.adjoint(), self._left.adjoint())
+    def _adjoint(self) -> ProductOperator:
+        return ProductOperator(self._right.adjoint(), self._left.adjoint())
 
 
 def _operator(other: Any) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from hesskern import checks
-from hesskern.torch import closures
+from hesskern._base import checks
+from hesskern.torch import function_tracing
 from hesskern.torch.curvature import shaped
 
 
@@ -18,24 +18,24 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
     Parameters
     ----------
     func : callable
-        A squared loss of a linear network, of the parameters in whatever dicts, lists and tuples: typically
-        ``lambda params: loss_fn(functional_call(model, params, (X,)), Y)``. It is called a few times, and what it does
-        is followed; parameters that it does not take are constants. It may cut them out of one vector.
+        A squared loss of a linear network, of the parameters in any dicts, lists and tuples, typically
+        ``lambda params: loss_fn(functional_call(model, params, (X,)), Y)``. It is called a few times to trace its
+        operations; parameters that it does not take are constants. It may cut them out of one vector.
     argnums : int or tuple of int
         Which arguments are the parameters.
 
     Returns
     -------
     callable
-        Takes the arguments of `func`, returns what ``torch.func.hessian(func, argnums)`` of them returns: for a dict of
+        Takes the arguments of `func` and returns the same as ``torch.func.hessian(func, argnums)``: for a dict of
         parameters ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, in their dtype and on their device. Computed in
         float64 and rounded once; it cannot be differentiated further.
 
     Raises
     ------
     TypeError, ValueError
-        When that is called: if the parameters are no float32 or float64 tensors, or `func` is something else; the
-        message names the first operation that is in the way.
+        When the returned function is called: if the parameters are not float32 or float64 tensors, or `func` is
+        something else; the message names the first operation that does not fit.
 
     Examples
     --------
@@ -66,8 +66,8 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
                 arguments[number] = part
             return func(*arguments)
 
-        found = closures.found(function, [leaf for _, leaf in paths], names)
-        rows = shaped(found.dense(paths[0][1]), found.leaves, "tuple")
+        followed = function_tracing.trace_loss(function, [leaf for _, leaf in paths], names)
+        rows = shaped(followed.dense(paths[0][1]), followed.leaves, "tuple")
         return pytree.tree_unflatten([pytree.tree_unflatten(list(row), spec) for row in rows], spec)
 
     return of

@@ -1,4 +1,4 @@
-"""`hesskern.explain`: checks what was given, searches, and says what was found."""
+"""`hesskern.explain`: checks the candidate, searches, and says what it found."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hesskern import checks
-from hesskern.explanation import candidate as given_as
-from hesskern.explanation.answer import Explanation
-from hesskern.explanation.invalid import invalid
-from hesskern.explanation.matrix_answer import MatrixAnswer
-from hesskern.explanation.number_answer import explain_number
-from hesskern.explanation.numbers import QUANTITIES, Quantity
-from hesskern.explanation.problem import Problem
-from hesskern.explanation.spectrum_answer import explain_spectrum
-from hesskern.explanation.vectors import explain_vector, has_shape_of
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern._base import checks
+from hesskern.explanation.answer.explanation import Explanation
+from hesskern.explanation.answer.invalid import invalid
+from hesskern.explanation.answer.matrix_answer import MatrixAnswer
+from hesskern.explanation.answer.number_answer import explain_number
+from hesskern.explanation.answer.spectrum_answer import explain_spectrum
+from hesskern.explanation.answer.vector_answer import explain_vector, has_shape_of
+from hesskern.explanation.given.candidate import read_candidate
+from hesskern.explanation.given.question import Question
+from hesskern.explanation.search.numbers import QUANTITIES, Quantity
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
 
 
 def explain(
@@ -31,9 +31,9 @@ def explain(
     lr: float | None = None,
     batch_size: int | None = None,
 ) -> Explanation:
-    r"""Say why a Hessian that somebody computed is not the Hessian.
+    r"""Explain why a Hessian that somebody computed differs from the exact one.
 
-    Tries what usually goes wrong, alone and together: transposed data, targets or weights, swapped layers, other orders
+    Tries the usual mistakes, alone and combined: transposed data, targets or weights, swapped layers, other orders
     of the parameters, constant factors, parts of the Hessian, weight decay, other weights, parts of the data, lower
     precision and finite differences. A cause is reported only if it brings the difference down to rounding.
 
@@ -44,35 +44,35 @@ def explain(
         number: a condition number, rank or largest eigenvalue. A number may be text: its digits say how precise it is.
     net : LinearNetwork
     loss : SquaredLoss
-        What the Hessian should have been of.
+        The Hessian should be that of this network and this loss.
     params : sequence of int or str, optional
-        With respect to which parameters, as in ``loss.hessian(net, params)``.
+        The parameters of the Hessian, as in ``loss.hessian(net, params)``.
     quantity : {"condition", "rank", "largest"}, optional
-        What a number is; default: any of them.
+        What the number is; default: any of the three.
     trajectory : sequence of LinearNetwork, optional
-        Networks before and after, during training for instance, that the candidate may have been taken at.
+        Other networks whose Hessian the candidate may be, for instance from earlier or later in training.
     lr : float, optional
-        Learning rate of a full-batch step that the weights may be off by; otherwise it is estimated.
+        Learning rate of a full-batch step by which the weights may be off; estimated if not given.
     batch_size : int, optional
-        Of the minibatches that were used; otherwise the usual ones are tried.
+        Size of the minibatches that were used; the usual sizes are tried if not given.
 
     Returns
     -------
     Explanation
-        ``print`` it; or `status`, `verdict`, `findings`, `corrected`, ``as_dict()``.
+        ``print`` it, or read `status`, `verdict`, `findings`, `corrected`, ``as_dict()``.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what it should be. A candidate that holds NaN, or has a size that no parameters have, is
-        not refused but explained.
+        If an argument is wrong. A candidate that contains NaN, or whose size fits no parameters, is not refused: the
+        explanation says so.
     MemoryError
         If a second matrix of the candidate's size does not fit in memory.
 
     Notes
     -----
-    Sorted diagonals and products with random vectors exclude nearly everything at O(P) each, so the candidate is read a
-    few times only: O(P²).
+    Sorted diagonals and products with random vectors rule out nearly everything at O(P) each, so the candidate is read
+    only a few times: O(P²).
 
     Examples
     --------
@@ -87,18 +87,24 @@ def explain(
     >>> why.findings[0].fix
     'use W1 @ X.T, not W1 @ X (and X.T @ X for X @ X.T): samples are rows, as nn.Linear takes them'
     """
-    with np.errstate(all="ignore"):  # other data and weights may overflow where these do not; then they are not it
-        problem = Problem(net, loss, params, trajectory, lr, batch_size)
+    with np.errstate(all="ignore"):  # other data and weights may overflow where these do not, and are then ruled out
+        question = Question(net, loss, params, trajectory, lr, batch_size)
         if quantity is not None:
             checks.one_of(quantity, "quantity", QUANTITIES)
-        given = given_as.read(candidate)
-        if quantity is not None and given.kind != "number":
-            raise ValueError(f"quantity is {quantity!r}, but the candidate is a {given.kind}; it goes with a number.")
-        if given.kind == "number":
-            return explain_number(given, problem, quantity)
-        refused = invalid(given, problem)
-        if given.kind == "matrix" and (refused or has_shape_of(given, problem)):
-            refused = explain_vector(given, problem) or refused
+        parsed = read_candidate(candidate)
+        if quantity is not None and parsed.kind != "number":
+            raise ValueError(
+                f"quantity is {quantity!r}, but the candidate is a {parsed.kind}; quantity is for a number only."
+            )
+        if parsed.kind == "number":
+            return explain_number(parsed, question, quantity)
+        refused = invalid(parsed, question)
+        if parsed.kind == "matrix" and (refused or has_shape_of(parsed, question)):
+            refused = explain_vector(parsed, question) or refused
         if refused is not None:
             return refused
-        return explain_spectrum(given, problem) if given.kind == "spectrum" else MatrixAnswer(given, problem).explain()
+        return (
+            explain_spectrum(parsed, question)
+            if parsed.kind == "spectrum"
+            else MatrixAnswer(parsed, question).explain()
+        )

@@ -1,8 +1,8 @@
 """Linear networks inside your own jitted loops: losses, gradients, Hessians, training steps.
 
-Every function is compiled by Numba on first use, for the processor at hand, and kept on disk; it is called from
-``@njit`` code or from Python and releases the GIL. See `hesskern.numba.curvature` and `hesskern.numba.training` for
-what the arguments mean, docs/numba.md for examples.
+Numba compiles every function on first use, for the current processor, and caches it on disk. The functions work in
+``@njit`` code and from Python, and release the GIL. `hesskern.numba.curvature` and `hesskern.numba.training` describe
+the arguments, docs/numba.md has examples.
 
 Examples
 --------

@@ -1,8 +1,8 @@
-"""Weights and biases as users of jitted code hold them, to and from one flat vector.
+"""Weights and biases of jitted code, to and from one flat vector.
 
 Weights are a tuple or a ``numba.typed.List`` of arrays (out, in). Biases are None, or a tuple of arrays (out,) and
-None, or a typed list, in which an empty array stands for none. Tuples are walked by their types: one array after the
-other, so that they may mix None and arrays, or memory layouts.
+None, or a typed list, in which an empty array means no bias. Tuples are processed by their types, one entry after the
+other, so they may mix None and arrays, or memory layouts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from hesskern._array import Array
-from hesskern.numba._compile import jit
-from hesskern.numba._layout import WIDTH, Layout, make_layout
+from hesskern._base.array_types import Array
+from hesskern.backends.numba_kernels.compile import jit
+from hesskern.backends.numba_kernels.layout import WIDTH, Layout, make_layout
 
-#: Not strict: annotations of the implementations need not be those of the stubs.
+#: Not strict: the implementations may have other annotations than the stubs.
 _overload = functools.partial(overload, jit_options={"nogil": True, "error_model": "numpy"}, strict=False)
 
 
@@ -28,16 +28,16 @@ def _describe(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> Any
     """Write the widths from layer l on, and which layers have biases."""
 
 
-def _write(weights: Any, biases: Any, flat: Any, at: Any) -> Any:
-    """Write the parameters into a flat vector from `at` on."""
+def _write(weights: Any, biases: Any, flat: Any, offset: Any) -> Any:
+    """Write the parameters into a flat vector from `offset` on."""
 
 
-def _read(flat: Any, at: Any, weights: Any, biases: Any) -> Any:
-    """Write a flat vector from `at` on into the parameters."""
+def _read(flat: Any, offset: Any, weights: Any, biases: Any) -> Any:
+    """Write a flat vector from `offset` on into the parameters."""
 
 
 def _rest(biases: Any) -> Any:
-    """Return the biases behind the first layer's."""
+    """Return the biases after the first layer's."""
 
 
 @_overload(_rest)
@@ -62,62 +62,62 @@ def _describe_bias_of(biases: Any, l: Any) -> Any:
     return lambda biases, l: len(biases[l])
 
 
-def _write_bias(biases: Any, l: Any, flat: Any, at: Any) -> Any:
-    """Write the biases of a layer and return where the next parameter goes."""
+def _write_bias(biases: Any, l: Any, flat: Any, offset: Any) -> Any:
+    """Write the biases of a layer and return the offset of the next parameter."""
 
 
 @_overload(_write_bias)
-def _write_bias_of(biases: Any, l: Any, flat: Any, at: Any) -> Any:
+def _write_bias_of(biases: Any, l: Any, flat: Any, offset: Any) -> Any:
     if isinstance(biases, types.NoneType | types.Omitted):
-        return lambda biases, l, flat, at: at
+        return lambda biases, l, flat, offset: offset
     if isinstance(biases, types.BaseTuple):
         if isinstance(biases.types[0], types.NoneType):
-            return lambda biases, l, flat, at: at
-        return lambda biases, l, flat, at: _write_vector(biases[0], flat, at)
-    return lambda biases, l, flat, at: _write_vector(biases[l], flat, at)
+            return lambda biases, l, flat, offset: offset
+        return lambda biases, l, flat, offset: _write_vector(biases[0], flat, offset)
+    return lambda biases, l, flat, offset: _write_vector(biases[l], flat, offset)
 
 
-def _read_bias(flat: Any, at: Any, biases: Any, l: Any) -> Any:
-    """Read the biases of a layer and return where the next parameter stands."""
+def _read_bias(flat: Any, offset: Any, biases: Any, l: Any) -> Any:
+    """Read the biases of a layer and return the offset of the next parameter."""
 
 
 @_overload(_read_bias)
-def _read_bias_of(flat: Any, at: Any, biases: Any, l: Any) -> Any:
+def _read_bias_of(flat: Any, offset: Any, biases: Any, l: Any) -> Any:
     if isinstance(biases, types.NoneType | types.Omitted):
-        return lambda flat, at, biases, l: at
+        return lambda flat, offset, biases, l: offset
     if isinstance(biases, types.BaseTuple):
         if isinstance(biases.types[0], types.NoneType):
-            return lambda flat, at, biases, l: at
-        return lambda flat, at, biases, l: _read_vector(flat, at, biases[0])
-    return lambda flat, at, biases, l: _read_vector(flat, at, biases[l])
+            return lambda flat, offset, biases, l: offset
+        return lambda flat, offset, biases, l: _read_vector(flat, offset, biases[0])
+    return lambda flat, offset, biases, l: _read_vector(flat, offset, biases[l])
 
 
 @jit
-def _write_vector(vector: Array, flat: Array, at: int) -> int:
+def _write_vector(vector: Array, flat: Array, offset: int) -> int:
     for r in range(len(vector)):
-        flat[at + r] = vector[r]
-    return at + len(vector)
+        flat[offset + r] = vector[r]
+    return offset + len(vector)
 
 
 @jit
-def _read_vector(flat: Array, at: int, vector: Array) -> int:
+def _read_vector(flat: Array, offset: int, vector: Array) -> int:
     for r in range(len(vector)):
-        vector[r] = flat[at + r]
-    return at + len(vector)
+        vector[r] = flat[offset + r]
+    return offset + len(vector)
 
 
 @jit
-def _write_matrix(matrix: Array, flat: Array, at: int) -> int:
+def _write_matrix(matrix: Array, flat: Array, offset: int) -> int:
     for row in matrix:
-        at = _write_vector(row, flat, at)
-    return at
+        offset = _write_vector(row, flat, offset)
+    return offset
 
 
 @jit
-def _read_matrix(flat: Array, at: int, matrix: Array) -> int:
+def _read_matrix(flat: Array, offset: int, matrix: Array) -> int:
     for row in matrix:
-        at = _read_vector(flat, at, row)
-    return at
+        offset = _read_vector(flat, offset, row)
+    return offset
 
 
 @jit
@@ -125,10 +125,12 @@ def _describe_layer(weight: Array, count: int, widths: NDArray[np.int64], flags:
     if l == 0:
         widths[0] = weight.shape[1]
     if weight.shape[1] != widths[l] or weight.size == 0:
-        raise ValueError("weights do not follow each other: expected each as (out, in), in as out of the one before")
+        raise ValueError(
+            "weights do not fit each other: expected (out, in) for each layer, in as out of the one before"
+        )
     if count not in (0, weight.shape[0]):
         raise ValueError(
-            "biases do not fit the weights: expected (out,) for each layer, None (in a list: empty) for none"
+            "biases do not fit the weights: expected (out,) for each layer, None (in a list: empty) for no bias"
         )
     widths[l + 1] = weight.shape[0]
     flags[l] = count > 0
@@ -156,49 +158,49 @@ def _describe_of(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> 
 
 
 @_overload(_write)
-def _write_of(weights: Any, biases: Any, flat: Any, at: Any) -> Any:
+def _write_of(weights: Any, biases: Any, flat: Any, offset: Any) -> Any:
     if not isinstance(weights, types.BaseTuple):
 
-        def by_list(weights: Any, biases: Any, flat: Any, at: Any) -> None:
+        def by_list(weights: Any, biases: Any, flat: Any, offset: Any) -> None:
             for k in range(len(weights)):
-                at = _write_matrix(weights[k], flat, at)
-                at = _write_bias(biases, k, flat, at)
+                offset = _write_matrix(weights[k], flat, offset)
+                offset = _write_bias(biases, k, flat, offset)
 
         return by_list
 
     if len(weights) == 0:
-        return lambda weights, biases, flat, at: None
+        return lambda weights, biases, flat, offset: None
 
-    def by_tuple(weights: Any, biases: Any, flat: Any, at: Any) -> None:
-        behind = _write_bias(biases, 0, flat, _write_matrix(weights[0], flat, at))
-        _write(weights[1:], _rest(biases), flat, behind)
+    def by_tuple(weights: Any, biases: Any, flat: Any, offset: Any) -> None:
+        following = _write_bias(biases, 0, flat, _write_matrix(weights[0], flat, offset))
+        _write(weights[1:], _rest(biases), flat, following)
 
     return by_tuple
 
 
 @_overload(_read)
-def _read_of(flat: Any, at: Any, weights: Any, biases: Any) -> Any:
+def _read_of(flat: Any, offset: Any, weights: Any, biases: Any) -> Any:
     if not isinstance(weights, types.BaseTuple):
 
-        def by_list(flat: Any, at: Any, weights: Any, biases: Any) -> None:
+        def by_list(flat: Any, offset: Any, weights: Any, biases: Any) -> None:
             for k in range(len(weights)):
-                at = _read_matrix(flat, at, weights[k])
-                at = _read_bias(flat, at, biases, k)
+                offset = _read_matrix(flat, offset, weights[k])
+                offset = _read_bias(flat, offset, biases, k)
 
         return by_list
 
     if len(weights) == 0:
-        return lambda flat, at, weights, biases: None
+        return lambda flat, offset, weights, biases: None
 
-    def by_tuple(flat: Any, at: Any, weights: Any, biases: Any) -> None:
-        behind = _read_bias(flat, _read_matrix(flat, at, weights[0]), biases, 0)
-        _read(flat, behind, weights[1:], _rest(biases))
+    def by_tuple(flat: Any, offset: Any, weights: Any, biases: Any) -> None:
+        following = _read_bias(flat, _read_matrix(flat, offset, weights[0]), biases, 0)
+        _read(flat, following, weights[1:], _rest(biases))
 
     return by_tuple
 
 
 def _check(weights: Any, biases: Any) -> None:
-    """Refuse types that would compile to nonsense, or to ten pages of errors."""
+    """Refuse types that compile to wrong code, or whose errors from Numba are pages long."""
     if isinstance(weights, types.BaseTuple):
         arrays = list(weights.types)
     elif isinstance(weights, types.ListType | types.List):
@@ -210,12 +212,12 @@ def _check(weights: Any, biases: Any) -> None:
             raise TypingError(f"weights holds {array}; expected arrays (out, in) of float32 or float64")
     if isinstance(weights, types.BaseTuple) and isinstance(biases, types.BaseTuple) and len(weights) != len(biases):
         raise TypingError(
-            f"biases has {len(biases)} entries for {len(weights)} weights; expected one for each, None for no bias"
+            f"biases has {len(biases)} entries for {len(weights)} weights; expected one each, None for no bias"
         )
 
 
 def _same_dtype(weights: Any, X: Any) -> Any:
-    """Refuse to mix single and double precision."""
+    """Refuse a mixture of single and double precision."""
 
 
 @_overload(_same_dtype)
@@ -236,7 +238,7 @@ def _same_dtype_of(weights: Any, X: Any) -> Any:
 
 @jit
 def layout_of(weights: Any, biases: Any, X: Array) -> Layout:
-    """Return the layout of a network that takes these inputs; ValueError if none does."""
+    """Return the layout of the network; ValueError if the weights, the biases or the inputs do not fit."""
     _same_dtype(weights, X)
     widths, flags = np.zeros(len(weights) + 1, np.int64), np.zeros(len(weights), np.bool_)
     _describe(weights, biases, widths, flags, 0)
@@ -270,7 +272,7 @@ def flatten(weights: Any, biases: Any = None) -> Array:
     Parameters
     ----------
     weights : tuple or typed list of (out, in) arrays
-    biases : None, tuple of (out,) arrays and None, or typed list of (out,) arrays, empty for none
+    biases : None, tuple of (out,) arrays and None, or typed list of (out,) arrays, empty for no bias
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """Predictions, losses, gradients and Hessians for jitted code; the same functions work from Python.
 
-Arguments that mean the same everywhere:
+Arguments that all functions share:
 
 - `weights`: tuple or ``numba.typed.List`` of arrays (out, in), the ``nn.Linear.weight`` of each layer
 - `X` (N, i), `Y` (N, o): samples in **rows**
@@ -8,9 +8,9 @@ Arguments that mean the same everywhere:
 - `kind`: `HALF_SUM` (``‖E‖²/2``), `SUM` (``‖E‖²``) or `MEAN` (``‖E‖²/(N·o)``) of the residual ``E = prediction - Y``
 - `weight_decay`: adds ``weight_decay/2 ‖θ‖²``
 
-All arrays are of one dtype, float32 or float64, which is that of the result. Vectors of parameters are in
+All arrays have one dtype, float32 or float64, which is that of the result. Vectors of parameters are in
 `named_parameters()` order: each weight row by row, then its bias. Shapes that do not fit raise ValueError, types that
-do not fit ``numba.TypingError``; numbers are not looked at.
+do not fit ``numba.TypingError``; numbers are not checked.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from typing import Any
 
 import numpy as np
 
-from hesskern._array import Array
-from hesskern.numba import _pass
-from hesskern.numba._compile import jit, jit_inlined
-from hesskern.numba._dense import dense
-from hesskern.numba._hessian_product import hessian_times, prepared
-from hesskern.numba._layout import Layout, number_of_parameters
+from hesskern._base.array_types import Array
+from hesskern.backends.numba_kernels import passes
+from hesskern.backends.numba_kernels.compile import jit, jit_inlined
+from hesskern.backends.numba_kernels.dense import dense
+from hesskern.backends.numba_kernels.hessian_product import hessian_times, prepared
+from hesskern.backends.numba_kernels.layout import Layout, number_of_parameters
+from hesskern.backends.numba_kernels.passes import predictions
+from hesskern.backends.numba_kernels.scaling import multiplied, multiply_entries, scaled
 from hesskern.numba._parameters import check_targets, flatten, layout_of
-from hesskern.numba._pass import predictions
-from hesskern.numba._scaling import multiplied, multiply_entries, scaled
 
 HALF_SUM, SUM, MEAN = range(3)
 
 
 @jit
 def scale_of(kind: int, samples: int, outputs: int) -> float:
-    """Return what the half-sum loss is multiplied by."""
+    """Return the factor of the half-sum loss."""
     if kind == 0:
         return 1.0
     if kind == 1:
@@ -53,7 +53,7 @@ def _layout(weights: Any, biases: Any, X: Array, Y: Array) -> Layout:
 
 @jit
 def forward(weights: Any, X: Array, biases: Any = None) -> Array:
-    """Return the predictions (N, o). O(N·Σ m_l·m_{l-1}), or O(N·i·o) after multiplying the weights.
+    """Return the predictions (N, o). O(N·Σ m_l·m_{l-1}), or O(N·i·o) if the weights are multiplied first.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def _decayed(flat: Array, decay: float) -> float:
 @jit
 def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_SUM,
          weight_decay: float = 0.0) -> float:  # fmt: skip
-    """Return the loss, from the residual itself.
+    """Return the loss, computed from the residual.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_
     0.5
     """
     layout, flat, scale = _layout(weights, biases, X, Y), flatten(weights, biases), scale_of(kind, len(X), Y.shape[1])
-    squared = _pass.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, False)[0]
+    squared = passes.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, False)[0]
     return 0.5 * scale * squared + _decayed(flat, weight_decay)
 
 
@@ -93,17 +93,17 @@ def loss(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_
 def _value_and_gradient(weights: Any, X: Array, Y: Array, biases: Any, kind: int,
                         weight_decay: float) -> tuple[float, Array]:  # fmt: skip
     layout, flat, scale = _layout(weights, biases, X, Y), flatten(weights, biases), scale_of(kind, len(X), Y.shape[1])
-    squared, found = _pass.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, True)
+    squared, slope = passes.value_and_gradient(layout, flat, X, np.empty(0, X.dtype), Y, scale, True)
     value = 0.5 * scale * squared + _decayed(flat, weight_decay)
     if weight_decay != 0:
-        found += X.dtype.type(weight_decay) * flat
-    return value, found
+        slope += X.dtype.type(weight_decay) * flat
+    return value, slope
 
 
 @jit
 def value_and_gradient(weights: Any, X: Array, Y: Array, biases: Any = None, kind: int = HALF_SUM,
                        weight_decay: float = 0.0) -> tuple[float, Array]:  # fmt: skip
-    """Return the loss and its gradient (P,), for the price of the gradient.
+    """Return the loss and its gradient (P,), at the cost of the gradient.
 
     Examples
     --------
@@ -133,8 +133,8 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
         weight_decay: float = 0.0, gauss_newton: bool = True, functional: bool = True) -> Array:  # fmt: skip
     """Return the product of the Hessian with v, (P,) or (P, k), without the matrix.
 
-    ``H = gauss_newton + functional + weight_decay I``; False leaves out a part. Costs a few passes. The same network
-    and data for many vectors: give them as columns.
+    ``H = gauss_newton + functional + weight_decay I``; False omits a part. It costs a few passes. For many vectors at
+    the same network and data, pass them as the columns of `v`.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
     memory, product = prepared(layout, parameters, X, np.empty(0, X.dtype), Y, scale, of_x, of_y)
     size = number_of_parameters(layout)
     if v.itemsize != X.itemsize:
-        raise ValueError("v has another dtype: expected that of the weights and data")
+        raise ValueError("v has another dtype: expected the dtype of the weights and data")
     if len(v) != size:
         raise ValueError("v has the wrong length: expected one row for each parameter")
     flat = np.ascontiguousarray(v).reshape(-1)
@@ -174,14 +174,14 @@ def hvp(weights: Any, X: Array, Y: Array, v: Array, biases: Any = None, kind: in
 @jit
 def _dense(layout: Layout, flat: Array, X: Array, Y: Array, scale: float, weight_decay: float, gauss_newton: bool,
            functional: bool, first: int, last: int, left: int, right: int) -> Array:  # fmt: skip
-    """Return the block of the rows of the layers from `first` to before `last`, columns from `left` to `right`."""
+    """Return a block of the Hessian: rows of the layers `first` to `last` - 1, columns of `left` to `right` - 1."""
     of_x, of_y, powers = scaled(layout, flat, X)
     memory, product = prepared(layout, flat, X, np.empty(0, X.dtype), Y, scale, of_x, of_y)
     if len(powers) == 0:
         return dense(memory, layout, len(X), product, scale, weight_decay, gauss_newton, functional, first, last, left,
                      right)  # fmt: skip
     out = dense(memory, layout, len(X), product, scale, 0.0, gauss_newton, functional, first, last, left, right)
-    # Where the rows and columns begin among all parameters: behind those of the layers before.
+    # The first row and column among all parameters: the number of parameters of the layers before.
     top, start = number_of_parameters(layout[:first]), number_of_parameters(layout[:left])
     multiply_entries(out, powers[top : top + len(out)], powers[start : start + out.shape[1]])
     if weight_decay != 0 and first == left and last == right:
@@ -194,7 +194,7 @@ def _dense(layout: Layout, flat: Array, X: Array, Y: Array, scale: float, weight
 def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biases: Any = None, kind: int = HALF_SUM,
                   weight_decay: float = 0.0, gauss_newton: bool = True,
                   functional: bool = True) -> Array:  # fmt: skip
-    """Return the dense block of the Hessian with the parameters of layer `row` in rows, of layer `column` in columns.
+    """Return the dense block of the Hessian: rows for the parameters of layer `row`, columns for those of `column`.
 
     Layers are counted from 0. Every entry is written once, O(size of the block).
 
@@ -212,7 +212,7 @@ def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biase
            [10.]])
     """
     if not (0 <= row < len(weights) and 0 <= column < len(weights)):
-        raise ValueError("row or column is no layer: expected numbers from 0 to the number of layers - 1")
+        raise ValueError("row or column is not a layer: expected numbers from 0 to the number of layers - 1")
     layout, scale = _layout(weights, biases, X, Y), scale_of(kind, len(X), Y.shape[1])
     return _dense(layout, flatten(weights, biases), X, Y, scale, weight_decay, gauss_newton, functional, row + 1,
                   row + 2, column + 1, column + 2)  # fmt: skip

@@ -1,8 +1,8 @@
 """Training steps, epochs and whole runs for jitted code; they change the weights in place.
 
 The update is that of ``torch.optim.SGD``: with g the gradient of the loss (weight decay included), ``θ ← θ - lr g``;
-with momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov` ``θ ← θ - lr (g + momentum v)``. Arguments
-mean what they mean in `hesskern.numba.curvature`.
+with momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov` ``θ ← θ - lr (g + momentum v)``. The other
+arguments are those of `hesskern.numba.curvature`.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from numba.core import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from hesskern._array import Array
-from hesskern.numba._compile import jit, jit_inlined
-from hesskern.numba._descent import gather, squared_norm, update
-from hesskern.numba._layout import START, Layout, pack, pack_mask, pack_samples, unpack
-from hesskern.numba._memory import Places, make_memory, places
+from hesskern._base.array_types import Array
+from hesskern.backends.numba_kernels.compile import jit, jit_inlined
+from hesskern.backends.numba_kernels.descent import gather, squared_norm, update
+from hesskern.backends.numba_kernels.layout import START, Layout, pack, pack_mask, pack_samples, unpack
+from hesskern.backends.numba_kernels.memory import Places, make_memory, places
+from hesskern.backends.numba_kernels.passes import product_is_cheaper, squared_residual
 from hesskern.numba._parameters import assign, check_targets, flatten, layout_of
-from hesskern.numba._pass import product_is_cheaper, squared_residual
 from hesskern.numba.curvature import HALF_SUM, scale_of
 
 MAX_STEPS, CONVERGED, DIVERGED, STOPPED = range(4)
 
 
 def _velocity(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
-    """Return the velocity that a step starts from."""
+    """Return the velocity at the start of a step."""
 
 
 @overload(_velocity, jit_options={"nogil": True}, strict=False)
 def _velocity_of(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
     if isinstance(velocity, types.NoneType | types.Omitted):
 
-        def without(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
+        def no_velocity(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
             if momentum != 0:
                 raise ValueError("velocity is missing: expected an array (P,), zeros before the first step")
             return flat
 
-        return without
+        return no_velocity
 
-    def given(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
+    def checked_velocity(velocity: Any, momentum: Any, layout: Any, flat: Any) -> Any:
         if velocity.ndim != 1 or len(velocity) != len(flat):
             raise ValueError("velocity has the wrong length: expected one number for each parameter")
         return velocity
 
-    return given
+    return checked_velocity
 
 
 @jit_inlined
 def _started(weights: Any, biases: Any, X: Array, Y: Array, velocity: Any, momentum: float, nesterov: bool,
              batch: int) -> tuple[Layout, Array, Places, bool, Array, Array]:  # fmt: skip
-    """Return a memory for a descent with everything in it: with the parameters and the velocity, flat."""
+    """Return the filled memory of a descent, its layout and offsets, and the flat parameters and velocity."""
     layout = layout_of(weights, biases, X)
     check_targets(layout, weights, X, Y)
     if nesterov and momentum == 0:
@@ -62,15 +62,15 @@ def _started(weights: Any, biases: Any, X: Array, Y: Array, velocity: Any, momen
     samples = 1 if batch > 0 else len(X)
     product = product_is_cheaper(layout, batch if batch > 0 else samples, True)
     memory = make_memory(layout, X, samples, product, False, True, momentum != 0, batch, 0)
-    at = places(memory, layout, samples, product, False, True, momentum != 0, batch, 0)
-    pack(layout, flat, 0, 1, memory, at.theta, 1.0)
-    pack(layout, flat, 0, 1, memory, at.other, 1.0)
-    pack_mask(layout, memory, at.mask)
+    offsets = places(memory, layout, samples, product, False, True, momentum != 0, batch, 0)
+    pack(layout, flat, 0, 1, memory, offsets.theta, 1.0)
+    pack(layout, flat, 0, 1, memory, offsets.other, 1.0)
+    pack_mask(layout, memory, offsets.mask)
     if momentum != 0:
-        pack(layout, moving, 0, 1, memory, at.velocity, 0.0)
+        pack(layout, moving, 0, 1, memory, offsets.velocity, 0.0)
     if batch == 0:
-        pack_samples(layout, X, np.empty(0, X.dtype), Y, memory, at.x, at.y)
-    return layout, memory, at, product, flat, moving
+        pack_samples(layout, X, np.empty(0, X.dtype), Y, memory, offsets.x, offsets.y)
+    return layout, memory, offsets, product, flat, moving
 
 
 @jit
@@ -98,30 +98,31 @@ def gd_step(weights: Any, X: Array, Y: Array, lr: float, biases: Any = None, kin
     >>> nb.gd_step(weights, X, Y, 0.01), nb.loss(weights, X, Y) < 0.5
     (0.5, True)
     """
-    layout, memory, at, product, flat, moving = _started(weights, biases, X, Y, velocity, momentum, nesterov, 0)
+    layout, memory, offsets, product, flat, moving = _started(weights, biases, X, Y, velocity, momentum, nesterov, 0)
     scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
-    found = 0.5 * scale * squared_residual(memory, layout, at, at.theta, at.x, at.y, len(X), product, scale, True)
+    value = 0.5 * scale * squared_residual(memory, layout, offsets, offsets.theta, offsets.x, offsets.y, len(X),
+                                           product, scale, True)  # fmt: skip
     if weight_decay != 0:
-        found += 0.5 * weight_decay * squared_norm(memory, at.theta, at.theta, 0.0, at.mask, count)
-    update(memory, at, at.theta, at.other, count, lr, momentum, nesterov, weight_decay)
+        value += 0.5 * weight_decay * squared_norm(memory, offsets.theta, offsets.theta, 0.0, offsets.mask, count)
+    update(memory, offsets, offsets.theta, offsets.other, count, lr, momentum, nesterov, weight_decay)
     if momentum != 0:
-        unpack(layout, memory, at.velocity, moving, 0, 1)
-    unpack(layout, memory, at.other, flat, 0, 1)
+        unpack(layout, memory, offsets.velocity, moving, 0, 1)
+    unpack(layout, memory, offsets.other, flat, 0, 1)
     assign(weights, flat, biases)
-    return found
+    return value
 
 
 @jit
 def sgd_epoch(weights: Any, X: Array, Y: Array, lr: float, order: NDArray[np.int64], batch_size: int,
               biases: Any = None, kind: int = HALF_SUM, weight_decay: float = 0.0, momentum: float = 0.0,
               nesterov: bool = False, velocity: Any = None) -> NDArray[np.float64]:  # fmt: skip
-    """Go once through the samples in minibatches, in place, and return each batch's loss before its step.
+    """Train for one epoch in minibatches, in place, and return each batch's loss before its step.
 
     Parameters
     ----------
     lr : float
     order : (M,) int64 array
-        Samples in the order in which they are used, ``np.random.permutation(len(X))`` for instance.
+        The samples in the order of their use, for instance ``np.random.permutation(len(X))``.
     batch_size : int, >= 1
         The last batch may be shorter. With kind `MEAN` a batch's loss is the mean over its own samples.
     velocity : (P,) array
@@ -130,7 +131,7 @@ def sgd_epoch(weights: Any, X: Array, Y: Array, lr: float, order: NDArray[np.int
     Raises
     ------
     ValueError
-        If shapes do not fit, or `order` holds a number that is no sample.
+        If shapes do not fit, or `order` holds a number that is not a sample.
 
     Examples
     --------
@@ -144,24 +145,26 @@ def sgd_epoch(weights: Any, X: Array, Y: Array, lr: float, order: NDArray[np.int
         raise ValueError("batch_size is less than 1: expected at least one sample")
     for sample in order:
         if not 0 <= sample < len(X):
-            raise ValueError("order holds a number that is no sample: expected numbers from 0 to N - 1")
+            raise ValueError("order holds a number that is not a sample: expected numbers from 0 to N - 1")
     largest = max(1, min(batch_size, len(order)))
-    layout, memory, at, product, flat, moving = _started(weights, biases, X, Y, velocity, momentum, nesterov, largest)
+    layout, memory, offsets, product, flat, moving = _started(
+        weights, biases, X, Y, velocity, momentum, nesterov, largest
+    )
     batches, count = (len(order) + batch_size - 1) // batch_size, layout[0, START]
     losses = np.empty(batches)
     for k in range(batches):
         begin, end = k * batch_size, min((k + 1) * batch_size, len(order))
-        theta, following = (at.theta, at.other) if k % 2 == 0 else (at.other, at.theta)
+        theta, following = (offsets.theta, offsets.other) if k % 2 == 0 else (offsets.other, offsets.theta)
         scale = scale_of(kind, end - begin, Y.shape[1])
-        gather(memory, layout, X, Y, order, begin, end, at.batch_x, at.batch_y)
-        losses[k] = 0.5 * scale * squared_residual(memory, layout, at, theta, at.batch_x, at.batch_y, end - begin,
-                                                   product, scale, True)  # fmt: skip
+        gather(memory, layout, X, Y, order, begin, end, offsets.batch_x, offsets.batch_y)
+        losses[k] = 0.5 * scale * squared_residual(memory, layout, offsets, theta, offsets.batch_x, offsets.batch_y,
+                                                   end - begin, product, scale, True)  # fmt: skip
         if weight_decay != 0:
-            losses[k] += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, at.mask, count)
-        update(memory, at, theta, following, count, lr, momentum, nesterov, weight_decay)
+            losses[k] += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, offsets.mask, count)
+        update(memory, offsets, theta, following, count, lr, momentum, nesterov, weight_decay)
     if momentum != 0:
-        unpack(layout, memory, at.velocity, moving, 0, 1)
-    unpack(layout, memory, at.theta if batches % 2 == 0 else at.other, flat, 0, 1)
+        unpack(layout, memory, offsets.velocity, moving, 0, 1)
+    unpack(layout, memory, offsets.theta if batches % 2 == 0 else offsets.other, flat, 0, 1)
     assign(weights, flat, biases)
     return losses
 
@@ -179,15 +182,15 @@ def _rate_of(lr: Any, step: Any, loss: Any, norm: Any) -> Any:
     return lambda lr, step, loss, norm: lr(step, loss, norm)
 
 
-#: As many losses are 8 TiB: more is a mistake, or a number of steps that is none.
+#: The losses of this number of steps take 8 TiB: a larger number is a mistake.
 _MOST_STEPS = 2**40
 
 
 @jit_inlined
 def _check_rule(max_steps: int, momentum: float, weight_decay: float) -> None:
-    """Refuse, once for a run, numbers that mean nothing."""
+    """Refuse numbers outside their range, once for a run."""
     if not 0 <= max_steps <= _MOST_STEPS:
-        raise ValueError("max_steps is negative, or beyond 2**40: expected a number of steps, each with a loss to keep")
+        raise ValueError("max_steps is negative, or beyond 2**40: expected 0 to 2**40 steps, whose losses are stored")
     if not 0 <= momentum < np.inf:
         raise ValueError("momentum is negative or not finite: expected a number >= 0")
     if not 0 <= weight_decay < np.inf:
@@ -195,7 +198,7 @@ def _check_rule(max_steps: int, momentum: float, weight_decay: float) -> None:
 
 
 def _check_rates(lr: Any, max_steps: Any) -> Any:
-    """Refuse rates that are negative, and an array that ends before the run does: it would be read beyond its end."""
+    """Refuse negative rates, and an array with fewer rates than steps, which would be read beyond its end."""
 
 
 @overload(_check_rates, jit_options={"nogil": True}, strict=False)
@@ -224,17 +227,18 @@ def _check_rates_of(lr: Any, max_steps: Any) -> Any:
 def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float = -1.0, biases: Any = None,
         kind: int = HALF_SUM, weight_decay: float = 0.0, momentum: float = 0.0, nesterov: bool = False,
         callback: Any = None) -> tuple[int, NDArray[np.float64]]:  # fmt: skip
-    """Train on all samples, in place; return how it ended and the loss before each step.
+    """Train on all samples, in place; return the status at the end and the loss before each step.
 
-    The samples are used as they are: `hesskern.fit` reduces data and widths first.
+    Nothing is reduced before the run; `hesskern.fit` reduces data and widths first.
 
     Parameters
     ----------
     lr : float >= 0, (max_steps,) array, or jitted function
-        As a function it gets ``(step, loss, gradient_norm)``, the step counted from 0, and returns the rate.
+        A function takes ``(step, loss, gradient_norm)``, steps counted from 0, and returns the rate.
     max_steps : int, >= 0
     rtol : float
-        Converged when the loss is at most this times the first; the update of that step is still made. < 0: never.
+        Converged when the loss is at most `rtol` times the first loss; the update of that step is still done. < 0:
+        never.
     callback : jitted function, optional
         Called before every update with ``(step, loss, theta)``, theta (P,) being the parameters, not to be changed;
         returns True to stop before the update.
@@ -242,10 +246,10 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     Returns
     -------
     status : int
-        `MAX_STEPS`, `CONVERGED`, `DIVERGED` (the weights are the last whose loss was finite) or `STOPPED` (by
+        `MAX_STEPS`, `CONVERGED`, `DIVERGED` (the weights are the last ones with a finite loss) or `STOPPED` (by
         `callback`).
     losses : (steps,) array
-        With one entry more, of the weights that are left, after `STOPPED`.
+        After `STOPPED` it has one more entry: the loss of the final weights.
 
     Raises
     ------
@@ -262,36 +266,37 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     (True, 608)
     """
     _check_rule(max_steps, momentum, weight_decay)
-    layout, memory, at, product, flat, _ = _started(
+    layout, memory, offsets, product, flat, _ = _started(
         weights, biases, X, Y, _zeros(weights, biases), momentum, nesterov, 0
     )
     scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
     _check_rates(lr, max_steps)
     losses, status, taken, target, seen = np.empty(max_steps), MAX_STEPS, 0, -1.0, 0
     for step in range(max_steps):
-        theta, following = (at.theta, at.other) if step % 2 == 0 else (at.other, at.theta)
-        found = 0.5 * scale * squared_residual(memory, layout, at, theta, at.x, at.y, len(X), product, scale, True)
+        theta, following = (offsets.theta, offsets.other) if step % 2 == 0 else (offsets.other, offsets.theta)
+        value = 0.5 * scale * squared_residual(memory, layout, offsets, theta, offsets.x, offsets.y, len(X), product,
+                                               scale, True)  # fmt: skip
         if weight_decay != 0:
-            found += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, at.mask, count)
-        if not np.isfinite(found):
+            value += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, offsets.mask, count)
+        if not np.isfinite(value):
             status, taken = DIVERGED, max(0, step - 1)
             break
-        losses[step] = found
+        losses[step] = value
         seen = step + 1
         if callback is not None:
             unpack(layout, memory, theta, flat, 0, 1)
-            if callback(step, found, flat):
+            if callback(step, value, flat):
                 status = STOPPED
                 break
-        norm = np.sqrt(squared_norm(memory, at.gradient, theta, weight_decay, at.mask, count))
-        update(memory, at, theta, following, count, _rate(lr, step, found, norm), momentum, nesterov, weight_decay)
+        norm = np.sqrt(squared_norm(memory, offsets.gradient, theta, weight_decay, offsets.mask, count))
+        update(memory, offsets, theta, following, count, _rate(lr, step, value, norm), momentum, nesterov, weight_decay)
         taken = step + 1
         if step == 0 and rtol >= 0:
-            target = rtol * found
-        if found <= target:
+            target = rtol * value
+        if value <= target:
             status = CONVERGED
             break
-    unpack(layout, memory, at.theta if taken % 2 == 0 else at.other, flat, 0, 1)
+    unpack(layout, memory, offsets.theta if taken % 2 == 0 else offsets.other, flat, 0, 1)
     assign(weights, flat, biases)
     return status, losses[:seen]
 

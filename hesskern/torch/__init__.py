@@ -1,7 +1,7 @@
-"""Exact curvature of PyTorch models that are linear networks: drop-ins for autograd's Hessians and what comes of them.
+"""Exact curvature of PyTorch models that are linear networks: replacements for autograd's Hessians and their spectra.
 
-What a model, a loss and data may be is said in `hesskern.torch.hessian`; docs/torch.md has the conventions and an
-example of each.
+`hesskern.torch.hessian` describes which models, losses and data are possible; docs/torch.md has the conventions and
+examples.
 
 Examples
 --------
@@ -17,15 +17,15 @@ torch.Size([1000])
 
 try:
     import torch as _torch  # noqa: F401
-except (ImportError, OSError) as error:  # OSError: a shared library of it is broken
+except (ImportError, OSError) as error:  # OSError: one of its shared libraries is broken
     raise ImportError(
         f"hesskern.torch needs PyTorch, which cannot be imported ({error}); install it with "
         'pip install "hesskern[torch]".'
     ) from error
 from hesskern.torch.curvature import condition, hessian, hvp, sharpness, spectrum
-from hesskern.torch.export import LinearChain
 from hesskern.torch.last_layer import last_layer_hessian
-from hesskern.torch.linear_function import LinearStack, linear_stack
+from hesskern.torch.linear_stack import LinearStack, linear_stack
+from hesskern.torch_modules.export import LinearChain
 
 __all__ = [
     "LinearChain",

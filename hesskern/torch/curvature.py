@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.torch.problem import Problem, Wanted, slices
+from hesskern._base import checks
+from hesskern.torch.model_problem import ModelProblem, Wanted, slices
 
 FORMS = ("matrix", "dict", "tuple")
 
@@ -22,35 +22,35 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers, however it is written: see `hesskern.LinearNetwork.from_torch`.
+        A chain of linear layers, written in any way: see `hesskern.LinearNetwork.from_torch`.
     loss_fn : callable
-        ``nn.MSELoss()`` with any reduction to a number, or any function ``loss_fn(predictions, targets)`` that gives c
-        times the squared norm of their difference, divided by the number of samples or not. It is recognised by calling
-        it, see `hesskern.torch.losses.recognised`.
+        ``nn.MSELoss()`` with any reduction to a number, or any function ``loss_fn(predictions, targets)`` that returns
+        c times the squared norm of their difference, divided by the number of samples or not. It is recognised by
+        calling it, see `hesskern.torch.losses.recognised`.
     data : (X, Y), or an iterable of such pairs
         (N, i) and (N, o) tensors of the model's dtype, on its device. A ``DataLoader`` is read once, and the loss is
-        that of **all its samples at once**: with a mean, samples of a shorter last batch weigh what others do.
+        that of **all its samples at once**: with a mean, each sample of a shorter last batch weighs the same as others.
     params : iterable of str or Parameter, optional
-        With respect to which parameters; default: those that require grad. Results are in the order of
-        ``model.named_parameters()``, whatever order is given, and whatever order forward applies the layers in.
+        The parameters to differentiate with respect to; default: those that require grad. Results are in the order of
+        ``model.named_parameters()``, whatever the order of `params` and whatever the order of the layers in forward.
     form : {"matrix", "dict", "tuple"}
-        "matrix": (P, P). "dict": ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, what
-        ``torch.func.hessian`` gives for ``dict(model.named_parameters())``. "tuple": ``out[k][l]``, what
-        ``torch.autograd.functional.hessian`` gives for a tuple of parameters.
+        "matrix": (P, P). "dict": ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, as ``torch.func.hessian`` returns it
+        for ``dict(model.named_parameters())``. "tuple": ``out[k][l]``, as ``torch.autograd.functional.hessian`` returns
+        it for a tuple of parameters.
 
     Returns
     -------
     Tensor, dict or tuple of tensors
-        Of the model's dtype, on its device. Computed in float64 from the model's numbers and rounded once, so for a
-        float32 model it is closer to the truth than autograd. A parameter that forward does not use has zeros. Without
-        a graph: it cannot be differentiated further.
+        In the model's dtype, on its device. It is computed in float64 from the model's numbers and rounded once, so for
+        a float32 model it is more accurate than autograd. Entries of a parameter that forward does not use are zero. It
+        has no graph: it cannot be differentiated further.
 
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers, the loss no squared loss, or the data do not fit.
+        If the model is not a chain of linear layers, the loss is not a squared loss, or the data do not fit.
     MemoryError
-        If the matrix would not fit in the memory that is free.
+        If the matrix does not fit in the free memory.
 
     Notes
     -----
@@ -71,7 +71,7 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
     torch.Size([1, 2, 1, 1])
     """
     checks.one_of(form, "form", FORMS)
-    problem = Problem.of(model, loss_fn, data, params)
+    problem = ModelProblem.of(model, loss_fn, data, params)
     return shaped(problem.dense(), problem.wanted, form)
 
 
@@ -98,7 +98,8 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
     model, loss_fn, data, params
         As in `hessian`.
     v : (P,) or (P, k) tensor, dict or sequence of tensors
-        A vector, several as columns, or one in the shapes of the parameters: by their names, or in their order.
+        A vector, several vectors as columns, or one vector in the shapes of the parameters: a dict by their names, or a
+        sequence in their order.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
 
     Notes
     -----
-    Model and data are read at each call. For many products make the operator once:
+    Model and data are read at each call. For many products create the operator once:
     ``hk.SquaredLoss(X, Y).hessian(hk.LinearNetwork.from_torch(model)) @ v``.
 
     Examples
@@ -125,14 +126,14 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
     >>> hesskern.torch.hvp(model, torch.nn.MSELoss(), data, {"weight": torch.ones(1, 2)})
     {'weight': tensor([[1., 1.]])}
     """
-    problem = Problem.of(model, loss_fn, data, params)
+    problem = ModelProblem.of(model, loss_fn, data, params)
     wanted, reference = problem.wanted, problem.reference
     if isinstance(v, Tensor):
         _check(v, "v", reference)
         if v.ndim not in (1, 2) or len(v) != problem.size:
             raise ValueError(f"v has shape {tuple(v.shape)}; expected ({problem.size},) or ({problem.size}, k).")
         return problem.product(v.detach().reshape(len(v), -1)).reshape(v.shape)
-    names = [each.name for each in wanted]
+    names = [parameter.name for parameter in wanted]
     if isinstance(v, dict):
         if set(v) != set(names):
             raise ValueError(f"v has the keys {sorted(map(str, v))}; expected {', '.join(names)}.")
@@ -142,13 +143,14 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
     else:
         count = f" of length {len(v)}" if isinstance(v, list | tuple) else ""
         raise TypeError(f"v is a {type(v).__name__}{count}; expected a tensor, or one for each of {', '.join(names)}.")
-    for piece, each in zip(pieces, wanted, strict=True):
-        _check(piece, f"v of {each.name}", reference)
-        if piece.shape != each.shape:
-            raise ValueError(f"v of {each.name} has shape {tuple(piece.shape)}; expected {tuple(each.shape)}.")
-    found = problem.product(torch.cat([piece.detach().reshape(-1, 1) for piece in pieces]))[:, 0]
+    for piece, parameter in zip(pieces, wanted, strict=True):
+        name = parameter.name
+        _check(piece, f"v of {name}", reference)
+        if piece.shape != parameter.shape:
+            raise ValueError(f"v of {name} has shape {tuple(piece.shape)}; expected {tuple(parameter.shape)}.")
+    product = problem.product(torch.cat([piece.detach().reshape(-1, 1) for piece in pieces]))[:, 0]
     places = slices(wanted)
-    parts = {each.name: found[places[each.name]].reshape(each.shape) for each in wanted}
+    parts = {parameter.name: product[places[parameter.name]].reshape(parameter.shape) for parameter in wanted}
     return parts if isinstance(v, dict) else tuple(parts.values())
 
 
@@ -165,10 +167,11 @@ def _check(v: Any, name: str, reference: Tensor) -> None:
 
 
 def spectrum(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
-    """Return all eigenvalues of the Hessian (P,), ascending, as ``torch.linalg.eigvalsh`` of the matrix would.
+    """Return all eigenvalues of the Hessian (P,), ascending, like ``torch.linalg.eigvalsh`` of the matrix.
 
-    No P x P matrix is made: the eigenproblem that is left after all exact reductions is that of a network as wide as
-    its inputs and outputs, see `hesskern.Hessian.spectrum`. In the model's dtype, computed in float64.
+    No P x P matrix is built: the eigenproblem that remains after all exact reductions is that of a network as wide as
+    its inputs and outputs, see `hesskern.Hessian.spectrum`. They are computed in float64, and returned in the model's
+    dtype.
 
     Parameters
     ----------
@@ -180,7 +183,7 @@ def spectrum(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -
     TypeError, ValueError
         As in `hessian`.
     MemoryError
-        If the reduced eigenproblem does not fit in the memory that is free.
+        If the reduced eigenproblem does not fit in the free memory.
 
     Examples
     --------
@@ -189,25 +192,25 @@ def spectrum(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -
     >>> hesskern.torch.spectrum(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
     tensor([1., 1.])
     """
-    return Problem.of(model, loss_fn, data, params).eigenvalues()
+    return ModelProblem.of(model, loss_fn, data, params).eigenvalues()
 
 
 def condition(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
     """Return the condition number of the Hessian: its largest over its smallest nonzero absolute eigenvalue.
 
-    Which eigenvalues are zero is a decision, for which the model's numbers count as exact to its dtype's precision.
-    What it rests on (rank, tolerance, gap, uncertainty) is in the attribute `decision` of the tensor.
+    Which eigenvalues are zero is a decision. It assumes that the model's numbers are exact to its dtype's precision.
+    The decision (rank, tolerance, gap, uncertainty) is in the attribute `decision` of the tensor.
 
     Parameters
     ----------
     model, loss_fn, data, params
-        As in `hessian`. For the weights of one layer (``params=["1.weight"]``) it is taken from singular values, which
-        keeps the digits that the dense matrix has lost, see `hesskern.KroneckerHessian.condition`.
+        As in `hessian`. For the weights of one layer (``params=["1.weight"]``) it is computed from singular values,
+        which keep the digits that the dense matrix loses, see `hesskern.KroneckerHessian.condition`.
 
     Returns
     -------
     Tensor
-        0-dimensional, of the model's dtype, on its device; NaN for the zero matrix. Its attribute `decision` is a
+        0-dimensional, in the model's dtype, on its device; NaN for the zero matrix. Its attribute `decision` is a
         `hesskern.Condition`.
 
     Raises
@@ -227,10 +230,10 @@ def condition(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) 
     >>> kappa.decision.rank, kappa.decision.size
     (2, 2)
     """
-    problem = Problem.of(model, loss_fn, data, params)
-    found = problem.condition()
-    value = problem.tensor(found.value)
-    value.decision = found  # type: ignore[attr-defined] # the number never goes without what it rests on
+    problem = ModelProblem.of(model, loss_fn, data, params)
+    decision = problem.condition()
+    value = problem.tensor(decision.value)
+    value.decision = decision  # type: ignore[attr-defined] # the number always comes with its decision
     return value
 
 
@@ -245,7 +248,7 @@ def sharpness(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) 
     Returns
     -------
     Tensor
-        0-dimensional, of the model's dtype, on its device.
+        0-dimensional, in the model's dtype, on its device.
 
     Raises
     ------
@@ -261,4 +264,4 @@ def sharpness(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) 
     >>> hesskern.torch.sharpness(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
     tensor(4.)
     """
-    return Problem.of(model, loss_fn, data, params).largest()
+    return ModelProblem.of(model, loss_fn, data, params).largest()

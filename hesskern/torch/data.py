@@ -1,7 +1,7 @@
-"""Samples as PyTorch users have them, reduced to few rows as they come by.
+"""Samples as PyTorch users have them, reduced to few rows while they are read.
 
-The loss is that of all samples at once, however they are cut into batches: with ``nn.MSELoss()`` every sample weighs
-the same, those of a shorter last batch too. (The mean of the batches' means weighs the samples of that batch more.)
+The loss is that of all samples at once, for any batches: with ``nn.MSELoss()`` every sample weighs the same, also in a
+shorter last batch. (The mean of the batches' means weighs the samples of that batch more.)
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesskern import backends, checks, devices
-from hesskern.problem import Data, of_triangle
-from hesskern.torch.tracing import Chain
+from hesskern import backends
+from hesskern._base import checks, devices
+from hesskern.backends.data import Data, of_triangle
+from hesskern.torch_modules.tracing import Chain
 
-#: What is done with the predictions, the targets and the name of a batch.
+#: A function of the predictions, the targets and the name of a batch.
 Check = Callable[[Tensor, Tensor, str], None]
-#: Rows that are put together before they are reduced, at least.
+#: How many rows are collected, at least, before they are reduced.
 _ROWS = 4096
 
 
 def reduced(data: Any, chain: Chain, check: Check | None = None) -> tuple[Data, int]:
-    """Return the exact reduction of samples to at most i + 1 rows, in float64, and how many samples there were.
+    """Return the exact reduction of samples to at most i + 1 rows, in float64, and the number of samples.
 
     Parameters
     ----------
     data : (X, Y), or an iterable of such pairs
-        Tensors of the model's dtype, on its device; samples in rows. A ``DataLoader`` is read once, batch by batch:
-        never more than one batch and a few thousand rows are in memory. O(N (i + o)²).
+        Tensors of the model's dtype, on its device; samples in rows. A ``DataLoader`` is read once, batch by batch: at
+        most one batch and a few thousand rows are in memory. O(N (i + o)²).
     chain : Chain
         The model.
     check : callable, optional
-        Is given the predictions, the targets and the name of each batch, to compare the loss with itself.
+        Called with the predictions, the targets and the name of each batch, to compare the loss with the recognised
+        one.
 
     Raises
     ------
     TypeError
-        If it is something else, or a tensor has another dtype or is on another device than the model.
+        If `data` is something else, or a tensor has another dtype or is on another device than the model.
     ValueError
         If there are no samples, shapes do not fit the model, or there are NaN or infinities.
     """
@@ -54,23 +56,23 @@ def reduced(data: Any, chain: Chain, check: Check | None = None) -> tuple[Data, 
 
 
 class _Stack:
-    """Rows of ``[X 1 Y]``, replaced by their triangular factor whenever they are many (TSQR)."""
+    """Rows of ``[X 1 Y]``, replaced by their triangular factor whenever there are many of them (TSQR)."""
 
     def __init__(self, chain: Chain) -> None:
         first = chain.reference
         self._inputs, self._bias = first.shape[1], any(layer.bias is not None for layer in chain.layers)
         self._columns = self._inputs + self._bias
-        self._enough = max(_ROWS, 4 * (self._columns + chain.outputs))
+        self._most_rows = max(_ROWS, 4 * (self._columns + chain.outputs))
         self._rows: list[Tensor] = []
         self._kernels = backends.get_for(None, devices.place(first), "the model is")
         self.samples = 0
 
     def add(self, X: Tensor, Y: Tensor) -> None:
-        for start in range(0, len(X), self._enough):
-            rows = slice(start, start + self._enough)
+        for start in range(0, len(X), self._most_rows):
+            rows = slice(start, start + self._most_rows)
             ones = X.new_ones(len(X[rows]), int(self._bias))
             self._rows.append(torch.cat([X[rows], ones, Y[rows]], dim=1).double())
-            if sum(map(len, self._rows)) >= self._enough:
+            if sum(map(len, self._rows)) >= self._most_rows:
                 self._rows = [torch.as_tensor(self._triangle(), device=self._rows[0].device)]
         self.samples += len(X)
 
@@ -90,8 +92,8 @@ class _Stack:
 
 
 def batches(data: Any) -> Iterator[tuple[str, Any]]:
-    """Return batches and what to call them."""
-    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(each, Tensor) for each in data):
+    """Yield batches with their names in messages."""
+    if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(tensor, Tensor) for tensor in data):
         yield "data", data
         return
     expected = "a pair of tensors (X, Y) or a DataLoader of pairs"
@@ -102,10 +104,10 @@ def batches(data: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _checked(batch: Any, name: str, chain: Chain) -> tuple[Tensor, Tensor]:
-    pair = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(each, Tensor) for each in batch)
+    pair = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(tensor, Tensor) for tensor in batch)
     if not pair:
         raise TypeError(f"{name} is a {type(batch).__name__}; expected a pair of tensors (X, Y).")
-    X, Y = (each.detach() for each in batch)
+    X, Y = (tensor.detach() for tensor in batch)
     for letter, tensor in (("X", X), ("Y", Y)):
         if tensor.layout != torch.strided:
             raise TypeError(f"{letter} of {name} is sparse; expected a dense tensor: {letter}.to_dense().")
@@ -122,14 +124,18 @@ def _checked(batch: Any, name: str, chain: Chain) -> tuple[Tensor, Tensor]:
                 "for instance with data=((X.to(device), Y.to(device)) for X, Y in loader)."
             )
         if not tensor.isfinite().all():
-            raise ValueError(f"{letter} of {name} holds NaN or infinite numbers; expected finite ones.")
+            raise ValueError(f"{letter} of {name} holds NaN or infinite numbers; expected finite numbers.")
     inputs, outputs = reference.shape[1], chain.outputs
     if chain.flat and X.ndim > 1:
         X = X.reshape(len(X), -1) if len(X) else X.new_empty(0, inputs)
     if X.ndim != 2 or X.shape[1] != inputs:
-        hint = "; a batch is needed, not single samples" if X.ndim == 1 else ""
+        hint = "; pass batches, not single samples" if X.ndim == 1 else ""
         raise ValueError(f"X of {name} has shape {tuple(X.shape)}; expected (N, {inputs}), samples in rows{hint}.")
     if Y.shape != (len(X), outputs):
-        hint = ": pass Y.unsqueeze(1), or PyTorch subtracts every target from every prediction" if Y.ndim == 1 else ""
+        hint = (
+            ": pass Y.unsqueeze(1), otherwise PyTorch subtracts every target from every prediction"
+            if Y.ndim == 1
+            else ""
+        )
         raise ValueError(f"Y of {name} has shape {tuple(Y.shape)}; expected ({len(X)}, {outputs}){hint}.")
     return X, Y

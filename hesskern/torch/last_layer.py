@@ -1,4 +1,4 @@
-"""The Hessian with respect to the last linear layer of any model: that of a linear network on the layer's features."""
+"""The Hessian with respect to the last linear layer of any model, which is that of a linear layer on its features."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.hessian import Hessian
-from hesskern.loss import KINDS
-from hesskern.softmax import SoftmaxHessian
-from hesskern.torch.chain import Layer, Parameter
-from hesskern.torch.cross_entropy import compare_entropy, sample_weights, taken
+from hesskern._base import checks
+from hesskern.curvature.hessian import Hessian
+from hesskern.curvature.softmax import SoftmaxHessian
+from hesskern.losses.squared import KINDS
+from hesskern.torch.cross_entropy import as_cross_entropy, compare_entropy, sample_weights
 from hesskern.torch.data import reduced
 from hesskern.torch.features import Batch, LastLayer
 from hesskern.torch.losses import LossScale, compare, name_of, recognised
-from hesskern.torch.problem import ReducedLoss
-from hesskern.torch.tracing import Chain, network
+from hesskern.torch.model_problem import network_of
+from hesskern.torch.reduced_loss import ReducedLoss
+from hesskern.torch_modules.chain import Layer, Parameter
+from hesskern.torch_modules.tracing import Chain
 
 
 def last_layer_hessian(
@@ -30,16 +31,16 @@ def last_layer_hessian(
 
     With the layer's inputs φ (features), as functions of its weight and bias alone:
 
-    - squared loss: ``scale * I ⊗ Σ_n φ_n φ_n.T``, a `KroneckerHessian`, whatever the targets are
+    - squared loss: ``scale * I ⊗ Σ_n φ_n φ_n.T``, a `KroneckerHessian`, for any targets
     - softmax cross-entropy: ``Σ_n s_n (diag(p_n) - p_n p_n.T) ⊗ φ_n φ_n.T``, a `SoftmaxHessian`
 
     Parameters
     ----------
     model : nn.Module
-        Any that returns what its last ``nn.Linear`` gives (or a reshaped view of it): convolutions, attention,
-        activations may come before, nothing after. In evaluation mode if that makes a difference.
+        Any model that returns the output of its last ``nn.Linear`` (or a reshaped view of it): convolutions, attention
+        and activations may come before, nothing after. In evaluation mode if that makes a difference.
     data : (X, Y), or an iterable of such pairs
-        X is what the model takes. A ``DataLoader`` is read once, batch by batch, without a graph; the loss is that of
+        X is the model's input. A ``DataLoader`` is read once, batch by batch, without a graph; the loss is that of
         **all its samples at once**. With squared loss d + 1 rows are kept; with cross-entropy the features and logits
         of all samples, O(N (d + C)).
     loss : str or callable
@@ -47,21 +48,22 @@ def last_layer_hessian(
         `hesskern.torch.losses.recognised`; ``nn.CrossEntropyLoss`` with class weights, ``ignore_index``, label
         smoothing, class numbers or probabilities.
     layer : nn.Linear or str, optional
-        The last layer, or its name; default: the last one that forward applies.
+        The last layer, or its name; default: the last ``nn.Linear`` that forward applies.
 
     Returns
     -------
     KroneckerHessian or SoftmaxHessian
         On the CPU, in the dtype of the layer, with respect to its weight, row after row, then its bias: the order of
         ``named_parameters()``. ``H @ v``, ``toarray()``, ``spectrum()``, ``cond()``, ``condition()``,
-        ``solve(b, damping)``. Sums over samples, eigenvalues and condition numbers are computed in float64 (of the
-        dense `SoftmaxHessian` of a float32 model, not: that is a float32 product), the latter from factors.
+        ``solve(b, damping)``. Sums over samples, eigenvalues and condition numbers are computed in float64, and
+        condition numbers from factors. The dense `SoftmaxHessian` of a float32 model is an exception: it is a float32
+        product.
 
     Raises
     ------
     TypeError, ValueError
-        If the model applies something after its last layer, applies that layer twice, shares its weight, or draws at
-        random; if the loss is another; if data do not fit.
+        If the model applies something after its last layer, applies that layer twice, shares its weight, or is random;
+        if the loss is another one; if the data do not fit.
 
     Examples
     --------
@@ -79,33 +81,33 @@ def last_layer_hessian(
     ((28, 28), 28, True)
     """
     last = LastLayer(model, layer)
-    entropy = taken(loss)
-    found = last.read(data)
-    first = next(found, None)  # from here on the layer is known
+    entropy = as_cross_entropy(loss)
+    batches = last.read(data)
+    first = next(batches, None)  # from here on the layer is known
     if first is None or last.layer is None:
         raise ValueError("data holds no batches; expected at least one (a generator can be read only once).")
-    read = itertools.chain([first], found)
+    all_batches = itertools.chain([first], batches)
     if entropy is not None:
-        return _softmax(read, entropy, bias=last.layer.bias is not None)
-    return _squared(read, loss, last.layer, last.name)
+        return _softmax(all_batches, entropy, bias=last.layer.bias is not None)
+    return _squared(all_batches, loss, last.layer, last.name)
 
 
-def _squared(read: Iterable[Batch], loss: Any, layer: nn.Linear, name: str) -> Hessian:
+def _squared(batches: Iterable[Batch], loss: Any, layer: nn.Linear, name: str) -> Hessian:
     prefix = f"{name}." if name else ""
     bias = None if layer.bias is None else Parameter(f"{prefix}bias", layer.bias.detach().cpu())
     chain = Chain((Layer(Parameter(f"{prefix}weight", layer.weight.detach().cpu()), bias),), flat=False)
     rows = _Rows(loss, layer.out_features)
-    data, _ = reduced(rows.of(read), chain)
+    data, _ = reduced(rows.of(batches), chain)
     reduced_loss = ReducedLoss(data, rows.samples, rows.scale.of(rows.samples))
     dtype = np.dtype(str(layer.weight.dtype).removeprefix("torch."))
-    return reduced_loss.astype(dtype).hessian(network(chain))
+    return reduced_loss.astype(dtype).hessian(network_of(chain))
 
 
 class _Rows:
-    """Rows of features and targets, counted as the loss counts samples.
+    """Rows of features and targets, and their number of samples as the loss counts them.
 
-    Strings and ``nn.MSELoss`` weigh all numbers alike, whatever shape the model gives them: their samples are the rows
-    of the layer. Any other function is recognised in the shape that the model returns, and counts its first dimension.
+    Strings and ``nn.MSELoss`` weigh all numbers alike, in any shape: their samples are the rows of the layer. Any other
+    function is recognised in the shape that the model returns, and its samples are along the first dimension.
     """
 
     scale: LossScale
@@ -119,19 +121,19 @@ class _Rows:
         elif self._by_rows:
             self.scale = recognised(loss, [outputs], torch.device("cpu"))
 
-    def of(self, read: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the pairs; from the first one on the scale is known."""
-        for batch in read:
+    def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pairs of features and targets; from the first one on the scale is known."""
+        for batch in batches:
             shape = batch.output.shape
             same = batch.targets.shape == shape
             if not self._by_rows:
-                self._see(shape, batch)
-                # The function may make one shape of both: it was recognised, and is compared, with these.
+                self._recognise(shape, batch)
+                # The function may reshape both to one shape: it is recognised and compared with these shapes.
                 same = same or batch.targets.numel() == batch.output.numel()
             if not same:
                 raise ValueError(
-                    f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(shape)}, that of the "
-                    "predictions, or PyTorch subtracts every target from every prediction."
+                    f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(shape)}, the shape of "
+                    "the predictions: otherwise PyTorch subtracts every target from every prediction."
                 )
             count = len(batch.logits) if self._by_rows else shape[0]
             self.samples += count
@@ -139,45 +141,48 @@ class _Rows:
                 compare(self._loss, batch.output, batch.targets, self.scale.of(count), batch.name)
             yield batch.features, batch.targets.cpu().reshape(batch.logits.shape)
 
-    def _see(self, shape: torch.Size, batch: Batch) -> None:
+    def _recognise(self, shape: torch.Size, batch: Batch) -> None:
+        """Recognise the loss in the shape of the first batch, and refuse another shape later."""
         if len(shape) == 0 or (self._shape is not None and shape[1:] != self._shape):
             before = (
                 "one dimension for the samples" if self._shape is None else f"(n, {', '.join(map(str, self._shape))})"
             )
             raise ValueError(
-                f"model returns shape {tuple(shape)} for {batch.name}; expected {before}: for a loss given as a "
-                f"function ({name_of(self._loss)}) every sample has to have the same shape; or pass nn.MSELoss()."
+                f"model returns shape {tuple(shape)} for {batch.name}; expected {before}: a loss that is a function "
+                f"({name_of(self._loss)}) needs samples of one shape; or pass nn.MSELoss()."
             )
         if self._shape is None:
-            self._shape, aims = shape[1:], batch.targets.shape
-            fits = len(aims) > 0 and aims[0] == shape[0] and aims.numel() == shape.numel()
-            self.scale = recognised(self._loss, shape[1:], batch.output.device, aims[1:] if fits else None)
+            self._shape, target_shape = shape[1:], batch.targets.shape
+            fits = len(target_shape) > 0 and target_shape[0] == shape[0] and target_shape.numel() == shape.numel()
+            self.scale = recognised(self._loss, shape[1:], batch.output.device, target_shape[1:] if fits else None)
 
 
-def _softmax(read: Iterable[Batch], loss: nn.CrossEntropyLoss, *, bias: bool) -> SoftmaxHessian:
-    features, logits, counts, total = [], [], [], 0.0
-    for batch in read:
+def _softmax(batches: Iterable[Batch], loss: nn.CrossEntropyLoss, *, bias: bool) -> SoftmaxHessian:
+    features, logits, weights, total = [], [], [], 0.0
+    for batch in batches:
         if batch.output.shape != batch.logits.shape:
             raise ValueError(
                 f"model returns shape {tuple(batch.output.shape)}; expected (N, {batch.logits.shape[1]}) with "
-                "CrossEntropyLoss, which takes classes from the second dimension: make samples of all others, as "
-                "x.reshape(-1, C) does."
+                "CrossEntropyLoss, which takes the classes from the second dimension: turn all other dimensions into "
+                "samples with x.reshape(-1, C)."
             )
-        count, divisor = sample_weights(loss, batch.logits, batch.targets, batch.name)
+        weight, divisor = sample_weights(loss, batch.logits, batch.targets, batch.name)
         compare_entropy(
-            loss, batch.output, batch.targets, count / (divisor if loss.reduction == "mean" else 1.0), batch.name
+            loss, batch.output, batch.targets, weight / (divisor if loss.reduction == "mean" else 1.0), batch.name
         )
-        kept = count > 0
+        kept = weight > 0
         features.append(batch.features[kept])
         logits.append(batch.logits[kept])
-        counts.append(count[kept])
+        weights.append(weight[kept])
         total += divisor
-    weights = torch.cat(counts)
-    if len(weights) == 0:
-        raise ValueError("data holds no samples that count; expected some that are not ignored and of weight > 0.")
+    all_weights = torch.cat(weights)
+    if len(all_weights) == 0:
+        raise ValueError(
+            "data holds no samples that count; expected at least one that is not ignored and has a weight > 0."
+        )
     if loss.reduction == "mean":
-        weights = weights / total
+        all_weights = all_weights / total
     inputs = torch.cat(features)
     return SoftmaxHessian(
-        inputs.numpy(), torch.cat(logits).numpy(), bias=bias, sample_weights=weights.to(inputs.dtype).numpy()
+        inputs.numpy(), torch.cat(logits).numpy(), bias=bias, sample_weights=all_weights.to(inputs.dtype).numpy()
     )

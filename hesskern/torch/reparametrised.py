@@ -20,19 +20,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesskern import decompositions, memory
-from hesskern._array import Array
-from hesskern.basis import DenseBasis, Eigenbasis, ValuesOnly
-from hesskern.hessian import Hessian
-from hesskern.operator import CurvatureOperator, dense_target
+from hesskern._base import decompositions, memory
+from hesskern._base.array_types import Array
+from hesskern.curvature.hessian import Hessian
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
+from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 
-#: With how many random vectors norms are estimated.
+#: Number of random vectors in an estimate of a norm.
 _VECTORS = 3
 
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Record a graph, whatever mode the caller is in."""
+    """Record a graph, also in the caller's no_grad or inference mode."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         yield
 
@@ -50,7 +50,7 @@ class Reparametrisation:
     Raises
     ------
     ValueError
-        If PyTorch cannot differentiate the function twice, or its second derivative is not that of the first.
+        If PyTorch cannot differentiate the function twice, or its first or second derivative is wrong.
     """
 
     def __init__(self, function: Callable[[list[Tensor]], list[Tensor]], parameters: Sequence[Tensor]) -> None:
@@ -64,29 +64,28 @@ class Reparametrisation:
         self._check()
 
     def _check(self) -> None:
-        """Compare second derivatives with differences of first ones: PyTorch's are wrong for a few functions.
+        """Compare derivatives with finite differences: PyTorch's are wrong for a few functions.
 
-        Numbers whose first derivative is zero stay where they are: the weights may jump with them (signs, masks).
+        Entries whose first derivative is zero are not changed: the weights may jump with them (signs, masks).
         """
         generator = torch.Generator("cpu").manual_seed(0)
         direction = torch.randn(len(self._weights), generator=generator, dtype=torch.float64, device="cpu")
         step = torch.randn(self.size, 1, generator=generator, dtype=torch.float64, device="cpu")
-        largest = [each.detach().abs().max() for each in self._parameters if each.numel()]
-        sizes = [each.numel() for each in self._parameters if each.numel()]
-        unit = (
-            torch.stack(largest).double().repeat_interleave(torch.tensor(sizes))
-        )  # each parameter in units of its own
+        largest = [parameter.detach().abs().max() for parameter in self._parameters if parameter.numel()]
+        sizes = [parameter.numel() for parameter in self._parameters if parameter.numel()]
+        # The unit of each entry is the largest entry of its parameter.
+        unit = torch.stack(largest).double().repeat_interleave(torch.tensor(sizes))
         with differentiating():
             slope = self._gradient(self._weights, direction).detach()
         step[:, 0] *= unit * (slope != 0)
         width = 1e-6
-        steps = torch.split(width * step[:, 0], [each.numel() for each in self._parameters])
+        steps = torch.split(width * step[:, 0], [parameter.numel() for parameter in self._parameters])
         slopes, values = [], []
         for sign in (1.0, -1.0):
             with differentiating():
                 moved = [
-                    (each.detach() + sign * part.reshape(each.shape)).requires_grad_()
-                    for each, part in zip(self._parameters, steps, strict=True)
+                    (parameter.detach() + sign * part.reshape(parameter.shape)).requires_grad_()
+                    for parameter, part in zip(self._parameters, steps, strict=True)
                 ]
                 weights = torch.cat([weight.reshape(-1) for weight in self._function(moved)]).double()
                 slopes.append(self._gradient(weights, direction, moved).detach())
@@ -94,18 +93,18 @@ class Reparametrisation:
         moved_by, pushed = (values[0] - values[1]) / (2 * width), self.pushed(step)[:, 0]
         if not (moved_by - pushed).abs().max() <= 1e-5 * (pushed.abs().max() + self._weights.detach().abs().max()):
             raise ValueError(
-                "PyTorch's derivative of what weights are computed with differs from their change; expected a function "
-                "that is smooth here and detaches nothing, or params without the parameters that weights are computed "
-                "from."
+                "PyTorch's derivative of the function that computes the weights differs from its finite difference; "
+                "expected a function that is smooth here and detaches nothing, or params without the parameters that "
+                "weights are computed from."
             )
         expected = unit * (slopes[0] - slopes[1]) / (2 * width)
-        found = unit * self.curvature(direction)(step)[:, 0]
+        product = unit * self.curvature(direction)(step)[:, 0]
         allowed = 1e-5 * (float(expected.abs().max()) + float((unit * slope).abs().max()))
-        if not (found - expected).abs().max() <= allowed:
+        if not (product - expected).abs().max() <= allowed:
             raise ValueError(
-                "PyTorch's second derivative of what weights are computed with differs from the change of its first "
-                "derivative; expected a function that is smooth here, or params without the parameters that weights "
-                "are computed from."
+                "PyTorch's second derivative of the function that computes the weights differs from the finite "
+                "difference of its first derivative; expected a function that is smooth here, or params without the "
+                "parameters that weights are computed from."
             )
 
     def _gradient(self, value: Tensor, direction: Tensor, parameters: Sequence[Tensor] | None = None) -> Tensor:
@@ -114,16 +113,17 @@ class Reparametrisation:
         if not value.requires_grad:
             return torch.zeros(self.size, dtype=torch.float64)
         try:
-            found = torch.autograd.grad(
+            slopes = torch.autograd.grad(
                 value, leaves, direction, create_graph=True, retain_graph=True, allow_unused=True
             )
         except RuntimeError as error:
             raise ValueError(
-                f"PyTorch cannot differentiate twice what weights are computed with ({error}); expected params without "
-                "the parameters that they are computed from."
+                f"PyTorch cannot differentiate twice the function that computes the weights ({error}); expected params "
+                "without the parameters that weights are computed from."
             ) from error
         parts = [
-            torch.zeros_like(parameter) if part is None else part for part, parameter in zip(found, leaves, strict=True)
+            torch.zeros_like(parameter) if slope is None else slope
+            for slope, parameter in zip(slopes, leaves, strict=True)
         ]
         return torch.cat([part.reshape(-1) for part in parts]).double()
 
@@ -141,8 +141,8 @@ class Reparametrisation:
                 return torch.autograd.grad(self._pulled, self._seed, v, retain_graph=True)[0]
             except RuntimeError as error:
                 raise ValueError(
-                    f"PyTorch cannot differentiate twice what weights are computed with ({error}); expected params "
-                    "without the parameters that they are computed from."
+                    f"PyTorch cannot differentiate twice the function that computes the weights ({error}); expected "
+                    "params without the parameters that weights are computed from."
                 ) from error
 
         return _by_columns(along, columns)
@@ -162,18 +162,19 @@ def _by_columns(product: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
 class ReparametrisedHessian(CurvatureOperator):
     """The Hessian with respect to parameters that weights are computed from, in float64.
 
-    Products take a few backward passes through what computes the weights, the dense matrix as many for each parameter.
+    A product takes a few backward passes through the function that computes the weights; the dense matrix takes the
+    same number of passes for each parameter.
 
     Parameters
     ----------
     inner : Hessian
-        With respect to the weights.
+        The Hessian with respect to the weights.
     weights : Reparametrisation
-        Weights in the order of `inner`.
+        The weights, in the order of `inner`.
     gradient : (W,) tensor, optional
-        Of the loss with respect to the weights; None: the Gauss-Newton matrix.
+        The gradient of the loss with respect to the weights; None for the Gauss-Newton matrix.
     precision : numpy.dtype
-        Of the model's numbers, which decides what counts as zero.
+        The precision of the model's numbers, which decides which eigenvalues count as zero.
     """
 
     _shift = 0.0
@@ -183,16 +184,16 @@ class ReparametrisedHessian(CurvatureOperator):
     ) -> None:
         super().__init__(np.dtype(np.float64), (weights.size, weights.size))
         self._inner, self._weights = inner, weights
-        self._bent = None if gradient is None else weights.curvature(gradient)
+        self._functional = None if gradient is None else weights.curvature(gradient)
         self._epsilon = float(np.finfo(precision).eps)
 
     def _apply(self, V: Array) -> Array:
         columns = torch.from_numpy(V.reshape(len(V), -1).astype(np.float64))
         moved = self._inner @ self._weights.pushed(columns).contiguous().numpy()
-        found = self._weights.pulled(torch.from_numpy(moved))
-        if self._bent is not None:
-            found = found + self._bent(columns)
-        return np.ascontiguousarray(found.numpy().reshape(V.shape), dtype=V.dtype)
+        product = self._weights.pulled(torch.from_numpy(moved))
+        if self._functional is not None:
+            product = product + self._functional(columns)
+        return np.ascontiguousarray(product.numpy().reshape(V.shape), dtype=V.dtype)
 
     def toarray(self, out: Array | None = None) -> Array:
         """Return the dense matrix (P, P), symmetric to the bit."""
@@ -230,7 +231,7 @@ class ReparametrisedHessian(CurvatureOperator):
 
     @cached_property
     def _carried(self) -> float:
-        """What rounding in products of the network's matrices becomes here: ``J.T dH_w J + Σ_k dg_k ∇²φ_k``, as a norm.
+        """The norm of the rounding error of the network's Hessian and gradient here: ``J.T dH_w J + Σ_k dg_k ∇²φ_k``.
 
         Norms of J and of second derivatives are estimated, layer by layer, with a few random vectors.
         """
@@ -245,10 +246,10 @@ class ReparametrisedHessian(CurvatureOperator):
         sizes = np.array([float(torch.linalg.norm(pushed[layer])) for layer in layers])
         used = sizes > 0  # bounds of other layers may be infinite
         error = 2.0 * float(np.linalg.norm(np.outer(sizes, sizes)[np.ix_(used, used)] * blocks[np.ix_(used, used)]))
-        if self._bent is not None:
+        if self._functional is not None:
             for layer, slope in zip(layers, slopes, strict=True):
                 direction = torch.zeros(self._inner.shape[0], dtype=torch.float64, device="cpu")
                 direction[layer] = normal(len(layer)).sign()
-                bent = self._weights.curvature(direction)(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
-                error += 2.0 * slope * float(torch.linalg.norm(bent))
+                image = self._weights.curvature(direction)(normal(self.shape[0], _VECTORS)) / math.sqrt(_VECTORS)
+                error += 2.0 * slope * float(torch.linalg.norm(image))
         return error

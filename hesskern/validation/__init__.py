@@ -1,4 +1,4 @@
-"""Proof against autograd: everything hesskern computes, compared with PyTorch and with a third witness."""
+"""Proof against autograd: everything that hesskern computes, compared with PyTorch and with a third witness."""
 
 from hesskern.validation.report import Row, ValidationReport
 from hesskern.validation.validator import validate

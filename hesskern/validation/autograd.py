@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from hesskern._cached import cached_property
-from hesskern._posted import TorchUnavailableError, load_torch
-from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
+from hesskern._base.cached import cached_property
+from hesskern._base.optional_torch import TorchUnavailableError, load_torch
+from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
 
-#: Multiply-adds of one pass below which waking a second thread takes longer than the work.
+#: Multiply-adds of one pass below which starting a second thread takes longer than the work.
 _THREADED_WORK = 5_000_000
-#: Multiply-adds of all backward passes, about two seconds, beyond which no dense matrix is made.
+#: Most multiply-adds of all backward passes for a dense matrix, about two seconds.
 _DENSE_WORK = 5e9
 #: Numbers in one batch of backward passes.
 _BATCH = 200_000
-#: Numbers in a Jacobian beyond which ``J.T J`` is not formed.
+#: Most numbers in a Jacobian for which ``J.T J`` is formed.
 _LARGEST_JACOBIAN = 2e7
 
 
 def torch() -> Any:
-    """Return PyTorch; ImportError with one sentence where it cannot be had."""
+    """Return PyTorch; ImportError with one sentence if it cannot be loaded."""
     try:
         return load_torch()
     except TorchUnavailableError as error:
@@ -37,26 +37,26 @@ def torch() -> Any:
 class AutogradWitness:
     """Values and derivatives of one problem from PyTorch.
 
-    The loss is made of ``nn.MSELoss``: ``torch.norm(error) ** 2``, which is the same number, has a NaN for its second
-    derivative where the residual is exactly zero.
+    The loss uses ``nn.MSELoss``. ``torch.norm(error) ** 2`` is the same number, but its second derivative is NaN where
+    the residual is exactly zero.
     """
 
     name = "autograd"
     unit = float(np.finfo(np.float64).eps) / 2
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ValidationCase) -> None:
         self.problem, self._torch = problem, torch()
         with self._mode():
             self._X, self._Y = self._tensor(problem.X), self._tensor(problem.Y)
-            self._module = self._made()
+            self._module = self._new_module()
 
     def _tensor(self, array: Matrix) -> Any:
-        # Copied: PyTorch warns of read-only memory, and takes no negative strides.
+        # Copied: PyTorch warns about read-only memory and refuses negative strides.
         return self._torch.tensor(np.array(array), dtype=self._torch.float64, device="cpu")
 
     @contextlib.contextmanager
     def _mode(self) -> Iterator[None]:
-        """Gradients on, whatever the caller has switched off; one thread where that is faster."""
+        """Turn gradients on, whatever the caller has switched off; use one thread where that is faster."""
         threads = self._torch.get_num_threads()
         if self.problem.work < _THREADED_WORK:
             self._torch.set_num_threads(1)
@@ -66,7 +66,7 @@ class AutogradWitness:
         finally:
             self._torch.set_num_threads(threads)
 
-    def _made(self) -> Any:
+    def _new_module(self) -> Any:
         nn, layers = self._torch.nn, []
         for weight, bias in zip(self.problem.weights, self.problem.biases, strict=True):
             # Without the random start, which would draw from the caller's generator.
@@ -146,8 +146,8 @@ class AutogradWitness:
             return self._jacobian(self._differentiable_gradient)
 
     def _jacobian(self, outputs: Any) -> Matrix:
-        """Return the derivatives of a vector, row by row, as many backward passes at once as fit in the cache."""
-        found = np.empty((len(outputs), self.problem.size))
+        """Return the derivatives of a vector, row by row, in batches of backward passes that fit in the cache."""
+        jacobian = np.empty((len(outputs), self.problem.size))
         count = max(1, _BATCH // (self.problem.samples * max(self.problem.net.widths) + self.problem.size))
         for start in range(0, len(outputs), count):
             rows = min(count, len(outputs) - start)
@@ -158,12 +158,12 @@ class AutogradWitness:
             for part, parameter in zip(parts, self._parameters, strict=True):
                 size = parameter.numel()
                 flat = 0.0 if part is None else self._plain(part.reshape(rows, -1))
-                found[start : start + rows, at : at + size] = flat
+                jacobian[start : start + rows, at : at + size] = flat
                 at += size
-        return found
+        return jacobian
 
     def _second(self, scalar: Any) -> Matrix:
-        """Return the gradient of something made of the gradient, which of a network of depth 1 may be constant."""
+        """Return the gradient of a function of the gradient; for a network of depth 1 the function may be constant."""
         if not scalar.requires_grad:
             return np.zeros(self.problem.size)
         return self._plain(self._flat(self._grad(scalar, retain_graph=True)))
@@ -203,7 +203,7 @@ class AutogradWitness:
     def train(self, how: Training) -> Trajectory:
         """Return the trajectory of ``torch.optim.SGD`` from these weights."""
         with self._mode():
-            module = self._made()
+            module = self._new_module()
             optimizer = self._torch.optim.SGD(
                 module.parameters(),
                 lr=how.lr,
@@ -225,6 +225,6 @@ class AutogradWitness:
         return Trajectory(thetas, losses)
 
     @staticmethod
-    def _plain(found: Any) -> Matrix:
-        array: Matrix = found.detach().numpy().copy()
+    def _plain(tensor: Any) -> Matrix:
+        array: Matrix = tensor.detach().numpy().copy()
         return array

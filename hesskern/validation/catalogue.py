@@ -1,4 +1,4 @@
-"""The networks that are validated where the user gives none: small ones of every shape, the case, and a large one."""
+"""The networks that are validated if the user gives none: small ones of every shape, the case, and a large one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hesskern import datasets
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
-from hesskern.validation.problem import Problem
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.validation.case import ValidationCase
 
 #: name: widths, samples, options
 _DRAWN: dict[str, tuple[Sequence[int], int, dict[str, Any]]] = {
@@ -33,11 +33,11 @@ def names() -> tuple[str, ...]:
     return (*_DRAWN, "the case")
 
 
-def problem(name: str) -> Problem:
+def problem(name: str) -> ValidationCase:
     """Return a built-in problem, the same numbers each time."""
     if name == "the case":
         case = datasets.two_layer_case()
-        return Problem(name, case.network, SquaredLoss(case.X, case.Y))
+        return ValidationCase(name, case.network, SquaredLoss(case.X, case.Y))
     widths, samples, options = _DRAWN[name]
     rng = np.random.default_rng([86, list(_DRAWN).index(name)])
     dtype = options.get("dtype", np.float64)
@@ -51,4 +51,4 @@ def problem(name: str) -> Problem:
         ],
     )
     X, Y = (rng.standard_normal((samples, size)).astype(dtype) for size in (widths[0], widths[-1]))
-    return Problem(name, net, SquaredLoss(X, Y, options.get("kind", "half_sum"), options.get("decay", 0.0)))
+    return ValidationCase(name, net, SquaredLoss(X, Y, options.get("kind", "half_sum"), options.get("decay", 0.0)))

@@ -1,4 +1,4 @@
-"""Values, gradients, products and dense matrices, and which of them are compared for a problem."""
+"""Values, gradients, products and dense matrices, and the choice of those that are compared for a problem."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from hesskern.loss import KINDS
+from hesskern.losses.squared import KINDS
+from hesskern.validation.case import Matrix
 from hesskern.validation.comparison import Check, Comparison
-from hesskern.validation.eigen import eigen_checks
+from hesskern.validation.eigen_checks import eigen_checks
 from hesskern.validation.evidence import Evidence, Subject, Witness
-from hesskern.validation.problem import Matrix
-from hesskern.validation.rounding import Bounds, Part, combined, norm, square
-from hesskern.validation.training import training_checks
+from hesskern.validation.rounding import Bounds, ErrorBound, combined, norm, square
+from hesskern.validation.training_checks import training_checks
 
-#: Entries of a block that is written out although the whole matrix is not.
+#: Most entries of a block that is written out if the whole matrix is not.
 _LARGEST_BLOCK = 4_000_000
 
 MODES = {"block": "H", "gauss_newton": "Gauss-Newton", "functional": "functional part"}
@@ -26,23 +26,23 @@ GROUPS = {"block": "Hessian", "gauss_newton": "Gauss-Newton part", "functional":
 
 def checks_of(evidence: Evidence) -> list[Check]:
     """Return all comparisons for a problem, whatever the backend."""
-    found: list[Check] = [*_values(evidence), *_other_losses(evidence)]
+    checks: list[Check] = [*_values(evidence), *_other_losses(evidence)]
     for mode in MODES:
-        found += _products(evidence, mode)
+        checks += _products(evidence, mode)
         if evidence.dense if mode == "block" else evidence.dense_jacobian:
-            found += _dense(evidence, mode)
-        found += _blocks(evidence, mode)
-    found += _diagonals(evidence)
-    found += eigen_checks(evidence)
-    found += training_checks(evidence)
-    return found
+            checks += _dense(evidence, mode)
+        checks += _blocks(evidence, mode)
+    checks += _diagonals(evidence)
+    checks += eigen_checks(evidence)
+    checks += training_checks(evidence)
+    return checks
 
 
 # Errors of the third witness -----------------------------------------------------------------------------------------
 
 
 def exact_value(evidence: Evidence) -> float:
-    """Return the third witness's error for values: far below that of float64, or that of float64."""
+    """Return the third witness's error for values: that of float64, or far less."""
     return evidence.theirs.prediction.error * evidence.differences.unit / evidence.autograd.unit
 
 
@@ -60,7 +60,7 @@ def _values(evidence: Evidence) -> Iterator[Check]:
         "prediction",
         lambda s, e: s.net.forward(s.problem.loss.X, backend=s.backend),
         lambda e, w: w.prediction(),
-        lambda e, b: Part(b.prediction.size, b.prediction.error),
+        lambda e, b: ErrorBound(b.prediction.size, b.prediction.error),
         exact_value,
         label=lambda e, at: f"sample {at[0]}, output {at[1]}",
     )
@@ -81,9 +81,9 @@ def _loss(quantity: str, ours: Callable[[Subject, Evidence], float]) -> Comparis
     )
 
 
-def _loss_part(evidence: Evidence, bounds: Bounds) -> Part:
+def _loss_part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
     terms = 0.5 * bounds.scale * square(bounds.residual.size)
-    return Part(terms, bounds.loss(evidence.autograd.loss()))
+    return ErrorBound(terms, bounds.loss(evidence.autograd.loss()))
 
 
 def _gradient(quantity: str, where: slice, layer: int) -> Comparison:
@@ -99,12 +99,12 @@ def _gradient(quantity: str, where: slice, layer: int) -> Comparison:
 
 
 def _other_losses(evidence: Evidence) -> Iterator[Check]:
-    """Yield the other kinds of loss on the same data, and weight decay where there is none, or none where there is."""
-    given = evidence.problem
-    decay = 0.0 if given.decay else 0.1
-    for kind, own in [*((kind, given.decay) for kind in KINDS if kind != given.kind), (given.kind, decay)]:
+    """Yield the other kinds of loss on the same data, and the same kind with weight decay switched on or off."""
+    problem = evidence.problem
+    decay = 0.0 if problem.decay else 0.1
+    for kind, own in [*((kind, problem.decay) for kind in KINDS if kind != problem.kind), (problem.kind, decay)]:
         other = evidence.kept(("other loss", kind, own), functools.partial(_with_loss, evidence, kind, own))
-        name = kind if own == given.decay else f"{kind}, weight decay {own:g}"
+        name = kind if own == problem.decay else f"{kind}, weight decay {own:g}"
         yield _Elsewhere(_loss(f"loss, {name}", lambda s, e: s.loss(s.net)), other)
         yield _Elsewhere(_whole_gradient(f"gradient, {name}"), other)
         yield _Elsewhere(_product(f"H @ v, {name}", "block", "losses", 1), other)
@@ -147,18 +147,18 @@ def directions(count: int) -> str:
     return f"{count} direction{'s' if count > 1 else ''}"
 
 
-def times(vectors: list[Matrix], part: Part, bounds: Bounds) -> Part:
+def times(vectors: list[Matrix], part: ErrorBound, bounds: Bounds) -> ErrorBound:
     """Return the bounds of products with several vectors, the entries of each independent of the rounding errors.
 
-    A random vector of unit variance is lengthened by a matrix E to about ``‖E‖_F``, hardly ever to 8 times that, and
-    never to more than its own length times that.
+    The product of a matrix E with a random vector of unit variance has length about ``‖E‖_F``. It hardly ever has 8
+    times that length, and never more than the vector's own length times that.
     """
     lengths = []
     for vector in vectors:
         length = norm(vector)
         lengths.append(min(length, 8.0 * length / math.sqrt(np.count_nonzero(vector))))
     total = math.hypot(*lengths)
-    return Part(part.size * total, bounds.product(part) * total)
+    return ErrorBound(part.size * total, bounds.product(part) * total)
 
 
 def _length(vectors: list[Matrix]) -> float:
@@ -238,7 +238,7 @@ def _selection(name: str, where: slice) -> Comparison:
 
 
 def _column_order(evidence: Evidence) -> Any:
-    """Return where the parameters stand when each weight is flattened column after column."""
+    """Return the positions of the parameters when each weight is flattened column after column."""
     order = np.arange(evidence.problem.size)
     for name, where in evidence.problem.names.items():
         layer, kind = name.split(".")
@@ -256,7 +256,7 @@ def _blocks(evidence: Evidence, mode: str) -> Iterator[Check]:
     for row in range(depth):
         for column in range(depth):
             if mode == "functional" and row == column:
-                continue  # zero by definition; the whole functional part is compared, and holds them
+                continue  # zero by definition; compared with the whole functional part
             yield from _block(evidence, mode, row, column)
 
 
@@ -309,8 +309,8 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
         yield sampled(f"{name}, dense, times v", multiply)
 
 
-def _diagonal_part(evidence: Evidence, bounds: Bounds) -> Part:
-    """Return the bounds of all diagonal blocks, which no other block's errors reach."""
+def _diagonal_part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
+    """Return the bounds of all diagonal blocks together."""
     return combined([bounds.block(layer, layer) for layer in range(evidence.problem.net.depth)])
 
 
@@ -327,9 +327,9 @@ def _diagonals(evidence: Evidence) -> Iterator[Check]:
         )
         root = math.sqrt(evidence.problem.size)
 
-        def trace_part(e: Evidence, b: Bounds) -> Part:
+        def trace_part(e: Evidence, b: Bounds) -> ErrorBound:
             diagonal = _diagonal_part(e, b)
-            return Part(root * diagonal.size, root * diagonal.error)
+            return ErrorBound(root * diagonal.size, root * diagonal.error)
 
         yield Comparison(
             "diagonal and trace",
@@ -355,6 +355,6 @@ def _diagonals(evidence: Evidence) -> Iterator[Check]:
 
 
 def _unit(size: int, at: int) -> Matrix:
-    found = np.zeros(size)
-    found[at] = 1.0
-    return found
+    unit = np.zeros(size)
+    unit[at] = 1.0
+    return unit

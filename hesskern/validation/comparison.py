@@ -1,4 +1,4 @@
-"""One comparison: the same quantity from hesskern, from autograd and from the third witness, and what it comes to."""
+"""One comparison: the same quantity from hesskern, from autograd and from the third witness, and the verdict."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hesskern.validation.case import Matrix
 from hesskern.validation.evidence import Evidence, Subject, Witness
-from hesskern.validation.problem import Matrix
 from hesskern.validation.report import (
     AGREES,
     DIFFERS,
@@ -22,20 +22,20 @@ from hesskern.validation.report import (
     Row,
     decide,
 )
-from hesskern.validation.rounding import Bounds, Part, norm
+from hesskern.validation.rounding import Bounds, ErrorBound, norm
 
-#: Errors are measured against a quantity unless rounding could be this much of it: then its terms cancel.
+#: Errors are relative to the quantity, unless rounding could be this much of it: then its terms cancel.
 _CANCELS = 1e-3
 
 
-#: Bounds below the smallest normal number have lost their digits, or vanished; they bound nothing.
+#: Bounds below the smallest normal number have lost their digits or vanished, so they bound nothing.
 _SMALLEST = float(np.finfo(np.float64).tiny)
-#: Note of a comparison for which the third witness has no finite number: it overflowed, or what it needs vanished.
+#: Note if the third witness has no finite number: it overflowed, or a divisor vanished.
 NOT_CHECKED_BY_THIRD = "not checked by the third witness, whose result is not finite"
 
 
-class Found(NamedTuple):
-    """What a check found: numbers for a `Row`."""
+class CheckResult(NamedTuple):
+    """The numbers and the verdict of a check, for a `Row`."""
 
     error: float = math.nan
     tolerance: float = math.nan
@@ -59,19 +59,19 @@ class Check(Protocol):
 
     @property
     def method(self) -> str:
-        """Whether all of it is compared; see `Row`."""
+        """How it is compared: whole, or by samples; see `Row`."""
 
-    def find(self, subject: Subject, evidence: Evidence) -> Found:
+    def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
         """Compare."""
 
 
-#: Units of the smallest number by which the entries of a result that small may be off.
+#: Error of an entry below the smallest normal number, in units of the smallest number.
 _UNITS = 8.0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An array, or a number, that all sides have.
+    """An array, or a number, that hesskern and the witnesses compute.
 
     Attributes
     ----------
@@ -81,29 +81,29 @@ class Comparison:
     theirs : callable
         Of `Evidence` and a witness: the array that it should be.
     part : callable
-        Of `Evidence` and a program's `Bounds`: size of the quantity's terms and its rounding error.
+        Of `Evidence` and a program's `Bounds`: the size of the quantity's terms and its rounding error.
     third : callable
-        Of `Evidence`: whether the differences have it, and the bound on their error; None where they do not.
+        Of `Evidence`: the bound on the error of the differences; None if they do not have the quantity.
     label : callable, optional
-        Of `Evidence` and an index: what stands there.
+        Of `Evidence` and an index: the name of that entry.
     """
 
     group: str
     quantity: str
     ours: Callable[[Subject, Evidence], Any]
     theirs: Callable[[Evidence, Witness], Any]
-    part: Callable[[Evidence, Bounds], Part]
+    part: Callable[[Evidence, Bounds], ErrorBound]
     third: Callable[[Evidence], float | None]
     method: str = "whole"
     label: Callable[[Evidence, tuple[int, ...]], str] | None = None
 
-    def find(self, subject: Subject, evidence: Evidence) -> Found:
-        """Compare; an error raised by hesskern is for the caller."""
+    def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
+        """Compare; the caller handles errors that hesskern raises."""
         ours = _numbers(self.ours(subject, evidence))
         theirs = _numbers(self.theirs(evidence, evidence.autograd))
         if ours.shape != theirs.shape:
             note = f"hesskern's has shape {ours.shape}, autograd's {theirs.shape}."
-            return Found(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
+            return CheckResult(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
         mine, other = self.part(evidence, evidence.ours), self.part(evidence, evidence.theirs)
         size, cancels = norm(theirs), ""
         if not (size > 0 and mine.error + other.error < _CANCELS * size):
@@ -112,7 +112,7 @@ class Comparison:
                 size, cancels = terms, "relative to its terms, which cancel"
             size = size or 1.0
         error = norm(ours - theirs) / size
-        # Below the smallest normal number the error of an entry is absolute: some units of the smallest there is.
+        # Below the smallest normal number the error of an entry is absolute: some units of the smallest number.
         smallest = float(np.finfo(evidence.problem.net.dtype).smallest_subnormal)
         rounded = mine.error + _UNITS * smallest * math.sqrt(ours.size)
         tolerance = (rounded + other.error) / size
@@ -122,8 +122,8 @@ class Comparison:
         if third_error is not None:
             third = _numbers(self.theirs(evidence, evidence.differences))
             if np.isfinite(third).all():
-                # Computed in extended precision or not, its results are float64 numbers, and so are the two or three of
-                # which it takes the differences for a functional part.
+                # Even in extended precision its results are rounded to float64, and so are the two or three matrices
+                # that it subtracts for a functional part.
                 third_error += 3 * 2.0**-53 * other.size
                 third_pair = norm(ours - third) / size, (rounded + third_error) / size
                 witnesses = norm(theirs - third) / size, (other.error + third_error) / size
@@ -134,7 +134,7 @@ class Comparison:
         if verdict not in (AGREES, UNDECIDED) and self.label is not None:
             note = self._where(evidence, ours, theirs, size)
         name = evidence.differences.name if third_pair is not None else ""
-        return Found(error, tolerance, name, third_pair, witnesses, verdict, note)
+        return CheckResult(error, tolerance, name, third_pair, witnesses, verdict, note)
 
     def _where(self, evidence: Evidence, ours: Matrix, theirs: Matrix, size: float) -> str:
         assert self.label is not None
@@ -154,7 +154,7 @@ def _numbers(value: Any) -> Matrix:
 
 
 def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> Row:
-    """Run one check; what hesskern raises is a verdict, not the end."""
+    """Run one check; an error that hesskern raises becomes a verdict."""
     about: dict[str, Any] = {
         "problem": problem,
         "backend": subject.backend,
@@ -164,35 +164,35 @@ def row_of(problem: str, check: Check, subject: Subject, evidence: Evidence) -> 
     }
     try:
         with np.errstate(all="ignore"):
-            found = check.find(subject, evidence)
+            result = check.find(subject, evidence)
     except (NotImplementedError, MemoryError) as error:
         return Row(**about, verdict=UNCHECKED, note=_one_line(error))
-    except Exception as error:  # whatever a broken backend raises belongs in the report
+    except Exception as error:  # the report shows whatever a broken backend raises
         if overflow := _overflow(evidence):
             return Row(**about, verdict=OVERFLOWED, note=overflow)
         return Row(**about, verdict=RAISED, note=f"{type(error).__name__}: {_one_line(error)}")
-    # A verdict is passed on finite numbers only; on others just where nothing could have overflowed.
-    judged = (found.error, found.tolerance, *(found.third_pair or ()), *(found.witnesses or ()))
-    if found.verdict != AGREES and not np.isfinite(judged).all() and (overflow := _overflow(evidence)):
+    # Numbers that are not finite count as a failure only if nothing could have overflowed.
+    judged = (result.error, result.tolerance, *(result.third_pair or ()), *(result.witnesses or ()))
+    if result.verdict != AGREES and not np.isfinite(judged).all() and (overflow := _overflow(evidence)):
         return Row(**about, verdict=OVERFLOWED, note=overflow)
-    third, third_tolerance = found.third_pair or (math.nan, math.nan)
-    witnesses, witnesses_tolerance = found.witnesses or (math.nan, math.nan)
+    third, third_tolerance = result.third_pair or (math.nan, math.nan)
+    witnesses, witnesses_tolerance = result.witnesses or (math.nan, math.nan)
     return Row(
         **about,
-        error=found.error,
-        tolerance=found.tolerance,
-        third=found.third,
+        error=result.error,
+        tolerance=result.tolerance,
+        third=result.third,
         third_error=third,
         third_tolerance=third_tolerance,
         witnesses=witnesses,
         witnesses_tolerance=witnesses_tolerance,
-        verdict=found.verdict or DIFFERS,
-        note=found.note,
+        verdict=result.verdict or DIFFERS,
+        note=result.note,
     )
 
 
 def _overflow(evidence: Evidence) -> str:
-    """Return that the numbers of a computation do not fit into the network's dtype; empty if they do."""
+    """Return a sentence if the numbers of the computation do not fit into the network's dtype; empty if they do."""
     dtype = evidence.problem.net.dtype
     largest = float(np.finfo(dtype).max)
     with np.errstate(all="ignore"):

@@ -1,9 +1,9 @@
-r"""The third witness: exact differences, in extended precision where the processor has it.
+r"""The third witness: exact differences, in extended precision if the processor has it.
 
-The loss of a linear network is a polynomial. In a single parameter it has degree 2 and its gradient degree 2 as well,
-so central differences with *any* step are derivatives, without truncation error; along a line the gradient has degree
-2L - 1, and L central differences determine its slope. Steps are about as large as the weights, so little cancels. What
-is differenced is the definition itself: residual, its squares, and the chain rule in a few lines, shared with nobody.
+The loss of a linear network is a polynomial. In a single parameter both the loss and its gradient have degree 2, so
+central differences with *any* step are derivatives, without truncation error. Along a line the gradient has degree
+2L - 1, and L central differences determine its slope. Steps are about as large as the weights, so little cancels. The
+differences are those of the definition itself, written out here: the residual, its squares, and the chain rule.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._cached import cached_property
-from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds, chain, norm, square
+from hesskern._base.cached import cached_property
+from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
+from hesskern.validation.rounding import Bounds, factor_bound, norm, square
 
 Extended = NDArray[Any]
 
-#: Multiply-adds of one pass above which float64 and BLAS take the place of extended precision, which has none.
+#: Most multiply-adds of one pass in extended precision; above, float64 is used, for which there is a BLAS.
 _EXTENDED_WORK = 1_000_000
-#: Multiply-adds, about half a second, beyond which differences are taken along a few directions only.
+#: Most multiply-adds for a dense matrix, about half a second; above, differences go along a few directions only.
 _DENSE_WORK = {True: 2e7, False: 1e9}
 #: Numbers in one batch of networks.
 _BATCH = 20_000
@@ -34,7 +34,7 @@ class DifferenceWitness:
 
     name = "differences"
 
-    def __init__(self, problem: Problem, *, thorough: bool = True) -> None:
+    def __init__(self, problem: ValidationCase, *, thorough: bool = True) -> None:
         self.problem, self._thorough = problem, thorough
         self._extended = problem.work <= _EXTENDED_WORK
         kind = np.longdouble if self._extended else np.float64
@@ -45,7 +45,7 @@ class DifferenceWitness:
         half = {"half_sum": 0.5, "sum": 1.0}
         self._half = kind(half[problem.kind]) if problem.kind in half else kind(1) / kind(problem.Y.size)
         self._decay = kind(problem.decay)
-        # Powers of two, so that a step is taken without rounding in all but extreme cases.
+        # Powers of two, so that adding a step rounds only in extreme cases.
         self._steps = np.empty(problem.size, dtype=kind)
         for where in problem.layers:
             typical = norm(problem.theta[where]) / math.sqrt(where.stop - where.start)
@@ -63,16 +63,16 @@ class DifferenceWitness:
             )
 
     def _activations(self, thetas: Extended, X: Extended) -> list[Extended]:
-        found = [np.broadcast_to(X, (len(thetas), *X.shape))]
+        activations = [np.broadcast_to(X, (len(thetas), *X.shape))]
         for weight, bias in self._layers(thetas):
-            activation = found[-1] @ weight.transpose(0, 2, 1)
-            found.append(activation if bias is None else activation + bias)
-        return found
+            activation = activations[-1] @ weight.transpose(0, 2, 1)
+            activations.append(activation if bias is None else activation + bias)
+        return activations
 
     def _losses(self, thetas: Extended) -> Extended:
         residual = self._activations(thetas, self._X)[-1] - self._Y
-        found: Extended = self._half * np.sum(residual**2, axis=(1, 2)) + self._decay / 2 * np.sum(thetas**2, axis=1)
-        return found
+        losses: Extended = self._half * np.sum(residual**2, axis=(1, 2)) + self._decay / 2 * np.sum(thetas**2, axis=1)
+        return losses
 
     def _gradients(self, thetas: Extended, rows: Any = slice(None)) -> Extended:
         """Return one gradient for each row of parameters, by the chain rule."""
@@ -105,7 +105,7 @@ class DifferenceWitness:
             yield at, self._theta + shift, self._theta - shift
 
     def affordable(self, passes: int) -> bool:
-        """Whether so many passes of the samples take no more than about half a second."""
+        """Whether this number of passes of the samples takes no more than about half a second."""
         return passes * self.problem.work <= _DENSE_WORK[self._extended]
 
     @property
@@ -129,21 +129,21 @@ class DifferenceWitness:
     def _gradient(self) -> Matrix:
         if not self._differenced:
             return self._plain(self._gradients(self._theta[None])[0])
-        found = np.empty_like(self._theta)
+        gradient = np.empty_like(self._theta)
         for at, up, down in self._around():
-            found[at] = (self._losses(up) - self._losses(down)) / (2 * self._steps[at])
-        return self._plain(found)
+            gradient[at] = (self._losses(up) - self._losses(down)) / (2 * self._steps[at])
+        return self._plain(gradient)
 
     def gradient(self) -> Matrix:
-        """Return the gradient (P,): differences of the loss, or the chain rule alone where they would take too long."""
+        """Return the gradient (P,): differences of the loss, or the chain rule if these would take too long."""
         return self._gradient
 
     @cached_property
     def _hessian(self) -> Matrix:
-        found = np.empty((self.problem.size,) * 2, dtype=np.float64)
+        hessian = np.empty((self.problem.size,) * 2, dtype=np.float64)
         for at, up, down in self._around():
-            found[at] = (self._gradients(up) - self._gradients(down)) / (2 * self._steps[at])[:, None]
-        return found
+            hessian[at] = (self._gradients(up) - self._gradients(down)) / (2 * self._steps[at])[:, None]
+        return hessian
 
     def hessian(self) -> Matrix:
         """Return the dense Hessian: differences of the gradient."""
@@ -178,7 +178,7 @@ class DifferenceWitness:
         """Return step, weights and points along a line that give the slope of a polynomial of degree 2L exactly."""
         kind, depth = self._theta.dtype.type, len(self.problem.weights)
         step = kind(2.0 ** np.floor(np.log2(self._reach / depth / norm(vector))))
-        # sum_k 2 w_k k = 1, and sum_k w_k k^j = 0 for j = 3, 5, ...: even powers cancel between k and -k.
+        # sum_k 2 w_k k = 1, and sum_k w_k k^j = 0 for j = 3, 5, ...; even powers cancel between k and -k.
         half = [
             kind((-1) ** (k + 1) * math.factorial(depth) ** 2)
             / kind(k * math.factorial(depth - k) * math.factorial(depth + k))
@@ -190,7 +190,7 @@ class DifferenceWitness:
         return step, weights, self._theta + step * both[:, None] * vector
 
     def train(self, how: Training) -> Trajectory:
-        """Return the trajectory of gradient descent, written out."""
+        """Return the trajectory of gradient descent, step by step."""
         kind = self._theta.dtype.type
         theta, velocity = self._theta[None], np.zeros_like(self._theta[None])
         thetas, losses = [theta[0]], []
@@ -201,19 +201,19 @@ class DifferenceWitness:
             change = gradient + kind(how.momentum) * velocity if how.nesterov else velocity
             theta = theta - kind(how.lr) * change
             thetas.append(theta[0])
-        return Trajectory([self._plain(each) for each in thetas], losses)
+        return Trajectory([self._plain(vector) for vector in thetas], losses)
 
     @staticmethod
-    def _plain(found: Extended) -> Matrix:
-        return found.astype(np.float64, copy=False)
+    def _plain(array: Extended) -> Matrix:
+        return array.astype(np.float64, copy=False)
 
     # Errors -----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _reach(self) -> float:
-        """How far, in norm, weights are moved along a line: less than the smallest of them that is not zero."""
-        norms = [chain(weight).norm for weight in self.problem.weights]
-        return min((each for each in norms if each > 0), default=1.0) / len(norms)
+        """How far, in norm, weights move along a line: less than the smallest nonzero norm of a layer."""
+        norms = [factor_bound(weight).norm for weight in self.problem.weights]
+        return min((length for length in norms if length > 0), default=1.0) / len(norms)
 
     @cached_property
     def _near(self) -> Bounds:

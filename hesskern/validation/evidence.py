@@ -1,4 +1,4 @@
-"""The two sides of a comparison: what hesskern says, and what the witnesses say, each computed once."""
+"""The two sides of a comparison: the results of hesskern and of the witnesses, each computed once."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-import hesskern.loss
-from hesskern import decompositions
-from hesskern._cached import cached_property
-from hesskern.hessian import Hessian
+import hesskern.losses.squared
+from hesskern._base import decompositions
+from hesskern._base.cached import cached_property
+from hesskern.curvature.hessian import Hessian
 from hesskern.validation.autograd import AutogradWitness
+from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
 from hesskern.validation.differences import DifferenceWitness
-from hesskern.validation.problem import Matrix, Problem, Training, Trajectory
-from hesskern.validation.rounding import Bounds, Part, norm, square
+from hesskern.validation.rounding import Bounds, ErrorBound, norm, square
 
 Witness = AutogradWitness | DifferenceWitness
 T = TypeVar("T")
 
-#: Multiply-adds of all products that a Lanczos iteration on autograd may take, some seconds.
+#: Most multiply-adds of a Lanczos iteration on autograd's products, some seconds.
 _LANCZOS_WORK = 5e9
-#: Parameters left after all reductions up to which hesskern's eigenproblem takes less than about a second.
+#: Most parameters after all reductions for which hesskern's eigenproblem takes less than about a second.
 _LARGEST_EIGENPROBLEM = 1200
 
 
 class Subject:
-    """What one backend of hesskern says about a problem."""
+    """The results of one backend of hesskern for a problem."""
 
-    def __init__(self, problem: Problem, backend: str) -> None:
+    def __init__(self, problem: ValidationCase, backend: str) -> None:
         self.problem, self.backend, self.net = problem, backend, problem.net
-        given = problem.loss
-        self.loss = hesskern.loss.SquaredLoss(given.X, given.Y, given.kind, given.weight_decay, backend=backend)
+        original = problem.loss
+        self.loss = hesskern.losses.squared.SquaredLoss(
+            original.X, original.Y, original.kind, original.weight_decay, backend=backend
+        )
 
-    def decayed(self, decay: float) -> hesskern.loss.SquaredLoss:
+    def decayed(self, decay: float) -> hesskern.losses.squared.SquaredLoss:
         """Return the loss with another weight decay."""
-        given = self.problem.loss
-        return hesskern.loss.SquaredLoss(given.X, given.Y, given.kind, decay, backend=self.backend)
+        original = self.problem.loss
+        return hesskern.losses.squared.SquaredLoss(original.X, original.Y, original.kind, decay, backend=self.backend)
 
     @cached_property
     def hessian(self) -> Hessian:
@@ -67,20 +69,20 @@ class Subject:
 
 
 class Evidence:
-    """What the witnesses say about a problem, with bounds on everybody's rounding.
+    """The results of the witnesses for a problem, with bounds on everybody's rounding.
 
     Parameters
     ----------
-    problem : Problem
+    problem : ValidationCase
     directions : int
-        How many random vectors stand for a matrix that is not formed.
+        Number of random vectors that sample a matrix that is not formed.
     dense_size : int
         The most parameters for which matrices are formed; with 0 the third witness takes products only.
     seed : int
-        Of the vectors.
+        Seed of the vectors.
     """
 
-    def __init__(self, problem: Problem, directions: int, dense_size: int, seed: int) -> None:
+    def __init__(self, problem: ValidationCase, directions: int, dense_size: int, seed: int) -> None:
         self.problem = problem
         self.autograd, self.differences = AutogradWitness(problem), DifferenceWitness(problem, thorough=dense_size > 0)
         small = problem.size <= dense_size
@@ -89,7 +91,7 @@ class Evidence:
         self.dense_differences = self.dense_jacobian and self.differences.dense
         rng = np.random.default_rng([seed, problem.size])
         drawn = rng.standard_normal((directions, problem.size)).astype(np.float32).astype(np.float64)
-        self.vectors: list[Matrix] = list(drawn)  # float32 numbers, so that hesskern in float32 is given the same ones
+        self.vectors: list[Matrix] = list(drawn)  # float32 numbers, so that hesskern in float32 gets the same ones
         self.positions = np.sort(rng.choice(problem.size, min(problem.size, 2 * directions), replace=False))
         self._kept: dict[Any, Any] = {}
 
@@ -105,7 +107,7 @@ class Evidence:
         """Bounds for autograd."""
         return Bounds(self.problem, self.autograd.unit, rotated=False)
 
-    def part(self, bounds: Bounds, mode: str, row: int | None = None, column: int | None = None) -> Part:
+    def part(self, bounds: Bounds, mode: str, row: int | None = None, column: int | None = None) -> ErrorBound:
         """Return size and error of a part, or of a block of it, as hesskern or the witnesses compute it."""
         if bounds is self.theirs:
             return bounds.difference(mode, row, column)
@@ -117,17 +119,17 @@ class Evidence:
         bounds = self.ours
         loss = 0.5 * bounds.scale * square(bounds.residual.size)
         decay = square(norm(self.problem.theta))  # some checks have weight decay
-        found = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
-        return max(found) if np.isfinite(found).all() else np.inf
+        sizes = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
+        return max(sizes) if np.isfinite(sizes).all() else np.inf
 
     # Derived quantities -----------------------------------------------------------------------------------------------
 
     def kept(self, key: Any, make: Callable[[], T]) -> T:
-        """Return what `make` returned the first time: several backends ask."""
+        """Return the result of `make`, which is called once: several backends need it."""
         if key not in self._kept:
             self._kept[key] = make()
-        found: T = self._kept[key]
-        return found
+        value: T = self._kept[key]
+        return value
 
     def matrix(self, witness: Witness, mode: str) -> Matrix:
         """Return the dense "block" (all of the Hessian), "gauss_newton" or "functional" part."""
@@ -156,14 +158,14 @@ class Evidence:
         return self.kept((witness.name, "product", mode, hashlib.blake2b(vector.tobytes()).digest()), make)
 
     def restricted(self, layer: int) -> list[Matrix]:
-        """Return the random vectors, zero but for one layer's parameters."""
+        """Return the random vectors, set to zero outside one layer's parameters."""
         where = self.problem.layers[layer]
-        found = []
+        vectors = []
         for vector in self.vectors:
             part = np.zeros_like(vector)
             part[where] = vector[where]
-            found.append(part)
-        return found
+            vectors.append(part)
+        return vectors
 
     def eigenvalues(self, witness: Witness, mode: str, layer: int | None = None) -> Matrix:
         """Return the eigenvalues of a dense matrix, ascending; of one layer's block."""
@@ -176,7 +178,7 @@ class Evidence:
         return self.kept((witness.name, "eigenvalues", mode, layer), make)
 
     def trajectory(self, witness: Witness, how: Training) -> Trajectory:
-        """Return a training by a witness, with the weight decay that belongs to it."""
+        """Return a training by a witness, with its own weight decay."""
 
         def make() -> Trajectory:
             if how.decay == self.problem.decay:
@@ -194,7 +196,7 @@ class Evidence:
 
     @cached_property
     def reduced_size(self) -> int:
-        """Size of hesskern's eigenproblem: parameters when hidden layers are as wide as what touches them."""
+        """Size of hesskern's eigenproblem: parameters after each wide layer is reduced to the widths next to it."""
         widths, biases = list(self.problem.net.widths), [bias is not None for bias in self.problem.biases]
         changed = True
         while changed:
@@ -211,7 +213,7 @@ class Evidence:
         return self.reduced_size <= _LARGEST_EIGENPROBLEM
 
     def largest(self) -> tuple[float, float]:
-        """Return autograd's largest eigenvalue, and how far its Ritz vector is from being an eigenvector."""
+        """Return autograd's largest eigenvalue, and the residual of its Ritz vector."""
 
         def make() -> tuple[float, float]:
             if self.dense:
@@ -225,12 +227,12 @@ class Evidence:
         return self.kept("largest", make)
 
     def norm(self) -> float:
-        """Return about the spectral norm of the Hessian, for learning rates and dampings; NaN where it overflowed."""
+        """Return roughly the spectral norm of the Hessian, for learning rates and dampings; NaN if it overflowed."""
 
         def make() -> float:
             if self.dense:
                 if not np.isfinite(self.matrix(self.autograd, "block")).all():
-                    return np.nan  # asked for while the checks are planned, of which most can still be made
+                    return np.nan  # called while the checks are planned; most of them are still possible
                 return float(np.abs(self.eigenvalues(self.autograd, "block")).max())
             vector, size = self.vectors[0] / norm(self.vectors[0]), 0.0
             for _ in range(8):

@@ -1,8 +1,9 @@
 """Eigenvalues of one layer's Hessian in exact arithmetic: Python's integers, no rounding, no other package.
 
-Floating-point numbers are integers times a power of two, so ``A.T A`` of a product A of weights and data can be had
-without any error. How many of its eigenvalues lie below x is the number of sign changes among the leading principal
-minors of ``A.T A - x I`` (Sturm, Jacobi), also exact. Bisection then gives an eigenvalue to the last bit of float64.
+Floating-point numbers are integers times a power of two, so ``A.T A`` of a product A of weights and data can be
+computed without any error. The number of its eigenvalues below x is the number of sign changes among the leading
+principal minors of ``A.T A - x I`` (Sturm, Jacobi), also exact. Bisection then gives an eigenvalue to the last bit of
+float64.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern.validation.problem import Matrix, Problem
+from hesskern.validation.case import Matrix, ValidationCase
 
-#: Minors of larger matrices, and products of larger factors, take too long in integers.
+#: Largest matrix whose minors, and most products whose factors, are affordable in integers.
 _LARGEST, _MOST_PRODUCTS = 12, 200_000
 #: Bits of float64 and a few more.
 _BITS = 60
 
 
-def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
-    """Return condition number and rank of a layer's Hessian without decay, exact; None where that would take long.
+def block_condition(problem: ValidationCase, layer: int) -> tuple[float, int] | None:
+    """Return condition number and rank of a layer's Hessian without decay, exact; None if that would take long.
 
-    The rank is that of the numbers as they are: a matrix that is singular but for its rounding has full rank here.
+    The rank is that of the numbers as they are: a matrix that is singular up to rounding has full rank here.
     """
     chains = [_inputs(problem, layer)]
     if layer + 1 < problem.net.depth:
@@ -43,24 +44,24 @@ def block_condition(problem: Problem, layer: int) -> tuple[float, int] | None:
         rank *= problem.Y.shape[1]
     try:
         return float(value), rank
-    except OverflowError:  # larger than any float64, in which hesskern has to say it
+    except OverflowError:  # larger than any float64, so hesskern cannot return it either
         return None
 
 
-def _inputs(problem: Problem, layer: int) -> list[Matrix]:
+def _inputs(problem: ValidationCase, layer: int) -> list[Matrix]:
     """Return factors whose product, samples in rows, is the layer's input."""
     bias = problem.net.has_bias
-    found = [np.column_stack([problem.X, np.ones(problem.samples)]) if bias else problem.X]
+    factors = [np.column_stack([problem.X, np.ones(problem.samples)]) if bias else problem.X]
     for weight, shift in zip(problem.weights[:layer], problem.biases[:layer], strict=True):
         matrix = weight.T
         if bias:
             column = np.zeros(len(weight)) if shift is None else shift
             constant = np.append(np.zeros(weight.shape[1]), 1.0)[:, None]
             matrix = np.column_stack([np.vstack([weight.T, column]), constant])
-        found.append(matrix)
+        factors.append(matrix)
     if bias and problem.biases[layer] is None:
-        found[-1] = found[-1][:, :-1]
-    return found
+        factors[-1] = factors[-1][:, :-1]
+    return factors
 
 
 def _takes_long(chain: Sequence[Matrix]) -> bool:
@@ -73,20 +74,20 @@ def _takes_long(chain: Sequence[Matrix]) -> bool:
 
 
 def _integers(matrix: Matrix) -> NDArray[Any]:
-    """Return the matrix times a power of two that makes its entries integers; no condition number sees the power."""
+    """Return the matrix times a power of two that makes its entries integers, with the same condition number."""
     ratios = [[float(entry).as_integer_ratio() for entry in row] for row in matrix]
     common = max(denominator for row in ratios for _, denominator in row)
     return np.array([[top * (common // bottom) for top, bottom in row] for row in ratios], dtype=object)
 
 
 def _gram(factors: Sequence[NDArray[Any]]) -> list[list[int]]:
-    """Return the Gram matrix of a product, of its shorter side."""
+    """Return the Gram matrix of a product, over its shorter side."""
     product = factors[0]
     for factor in factors[1:]:
         product = product @ factor
     gram = product.T @ product if product.shape[1] <= len(product) else product @ product.T
-    found: list[list[int]] = gram.tolist()
-    return found
+    rows: list[list[int]] = gram.tolist()
+    return rows
 
 
 def _below(gram: list[list[int]], x: Fraction) -> int:
@@ -110,7 +111,7 @@ def _rank(gram: list[list[int]]) -> int:
     rows, rank = [list(row) for row in gram], 0
     before = 1
     for _ in range(len(rows)):
-        # Of a positive semidefinite matrix the diagonal is zero only where everything is.
+        # The diagonal of a positive semidefinite matrix is zero only if the whole matrix is.
         at = next((k for k in range(rank, len(rows)) if rows[k][k] != 0), None)
         if at is None:
             return rank
@@ -150,7 +151,7 @@ def _exponent(x: Fraction) -> int:
 
 
 def _short(x: Fraction) -> Fraction:
-    """Return a number of few bits next to x: long ones would make every step slower than the one before."""
+    """Return a number with few bits next to x: with long ones every step would be slower than the one before."""
     shift = 2 * _BITS - _exponent(x)
     power = Fraction(2) ** shift
     return Fraction(round(x * power)) / power

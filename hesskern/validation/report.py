@@ -1,4 +1,4 @@
-"""What `validate` found: rows with a verdict each, as a table, as plain data, as one word."""
+"""The result of `validate`: rows with a verdict each, as a table, as plain data, as one word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RAISED = "RAISED AN ERROR"
 
 _FAILURES = (HESSKERN_WRONG, AUTOGRAD_WRONG, DIFFERS, THIRD_DIFFERS, RAISED)
 
-#: A tolerance as large as this decides nothing.
+#: From this size on a tolerance decides nothing.
 USELESS = 0.1
 
 
@@ -28,18 +28,18 @@ USELESS = 0.1
 class Row:
     """One quantity of one backend on one problem.
 
-    Errors are norms of differences over the norm of the quantity; over the norm of its terms where these cancel, and
-    the note says so. NaN where there is nothing to say.
+    Errors are norms of differences, relative to the norm of the quantity; if its terms cancel, relative to the norm of
+    the terms, and the note says so. NaN means that nothing was compared.
 
     Attributes
     ----------
     problem, backend, group, quantity : str
     method : str
-        "whole", or what was sampled: "3 directions".
+        "whole", or the samples that were compared: "3 directions".
     error, tolerance : float
-        hesskern against autograd, and how far two right answers may be apart by rounding.
+        hesskern against autograd, and how far apart rounding can bring two right answers.
     third : str
-        The third witness: "differences", "exact", or empty where there is none.
+        The third witness: "differences", "exact", or empty if there was none.
     third_error, third_tolerance : float
         hesskern against the third witness.
     witnesses, witnesses_tolerance : float
@@ -64,7 +64,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing disagrees; what was not decided, overflowed or is not installed, is not one."""
+        """Whether this row is no failure; undecided, overflowed and absent rows are not failures."""
         return self.verdict not in _FAILURES
 
     @property
@@ -107,7 +107,7 @@ def decide(
         return pair is not None and pair[1] < USELESS
 
     ours = error, tolerance
-    if not decisive(third):  # the third witness's rounding neither
+    if not decisive(third):  # the third witness's rounding decides nothing either
         third = None
     if not decisive(ours):  # autograd's own rounding decides nothing here
         return (AGREES if near(third) else HESSKERN_WRONG) if decisive(third) else UNDECIDED
@@ -126,12 +126,12 @@ class ValidationReport:
     rows : tuple of Row
         One for each quantity, backend and problem.
     problems : dict
-        Name of each problem to its shape in words.
+        The shape of each problem in words, by its name.
     torch : str
         Version of PyTorch.
     seconds : float
     interrupted : bool
-        Whether Ctrl-C ended it; `rows` holds what was checked before.
+        Whether Ctrl-C ended it; `rows` then holds what was checked before.
 
     Examples
     --------
@@ -193,11 +193,11 @@ class ValidationReport:
         Parameters
         ----------
         every : bool, optional
-            One line for each quantity of each problem; otherwise one for each kind of quantity, the worst of its rows.
-            Default: the first for one problem, the second for several. What disagrees is always told row by row.
+            True: one line for each quantity of each problem. False: one line for each kind of quantity, its worst row.
+            Default: True for one problem, False for several. Failures are always listed row by row.
         """
-        each = len(self.problems) < 2 if every is None else every
-        return "\n".join(_text(self, self._version, every=each))
+        one_by_one = len(self.problems) < 2 if every is None else every
+        return "\n".join(_text(self, self._version, every=one_by_one))
 
     def __repr__(self) -> str:
         bad = len(self.failures)
@@ -214,8 +214,8 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
     for row in report.rows:
         if row.verdict == ABSENT:
             yield f"The backend {row.backend} is absent: {row.note}"
-    yield "Errors relative to the norm of each quantity; tolerance: what rounding allows. third: the third witness,"
-    yield "and how far autograd is from it."
+    yield "Errors are relative to the norm of each quantity; tolerance: what rounding allows; third: how far"
+    yield "autograd is from the third witness."
     shown = [row for row in report.rows if row.verdict != ABSENT]
     if every:
         for problem, what in report.problems.items():
@@ -224,7 +224,7 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
                 yield from ("", f"{problem}: {what}" if problem else what)
                 yield from _table(_by_quantity(own), backends)
     elif shown:
-        yield "Each line shows the row that is nearest to its tolerance, of as many as it says."
+        yield "Each line shows one row, the nearest to its tolerance; the number of rows is in brackets."
         yield ""
         for problem, what in report.problems.items():
             yield f"{problem}: {what}"
@@ -239,18 +239,18 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
 
 
 def _by_quantity(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_name: dict[str, list[Row]] = {}
     for row in rows:
         name = row.quantity if row.method == "whole" else f"{row.quantity} ({row.method})"
-        found.setdefault(name, []).append(row)
-    return found
+        by_name.setdefault(name, []).append(row)
+    return by_name
 
 
 def _by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_group: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.group, []).append(row)
-    return {f"{group} ({len(own)})": own for group, own in found.items()}
+        by_group.setdefault(row.group, []).append(row)
+    return {f"{group} ({len(own)})": own for group, own in by_group.items()}
 
 
 def _table(lines: dict[str, list[Row]], backends: Sequence[str]) -> Iterator[str]:
@@ -304,8 +304,8 @@ def _verdict(report: ValidationReport) -> str:
     undecided = sum(row.verdict == UNDECIDED for row in report.rows)
     unchecked = sum(row.verdict == UNCHECKED for row in report.rows)
     overflowed = sum(row.verdict == OVERFLOWED for row in report.rows)
-    others = (undecided, UNDECIDED), (unchecked, UNCHECKED), (overflowed, OVERFLOWED)
-    rest = "".join(f", {count} {word}" for count, word in others if count)
+    counts = (undecided, UNDECIDED), (unchecked, UNCHECKED), (overflowed, OVERFLOWED)
+    rest = "".join(f", {count} {word}" for count, word in counts if count)
     said = f"{compared} comparisons in {report.seconds:.1f} s{rest}"
     if report.interrupted:
         return f"Interrupted: {said}; {len(report.failures)} disagree so far."

@@ -1,4 +1,4 @@
-"""`validate`: every check for every backend and problem, with progress, and what was found when Ctrl-C came."""
+"""`validate`: every check for every backend and problem, with a progress bar; Ctrl-C keeps the rows so far."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hesskern import backends as registry
-from hesskern import checks as arguments
+from hesskern import backends
+from hesskern._base import checks
+from hesskern._base.interrupt import Interruption
 from hesskern._core import version
-from hesskern.interruption import Interruption
-from hesskern.loop import progress_bar
-from hesskern.loss import SquaredLoss
-from hesskern.network import LinearNetwork
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.training.loop import progress_bar
 from hesskern.validation import catalogue
 from hesskern.validation.autograd import torch
+from hesskern.validation.case import ValidationCase
 from hesskern.validation.checks import checks_of
 from hesskern.validation.comparison import row_of
 from hesskern.validation.evidence import Evidence, Subject
-from hesskern.validation.problem import Problem
 from hesskern.validation.report import ABSENT, Row, ValidationReport
 
 
@@ -33,47 +33,47 @@ def validate(
     seed: int = 0,
     progress: bool = False,
 ) -> ValidationReport:
-    r"""Compare everything hesskern computes with PyTorch's autograd in float64, and with a third witness.
+    r"""Compare everything that hesskern computes with PyTorch's autograd in float64, and with a third witness.
 
     Parameters
     ----------
     net : LinearNetwork, optional
         Default: a built-in set of networks, among them the case of `hesskern.datasets.two_layer_case`.
     loss : SquaredLoss, optional
-        Goes with `net`. Its kind is compared in full; loss, gradient and products also for the other kinds.
+        The loss of `net`. Its kind is compared in full; the other kinds by loss, gradient and products.
     backends : sequence of str, optional
-        Default: all there are; one whose package is not installed is reported as absent.
+        Default: all backends; one whose package is not installed is reported as absent.
     problems : sequence of str, optional
-        Names of some of the built-in networks.
+        Names of built-in networks, if only some of them are to be validated.
     directions : int, >= 1
         Random vectors for each matrix that is too large to form.
     dense_size : int, >= 1
-        The most parameters for which whole matrices are compared, 8·P² bytes each; above, and where autograd would
-        take more than seconds, products with random vectors stand for them, and `Row.method` says so.
+        The most parameters for which whole matrices are compared, 8·P² bytes each. Above, and if autograd would take
+        more than seconds, products with random vectors are compared instead, and `Row.method` says so.
     seed : int, >= 0
-        Of the vectors.
+        Seed of the random vectors.
     progress : bool
         Show a progress bar (needs tqdm).
 
     Returns
     -------
     ValidationReport
-        ``report.ok``, ``report.rows``, ``print(report)``, ``report.as_dict()``. Ctrl-C does not raise: the report holds
-        what was checked before it, with ``report.interrupted``.
+        ``report.ok``, ``report.rows``, ``print(report)``, ``report.as_dict()``. Ctrl-C does not raise: the report then
+        holds what was checked before, and ``report.interrupted`` is True.
 
     Raises
     ------
     ImportError
-        If PyTorch is not installed, or the package of a backend that was asked for by name, or of `progress`.
+        If PyTorch, the package of a backend that was asked for by name, or that of `progress` is not installed.
     TypeError, ValueError
-        If an argument is not as said above.
+        If an argument is wrong.
 
     Notes
     -----
-    The third witness knows the definition of the loss and takes exact differences of it, in extended precision where
-    the processor has it; for condition numbers of small blocks it is exact arithmetic. Where hesskern and autograd
-    disagree the row says which of them is alone. Tolerances are bounds on rounding, from the sizes and norms of the
-    problem. A float32 network is compared with the same numbers in float64, to what float32 allows.
+    The third witness computes exact differences of the definition of the loss, in extended precision if the processor
+    has it; for condition numbers of small blocks it uses exact arithmetic. If hesskern and autograd disagree, the row
+    says which of them the third witness contradicts. Tolerances are bounds on rounding, from the sizes and norms of the
+    problem. A float32 network is compared with the same numbers in float64, within the rounding of float32.
 
     Autograd takes O(P) backward passes for each dense matrix, O(1) for each random vector.
 
@@ -85,10 +85,10 @@ def validate(
     True
     """
     chosen = _problems(net, loss, problems)
-    directions = arguments.integer(directions, "directions", 1)
-    dense_size = arguments.integer(dense_size, "dense_size", 1)
-    seed = arguments.seed(seed)
-    arguments.boolean(progress, "progress")
+    directions = checks.integer(directions, "directions", 1)
+    dense_size = checks.integer(dense_size, "dense_size", 1)
+    seed = checks.seed(seed)
+    checks.boolean(progress, "progress")
     present, rows = _backends(backends)
     version_of_torch = str(torch().__version__)
     began = time.perf_counter()
@@ -107,20 +107,20 @@ def validate(
 class _Plan:
     """All problems with all backends, one check at a time."""
 
-    def __init__(self, problems: Sequence[Problem], backends: Sequence[str], weigh: Any) -> None:
+    def __init__(self, problems: Sequence[ValidationCase], backends: Sequence[str], weigh: Any) -> None:
         self._problems, self._backends, self._weigh = problems, backends, weigh
 
     def _rows(self, interruption: Interruption) -> Iterator[tuple[int, Row]]:
         """Yield each row with the number of rows of its problem."""
         for problem in self._problems:
             evidence = self._weigh(problem)
-            checks = checks_of(evidence)
+            comparisons = checks_of(evidence)
             for backend in self._backends:
                 subject = Subject(problem, backend)
-                for check in checks:
-                    if interruption.wished:
+                for check in comparisons:
+                    if interruption.requested:
                         return
-                    yield len(checks) * len(self._backends), row_of(problem.name, check, subject, evidence)
+                    yield len(comparisons) * len(self._backends), row_of(problem.name, check, subject, evidence)
 
     def run(self, rows: list[Row], *, progress: bool) -> bool:
         """Append the rows; return whether Ctrl-C ended it."""
@@ -138,19 +138,19 @@ class _Plan:
             finally:
                 if bar is not None:
                     bar.close()
-            return interruption.wished
+            return interruption.requested
 
 
-def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Problem]:
+def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[ValidationCase]:
     if net is None and loss is None:
         known = catalogue.names()
         if names is None:
             return [catalogue.problem(name) for name in known]
         if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
-                f"problems is {arguments.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
+                f"problems is {checks.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
             )
-        return [catalogue.problem(arguments.one_of(name, "problems", known)) for name in names]
+        return [catalogue.problem(checks.one_of(name, "problems", known)) for name in names]
     if names is not None:
         raise ValueError("problems names built-in networks; expected it without net and loss.")
     if not isinstance(net, LinearNetwork):
@@ -158,7 +158,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Pr
     if not isinstance(loss, SquaredLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
     loss.check_network(net, on_cpu="validate")
-    return [Problem("", net, loss)]
+    return [ValidationCase("", net, loss)]
 
 
 def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
@@ -166,16 +166,16 @@ def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
     if names is not None:
         if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
-                f"backends is {arguments.shown(names)}; expected a list of names: "
-                f"{', '.join(map(repr, registry.host_names()))}."
+                f"backends is {checks.shown(names)}; expected a list of names: "
+                f"{', '.join(map(repr, backends.host_names()))}."
             )
         for name in names:
-            registry.get(name)
+            backends.get(name)
         return list(dict.fromkeys(names)), []
     present, absent = [], []
-    for name in registry.host_names():
+    for name in backends.host_names():
         try:
-            registry.get(name)
+            backends.get(name)
         except (ImportError, OSError, RuntimeError) as error:  # not installed; no driver; no device
             absent.append(Row("", name, "backend", name, verdict=ABSENT, note=" ".join(str(error).split())))
         else:

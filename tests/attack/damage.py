@@ -1,8 +1,8 @@
 """Damaged files, and every door that reads one: allowed is one error in one line, or what the whole file gives.
 
 `FIXED` are damages by name, `random_damage` makes one from a generator. `attempt` hands a damaged file to a door and
-returns what is wrong with the outcome, None if nothing is. `python -m attack.damage COUNT [SEED]`, in ``tests/``, tries
-as many.
+returns what is wrong with the outcome, None if nothing is. `python -m attack.damage COUNT [SEED]`, in
+``tests/helpers/``, tries as many.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 import hesskern as hk
-from hesskern import cli
+from hesskern.cli import main as cli
 
 Damage = Callable[[bytes], bytes]
 

@@ -3,7 +3,7 @@
 Allowed is one clear TypeError, ValueError, MemoryError or LinAlgError that names the argument; wrong are crashes,
 hangs, messages from the inside, and bad values that are taken without a word.
 
-``python -m tests.attack.malformed SECONDS [SEED]`` runs new ones; ``cases(seed)`` yields them for another program.
+``python -m attack.malformed SECONDS [SEED]`` runs new ones; ``cases(seed)`` yields them for another program.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from attack.judge import Judge
 from attack.loops import Plan
 from attack.methods import DENSE, Case
 from attack.oracle import LONG
-from hesskern import backends, devices
+from hesskern import backends
+from hesskern._base import devices
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The dense assembly on the device: the factors of all pairs of layers side by side, and tables of indices.
+"""The dense assembly on the device, from the factors of all pairs of layers and tables of indices.
 
-The kernel (``csrc/cuda/assembly.cuh``) knows no layers. It reads ``H[k,c] = U[r,p] V[s,q] + B[s,p] W[r,q]`` from four
-matrices in which the outer and the inner indices of all layers are numbered through.
+The kernel (``csrc/cuda/assembly.cuh``) knows no layers. It computes ``H[k,c] = U[r,p] V[s,q] + B[s,p] W[r,q]`` from
+four matrices whose rows and columns are the outer or inner indices of all layers, numbered consecutively.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def launch_blocks(rows: int, columns: int, itemsize: int) -> int:
 
 
 def _indices(sides: Sequence[Side], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the outer and the inner index of each parameter, those of all sides numbered through."""
+    """Return the outer and the inner index of each parameter, numbered consecutively over all sides."""
     outer, inner = [], []
     outer_start = inner_start = 0
     for side in sides:

@@ -1,4 +1,4 @@
-"""The CUDA backend where it can be had: PyTorch, cuda-core and a GPU. Loaded by the registry, when asked for."""
+"""The CUDA backend; the registry imports this module on first use, and it needs PyTorch, cuda-core and a GPU."""
 
 from __future__ import annotations
 

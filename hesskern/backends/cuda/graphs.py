@@ -11,12 +11,12 @@ import torch
 class Recorded:
     """Work on a device, recorded without being done; `replay` does it on the current stream.
 
-    Recording waits for all of the process's work on the device.
+    Recording waits for all work of the process on the device.
 
     Parameters
     ----------
     work : callable
-        It must have run before, for what libraries set up on first use cannot be recorded.
+        It must have run before: what libraries set up on first use cannot be recorded.
     device : torch.device
     """
 

@@ -1,9 +1,9 @@
 """The kernels' machine code: compiled by NVRTC for one architecture, kept on disk.
 
-An entry is found by the source, the options (architecture, ``--fmad``) and the version of the compiler, all of which
-cuda-core puts into the key; it also replaces files as a whole, so that processes may compile at the same time. What it
-does not see is a damaged file, hence a checksum in front of the code, and a file that somebody else has put there: code
-comes only from a folder that nobody else can write to (`hesskern.trusted`).
+cuda-core makes the key of an entry from the source, the options (architecture, ``--fmad``) and the version of the
+compiler, and replaces files as a whole, so that processes may compile at the same time. It does not notice a damaged
+file, hence the checksum in front of the code, nor a file from somebody else: code is read only from a folder that
+nobody else can write to (`hesskern._base.trusted`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from cuda.core import Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache, make_program_cache_key
 
-from hesskern import trusted
+from hesskern._base import trusted
 
-#: The kernels of a version and architecture take some 500 KB; what has not been used for longest goes first.
+#: The kernels of one version and architecture take some 500 KB; the least recently used ones are removed first.
 _MOST_BYTES = 64 << 20
-#: What the names of a file's kernels begin with.
+#: The file of a kernel, by the first word of the kernel's name.
 PROGRAMS = {"assemble": "assembly", "train": "training"}
 
 
@@ -32,7 +32,7 @@ def program_of(kernel: str) -> str:
 
 
 def source(program: str) -> str:
-    """Return the CUDA C++ that is compiled: one text, so that what is kept on disk is found by all of it."""
+    """Return the CUDA C++ that is compiled: one text, all of which goes into the key of the cache."""
     folder = resources.files("hesskern.backends.cuda")
     texts = [folder.joinpath(f"{name}.cuh").read_text(encoding="utf-8") for name in ("common", program)]
     lines = "".join(texts).splitlines(keepends=True)
@@ -60,10 +60,10 @@ def _warn(why: str) -> None:
 
 
 def machine_code(program: str, architecture: str) -> bytes:
-    """Return the kernels of a program for an architecture ("sm_90"), from the disk where it has them.
+    """Return the kernels of a program for an architecture ("sm_90"), from the cache or compiled.
 
-    A folder that cannot be read or written costs the time to compile and nothing else; so does one that others can
-    write to, with a warning.
+    If the folder of the cache cannot be read or written, they are compiled in each process; if others can write to it,
+    with a warning too.
     """
     code, chosen = source(program), options(architecture)
     key = make_program_cache_key(code=code, code_type="c++", options=chosen, target_type="cubin")
@@ -75,16 +75,16 @@ def machine_code(program: str, architecture: str) -> bytes:
             _warn(why)
             return _compile(code, chosen)
         cache = FileStreamProgramCache(folder, max_size_bytes=_MOST_BYTES)
-        found = _checked(cache.get(key))
+        binary = _checked(cache.get(key))
     except (OSError, RuntimeError):  # no home, no permission
         return _compile(code, chosen)
-    if found is None:
-        found = _compile(code, chosen)
+    if binary is None:
+        binary = _compile(code, chosen)
         try:
-            cache[key] = hashlib.sha256(found).digest() + found
+            cache[key] = hashlib.sha256(binary).digest() + binary
         except OSError:
-            return found  # a full or read-only disk
-    return found
+            return binary  # a full or read-only disk
+    return binary
 
 
 def _compile(code: str, chosen: ProgramOptions) -> bytes:

@@ -11,9 +11,9 @@ from cuda.core import launch as launch_kernel
 from torch import Tensor
 
 from hesskern.backends.cuda.kernels import machine_code, program_of
-from hesskern.backends.cuda.persistent import Limits
+from hesskern.backends.cuda.shared_memory_kernel import Limits
 
-#: Shared memory that every card gives without being asked (bytes).
+#: Shared memory that a kernel has on every card without a request (bytes).
 _SHARED = 48 << 10
 
 
@@ -24,7 +24,7 @@ def launch(kernel: str, blocks: int, threads: int, *arguments: Tensor | int | No
     ----------
     kernel : str
     blocks, threads : int
-        In a block that many threads, in one dimension.
+        Number of blocks, and of threads in each, in one dimension.
     arguments : tensor, int or None
         As the kernel takes them: a tensor for a pointer, None for a null pointer, an int for a ``long long``.
     shared : int
@@ -39,17 +39,17 @@ def launch(kernel: str, blocks: int, threads: int, *arguments: Tensor | int | No
 
 
 def limits(device: torch.device) -> Limits:
-    """Return what a device has for kernels that keep everything in shared memory."""
-    found = Device(device.index).properties
+    """Return the limits of a device for kernels that keep everything in shared memory."""
+    properties = Device(device.index).properties
     return Limits(
-        processors=found.multiprocessor_count,
-        block_bytes=found.max_shared_memory_per_block_optin,
-        processor_bytes=found.max_shared_memory_per_multiprocessor,
+        processors=properties.multiprocessor_count,
+        block_bytes=properties.max_shared_memory_per_block_optin,
+        processor_bytes=properties.max_shared_memory_per_multiprocessor,
     )
 
 
 def _word(argument: Tensor | int | None) -> int:
-    """Return what cuda-core passes as eight bytes."""
+    """Return the argument as the integer that cuda-core passes as eight bytes."""
     return int(argument.data_ptr()) if isinstance(argument, Tensor) else argument or 0
 
 
@@ -61,11 +61,11 @@ def _module(program: str, device: int) -> ObjectCode:
 
 @functools.cache
 def _loaded(kernel: str, device: int) -> Kernel:
-    found = _module(program_of(kernel), device).get_kernel(kernel)
+    loaded = _module(program_of(kernel), device).get_kernel(kernel)
     most = limits(torch.device("cuda", device)).block_bytes
     if most > _SHARED:
         name = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        (status,) = driver.cuKernelSetAttribute(name, most, found.handle, device)
+        (status,) = driver.cuKernelSetAttribute(name, most, loaded.handle, device)
         if status != driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"the kernel {kernel} cannot have {most} bytes of shared memory ({status.name})")
-    return found
+    return loaded

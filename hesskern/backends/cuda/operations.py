@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesskern.backends.cuda import curvature, layers
+from hesskern._base.flat_layout import FlatLayout, join
+from hesskern.backends.cuda import batched_curvature, layers
 from hesskern.backends.cuda.assembly import Launch, assemble
-from hesskern.backends.cuda.persistent import Limits
+from hesskern.backends.cuda.batched_width_reduction import ReducedStack
+from hesskern.backends.cuda.descents import Descents
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import CudaProduct
-from hesskern.backends.cuda.training import Descents, Problem, Watched
-from hesskern.backends.cuda.width import ReducedStack
+from hesskern.backends.cuda.shared_memory_kernel import Limits
+from hesskern.backends.cuda.state import Problem, Watched
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import Block, Layers, Side
-from hesskern.problem import Data
 
 
 class CudaBackend:
@@ -29,7 +31,7 @@ class CudaBackend:
     launch : callable
         Launches one of the kernels; see `hesskern.backends.cuda.launch.launch`.
     limits : callable
-        What a device has for one of them; see `hesskern.backends.cuda.launch.limits`.
+        Returns the limits of a device for one of them; see `hesskern.backends.cuda.launch.limits`.
     """
 
     name = "cuda"
@@ -53,8 +55,8 @@ class CudaBackend:
         values, residual = self._residual(net, data)
         column: Any = data.column
         with full_precision():
-            found = layers.gradient(_layers(net), values, residual, column, scale)
-        return float(residual.double().square().sum()), found
+            flat = layers.gradient(_layers(net), values, residual, column, scale)
+        return float(residual.double().square().sum()), flat
 
     @staticmethod
     def _residual(net: Layers, data: Data) -> tuple[list[Tensor], Tensor]:
@@ -77,28 +79,28 @@ class CudaBackend:
         stacked = torch.cat([part.double() for part in parts], dim=1)
         size = stacked.shape[1]
         triangle = stacked.new_zeros(size, size)
-        found = torch.linalg.qr(stacked, mode="r").R
-        triangle[: len(found)] = found
+        upper = torch.linalg.qr(stacked, mode="r").R
+        triangle[: len(upper)] = upper
         return triangle
 
     # Many networks at once; weights are (networks, out, in) ----------------------------------------------------------
 
     #: Of many networks: largest eigenvalues, and what decides the condition number of a layer's block.
-    sharpness = staticmethod(curvature.sharpness)
-    block = staticmethod(curvature.block)
+    sharpness = staticmethod(batched_curvature.sharpness)
+    block = staticmethod(batched_curvature.block)
 
     @staticmethod
     def reduced(weights: Sequence[Any], biases: Sequence[Any], *, reduce: bool) -> ReducedStack:
-        """Return the small networks that are trained in the place of these."""
-        return ReducedStack(layers.Layers(list(weights), list(biases)), reduce=reduce)
+        """Return the small networks that are trained instead of these."""
+        return ReducedStack(layers.TensorLayers(list(weights), list(biases)), reduce=reduce)
 
     def descents(self, small: ReducedStack, problem: Problem, watched: Watched) -> Descents:
         """Return a descent of each of these networks."""
-        shapes = layers.shapes(*small.layers)
-        return Descents(self._launch, self._limits, shapes, layers.flat(small.layers), problem, watched)
+        layout = FlatLayout.of(*small.layers)
+        return Descents(self._launch, self._limits, layout, join(*small.layers), problem, watched)
 
 
-def _layers(net: Layers) -> layers.Layers:
+def _layers(net: Layers) -> layers.TensorLayers:
     weights: Sequence[Any] = net.weights
     biases: Sequence[Any] = net.biases
-    return layers.Layers(list(weights), list(biases))
+    return layers.TensorLayers(list(weights), list(biases))

@@ -1,4 +1,4 @@
-"""float32 that is float32: PyTorch may be told to multiply in TF32, which has three digits."""
+"""Products in full float32: PyTorch may be set to multiply in TF32, which has three digits."""
 
 from __future__ import annotations
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.graphs import Recorded
 from hesskern.backends.cuda.layers import activations
 from hesskern.backends.cuda.precision import full_precision
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import Layers
-from hesskern.problem import Data
 
 
 class Linearised:
@@ -23,18 +24,18 @@ class Linearised:
 
     Parameters
     ----------
-    shapes : Shapes
-    at : layers.Layers
+    layout : FlatLayout
+    at : layers.TensorLayers
     X, column, Y : (..., N, i), (..., N), (..., N, o) tensors
     scale, decay : float
     gauss_newton, functional : bool
-        Which parts of the Hessian are wanted.
+        Which parts of the Hessian to include.
     """
 
     def __init__(
         self,
-        shapes: layers.Shapes,
-        at: layers.Layers,
+        layout: FlatLayout,
+        at: layers.TensorLayers,
         X: Tensor,
         column: Tensor,
         Y: Tensor,
@@ -44,7 +45,7 @@ class Linearised:
         gauss_newton: bool = True,
         functional: bool = True,
     ) -> None:
-        self._shapes, self._column = shapes, column
+        self._layout, self._column = layout, column
         self._weights, self._biases = at
         self._scale, self._decay = scale, decay
         self._gauss_newton, self._functional = gauss_newton, functional
@@ -57,7 +58,7 @@ class Linearised:
     def times(self, v: Tensor) -> Tensor:
         """Return the products with the rows of `v` (..., k, P), in the same shape."""
         column, deltas = self._column, self._deltas
-        directions = self._shapes.split(v)
+        directions = layers.split(self._layout, v)
         first = self._activations[0]
         moved = [torch.zeros_like(first).expand(*v.shape[:-1], *first.shape[-2:])]
         for layer, (direction, bias) in enumerate(zip(*directions, strict=True)):
@@ -82,8 +83,8 @@ class CudaProduct:
     """Products with one network's Hessian, in k directions at the same time.
 
     A product of small matrices takes less time than its launches; the second product of a shape on a GPU is therefore
-    recorded as a CUDA graph, and from then on replayed. Its memory is one for all: use one product on one stream at a
-    time.
+    recorded as a CUDA graph, and from then on replayed. The replays share one memory: use an object on one stream at
+    a time.
     """
 
     def __init__(
@@ -93,8 +94,8 @@ class CudaProduct:
         biases: Any = net.biases
         parts: Any = data.X, data.column, data.Y
         self._times = Linearised(
-            layers.shapes(weights, biases),
-            layers.Layers(list(weights), list(biases)),
+            FlatLayout.of(weights, biases),
+            layers.TensorLayers(list(weights), list(biases)),
             *parts,
             scale=scale,
             decay=decay,
@@ -108,24 +109,24 @@ class CudaProduct:
         """Write H v into `out`; both (P,) or (P, k)."""
         directions = v.reshape(len(v), -1).T
         with full_precision():
-            found = self._replayed(directions) if v.is_cuda else self._times(directions)
-        out.copy_(found.T.reshape(v.shape))
+            products = self._replayed(directions) if v.is_cuda else self._times(directions)
+        out.copy_(products.T.reshape(v.shape))
 
     def _replayed(self, directions: Tensor) -> Tensor:
         if torch.cuda.is_current_stream_capturing():  # somebody else's graph, which cannot hold a replay of ours
             return self._times(directions)
         count = len(directions)
         if count in self._graphs:
-            graph, given = self._graphs[count]
-            given.copy_(directions)
+            graph, recorded_input = self._graphs[count]
+            recorded_input.copy_(directions)
             graph.replay()
-            found: Tensor = graph.result
-            return found
+            product: Tensor = graph.result
+            return product
         if count in self._seen:
-            given = directions.contiguous().clone()
-            graph = Recorded(partial(self._times, given), given.device)
+            recorded_input = directions.contiguous().clone()
+            graph = Recorded(partial(self._times, recorded_input), recorded_input.device)
             graph.replay()
-            self._graphs[count] = graph, given
+            self._graphs[count] = graph, recorded_input
             result: Tensor = graph.result
             return result
         self._seen.add(count)

@@ -1,4 +1,4 @@
-"""Version 1.0: what its algorithms estimate of an operator, exact."""
+"""Version 1.0: the exact values of what its algorithms estimate."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from hesskern import checks
+from hesskern._base import checks
 from hesskern.compat.hessian_eigenthings.operator import HessianOperator
 
 
 class EigenResult(NamedTuple):
-    """Eigenvalues (k,), eigenvectors in rows (k, P), ``|H v - λ v|`` (k,), no iterations, and that all is converged."""
+    """Eigenvalues (k,), eigenvectors in rows (k, P), ``|H v - λ v|`` (k,), 0 iterations, and all converged."""
 
     eigenvalues: Tensor
     eigenvectors: Tensor
@@ -22,7 +22,7 @@ class EigenResult(NamedTuple):
 
 
 class TraceResult(NamedTuple):
-    """The trace, its standard error, which is 0, and the samples it is the mean of: itself."""
+    """The trace, its standard error 0, and the one sample of which it is the mean: the trace itself."""
 
     estimate: float
     stderr: float
@@ -46,18 +46,18 @@ def lanczos(
     ----------
     operator : HessianOperator
     k : int
-        How many.
+        Number of eigenvalues.
     which : {"LM", "LA", "SA"}
         Largest in magnitude, largest or smallest first.
     max_iter, tol, reorthogonalize, seed, backend
-        Of iterations; of no use here.
+        Options of the iterations there; ignored.
 
     Raises
     ------
     ValueError
         If there are fewer than k eigenvalues.
     """
-    problem = _own(operator).following.problem
+    problem = _own(operator).live.problem
     wanted = cast(Literal["LM", "LA", "SA"], checks.one_of(which, "which", ("LM", "LA", "SA")))
     if checks.integer(k, "k", 1) > problem.size:
         raise ValueError(f"k is {k}; expected at most {problem.size}, the number of parameters.")
@@ -78,15 +78,15 @@ def deflated_power_iteration(
     seed: int | None = None,
     backend: Any = None,
 ) -> EigenResult:
-    """Return the eigenvalues that are largest in magnitude; see `lanczos`, which gives the same.
+    """Return the eigenvalues that are largest in magnitude; see `lanczos`, which returns the same.
 
     Parameters
     ----------
     operator : HessianOperator
     k : int
-        How many.
+        Number of eigenvalues.
     max_iter, tol, momentum, seed, backend
-        Of iterations; of no use here.
+        Options of the iterations there; ignored.
     """
     return lanczos(operator, k=k)
 
@@ -106,10 +106,10 @@ def trace(
     ----------
     operator : HessianOperator
     num_matvecs, method, distribution, seed, backend
-        Of random vectors; of no use here.
+        Options of the random vectors there; ignored.
     """
-    found = _own(operator).following.problem
-    return TraceResult(found.trace(), 0.0, found.tensor([found.trace()]))
+    problem = _own(operator).live.problem
+    return TraceResult(problem.trace(), 0.0, problem.tensor([problem.trace()]))
 
 
 def _own(operator: Any) -> HessianOperator:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, keep, trained
-from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
-from hesskern.torch import tracing
+from hesskern._base import checks
+from hesskern.compat.hessian_eigenthings.shared import Criterion, live_problem, product, refuse_single_batches
+from hesskern.compat.live_parameters import CountedBatches, keep, trained
 from hesskern.torch.losses import LossScale, comparing, name_of, recognised
+from hesskern.torch_modules import tracing
 
 
 class HessianOperator:
@@ -24,19 +24,19 @@ class HessianOperator:
     model : torch.nn.Module
         A chain of linear layers.
     dataloader : iterable of (X, Y)
-        Read once; moved to the model's device. See this package on batches of unequal size.
+        Read once; moved to the model's device. For batches of unequal size see this package's docstring.
     loss_fn : callable
         ``loss_fn(model, batch)``, such as `supervised_loss` of ``nn.functional.mse_loss``: a multiple of the squared
-        error of ``model(X)``. One that sums over samples is divided by the number of batches, as there. It is called
+        error of ``model(X)``. A loss that sums over samples is divided by the number of batches, as there. It is called
         with modules that return made-up predictions, and once with the model and the first batch.
     param_filter : callable, optional
         ``param_filter(name, parameter)``: whether to take a parameter; default: those that require grad.
     full_dataset : bool
-        True: False there means another batch at each product.
+        Must be True; there, False means another batch at each product.
     num_batches : int, optional
-        Take so many batches; default: all.
+        Number of batches to read; default: all.
     microbatch_size, microbatch_unsafe, method, fd_eps, backend
-        How autograd would do it; of no use here, where there is one way.
+        Ignored: they choose how autograd computes it.
 
     Attributes
     ----------
@@ -47,8 +47,8 @@ class HessianOperator:
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the loss no squared loss of its predictions, with what is in the
-        way, and if an argument does not fit.
+        If the model is not a chain of linear layers or the loss not a squared loss of its predictions (the message
+        names what does not fit), or if an argument does not fit.
 
     Examples
     --------
@@ -87,7 +87,9 @@ class HessianOperator:
             reference = chain.reference
             scale = recognised(_of_predictions(loss_fn, reference.shape[1]), [chain.outputs], reference.device)
         chosen = {
-            name: each for name, each in trained(model).items() if param_filter is None or param_filter(name, each)
+            name: parameter
+            for name, parameter in trained(model).items()
+            if param_filter is None or param_filter(name, parameter)
         }
         if not chosen:
             raise ValueError("param_filter takes no parameter; expected at least one.")
@@ -97,14 +99,14 @@ class HessianOperator:
                 "of microbatches there; expected a mean, or microbatch_size=None."
             )
         some = None if num_batches is None else checks.integer(num_batches, "num_batches", 1)
-        batches = Batches(islice(dataloader, some), reference.device)
+        batches = CountedBatches(islice(dataloader, some), reference.device)
         seen = _compared(batches, model, loss_fn, chain, scale)
-        self.following = following(model, chain, scale, batches, seen, chosen)
-        self.size, self.device, self.dtype = self.following.problem.size, reference.device, reference.dtype
+        self.live = live_problem(model, chain, scale, batches, seen, chosen)
+        self.size, self.device, self.dtype = self.live.problem.size, reference.device, reference.dtype
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return the product with a vector (P,)."""
-        return product(self.following.problem, v)
+        return product(self.live.problem, v)
 
     rmatvec = __call__ = __matmul__ = matvec  # it is symmetric
 
@@ -125,8 +127,8 @@ def supervised_loss(criterion: Criterion) -> Callable[[nn.Module, Any], Tensor]:
     return loss_fn
 
 
-class _Told(nn.Module):
-    """In the place of a model: returns the predictions that it is told."""
+class _FixedPredictions(nn.Module):
+    """Replaces a model: returns the predictions that it was given."""
 
     def __init__(self, predictions: Tensor) -> None:
         super().__init__()
@@ -137,10 +139,10 @@ class _Told(nn.Module):
 
 
 def _of_predictions(loss_fn: Callable[[nn.Module, Any], Tensor], inputs: int) -> Criterion:
-    """Return the criterion that a loss of model and batch is."""
+    """Return a loss of model and batch as a criterion of predictions and targets."""
 
     def criterion(predictions: Tensor, targets: Tensor) -> Tensor:
-        return loss_fn(_Told(predictions), (predictions.new_zeros(len(predictions), inputs), targets))
+        return loss_fn(_FixedPredictions(predictions), (predictions.new_zeros(len(predictions), inputs), targets))
 
     criterion.__name__ = name_of(loss_fn)
     return criterion
@@ -150,7 +152,7 @@ def _of_batch(loss_fn: Callable[[nn.Module, Any], Tensor], X: Tensor) -> Criteri
     """Return the criterion of the predictions for these samples."""
 
     def criterion(predictions: Tensor, targets: Tensor) -> Tensor:
-        return loss_fn(_Told(predictions), (X, targets))
+        return loss_fn(_FixedPredictions(predictions), (X, targets))
 
     criterion.__name__ = name_of(loss_fn)
     return criterion
@@ -161,17 +163,17 @@ def _compared(
 ) -> Iterator[Any]:
     """Yield the batches; compare the loss of the model with that of its predictions alone."""
     for number, batch in enumerate(batches):
-        yield batch  # and see that it is a pair that fits
+        yield batch  # the reader checks that it is a pair that fits
         X, Y = batch
         with torch.no_grad():
-            found = float(loss_fn(model, batch))
+            value = float(loss_fn(model, batch))
             predictions = chain.predicted(X.flatten(1))
             error = predictions - Y
         expected = 0.5 * scale.of(len(X)) * float(error.double().square().sum())
         with keep("hessian_eigenthings.HessianOperator"):
-            if not abs(found - expected) <= torch.finfo(X.dtype).eps ** 0.5 * max(abs(found), abs(expected)):
+            if not abs(value - expected) <= torch.finfo(X.dtype).eps ** 0.5 * max(abs(value), abs(expected)):
                 raise ValueError(
-                    f"loss_fn is {found:.6g} for batch {number}, but {expected:.6g} by the model's predictions alone; "
-                    "expected a loss that depends on the model by its predictions only."
+                    f"loss_fn is {value:.6g} for batch {number}, but {expected:.6g} by the model's predictions alone; "
+                    "expected a loss that depends on the model through its predictions only."
                 )
             comparing(_of_batch(loss_fn, X), scale)(predictions, Y, f"batch {number} of data")

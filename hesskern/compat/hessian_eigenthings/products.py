@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, compared, traced, trained
-from hesskern.compat.hessian_eigenthings.shared import Criterion, following, product, refuse_single_batches
-from hesskern.operator import WHICH, Which
+from hesskern._base import checks
+from hesskern.compat.hessian_eigenthings.shared import Criterion, live_problem, product, refuse_single_batches
+from hesskern.compat.live_parameters import CountedBatches, compared, traced, trained
+from hesskern.linalg.symmetric_operator import WHICH, Which
 
 _OF_POWER_ITERATION = {"power_iter_steps", "power_iter_err_threshold", "momentum", "to_numpy"}
 _OF_LANCZOS = {"which", "max_steps", "tol", "num_lanczos_vectors", "init_vec"}
@@ -36,32 +36,32 @@ def compute_hessian_eigenthings(
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers; moved to the graphics card with `use_gpu`, as there.
+        A chain of linear layers; moved to the GPU with `use_gpu`, as there.
     dataloader : iterable of (X, Y)
         Read once; moved to the model's device.
     loss : callable
-        ``nn.MSELoss()``, or another multiple of the squared error; see this package on batches of unequal size. One
-        that sums over samples is divided by the number of batches, as there.
+        ``nn.MSELoss()``, or another multiple of the squared error; for batches of unequal size see this package's
+        docstring. A loss that sums over samples is divided by the number of batches, as there.
     num_eigenthings : int
-        How many.
+        Number of eigenvalues.
     full_dataset : bool
-        Whether the estimates there use all batches at each step or one. The Hessian here is always that of all.
+        Ignored: there, whether each step uses all batches or one. The Hessian here is always that of all batches.
     mode : {"power_iter", "lanczos"}
-        In which order they come: descending, or ascending.
+        The order of the results: descending, or ascending.
     use_gpu : bool
-        Whether on a CUDA device.
+        Whether to use a CUDA device.
     fp16 : bool
-        False: in half precision nothing here would be exact.
+        Must be False: in half precision nothing would be exact.
     max_possible_gpu_samples : int
-        Of no use here: the data are reduced batch by batch.
+        Ignored: the data are reduced batch by batch.
     **kwargs
         Arguments of ``deflated_power_iteration`` or ``lanczos`` there. Of these `which` says which eigenvalues with
-        ``mode="lanczos"``: "LM" (default), "SM", "LA" or "SA". The others are about iterations; of no use here.
+        ``mode="lanczos"``: "LM" (default), "SM", "LA" or "SA". The others concern iterations and are ignored.
 
     Returns
     -------
     eigenvals : (k,) float64 array
-        Those that are largest in magnitude, with their signs.
+        The largest in magnitude, with their signs.
     eigenvecs : (k, P) array
         In rows, of the model's dtype (there float32 for all), in the order of ``model.named_parameters()``; the signs
         are arbitrary, and so is the basis of an eigenspace.
@@ -69,8 +69,8 @@ def compute_hessian_eigenthings(
     Raises
     ------
     TypeError, ValueError
-        If the model is no chain of linear layers or the loss no squared loss, with what is in the way, and if an
-        argument does not fit.
+        If the model is not a chain of linear layers or the loss not a squared loss (the message names what does not
+        fit), or if an argument does not fit.
 
     Examples
     --------
@@ -87,16 +87,17 @@ def compute_hessian_eigenthings(
     known = _OF_LANCZOS if mode == "lanczos" else _OF_POWER_ITERATION
     for name in kwargs:
         if name not in known:
-            raise TypeError(f"{name} is no argument with mode={mode!r}; expected one of {', '.join(sorted(known))}.")
+            names = ", ".join(sorted(known))
+            raise TypeError(f"{name} is not an argument with mode={mode!r}; expected one of {names}.")
     checks.boolean(full_dataset, "full_dataset")
     operator = HVPOperator(model, dataloader, loss, use_gpu, fp16, True, max_possible_gpu_samples)
     which = cast(Which, checks.one_of(kwargs.get("which", "LM"), "which", WHICH))
     count = checks.integer(num_eigenthings, "num_eigenthings", 1)
     if count > operator.size:
         raise ValueError(f"num_eigenthings is {count}; expected at most {operator.size}, the number of parameters.")
-    values, vectors = operator.following.problem.eigenpairs(count, which)
-    found, rows = values.double().cpu().numpy(), vectors.T.cpu().numpy()
-    return (found, rows) if mode == "lanczos" else (found[::-1].copy(), rows[::-1].copy())
+    values, vectors = operator.live.problem.eigenpairs(count, which)
+    eigenvals, rows = values.double().cpu().numpy(), vectors.T.cpu().numpy()
+    return (eigenvals, rows) if mode == "lanczos" else (eigenvals[::-1].copy(), rows[::-1].copy())
 
 
 class HVPOperator:
@@ -110,7 +111,7 @@ class HVPOperator:
     Raises
     ------
     TypeError, ValueError
-        As there, and with ``full_dataset=False``, where each product is that of another batch.
+        As there, and for ``full_dataset=False``, for which each product would use another batch.
 
     Examples
     --------
@@ -143,10 +144,10 @@ class HVPOperator:
         original = "hessian_eigenthings.compute_hessian_eigenthings"
         chain, scale = traced(model, criterion, original)
         check = compared(criterion, scale, original)
-        batches = Batches(dataloader, chain.reference.device)
-        self.following = following(model, chain, scale, batches, batches, trained(model), check)
-        self.size = self.following.problem.size
+        batches = CountedBatches(dataloader, chain.reference.device)
+        self.live = live_problem(model, chain, scale, batches, batches, trained(model), check)
+        self.size = self.live.problem.size
 
     def apply(self, vec: Tensor) -> Tensor:
         """Return the product with a vector (P,)."""
-        return product(self.following.problem, vec)
+        return product(self.live.problem, vec)

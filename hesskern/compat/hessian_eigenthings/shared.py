@@ -1,4 +1,4 @@
-"""What the operators of both versions have in common."""
+"""The common parts of the operators of both versions."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hesskern import checks
-from hesskern.compat.following import Batches, Following, per_batch
-from hesskern.torch import tracing
+from hesskern._base import checks
+from hesskern.compat.live_parameters import CountedBatches, LiveProblem, per_batch
 from hesskern.torch.data import Check, reduced
 from hesskern.torch.losses import LossScale
-from hesskern.torch.problem import Problem, ReducedLoss, Wanted
+from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.reduced_loss import ReducedLoss
+from hesskern.torch_modules import tracing
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
-def following(
+def live_problem(
     model: nn.Module,
     chain: tracing.Chain,
     scale: LossScale,
-    batches: Batches,
+    batches: CountedBatches,
     read: Iterable[Any],
     chosen: Any,
     check: Check | None = None,
-) -> Following:
+) -> LiveProblem:
     """Return the problem of a model and the batches that are read, over the chosen parameters."""
     data, samples = reduced(read, chain, check)
     loss = ReducedLoss(data, samples, per_batch(scale, samples, batches.count))
     wanted = [Wanted(name, parameter.shape) for name, parameter in chosen.items()]
-    return Following(lambda: Problem(chain, loss, wanted), model)
+    return LiveProblem(lambda: ModelProblem(chain, loss, wanted), model)
 
 
-def product(problem: Problem, v: Tensor) -> Tensor:
+def product(problem: ModelProblem, v: Tensor) -> Tensor:
     """Return the product with a vector (P,), checked."""
     reference = problem.reference
     if not isinstance(v, Tensor) or v.shape != (problem.size,):
@@ -45,6 +46,6 @@ def product(problem: Problem, v: Tensor) -> Tensor:
 
 
 def refuse_single_batches(full_dataset: Any) -> None:
-    """Refuse operators that are others at each product."""
+    """Refuse an operator that would change from product to product."""
     if not checks.boolean(full_dataset, "full_dataset"):
-        raise ValueError("full_dataset is False, with which each product is that of another batch; expected True.")
+        raise ValueError("full_dataset is False, with which each product would use another batch; expected True.")

@@ -1,0 +1,1 @@
+"""What knows nothing of networks: arguments, arrays, devices, memory, files, interruptions."""

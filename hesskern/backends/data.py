@@ -1,0 +1,92 @@
+"""The least-squares data as backends see it, and its exact reduction to few rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import devices
+from hesskern._base.array_types import Array
+from hesskern._base.interrupt import RATE, interruptibly
+from hesskern._base.powers import MODERATE, moderate, span, times_power
+
+
+class Data(NamedTuple):
+    """Rows of inputs and targets, the column that biases multiply, and the part of the loss that the rows lack."""
+
+    X: Array
+    ones: Array | None  # (N,), None: ones
+    Y: Array
+    constant: float  # half the squared norm of the part of Y that no weights can reach
+
+    def astype(self, dtype: np.dtype[Any]) -> Data:
+        """Return the data rounded to NumPy's dtype `dtype`; itself where it has that already."""
+        if devices.numpy_dtype(self.X) == dtype:
+            return self
+        ones = None if self.ones is None else devices.converted(self.ones, dtype)
+        return Data(devices.converted(self.X, dtype), ones, devices.converted(self.Y, dtype), self.constant)
+
+    @property
+    def column(self) -> Array:
+        """The column that biases multiply, (N,)."""
+        if self.ones is not None:
+            return self.ones
+        column: Array = devices.ones((len(self.X),), self.X)
+        return column
+
+
+def reduce_samples(
+    X: Array, Y: Array, *, bias: bool, triangular_factor: Callable[[Sequence[Array]], NDArray[np.float64]]
+) -> Data:
+    r"""Replace N samples by at most i (with biases i+1) rows with the same loss, gradient and Hessian.
+
+    With the thin QR ``[X 1] = Q R``, ``‖X P.T - Y‖² = ‖R P.T - Q.T Y‖² + ‖Y - Q Q.T Y‖²`` for every P. One triangular
+    factor of ``[X 1 Y]`` holds R, ``Q.T Y`` and the rest, so Q is never formed. Orthogonal, hence backward stable; the
+    normal equations would square the condition number.
+
+    Parameters
+    ----------
+    X : (N, i) array
+    Y : (N, o) array
+    bias : bool
+        Whether the network has biases, that is whether a column of ones belongs to X.
+    triangular_factor : callable
+        R of the thin QR of matrices side by side, of a backend.
+
+    Returns
+    -------
+    Data
+        The data itself where N is small already; otherwise float64, whatever the dtype of the samples: rounding the few
+        rows to float32 would lose what many float32 samples determine.
+    """
+    columns = X.shape[1] + bool(bias)
+    if len(X) <= columns:
+        return Data(X, None, Y, 0.0)
+    ones = devices.ones((len(X), int(bias)), X)
+    seconds = 2.0 * len(X) * (columns + Y.shape[1]) ** 2 / RATE
+    triangle = interruptibly(triangular_factor, (X, ones, Y), seconds=seconds)
+    if span(triangle).reach <= MODERATE:
+        return of_triangle(triangle, X.shape[1], bias=bias)
+    # Squares of such numbers overflow or vanish. Columns may be scaled: those of the factor are scaled likewise.
+    left, right = moderate(devices.converted(X, np.float64)), moderate(devices.converted(Y, np.float64))
+    parts = left.matrix, devices.converted(ones, np.float64), right.matrix
+    triangle = interruptibly(triangular_factor, parts, seconds=seconds)
+    data = of_triangle(triangle, X.shape[1], bias=bias)
+    constant = data.constant * math.ldexp(1.0, right.exponent) * math.ldexp(1.0, right.exponent)
+    return Data(times_power(data.X, left.exponent), data.ones, times_power(data.Y, right.exponent), constant)
+
+
+def of_triangle(triangle: NDArray[np.float64], inputs: int, *, bias: bool) -> Data:
+    """Return the data whose ``[X 1 Y]`` (``[X Y]`` without biases) has this triangular factor."""
+    columns = inputs + bool(bias)
+    rest = triangle[columns:, columns:].ravel()
+    return Data(
+        devices.converted(triangle[:columns, :inputs], np.float64),
+        devices.converted(triangle[:columns, inputs], np.float64) if bias else None,
+        devices.converted(triangle[:columns, columns:], np.float64),
+        0.5 * float(rest @ rest),
+    )

@@ -1,0 +1,1 @@
+"""The kernels of the backend "numba" and of `hesskern.numba`."""

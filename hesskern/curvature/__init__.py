@@ -1,0 +1,1 @@
+"""Hessians as operators: blocks, Gauss-Newton, functional part, K-FAC."""

@@ -1,0 +1,69 @@
+"""Eigenvalues of the Gauss-Newton matrix as squared singular values of the Jacobian.
+
+Squaring first, by forming ``J.T J``, would lose half of the digits. For two layers the Jacobian is block-diagonal in
+the basis of the left singular vectors of W_2: the block of the singular value s is ``[s X, X W_1.T]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hesskern._base import decompositions, memory
+from hesskern._base.array_types import Matrix
+from hesskern.curvature.dense_blocks import inner_indices, interleaved
+from hesskern.curvature.layer_factors import Factors
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, Values, ValuesOnly
+from hesskern.network.parameters import Part
+
+#: Most numbers in the matrices that are decomposed in one call; a single matrix may have more.
+_NUMBERS_AT_ONCE = 1 << 14
+
+
+def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -> Eigenbasis:
+    """Return the eigenbasis of ``J.T J`` for the selected parameters; `lift`: with eigenvectors."""
+    weights, scale = factors.weights, factors.scale
+    jacobians = [factors.jacobian(part.layer, inner_indices(part, weights[part.layer].shape[1])) for part in parts]
+    outer, inner = [top for top, _ in jacobians], [below for _, below in jacobians]
+    outputs, rows = len(weights[-1]), len(factors.X)
+    size = sum(matrix.shape[1] * len(weights[part.layer]) for matrix, part in zip(inner, parts, strict=True))
+    largest = max(size, outputs * rows)
+    if not lift and factors.depth == 2 and len(parts) == 2 and outer[0] is not None:
+        strengths = decompositions.svdvals(outer[0])
+        columns = inner[0].shape[1] + inner[1].shape[1]
+        step = max(1, _NUMBERS_AT_ONCE // (rows * columns))
+        singular_values = [_mixed(strengths[at : at + step], *inner) for at in range(0, len(strengths), step)]
+        # Outputs that W_2 does not reach depend on the last layer only.
+        if outputs > len(strengths):
+            singular_values += [decompositions.svdvals(inner[1])] * (outputs - len(strengths))
+        nonzero: Values = scale * np.concatenate(singular_values) ** 2
+        return ValuesOnly(nonzero, zeros=size - len(nonzero), dense_size=largest)
+    small = min(size, outputs * rows)
+    # The Jacobian, its pieces and LAPACK's copy; with eigenvectors the full U and V, and LAPACK's work space.
+    numbers = 3 * size * outputs * rows + (size**2 + (outputs * rows) ** 2 + 4 * small**2 if lift else small**2)
+    memory.require(
+        8 * numbers,
+        f"the Jacobian of {outputs * rows} x {size} that is left after all reductions",
+        "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+    )
+    pieces = []
+    for top, matrix, part in zip(outer, inner, parts, strict=True):
+        piece = np.kron(np.eye(outputs) if top is None else top, matrix)
+        pieces.append(piece[:, interleaved(matrix.shape[1], len(weights[part.layer]), part)])
+    jacobian = np.hstack(pieces)
+    if not lift:
+        values: Values = scale * decompositions.svdvals(jacobian) ** 2
+        return ValuesOnly(values, zeros=size - len(values), dense_size=largest)
+    _, sigma, vectors = decompositions.svd(jacobian)
+    padded = np.zeros(size)
+    padded[: len(sigma)] = scale * sigma**2
+    return DenseBasis(padded, vectors.T, dense_size=largest)
+
+
+def _mixed(strengths: Values, first: Matrix, second: Matrix) -> Values:
+    """Return the singular values of ``[s first, second]`` for each s."""
+    stack = np.empty((len(strengths), len(first), first.shape[1] + second.shape[1]))
+    np.multiply(strengths[:, None, None], first, out=stack[:, :, : first.shape[1]])
+    stack[:, :, first.shape[1] :] = second
+    return decompositions.svdvals_of_each(stack).ravel()

@@ -1,0 +1,114 @@
+r"""The exact reduction of a hidden layer that is wider than its neighbours together.
+
+Let the hidden layer have h units and stack, for each of them, all weights that touch it: ``S = [W_l, b_l, W_{l+1}.T]``
+(h rows), with thin QR ``S = Q R``. The network with the rows of R for weights has r <= m_{l-1} + 1 + m_{l+1} units and
+the same curvature along ``Q``. Every unit vector q orthogonal to Q adds the same small block, between ``δW_l = q a.T``
+and ``δW_{l+1} = c q.T``: zero but for ``c.T C a`` with ``C = scale * B_{l+1}.T G A_l.T``. Its eigenvalues are plus and
+minus the singular values of C, and zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hesskern._base.array_types import Array, Matrix
+from hesskern._base.cached import cached_property
+from hesskern._base.powers import Scaled, moderate
+from hesskern.backends.hidden_units import replaced, stacked
+from hesskern.backends.protocol import Backend, PlainLayers
+from hesskern.curvature.layer_factors import Factors
+from hesskern.linalg.tall_qr import TallQR
+from hesskern.network.parameters import Part
+
+
+class WidthReduction:
+    """One hidden layer reduced: the smaller network, the small block of the rest, and the change of coordinates."""
+
+    def __init__(self, net: PlainLayers, layer: int, parts: dict[int, Part]) -> None:
+        self.net, self.layer = net, layer
+        self._lower, self._upper, self._bias = net.weights[layer], net.weights[layer + 1], net.biases[layer]
+        self.units, self._inputs = self._lower.shape
+        self._outputs = len(self._upper)
+        part, above = parts.get(layer), parts.get(layer + 1)
+        self._lower_weight = part is not None and part.weight
+        self._lower_bias = part is not None and part.bias
+        self._upper_weight = above is not None and above.weight
+        #: rank of the stack's QR factor, and how many units are left over
+        self.kept = self._inputs + (self._bias is not None) + self._outputs
+        self.left_over = self.units - self.kept
+
+    @cached_property
+    def _below(self) -> list[Array]:
+        """Weights and bias of the layer, one row for each unit."""
+        return [self._lower] if self._bias is None else [self._lower, self._bias[:, None]]
+
+    @cached_property
+    def _qr(self) -> TallQR:
+        return TallQR(stacked(self.net, self.layer))
+
+    def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Scaled]:
+        """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
+
+        The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. That may be more than
+        the product where units differ by orders of magnitude: weights into them large where those out are small.
+
+        Parameters
+        ----------
+        backend : Backend
+        lift : bool
+            Take the QR whose Q is remembered for `rotate`.
+        """
+        if lift:
+            R = self._qr.R
+            across = np.asarray(self._upper @ np.concatenate(self._below, axis=1), dtype=np.float64)
+        else:
+            R, across = _wide_layer(self._below, self._upper.T, backend)
+        weights, biases = replaced(self.net, self.layer, R)
+        return PlainLayers(tuple(weights), tuple(biases)), self._in_range(across)
+
+    def _in_range(self, across: Matrix) -> Scaled:
+        """Return this product, computed again where it left the range of float64 on the way."""
+        sizes = np.abs(across)
+        if ((sizes > _TINY) & np.isfinite(sizes)).all():
+            return Scaled(across)
+        above, below = moderate(self._upper), moderate(np.concatenate(self._below, axis=1))
+        return Scaled(above.matrix @ below.matrix, above.exponent + below.exponent)
+
+    def coupling(self, factors: Factors, *, zero: bool) -> Matrix:
+        """Return C between the selected parameters of each left-over unit, (above, below).
+
+        Parameters
+        ----------
+        factors : Factors
+            Of the network before or after the reduction: C is the same.
+        zero : bool
+            Whether the functional part is left out, as in the Gauss-Newton matrix.
+        """
+        columns = self._inputs * self._lower_weight + self._lower_bias
+        rows = self._outputs * self._upper_weight
+        if zero or columns == 0 or rows == 0:
+            return np.zeros((rows, columns))
+        full = factors.residual_gram(self.layer + 1, self.layer).value
+        below = [full[:, : self._inputs]] if self._lower_weight else []
+        below += [full[:, self._inputs :]] if self._lower_bias else []
+        return np.concatenate(below, axis=1)
+
+    def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
+        """Return ``Q.T vectors`` or (`back`) ``Q vectors`` for the full orthogonal Q (h, h), never formed."""
+        return self._qr.rotate(vectors, back=back)
+
+
+#: A sum larger than this has lost no digit to underflow.
+_TINY = 1e-280
+
+#: Norms whose squares neither overflow nor vanish, with room for sums.
+_SQUARES = (1e-140, 1e140)
+
+
+def _wide_layer(below: list[Array], above: Array, backend: Backend) -> tuple[Matrix, Matrix]:
+    """Return the result of `Backend.wide_layer`, also where squares of the weights overflow or vanish."""
+    R, across = backend.wide_layer(below, above)
+    sizes = np.abs(R).max(axis=0)
+    if not ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():
+        R = backend.triangular_factor([*below, above])
+    return R, across

@@ -1,0 +1,1 @@
+"""The case that hesskern started with, step by step."""

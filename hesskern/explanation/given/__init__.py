@@ -1,0 +1,1 @@
+"""The candidate, the question, and everything that can have happened to a Hessian."""

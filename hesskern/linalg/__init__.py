@@ -1,0 +1,1 @@
+"""Dense linear algebra on symmetric matrices: spectra, condition numbers, decompositions. No networks here."""

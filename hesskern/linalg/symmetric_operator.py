@@ -1,0 +1,347 @@
+"""What every curvature operator does with its products, its dense matrix and its eigenbasis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import checks, memory
+from hesskern._base.array_types import Array, Matrix
+from hesskern._base.interrupt import RATE, interruptibly
+from hesskern.linalg.condition import Condition, from_spectrum
+from hesskern.linalg.eigenbasis import Eigenbasis
+from hesskern.linalg.matrix_operator import MatrixOperator, product_with
+from hesskern.linalg.spectrum import Spectrum
+
+Which = Literal["LA", "SA", "LM", "SM"]
+WHICH = ("LA", "SA", "LM", "SM")
+#: Numbers of vectors whose coordinates are changed at once: their copies stay small next to the result.
+_NUMBERS_AT_ONCE = 1 << 20
+
+
+class CurvatureOperator(MatrixOperator):
+    """A symmetric operator of a linear network's curvature; made by ``loss.hessian``, not directly.
+
+    A SciPy ``LinearOperator``: it goes into ``eigsh``, ``lobpcg``, ``cg`` or ``minres`` as it is.
+    """
+
+    #: Multiple of the identity that is part of the operator (weight decay).
+    _shift: float
+
+    # What a subclass provides -----------------------------------------------------------------------------------------
+
+    def _apply(self, V: Array) -> Array:
+        """Return the product with a C-contiguous (P,) or (P, k) array of a float dtype."""
+        raise NotImplementedError  # abstract
+
+    def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
+        """Return the eigenbasis without the shift; `lift`: with eigenvectors, not only eigenvalues."""
+        raise NotImplementedError  # abstract
+
+    def _tolerances(self, basis: Eigenbasis) -> tuple[float, float]:
+        """Return the largest value that a zero eigenvalue may be computed as, and the error of any, both absolute."""
+        raise NotImplementedError  # abstract
+
+    def _zero_below(self, basis: Eigenbasis, tolerance: float) -> float:
+        """Return up to which absolute value an eigenvalue counts as zero, because the data do not determine it.
+
+        `tolerance`: the largest value that a zero eigenvalue may be computed as.
+        """
+        del basis
+        return tolerance
+
+    def diagonal(self) -> Array:
+        """Return the diagonal (P,), exact, from the factors."""
+        raise NotImplementedError  # abstract
+
+    def trace(self) -> float:
+        """Return the trace, exact, from the factors."""
+        raise NotImplementedError  # abstract
+
+    # Products ---------------------------------------------------------------------------------------------------------
+
+    def __matmul__(self, other: Any) -> Any:
+        if type(other) is np.ndarray and other.dtype == self.dtype and other.ndim in (1, 2):
+            if other.shape[0] != self.shape[1]:
+                raise ValueError(f"v has shape {other.shape}; expected ({self.shape[1]},) or ({self.shape[1]}, k).")
+            ready = other.flags.c_contiguous and other.flags.aligned
+            return self._apply(other if ready else np.require(other, requirements=["C", "A"]))
+        if isinstance(other, list | tuple):
+            return self @ checks.vectors(other, "v").astype(self.dtype)
+        return super().__matmul__(other)
+
+    def _matmat(self, V: Array) -> Array:
+        return product_with(V, self.dtype, self._apply)
+
+    def _matvec(self, v: Array) -> Array:
+        return self._matmat(np.ravel(v))
+
+    def _adjoint(self) -> CurvatureOperator:
+        return self
+
+    def _transpose(self) -> CurvatureOperator:
+        return self
+
+    # Eigenvalues ------------------------------------------------------------------------------------------------------
+
+    def spectrum(self) -> Spectrum:
+        """Return all eigenvalues with their multiplicities.
+
+        Hidden layers wider than their neighbours together are reduced first, exactly, so the cost is that of one thin
+        QR of their weights and of one eigenproblem of the reduced size: for two layers at most ``(i+o)²``, whatever
+        the width.
+
+        Raises
+        ------
+        MemoryError
+            If the reduced eigenproblem does not fit in the memory that is free.
+        """
+        return self._eigenbasis(lift=False).groups.shifted(self._shift)
+
+    def eigvalsh(self) -> NDArray[np.float64]:
+        """Return all P eigenvalues, ascending."""
+        return self.spectrum().expand()
+
+    def eigh(self, k: int | None = None, which: Which = "LA", *, dense: bool = True) -> tuple[NDArray[np.float64], Any]:
+        """Return eigenvalues (ascending) and orthonormal eigenvectors in full coordinates.
+
+        Parameters
+        ----------
+        k : int, optional
+            How many; default: all P.
+        which : {"LA", "SA", "LM", "SM"}
+            Largest or smallest, algebraically or in magnitude.
+        dense : bool
+            Eigenvectors as a (P, k) array; otherwise as a LinearOperator of that shape, which stores factors only.
+
+        Returns
+        -------
+        values : (k,) array
+        vectors : (P, k) array or LinearOperator
+            Column j belongs to ``values[j]``.
+
+        Notes
+        -----
+        All eigenvectors are computed, of the reduced problem, and those asked for are lifted: exact, with every copy
+        of a repeated eigenvalue. Where no reduction makes the problem small and only a few extreme eigenvectors are
+        wanted, ``scipy.sparse.linalg.eigsh(H, k)`` takes milliseconds (and may miss copies).
+        """
+        size = self.shape[0]
+        count = size if k is None else checks.integer(k, "k", 1)
+        if count > size:
+            raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
+        checks.one_of(which, "which", WHICH)
+        checks.boolean(dense, "dense")
+        basis = self._eigenbasis(lift=True)
+        values = basis.values + self._shift
+        order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
+        chosen = order[:count] if which in ("SA", "SM") else order[size - count :]
+        chosen = chosen[np.argsort(values[chosen], kind="stable")]
+        vectors = Eigenvectors(basis, chosen, size)
+        return values[chosen], vectors.toarray() if dense else vectors
+
+    def condition(self) -> Condition:
+        """Return the condition number with rank, tolerance, gap and uncertainty; see `Condition`.
+
+        Largest over smallest nonzero absolute eigenvalue. An eigenvalue is left out when rounding alone could have made
+        it: below size times the rounding unit of the largest, or below the rounding error of the residual's part. What
+        was left out without being certainly zero is counted by `Condition.undecided`.
+        """
+        basis = self._eigenbasis(lift=False)
+        errors = self._tolerances(basis)
+        return from_spectrum(
+            basis.groups, self._shift, self._zero_below(basis, errors[0]), errors, basis.structural_zeros
+        )
+
+    def cond(self) -> float:
+        """Return the condition number; NaN for the zero matrix."""
+        return self.condition().value
+
+    def rank(self) -> int:
+        """Return the numerical rank: how many eigenvalues are certainly not zero, by the tolerance of `condition`.
+
+        The exact rank may be larger by ``condition().undecided``: eigenvalues that cannot be told from zero.
+        """
+        return self.condition().rank
+
+    # Solving ----------------------------------------------------------------------------------------------------------
+
+    def solve(self, b: Array, damping: float = 0.0, *, rcond: float | None = None) -> Array:
+        """Return x with ``(H + damping I) x = b``, exactly, in the eigenbasis.
+
+        Parameters
+        ----------
+        b : (P,) or (P, k) array
+        damping : float, >= 0
+        rcond : float, optional
+            Return the least-norm least-squares solution instead of refusing a singular system: eigenvalues at or below
+            `rcond` times the largest (or below the tolerance of `condition`) are left out.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If the matrix is numerically singular and `rcond` is not given; the message names the rank.
+        """
+        rhs = self._right_hand_side(b)
+        basis = self._eigenbasis(lift=True)
+        shift = self._shift + checks.non_negative(damping, "damping")
+        exact, (tolerance, _) = basis.values, self._tolerances(basis)
+        values = exact + shift
+        if rcond is not None:
+            zero = self._zero_below(basis, tolerance)
+            least = max(zero, checks.non_negative(rcond, "rcond") * float(np.abs(values).max()))
+            keep = np.abs(values) > least
+        else:
+            keep = _nonzero(exact, shift, tolerance)
+        if rcond is None and not keep.all():
+            raise np.linalg.LinAlgError(self._singular(exact, keep, tolerance, damping))
+        inverse = np.zeros(len(values))
+        inverse[keep] = 1.0 / values[keep]
+        columns = rhs.reshape(len(rhs), -1)
+        memory.require(
+            columns.nbytes + _moved_bytes(*columns.shape),
+            f"the solution for {columns.shape[1]} right-hand sides of length {len(rhs)}",
+            "solve for fewer at a time.",
+        )
+        solution = np.empty_like(columns)
+        for some in _pieces(*columns.shape):
+            block = columns[:, some].astype(np.float64)
+            coordinates = _changed(basis.coordinates, block, basis)
+            with np.errstate(over="ignore"):
+                solution[:, some] = _changed(basis.vectors, inverse[:, None] * coordinates, basis)
+        if not np.isfinite(solution).all():
+            raise OverflowError(
+                f"the solution has entries larger than {rhs.dtype} can hold; scale b down"
+                + (", or pass it in float64." if rhs.dtype == np.float32 else ".")
+            )
+        return solution.reshape(rhs.shape)
+
+    def _right_hand_side(self, b: Array) -> Array:
+        """Return b as a (P,) or (P, k) array, checked."""
+        array = checks.read(b, "b")
+        rhs = checks.as_array(array, "b", 2 if array.ndim == 2 else 1)
+        if len(rhs) != self.shape[0]:
+            raise ValueError(f"b has shape {rhs.shape}; expected ({self.shape[0]},) or ({self.shape[0]}, k).")
+        return rhs
+
+    def logdet(self, damping: float = 0.0) -> float:
+        """Return ``log det(H + damping I)``, exactly, from the spectrum.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If the matrix is singular (the message names the rank) or not positive definite.
+        """
+        basis = self._eigenbasis(lift=False)
+        groups = basis.groups
+        shift = self._shift + checks.non_negative(damping, "damping")
+        tolerance, _ = self._tolerances(basis)
+        keep = _nonzero(groups.values, shift, tolerance)
+        if not keep.all():
+            eigenvalues, nonzero = (
+                np.repeat(groups.values, groups.multiplicities),
+                np.repeat(keep, groups.multiplicities),
+            )
+            raise np.linalg.LinAlgError(self._singular(eigenvalues, nonzero, tolerance, damping))
+        shifted = groups.shifted(shift)
+        negative = int(shifted.multiplicities[shifted.values < 0].sum())
+        if negative:
+            raise np.linalg.LinAlgError(
+                f"the matrix is not positive definite: {negative} of its {self.shape[0]} eigenvalues are negative, the "
+                f"lowest {shifted.min:.6g}. Pass damping > {-groups.min - self._shift:.6g}, or take log|det| from "
+                "spectrum(): multiplicities @ log(abs(values))."
+            )
+        return float(np.log(shifted.values) @ shifted.multiplicities)
+
+    def _singular(self, exact: NDArray[np.float64], keep: NDArray[np.bool_], tolerance: float, damping: float) -> str:
+        """Return the message for eigenvalues that shift and damping leave too close to zero; `exact`: without both."""
+        rank, size = int(keep.sum()), self.shape[0]
+        fault = f"the matrix is singular: rank {rank} of {size} with damping {damping:g}"
+        lowest = float(exact.min()) + self._shift
+        enough = max(0.0, tolerance - lowest)
+        if damping == 0:
+            fix = (
+                "pass damping > 0" if lowest >= -tolerance else f"pass another damping, above {enough:.3g} for instance"
+            )
+        elif np.abs(exact[~keep]).max() <= tolerance:
+            fix = f"this damping is below the rounding error of the eigenvalues; pass damping > {enough:.3g}"
+        else:
+            fix = f"it takes an eigenvalue {exact[~keep][0] + self._shift:.6g} to zero; pass damping > {enough:.3g}"
+        return f"{fault}; {fix}, or for solve rcond=0.0 to get the least-norm solution."
+
+
+def _nonzero(exact: NDArray[np.float64], shift: float, tolerance: float) -> NDArray[np.bool_]:
+    """Return which eigenvalues plus `shift` are certainly not zero.
+
+    Zeros by structure have no error: shifted, they are the shift. Any other eigenvalue is known up to the tolerance,
+    and its sum with the shift up to the rounding of that sum.
+    """
+    error = np.where(exact == 0, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
+    nonzero: NDArray[np.bool_] = np.abs(exact + shift) > error
+    return nonzero
+
+
+def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any], what: str) -> Array:
+    """Return the array to write a dense matrix into: `out`, checked, or a new one if it fits in memory."""
+    if out is not None:
+        return checks.out_array(out, shape, dtype)
+    memory.require(
+        shape[0] * shape[1] * dtype.itemsize,
+        f"the dense {shape[0]} x {shape[1]} {what}",
+        "use the operator itself, whose products H @ v need its small factors only, or pass "
+        "out=numpy.memmap(...) to build it on disk.",
+    )
+    return np.empty(shape, dtype)
+
+
+class Eigenvectors(MatrixOperator):
+    """Chosen eigenvectors as an operator (P, k): coordinates in, vectors out."""
+
+    def __init__(self, basis: Eigenbasis, chosen: NDArray[np.intp], size: int) -> None:
+        self._basis, self._chosen = basis, chosen
+        super().__init__(np.dtype(np.float64), (size, len(chosen)))
+
+    def _matmat(self, C: Array) -> Array:
+        coordinates = np.zeros((self.shape[0], C.shape[1]))
+        coordinates[self._chosen] = C
+        return _changed(self._basis.vectors, coordinates, self._basis)
+
+    def _rmatmat(self, V: Array) -> Array:
+        return _changed(self._basis.coordinates, np.asarray(V, dtype=np.float64), self._basis)[self._chosen]
+
+    def _matvec(self, c: Array) -> Array:
+        return self._matmat(np.reshape(c, (-1, 1)))[:, 0]
+
+    def _rmatvec(self, v: Array) -> Array:
+        return self._rmatmat(np.reshape(v, (-1, 1)))[:, 0]
+
+    def toarray(self) -> Array:
+        """Return the eigenvectors as a dense (P, k) array."""
+        size, count = self.shape
+        memory.require(
+            8 * size * count + _moved_bytes(size, count),
+            f"a dense array of {count} eigenvectors of length {size}",
+            "ask for fewer (k=), or for dense=False.",
+        )
+        out = np.empty(self.shape)
+        for some in _pieces(size, count):
+            out[:, some] = self._matmat(np.eye(count, some.stop - some.start, -some.start))
+        return out
+
+
+def _pieces(size: int, count: int) -> list[slice]:
+    """Return which of `count` columns of length `size` change coordinates at once."""
+    step = max(_NUMBERS_AT_ONCE // size, 8)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _moved_bytes(size: int, count: int) -> int:
+    """Return about how much memory the largest piece takes while it is lifted: up to eight arrays of its size."""
+    return 8 * 8 * size * int(max((piece.stop - piece.start for piece in _pieces(size, count)), default=0))
+
+
+def _changed(change: Callable[[Matrix], Matrix], columns: Matrix, basis: Eigenbasis) -> Matrix:
+    return interruptibly(change, columns, seconds=2.0 * columns.size * basis.dense_size / RATE)

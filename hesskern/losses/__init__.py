@@ -1,0 +1,1 @@
+"""Losses: the functions that training minimises."""

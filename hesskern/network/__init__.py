@@ -1,0 +1,1 @@
+"""A linear network as a value, its parameters and their selection."""

@@ -1,0 +1,1 @@
+"""What a `torch.nn.Module` is as arrays and names."""

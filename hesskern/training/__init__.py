@@ -1,0 +1,1 @@
+"""Training with SGD, and what is recorded along it."""

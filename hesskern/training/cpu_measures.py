@@ -1,0 +1,138 @@
+"""What is recorded between steps of one network in main memory, measured on the reduced network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hesskern._base.array_types import Array
+from hesskern.backends.protocol import PlainLayers
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.network.parameters import select
+from hesskern.training.recorder import Parts, Records, Values
+from hesskern.training.reduced_network import ReducedNetwork, split
+
+if TYPE_CHECKING:
+    from hesskern.curvature.hessian import Hessian
+    from hesskern.linalg.condition import Condition
+
+#: Parameters up to which all eigenvalues cost no more than the largest.
+_DENSE = 300
+
+
+class CpuMeasures:
+    """One network, as `hesskern.training.recorder.MeasuredNetworks` describes it.
+
+    Parameters
+    ----------
+    records : Records
+    loss : SquaredLoss
+    net : LinearNetwork
+        As given by the user.
+    reduced : ReducedNetwork
+        What is trained in its place.
+    """
+
+    def __init__(self, records: Records, loss: SquaredLoss, net: LinearNetwork, reduced: ReducedNetwork) -> None:
+        self._records, self._loss, self._reduced = records, loss, reduced
+        self._left_over = reduced.left_over()
+        self._parameters: Array = np.empty(0)
+        self._present: PlainLayers | None = None
+        self._conditions: dict[Parts, Condition] = {}
+        #: What is recorded of a network that has overflowed, or has stopped.
+        self.nothing: dict[str, Values] = {
+            name: np.full(records.shape(name), np.nan, net.dtype if name == "weights" else np.float64)
+            for name in records.between
+        }
+
+    def record(self, parameters: Array) -> dict[str, Values]:
+        """Return everything that is recorded between steps, at the reduced network's parameters."""
+        self._parameters, self._present, self._conditions = parameters, None, {}
+        with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence
+            if not np.isfinite(parameters).all():
+                return self.nothing
+            try:
+                return {name: how(self) for name, how in self._records.between.items()}
+            except (np.linalg.LinAlgError, ValueError, OverflowError):  # so large that its Hessian overflows
+                return self.nothing
+
+    @property
+    def _layers(self) -> PlainLayers:
+        if self._present is None:
+            self._present = split(self._reduced.layers, self._parameters)
+        return self._present
+
+    def layers(self) -> PlainLayers:
+        """Return weights and biases in float64."""
+        layers = self._layers
+        if layers.weights[0].dtype == np.float64:
+            return layers
+        weights = tuple(weight.astype(np.float64) for weight in layers.weights)
+        return PlainLayers(weights, tuple(None if bias is None else bias.astype(np.float64) for bias in layers.biases))
+
+    def lifted(self) -> Array:
+        """Return the parameters of the network given, flat."""
+        return self._reduced.lift(self._parameters).flatten()
+
+    def distance(self) -> float:
+        """Return ``‖θ - θ_0‖``."""
+        layers, start = self._layers, self._reduced.layers
+        pairs = zip((*layers.weights, *layers.biases), (*start.weights, *start.biases), strict=True)
+        moved = [now.astype(np.float64) - then for now, then in pairs if now is not None and then is not None]
+        return float(np.sqrt(sum(float(np.vdot(change, change)) for change in moved)))
+
+    def sharpness(self) -> float:
+        """Return the largest eigenvalue of the full Hessian, of a float32 network too in float64."""
+        return _largest_eigenvalue(self._hessian(None))
+
+    def condition(self, parts: Parts) -> float:
+        """Return the condition number of a block."""
+        return self._condition(parts).value
+
+    def smallest(self, parts: Parts) -> float:
+        """Return the smallest nonzero eigenvalue of a block in absolute value."""
+        condition = self._condition(parts)
+        return condition.smallest if condition.rank else np.nan
+
+    def rank(self, parts: Parts) -> int:
+        """Return the rank of the given network's Hessian; each unit outside the span adds as much as the first."""
+        inside = self._hessian(parts).rank()
+        padded = {layer: self._hessian(parts, (layer,)).rank() for layer in self._left_over}
+        return inside + sum(units * (padded[layer] - inside) for layer, units in self._left_over.items())
+
+    def _condition(self, parts: Parts) -> Condition:
+        if parts not in self._conditions:
+            # A unit of zeros stands for all those outside the span: each adds the same eigenvalues.
+            self._conditions[parts] = self._hessian(parts, tuple(self._left_over)).condition()
+        return self._conditions[parts]
+
+    def _hessian(self, parts: Parts | None, padded: Sequence[int] = ()) -> Hessian:
+        """Return the Hessian of the reduced network, with one unit of zeros more in each of these hidden layers."""
+        weights, biases = list(self._layers.weights), list(self._layers.biases)
+        for layer in padded:
+            weights[layer - 1] = np.pad(weights[layer - 1], ((0, 1), (0, 0)))
+            weights[layer] = np.pad(weights[layer], ((0, 0), (0, 1)))
+            bias = biases[layer - 1]
+            biases[layer - 1] = None if bias is None else np.append(bias, bias.dtype.type(0))
+        net = LinearNetwork(weights, biases)
+        from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
+
+        return hessian_of(self._loss, net, select(net, None) if parts is None else parts, "full")
+
+
+def _largest_eigenvalue(hessian: Hessian) -> float:
+    """Return the sharpness of a float32 network; products with float64 vectors are in float64."""
+    size = hessian.shape[0]
+    if size <= _DENSE:
+        return float(hessian.spectrum().max)
+    from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    start = np.random.default_rng(0).standard_normal(size)
+    # ARPACK takes what is small beside one for zero: the Hessian is multiplied by a power of two.
+    exponent = int(np.frexp(np.abs(hessian @ start).max())[1])
+    products = LinearOperator(hessian.shape, matvec=lambda v: np.ldexp(hessian @ v, -exponent), dtype=np.float64)
+    value = eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0]
+    return float(np.ldexp(value, exponent))

@@ -1,0 +1,189 @@
+"""Training one network: gradient descent, its stochastic and accelerated forms, and what to look at along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import checks
+from hesskern.losses.squared import SquaredLoss
+from hesskern.network.linear_network import LinearNetwork
+from hesskern.training.driver import train
+from hesskern.training.learning_rate import LearningRate
+from hesskern.training.network_group import NetworkGroup, Status
+from hesskern.training.options import StrPath, TrainingOptions
+from hesskern.training.reduced_network import Reduction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What `fit` did.
+
+    Attributes
+    ----------
+    network : LinearNetwork
+        The network reached. After a divergence the last one whose loss was finite.
+    steps : int
+        Updates taken. After a divergence: up to that network.
+    status : {"converged", "max_steps", "diverged", "interrupted"}
+    history : dict of arrays
+        "step": how many updates came before; then, under its name, everything `fit` was asked to record at that point.
+    reduction : Reduction
+        What the training was reduced to; ``str(run.reduction)`` says it in words, empty where it ran as given.
+    execution : str
+        On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
+    """
+
+    network: LinearNetwork
+    steps: int
+    status: Status
+    history: dict[str, NDArray[Any]]
+    reduction: Reduction
+    execution: str = ""
+
+    def __repr__(self) -> str:
+        losses = self.history.get("loss", np.empty(0))
+        seen = f", loss {losses[0]:.6g} -> {losses[-1]:.6g}" if len(losses) else ""
+        return f"Run({self.status} after {self.steps} steps{seen})"
+
+
+def fit(
+    net: LinearNetwork,
+    loss: SquaredLoss,
+    *,
+    lr: LearningRate,
+    max_steps: int,
+    rtol: float | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    record: Sequence[str] = ("loss",),
+    record_every: int = 1,
+    reduce: str = "auto",
+    backend: str | None = None,
+    progress: bool = False,
+    checkpoint: StrPath | None = None,
+    checkpoint_every: int | None = None,
+    resume: StrPath | None = None,
+) -> Run:
+    r"""Train by (stochastic) gradient descent, with exactly the update of ``torch.optim.SGD``.
+
+    A step is what it is in a PyTorch loop: take the loss and the gradient at the current weights, then update. With
+    ``g`` the gradient of the loss (weight decay included):
+
+    - plain: ``θ ← θ - lr g``
+    - heavy ball: ``v ← momentum v + g``, ``θ ← θ - lr v`` (v = 0 at the start)
+    - Nesterov: ``v ← momentum v + g``, ``θ ← θ - lr (g + momentum v)``
+
+    Parameters
+    ----------
+    net : LinearNetwork
+        Where to start; it is not changed.
+    loss : SquaredLoss
+        On a GPU with the network, or both in main memory.
+    lr : float, array or callable
+        Learning rate: a number > 0, one for each step (at least `max_steps` of them), or a function of the step, which
+        counts from 0.
+    max_steps : int, >= 1
+    rtol : float, >= 0, optional
+        The run has converged when the loss of all samples is at most this times the first one; the update of that step
+        is still made. Default: run all `max_steps`.
+    batch_size : int, optional
+        Samples in a step; default: all. Epoch e goes through the samples in the order
+        ``numpy.random.default_rng([seed, e]).permutation(N)``, in consecutive batches; the last may be shorter. The
+        loss of a batch is that of its samples alone: their sum, or with kind "mean" their mean.
+    shuffle : bool
+        False: every epoch takes the samples in the order given.
+    seed : int, >= 0
+    momentum : float, >= 0
+    nesterov : bool
+    record : sequence of str
+        What to keep in `history`, at the weights before each recorded step:
+
+        - "loss": of all samples, also with minibatches; "batch_loss": of the step's batch
+        - "gradient_norm": of the gradient of "loss"
+        - "sharpness": largest eigenvalue of the full Hessian, to 1e-10; "2/lr" comes with it
+        - "condition", "rank", "smallest" (nonzero eigenvalue in absolute value) of the full Hessian, or of a block:
+          "condition[1.weight]", "rank[0]"; the brackets hold what ``loss.hessian(net, params=[...])`` takes
+        - "balance": ``‖W_{l+1}.T W_{l+1} - W_l W_l.T - b_l b_l.T‖`` (Frobenius) for each hidden layer, (records, L-1)
+        - "distance": ``‖θ - θ_0‖``; "weights": θ, flat, (records, P)
+    record_every : int, >= 1
+        Record the steps 0, k, 2k, ... only.
+    reduce : {"auto", "none"}
+        "auto" trains on the QR factor of the data when there are more samples than inputs (full batch only), and a
+        network whose hidden layers are as wide as their neighbours together where they were wider, and lifts the result
+        back: exactly the same run, in exact arithmetic. "none" trains the network on the samples as they are.
+    backend : str, optional
+        "cpp", "numba" or "numpy"; default: the one of the loss, see `use_backend`. "cuda" on a GPU, its default there.
+    progress : bool
+        Show a progress bar (needs tqdm, ``pip install "hesskern[progress]"``).
+    checkpoint : path, optional
+        File for the state of the run, replaced as a whole each time: a run that was killed goes on with `resume`. Where
+        it cannot be written the run goes on, with a RuntimeWarning.
+    checkpoint_every : int, optional
+        Steps between checkpoints; default: about a minute. One is always written at the end, and on Ctrl-C.
+    resume : path, optional
+        Go on from this checkpoint, made with the same arguments (`max_steps` may differ; a function for `lr` is not
+        compared), to the same end, bit for bit.
+
+    Returns
+    -------
+    Run
+        Ctrl-C does not raise: the run ends with status "interrupted" and holds what was reached.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as said above, or `resume` belongs to another run.
+    FileNotFoundError
+        If `resume` does not exist.
+    ImportError
+        If `progress` is asked for and tqdm is not installed.
+
+    Notes
+    -----
+    A step costs ``O(i·o·Σ m)`` or ``O(N·Σ m_l·m_{l-1})``, whichever is less for these shapes, N being the rows and m
+    the widths after all reductions. The loss is the squared norm of the residual itself; the expansion with ``X.T X``
+    cancels near a minimum. Results depend on the arguments, the backend and the instruction set, not on the number of
+    threads: BLAS, whose results do, is kept on one while `fit` runs. The reductions hold for these updates (and not
+    for Adam, sign updates, clipping or L1).
+
+    Examples
+    --------
+    >>> import hesskern as hk
+    >>> case = hk.datasets.two_layer_case()
+    >>> loss = hk.SquaredLoss(case.X, case.Y)
+    >>> run = hk.fit(case.network, loss, lr=case.lr, max_steps=10_000, rtol=case.rtol, record=("loss", "sharpness"))
+    >>> run.steps, str(run.reduction)
+    (608, 'widths 5-100-5 to 5-10-5')
+    >>> bool(run.history["sharpness"][0] > run.history["2/lr"][0] > run.history["sharpness"][-1])
+    True
+    """
+    if not isinstance(loss, SquaredLoss):
+        raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
+    loss.check_network(net)
+    options = TrainingOptions(
+        lr=lr, max_steps=max_steps, rtol=rtol, batch_size=batch_size, shuffle=shuffle, momentum=momentum,
+        nesterov=nesterov, record=record, record_every=record_every, reduce=reduce, backend=backend,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+    )  # fmt: skip
+    seeds = [checks.seed(seed)]
+    progress = checks.boolean(progress, "progress")
+    return train(options, [net], [loss], seeds, ensemble=False, threads=1, progress=progress, result=_run)
+
+
+def _run(group: NetworkGroup) -> Run:
+    return Run(
+        network=group.network(0),
+        steps=group.steps()[0],
+        status=group.status()[0],
+        history=group.history(0),
+        reduction=group.reduction(),
+        execution=group.execution(),
+    )
