@@ -67,7 +67,9 @@ def check(path: object, name: str) -> Path:
     return target
 
 
-def write(path: object, name: str, content: Callable[[BinaryIO], object], *, mode: int = 0o666) -> None:
+def write(
+    path: object, name: str, content: Callable[[BinaryIO], object], *, mode: int = 0o666, private: bool = False
+) -> None:
     """Write all of a file or nothing.
 
     Parameters
@@ -79,6 +81,8 @@ def write(path: object, name: str, content: Callable[[BinaryIO], object], *, mod
         Writes the content to an open binary file.
     mode : int
         Permissions of a new file, before the umask; a file that is replaced keeps its own.
+    private : bool
+        Whether `mode` and this process's user hold for a file that is replaced too.
 
     Raises
     ------
@@ -92,7 +96,8 @@ def write(path: object, name: str, content: Callable[[BinaryIO], object], *, mod
         partial, descriptor = _create(target, mode)
         try:
             with open(descriptor, "wb") as file:
-                _like(target, descriptor)
+                if not private:
+                    _like(target, descriptor)
                 content(file)
                 file.flush()
                 os.fsync(descriptor)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import devices
+from hesskern._base.array_types import AnyArray
 
 
 class Place(NamedTuple):
@@ -48,7 +49,7 @@ class FlatLayout(NamedTuple):
     biases: tuple[bool, ...]  # whether it holds the layer's bias
 
     @classmethod
-    def of(cls, weights: Sequence[Any], biases: Sequence[Any]) -> FlatLayout:
+    def of(cls, weights: Sequence[AnyArray], biases: Sequence[AnyArray]) -> FlatLayout:
         """Return the layout of these arrays or tensors (..., out, in) and (..., out), None for no bias."""
         shapes = tuple((weight.shape[-2], weight.shape[-1]) for weight in weights)
         return cls(shapes, (True,) * len(shapes), tuple(bias is not None for bias in biases))
@@ -88,7 +89,7 @@ class FlatLayout(NamedTuple):
                 yield Place(layer, True, (outputs,), at, at + outputs)
                 at += outputs
 
-    def split(self, vectors: Any, axis: int = -1) -> tuple[list[Any], list[Any]]:
+    def split(self, vectors: AnyArray, axis: int = -1) -> tuple[list[AnyArray], list[AnyArray]]:
         """Return the weights and the biases of each layer as views of the vectors; None where one is not selected.
 
         Parameters
@@ -98,8 +99,8 @@ class FlatLayout(NamedTuple):
             Which axis counts the parameters; the others stay where they are.
         """
         before, after = (vectors.shape[:-1], ()) if axis else ((), vectors.shape[1:])
-        weights: list[Any] = []
-        biases: list[Any] = []
+        weights: list[AnyArray] = []
+        biases: list[AnyArray] = []
         at = 0
         for (outputs, inputs), weight, bias in zip(self.shapes, self.weights, self.biases, strict=True):
             for split_arrays, selected, shape in ((weights, weight, (outputs, inputs)), (biases, bias, (outputs,))):
@@ -125,15 +126,17 @@ class FlatLayout(NamedTuple):
         return np.concatenate(pieces)
 
 
-def count(weights: Sequence[Any], biases: Sequence[Any]) -> int:
+def count(weights: Sequence[AnyArray], biases: Sequence[AnyArray]) -> int:
     """Return how many numbers these arrays have, None for no bias."""
     return sum(map(devices.size, weights)) + sum(devices.size(bias) for bias in biases if bias is not None)
 
 
-def split_as(weights: Sequence[Any], biases: Sequence[Any], vector: Any) -> tuple[list[Any], list[Any]]:
+def split_as(
+    weights: Sequence[AnyArray], biases: Sequence[AnyArray], vector: AnyArray
+) -> tuple[list[AnyArray], list[AnyArray]]:
     """Return the weights and biases in one vector, of the shapes of these; quicker than by way of a `FlatLayout`."""
-    split_weights: list[Any] = []
-    split_biases: list[Any] = []
+    split_weights: list[AnyArray] = []
+    split_biases: list[AnyArray] = []
     at = 0
     for (outputs, inputs), bias in zip([weight.shape for weight in weights], biases, strict=True):
         end = at + outputs * inputs
@@ -143,7 +146,7 @@ def split_as(weights: Sequence[Any], biases: Sequence[Any], vector: Any) -> tupl
     return split_weights, split_biases
 
 
-def join(weights: Sequence[Any], biases: Sequence[Any], axis: int = -1) -> Any:
+def join(weights: Sequence[AnyArray], biases: Sequence[AnyArray], axis: int = -1) -> AnyArray:
     """Return the vectors of these weights and biases, None for what they do not hold; the inverse of `split`.
 
     Parameters

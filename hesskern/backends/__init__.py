@@ -9,9 +9,10 @@ import threading
 import weakref
 from contextvars import ContextVar
 from types import TracebackType
+from typing import TypeGuard
 
 from hesskern._base import checks
-from hesskern.backends.protocol import Backend
+from hesskern.backends.protocol import Backend, HostBackend
 
 _MODULES = {
     "cpp": "hesskern.backends.cpp_backend",
@@ -81,6 +82,18 @@ def get_for(name: str | None, place: str, what: str) -> Backend:
             + ("move them with .cpu()." if device else "pass tensors on the GPU, for instance torch.tensor(X).cuda().")
         )
     return _load(chosen)
+
+
+def get_on_host(name: str | None, what: str) -> HostBackend:
+    """Return the backend for arrays in main memory; TypeError, with `what` in it, for one that computes on a GPU."""
+    backend = get_for(name, "cpu", what)
+    assert on_host(backend)
+    return backend
+
+
+def on_host(backend: Backend) -> TypeGuard[HostBackend]:
+    """Return whether a backend computes on the CPU."""
+    return backend.name not in _ON_DEVICE
 
 
 @functools.cache

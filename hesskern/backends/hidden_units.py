@@ -9,11 +9,12 @@ of these functions. They take arrays, and tensors with leading dimensions for ma
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from hesskern._base import devices
+from hesskern._base.array_types import AnyArray
 
 #: A stack of lower rank has a pivot of the size of rounding errors times its condition, whatever its order of rows.
 LOWER_RANK = 1e-8
@@ -23,9 +24,9 @@ class AnyLayers(Protocol):
     """Weights (..., out, in) and biases (..., out), arrays or tensors."""
 
     @property
-    def weights(self) -> Sequence[Any]: ...  # noqa: D102
+    def weights(self) -> Sequence[AnyArray]: ...  # noqa: D102
     @property
-    def biases(self) -> Sequence[Any]: ...  # noqa: D102
+    def biases(self) -> Sequence[AnyArray]: ...  # noqa: D102
 
 
 def reducible(net: AnyLayers, selected: Container[int] | None = None) -> list[int]:
@@ -50,7 +51,7 @@ def reducible(net: AnyLayers, selected: Container[int] | None = None) -> list[in
     return layers
 
 
-def stacked(net: AnyLayers, layer: int) -> Any:
+def stacked(net: AnyLayers, layer: int) -> AnyArray:
     """Return ``[W_l, b_l, W_{l+1}.T]`` (..., units, touching) in float64, arrays in Fortran order for LAPACK."""
     weight, bias, upper = net.weights[layer], net.biases[layer], net.weights[layer + 1]
     middle = [] if bias is None else [bias[..., None]]
@@ -60,7 +61,7 @@ def stacked(net: AnyLayers, layer: int) -> Any:
     return columns.astype(np.float64, copy=False).T
 
 
-def replaced(net: AnyLayers, layer: int, stack: Any) -> tuple[list[Any], list[Any]]:
+def replaced(net: AnyLayers, layer: int, stack: AnyArray) -> tuple[list[AnyArray], list[AnyArray]]:
     """Return the weights and biases with this stack around a hidden layer, in the network's dtype."""
     weights, biases = list(net.weights), list(net.biases)
     inputs, outputs = weights[layer].shape[-1], weights[layer + 1].shape[-2]

@@ -159,7 +159,7 @@ def _next_weight(weight: _GradedMatrix, qr: _Qr, Y: Matrix) -> _GradedMatrix:
 def product_svd(
     first: Matrix, weights: Sequence[Matrix], tolerance: float, *, rotated: bool = False, factor: Factor = factor
 ) -> ProductSvd:
-    """Return the singular values of the product and its rank; see `Backend.product_svd`.
+    """Return the singular values of the product and its rank; see `HostBackend.product_svd`.
 
     `factor` is `graded_qr.factor`, compiled or not.
     """

@@ -111,7 +111,7 @@ class State(NamedTuple):
 
 
 class Descent(Protocol):
-    """(Stochastic) gradient descent that runs some steps at a time; see `Backend.advance`."""
+    """(Stochastic) gradient descent that runs some steps at a time; see `HostBackend.advance`."""
 
     @property
     def steps(self) -> int:
@@ -168,13 +168,14 @@ class HessianProduct(Protocol):
 
 
 class Backend(Protocol):
-    """The kernels; arguments are checked, C-contiguous, of one dtype."""
+    """What every backend does, on NumPy arrays or on tensors of a GPU.
+
+    Arguments are checked, C-contiguous, of one dtype, and where the backend computes.
+    """
 
     name: str
     #: What besides the name decides the last bits of a result: the instruction set of compiled kernels.
     instructions: str
-    #: What a step of a small network costs, in seconds, roughly.
-    step_seconds: float
     #: Relative error allowed against exact arithmetic, by dtype: rounding of sums of length n grows like sqrt(n).
     tolerance: dict[str, float]
 
@@ -187,13 +188,35 @@ class Backend(Protocol):
     def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Array]:
         """Return ``‖E‖²`` and the flat gradient of ``scale/2 ‖E‖²``."""
 
+    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
+        """Write a dense block of the Hessian, one `Block` for each pair of sides (row-major), into `out`."""
+
+    def hessian_product(
+        self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
+    ) -> HessianProduct:
+        """Return products with ``scale * (the parts asked for) + decay * I`` at these weights."""
+
+    def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
+        """Return R (n, n) of the thin QR of these matrices side by side.
+
+        Any strides, columns of any scale; rows of zeros if there are few.
+        """
+
+
+class HostBackend(Backend, Protocol):
+    """A backend that computes on the CPU.
+
+    On a GPU, PyTorch differentiates by itself, many networks are trained at once
+    (`hesskern.backends.cuda.operations.CudaBackend.descents`), and small matrices go to the CPU.
+    """
+
+    #: What a step of a small network costs, in seconds, roughly.
+    step_seconds: float
+
     def backward(
         self, net: Layers, X: Array, delta: Array, *, parameters: bool, samples: bool
     ) -> tuple[Array | None, Array | None]:
-        """Return the gradients of ``Σ delta * prediction``: of the parameters, flat, and of X; None: not asked for.
-
-        Not of a backend on a GPU, where PyTorch does it itself.
-        """
+        """Return the gradients of ``Σ delta * prediction``: of the parameters, flat, and of X; None: not asked for."""
 
     def descent(
         self,
@@ -222,31 +245,16 @@ class Backend(Protocol):
         there, and after one whose loss was small enough ("converged"). The results do not depend on `threads`.
         """
 
-    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Array) -> None:
-        """Write a dense block of the Hessian, one `Block` for each pair of sides (row-major), into `out`."""
-
-    def hessian_product(
-        self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
-    ) -> HessianProduct:
-        """Return products with ``scale * (the parts asked for) + decay * I`` at these weights."""
-
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
-        """Write the dense matrix (P, P) into `out`, symmetric to the bit. Not of a backend on a GPU."""
+        """Write the dense matrix (P, P) into `out`, symmetric to the bit."""
 
     def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
-        """Write its product with v, (P,) or (P, k), into `out`. Not of a backend on a GPU."""
-
-    def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
-        """Return R (n, n) of the thin QR of these matrices side by side.
-
-        Any strides, columns of any scale; rows of zeros if there are few.
-        """
+        """Write its product with v, (P,) or (P, k), into `out`."""
 
     def wide_layer(self, below: Sequence[Array], above: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return R of the thin QR of ``[*below, above]``, as `triangular_factor` does, and ``above.T [*below]``.
 
-        `below` and `above` are the weights into and out of many hidden units, one row each; both in one pass. Not of a
-        backend on a GPU.
+        `below` and `above` are the weights into and out of many hidden units, one row each; both in one pass.
         """
 
     def mixes_units(self, stack: NDArray[np.float64], outputs: int) -> bool:
@@ -254,8 +262,7 @@ class Backend(Protocol):
 
         The last `outputs` rows are weights out of the units, the others weights into them. Digits are lost where the
         product of two rows' norms is more than `UNBALANCED` times the sum of the absolute terms of their product. Where
-        that sum is zero, the smaller of the largest sums in its row and in its column counts. Not of a backend on a
-        GPU.
+        that sum is zero, the smaller of the largest sums in its row and in its column counts.
         """
 
     def product_svd(

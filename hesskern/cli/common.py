@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -66,13 +65,8 @@ def reason(error: OSError) -> str:
 
 def check_output(path: str, option: str, suffixes: tuple[str, ...]) -> None:
     """Refuse a file that cannot be written before the work begins."""
-    target = Path(path)
-    if target.suffix.lower() not in suffixes:
+    if Path(path).suffix.lower() not in suffixes:
         raise RefusedError(f"{option} is {path!r}; expected a name that ends in {' or '.join(suffixes)}.")
-    if os.path.isdir(target) or (os.path.lexists(target) and not os.path.isfile(target)):
-        raise RefusedError(f"{option} is {path!r}, which exists and is not a file.")
-    if not target.parent.is_dir():
-        raise RefusedError(f"{option} is {path!r}, but there is no folder {str(target.parent)!r}.")
     try:
         atomic_write.check(path, option)
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern._base import checks
+from hesskern._base.progress import with_progress
 from hesskern.backends.data import Data
 from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compared, keep, split, traced
 from hesskern.compat.tensor_lists import TensorOperator
@@ -101,7 +102,7 @@ class HessianLinearOperator(TensorOperator):
         batch_size_fn: Callable[..., int] | None = None,
     ) -> None:
         name = type(self).__name__
-        self._bar = _progress if checks.boolean(progressbar, "progressbar") else _silent
+        self._bar = _shown if checks.boolean(progressbar, "progressbar") else _silent
         self._what = f"{name}._matmat"
         tensors = _listed(params)
         sizes = _blocks(block_sizes, len(tensors))
@@ -325,10 +326,5 @@ def _silent(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
     return parts
 
 
-def _progress(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
-    try:
-        from tqdm import tqdm  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError('progressbar=True needs tqdm; install it with pip install "hesskern[progress]".') from error
-    bar: Iterable[LiveProblem] = tqdm(parts, desc=what)
-    return bar
+def _shown(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
+    return with_progress(parts, what=what, argument="progressbar")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import backends
 from hesskern._base import devices
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
@@ -39,7 +40,9 @@ class Point:
 
     def __init__(self, objective: Objective, net: LinearNetwork, data: Data | None = None) -> None:
         self.objective, self.net = objective, net
-        self.backend = objective.kernels
+        kernels = objective.kernels
+        assert backends.on_host(kernels)
+        self.backend = kernels
         self.data = objective.reduction(bias=net.has_bias) if data is None else data
         self.dtype = np.dtype(net.dtype)
         self._products: dict[tuple[Mode, np.dtype[Any]], HessianProduct] = {}

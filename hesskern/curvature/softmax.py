@@ -140,7 +140,7 @@ class SoftmaxHessian(CurvatureOperator):
                 f"sample_weights holds {self.sample_weights.min():.6g}; expected numbers greater than or equal to 0."
             )
         self.bias = checks.boolean(bias, "bias")
-        self._backend = backends.get_for(backend, "cpu", "features and logits are")
+        self._backend = backends.get_on_host(backend, "features and logits are")
         size = classes * (self.features.shape[1] + self.bias)
         super().__init__(self.features.dtype, (size, size))
 

@@ -15,7 +15,7 @@ from hesskern._base.array_types import Array, Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.powers import Scaled, moderate
 from hesskern.backends.hidden_units import replaced, stacked
-from hesskern.backends.protocol import Backend, PlainLayers
+from hesskern.backends.protocol import HostBackend, PlainLayers
 from hesskern.curvature.layer_factors import Factors
 from hesskern.linalg.tall_qr import TallQR
 from hesskern.network.parameters import Part
@@ -46,7 +46,7 @@ class WidthReduction:
     def _qr(self) -> TallQR:
         return TallQR(stacked(self.net, self.layer))
 
-    def reduced(self, backend: Backend, *, lift: bool) -> tuple[PlainLayers, Scaled]:
+    def reduced(self, backend: HostBackend, *, lift: bool) -> tuple[PlainLayers, Scaled]:
         """Return the network of `kept` units, and ``W_{l+1} [W_l, b_l]`` of the network given.
 
         The product of the reduced weights is the same but for errors of ``ε ‖W_{l+1}‖ ‖W_l‖``. That may be more than
@@ -54,7 +54,7 @@ class WidthReduction:
 
         Parameters
         ----------
-        backend : Backend
+        backend : HostBackend
         lift : bool
             Take the QR whose Q is remembered for `rotate`.
         """
@@ -105,8 +105,8 @@ _TINY = 1e-280
 _SQUARES = (1e-140, 1e140)
 
 
-def _wide_layer(below: list[Array], above: Array, backend: Backend) -> tuple[Matrix, Matrix]:
-    """Return the result of `Backend.wide_layer`, also where squares of the weights overflow or vanish."""
+def _wide_layer(below: list[Array], above: Array, backend: HostBackend) -> tuple[Matrix, Matrix]:
+    """Return the result of `HostBackend.wide_layer`, also where squares of the weights overflow or vanish."""
     R, across = backend.wide_layer(below, above)
     sizes = np.abs(R).max(axis=0)
     if not ((sizes > _SQUARES[0]) & (sizes < _SQUARES[1])).all():

@@ -11,7 +11,7 @@ import numpy as np
 
 from hesskern import backends
 from hesskern._base import array_files, atomic_write, checks, devices, powers
-from hesskern._base.array_types import Array
+from hesskern._base.array_types import AnyArray, Array
 from hesskern._base.flat_layout import count, join, split_as
 from hesskern._base.formatting import widths_in_words
 
@@ -64,8 +64,8 @@ class LinearNetwork:
 
     def __init__(
         self,
-        weights: Sequence[Array],
-        biases: Sequence[Array | None] | None = None,
+        weights: Sequence[AnyArray],
+        biases: Sequence[AnyArray | None] | None = None,
         *,
         names: Sequence[str] | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class LinearNetwork:
         self._biases = self._checked_biases(biases)
         self._names = self._checked_names(names)
 
-    def _checked_biases(self, biases: Sequence[Array | None] | None) -> tuple[Array | None, ...]:
+    def _checked_biases(self, biases: Sequence[AnyArray | None] | None) -> tuple[Array | None, ...]:
         if biases is None:
             return (None,) * self.depth
         if isinstance(biases, np.ndarray) or not isinstance(biases, Sequence) or len(biases) != self.depth:

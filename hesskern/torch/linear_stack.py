@@ -22,7 +22,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from hesskern import backends
 from hesskern._base import checks
 from hesskern._base.flat_layout import split_as
-from hesskern.backends.protocol import PlainLayers
+from hesskern.backends.protocol import HostBackend, PlainLayers
 from hesskern.torch_modules import chain
 
 
@@ -185,6 +185,10 @@ def _forward(*inputs: Any) -> Tensor:
     return predictions
 
 
+def _kernels() -> HostBackend:
+    return backends.get_on_host("cpp", "the model is")
+
+
 def _backward(*inputs: Any) -> tuple[Tensor | None, ...]:
     gradients: tuple[Tensor | None, ...] = _LinearStackGradient.apply(*inputs)  # type: ignore[no-untyped-call]
     return gradients
@@ -195,7 +199,7 @@ class _LinearStack(Function):
 
     @staticmethod
     def forward(x: Tensor, depth: int, *parameters: Tensor | None) -> Tensor:
-        return torch.from_numpy(backends.get("cpp").forward(_layers(depth, parameters), _array(x)))
+        return torch.from_numpy(_kernels().forward(_layers(depth, parameters), _array(x)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -220,7 +224,7 @@ class _LinearStackGradient(Function):
         delta: Tensor, x: Tensor, depth: int, samples: bool, wanted: bool, *parameters: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         layers = _layers(depth, parameters)
-        flat, below = backends.get("cpp").backward(layers, _array(x), _array(delta), parameters=wanted, samples=samples)
+        flat, below = _kernels().backward(layers, _array(x), _array(delta), parameters=wanted, samples=samples)
         gradients = [None] * (2 * depth) if flat is None else _split(layers, flat)
         return None if below is None else torch.from_numpy(below), *gradients
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern import backends
 from hesskern._base.array_types import Array
 from hesskern._base.blas_threads import one_thread
 from hesskern._base.interrupt import Interruption
@@ -70,6 +71,8 @@ class CpuGroup:
     def __init__(self, problem: TrainingProblem) -> None:
         self._problem = problem
         options, records, backend = problem.options, problem.records, problem.backend
+        assert backends.on_host(backend)
+        self._backend = backend
         net, loss = problem.networks[0], problem.losses[0]
         self._scale, self._batch_scale = loss.scale, batch_scale(loss)
         self._histories = Histories(records, len(problem.networks), options.record_every)
@@ -137,7 +140,7 @@ class CpuGroup:
         problem, active = self._problem, self._running()
         columns = self._columns(active, start, stop)
         jobs = self._jobs(active, columns, start, stop)
-        results = problem.backend.advance([member.descent for member in active], jobs, problem.threads)
+        results = self._backend.advance([member.descent for member in active], jobs, problem.threads)
         for member, (ended, finite) in zip(active, results, strict=True):
             member.status = None if ended == "running" else ended
             member.seen = start + finite

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hesskern._base import devices, memory
-from hesskern._base.array_types import Array
 from hesskern._base.interrupt import Interruption
 from hesskern.backends.cuda.batched_curvature import Rows
 from hesskern.backends.cuda.batched_width_reduction import ReducedStack
+from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.operations import CudaBackend
 from hesskern.backends.cuda.state import DIVERGED, RUNNING, Piece, Problem, Samples, Seen, Watched
 from hesskern.backends.data import Data
@@ -138,8 +138,9 @@ class GpuGroup:
         self._ended = ended
         self._states.step_back((self._states.status != DIVERGED) & ~self._states.parameters.isfinite().all(1))
 
-    def _placed(self, array: NDArray[Any]) -> Any:
-        return devices.placed(array, self._states.parameters)
+    def _placed(self, array: NDArray[np.generic]) -> Tensor:
+        placed: Tensor = devices.placed(array, self._states.parameters)
+        return placed
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
@@ -172,10 +173,9 @@ class GpuGroup:
         own_biases = [None if bias is None else bias[index] for bias in biases]
         return LinearNetwork([weight[index] for weight in weights], own_biases, names=names)
 
-    def layers(self) -> tuple[list[Array], list[Array | None]]:
-        """Return weights and biases of the networks given, tensors."""
-        layers = self._small.lift(self._descents.layers())
-        return cast("tuple[list[Array], list[Array | None]]", (list(layers.weights), list(layers.biases)))
+    def layers(self) -> TensorLayers:
+        """Return weights and biases of the networks given."""
+        return self._small.lift(self._descents.layers())
 
     def steps(self) -> list[int]:
         """Return how many updates each network has taken."""
@@ -241,11 +241,11 @@ def _reduced(backend: CudaBackend, stack: NetworkStack, *, reduce: bool) -> Redu
     return small
 
 
-def _rows(data: Sequence[Data]) -> tuple[Any, Any]:
+def _rows(data: Sequence[Data]) -> tuple[Tensor, Tensor]:
     return devices.stack([samples.X for samples in data]), devices.stack([samples.Y for samples in data])
 
 
-def _stacked(data: Sequence[Data]) -> tuple[tuple[Any, Any], Any, list[float]]:
+def _stacked(data: Sequence[Data]) -> tuple[tuple[Tensor, Tensor], Tensor, list[float]]:
     """Return X and Y, the columns of ones, and the constants, with one row for each loss."""
     columns = devices.stack([samples.column for samples in data])
     return _rows(data), columns, [samples.constant for samples in data]

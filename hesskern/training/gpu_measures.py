@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hesskern._base import devices
-from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join
 from hesskern._base.interrupt import Interruption
 from hesskern.backends.cuda.batched_curvature import Rows
 from hesskern.backends.cuda.batched_width_reduction import ReducedStack
 from hesskern.backends.cuda.descents import Descents
+from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.operations import CudaBackend
 from hesskern.backends.cuda.state import RUNNING
-from hesskern.backends.protocol import PlainLayers
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size
@@ -71,16 +70,17 @@ class GpuMeasures:
             values[name] = np.asarray(devices.to_host(how(self)))
         return values
 
-    def layers(self) -> PlainLayers:
-        """Return weights and biases of the reduced networks in float64, tensors."""
+    def layers(self) -> TensorLayers:
+        """Return weights and biases of the reduced networks in float64."""
         weights, biases = self._descents.layers()
-        wide_weights = tuple(weight.double() for weight in weights)
-        wide_biases = tuple(None if bias is None else bias.double() for bias in biases)
-        return PlainLayers(cast("tuple[Array, ...]", wide_weights), cast("tuple[Array | None, ...]", wide_biases))
+        return TensorLayers(
+            [weight.double() for weight in weights], [None if bias is None else bias.double() for bias in biases]
+        )
 
-    def lifted(self) -> Array:
-        """Return the parameters of the networks given, (networks, P), a tensor."""
-        return cast("Array", join(*self._small.lift(self._descents.layers())))
+    def lifted(self) -> Tensor:
+        """Return the parameters of the networks given, (networks, P)."""
+        lifted: Tensor = join(*self._small.lift(self._descents.layers()))
+        return lifted
 
     def distance(self) -> Values:
         """Return ``‖θ - θ_0‖`` of each network."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hesskern._base.interrupt import Interruption
+from hesskern._base.progress import Bar, progress_bar
 from hesskern.training import checkpoint
 from hesskern.training.network_group import NetworkGroup, Status
 from hesskern.training.run_state import RunState
@@ -64,7 +65,7 @@ class Loop:
 
     def run(self, *, progress: bool) -> None:
         """Run until every network has ended; afterwards each has a status."""
-        bar = progress_bar(self._max_steps, self._step) if progress else None
+        bar = progress_bar(self._max_steps, initial=self._step) if progress else None
         ended: Status = "max_steps"
         with Interruption() as interruption:
             try:
@@ -80,7 +81,7 @@ class Loop:
                 self._save(self._saving, last=True)
         self._group.finish(ended)
 
-    def _pieces(self, bar: Any, interruption: Interruption) -> Status:
+    def _pieces(self, bar: Bar | None, interruption: Interruption) -> Status:
         saved = time.perf_counter()
         while self._group.running() and self._step < self._max_steps:
             if self._pauses and self._step % self._every == 0:
@@ -127,12 +128,3 @@ class Loop:
                 message = f"the {what}: {why} What {str(saving.path)!r} held before is left as it was."
                 warnings.warn(checkpoint.CheckpointWarning(message, last=last), stacklevel=5)
             self._warned = True
-
-
-def progress_bar(total: int, initial: int) -> Any:
-    """Return a bar of steps; ImportError without tqdm."""
-    try:
-        from tqdm.auto import tqdm  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError('progress=True needs tqdm; install it with pip install "hesskern[progress]".') from error
-    return tqdm(total=total, initial=initial, unit="step", unit_scale=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
-from hesskern._base.array_types import Array
+from hesskern._base.array_types import AnyArray
 from hesskern._base.interrupt import Interruption
 from hesskern.backends.protocol import Backend
 from hesskern.losses.squared import SquaredLoss
@@ -85,8 +85,8 @@ class NetworkGroup(Protocol):
     def network(self, index: int) -> LinearNetwork:
         """Return the network given at the parameters reached."""
 
-    def layers(self) -> tuple[list[Array], list[Array | None]]:
-        """Return weights (networks, out, in) and biases (networks, out) of the networks given; on a GPU tensors."""
+    def layers(self) -> tuple[list[AnyArray], list[AnyArray | None]]:
+        """Return weights (networks, out, in) and biases (networks, out) of the networks given."""
 
     def steps(self) -> list[int]:
         """Return how many updates each network has taken."""

@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks, devices
-from hesskern._base.array_types import Array
-from hesskern.backends.protocol import Layers
+from hesskern._base.array_types import AnyArray
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, select
 
@@ -50,10 +49,10 @@ class MeasuredNetworks(Protocol):
     Each method returns what it says of each network. On a GPU arrays are tensors and have one more dimension in front.
     """
 
-    def layers(self) -> Layers:
+    def layers(self) -> tuple[Sequence[AnyArray], Sequence[AnyArray | None]]:
         """Return weights and biases in float64, of the reduced networks where widths were reduced."""
 
-    def lifted(self) -> Array:
+    def lifted(self) -> AnyArray:
         """Return the parameters of the networks given, flat."""
 
     def distance(self) -> Values:
@@ -110,14 +109,14 @@ class Quantity(NamedTuple):
 
 def _balance(networks: MeasuredNetworks) -> Values:
     """Return ``‖W_{l+1}.T W_{l+1} - W_l W_l.T - b_l b_l.T‖`` (Frobenius) of each hidden layer."""
-    layers = networks.layers()
+    weights, biases = networks.layers()
     norms = []
-    for lower, upper, bias in zip(layers.weights[:-1], layers.weights[1:], layers.biases[:-1], strict=True):
+    for lower, upper, bias in zip(weights[:-1], weights[1:], biases[:-1], strict=True):
         difference = upper.mT @ upper - lower @ lower.mT
         if bias is not None:
             difference = difference - bias[..., :, None] * bias[..., None, :]
         norms.append(devices.matrix_norm(difference))
-    return np.array(norms).T if norms else np.empty((*layers.weights[0].shape[:-2], 0))
+    return np.array(norms).T if norms else np.empty((*weights[0].shape[:-2], 0))
 
 
 #: Whatever a run can record, by name.

@@ -24,7 +24,7 @@ from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
-from hesskern.backends.protocol import Backend, PlainLayers
+from hesskern.backends.protocol import HostBackend, PlainLayers
 from hesskern.network.linear_network import LinearNetwork
 
 
@@ -143,7 +143,7 @@ class ReducedNetwork:
         return self._net._with(join(layers.weights, layers.biases))
 
 
-def reduced_networks(nets: Sequence[LinearNetwork], backend: Backend, *, reduce: bool) -> list[ReducedNetwork]:
+def reduced_networks(nets: Sequence[LinearNetwork], backend: HostBackend, *, reduce: bool) -> list[ReducedNetwork]:
     """Return what is trained in the place of these networks, all of one width: as given if one is unbalanced."""
     reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
     for small in reduced:

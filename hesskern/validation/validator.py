@@ -9,10 +9,10 @@ from typing import Any
 from hesskern import backends
 from hesskern._base import checks
 from hesskern._base.interrupt import Interruption
+from hesskern._base.progress import progress_bar
 from hesskern._core import version
 from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
-from hesskern.training.loop import progress_bar
 from hesskern.validation import catalogue
 from hesskern.validation.autograd import torch
 from hesskern.validation.case import ValidationCase
@@ -124,7 +124,7 @@ class _Plan:
 
     def run(self, rows: list[Row], *, progress: bool) -> bool:
         """Append the rows; return whether Ctrl-C ended it."""
-        bar = progress_bar(len(self._problems), 0) if progress else None
+        bar = progress_bar(len(self._problems)) if progress else None
         with Interruption() as interruption:
             try:
                 for of, row in self._rows(interruption):

@@ -25,8 +25,8 @@ def test_errors_in_one_line():
     ("name", "words"),
     [
         ("a.txt", "expected a name that ends in .csv or .npz"),
-        ("folder.csv", "which exists and is not a file"),
-        ("nowhere/a.csv", "but there is no folder"),
+        ("folder.csv", "which is a folder"),
+        ("nowhere/a.csv", "which is in a folder that does not exist"),
     ],
 )
 def test_files_that_cannot_be_written(tmp_path, name, words):

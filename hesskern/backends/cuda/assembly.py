@@ -7,11 +7,11 @@ four matrices whose rows and columns are the outer or inner indices of all layer
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesskern._base.array_types import AnyArray
 from hesskern.backends.protocol import Block, Side
 
 #: As in the kernel.
@@ -77,7 +77,7 @@ def _indices(sides: Sequence[Side], like: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(outer), torch.cat(inner)
 
 
-def _joined(rows: Sequence[int], columns: Sequence[int], parts: Sequence[Any], like: Tensor) -> Tensor:
+def _joined(rows: Sequence[int], columns: Sequence[int], parts: Sequence[AnyArray], like: Tensor) -> Tensor:
     """Return one matrix of these parts, one for each pair of rows and columns; zeros where there is None."""
     joined = like.new_zeros(sum(rows), sum(columns))
     top = 0

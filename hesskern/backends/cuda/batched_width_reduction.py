@@ -6,11 +6,12 @@ batch of matrices.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from hesskern._base.array_types import AnyArray
 from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
@@ -68,7 +69,7 @@ class ReducedStack:
             suspicious |= pivots.amin(1) < LOWER_RANK * pivots.amax(1)
         return suspicious
 
-    def replace(self, which: int, bases: list[Any], triangles: list[Any]) -> None:
+    def replace(self, which: int, bases: list[AnyArray], triangles: list[AnyArray]) -> None:
         """Use other bases for one `suspicious` network: NumPy arrays, one for each stage."""
         layers = self.given
         for stage, basis, triangle in zip(self._stages, bases, triangles, strict=True):
@@ -107,7 +108,7 @@ def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unbalanced(stage: _Stage, outputs: int) -> Tensor:
-    """Return which networks would lose digits, (networks,) bool; see `Backend.mixes_units`."""
+    """Return which networks would lose digits, (networks,) bool; see `HostBackend.mixes_units`."""
     sizes, norms = stage.before.abs(), stage.after.norm(dim=1)
     inputs = sizes.shape[2] - outputs
     terms = sizes[:, :, inputs:].mT @ sizes[:, :, :inputs]

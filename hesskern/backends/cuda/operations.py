@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesskern._base.array_types import AnyArray
 from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.cuda import batched_curvature, layers
 from hesskern.backends.cuda.assembly import Launch, assemble
@@ -41,7 +41,7 @@ class CudaBackend:
         self.tolerance = {"float64": 1e-12, "float32": 2e-4}
         self._launch, self._limits = launch, limits
 
-    def forward(self, net: Layers, X: Any) -> Any:
+    def forward(self, net: Layers, X: AnyArray) -> AnyArray:
         """Return the predictions (N, o)."""
         with full_precision():
             return layers.activations(_layers(net), X, X.new_ones(len(X)))[-1]
@@ -50,21 +50,21 @@ class CudaBackend:
         """Return ``‖E‖²``, summed in float64; waits for the device."""
         return float(self._residual(net, data)[1].double().square().sum())
 
-    def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, Any]:
+    def gradient(self, net: Layers, data: Data, scale: float) -> tuple[float, AnyArray]:
         """Return ``‖E‖²`` and the flat gradient of ``scale/2 ‖E‖²``."""
         values, residual = self._residual(net, data)
-        column: Any = data.column
+        column: AnyArray = data.column
         with full_precision():
             flat = layers.gradient(_layers(net), values, residual, column, scale)
         return float(residual.double().square().sum()), flat
 
     @staticmethod
     def _residual(net: Layers, data: Data) -> tuple[list[Tensor], Tensor]:
-        parts: Sequence[Any] = data.X, data.column, data.Y
+        parts: Sequence[AnyArray] = data.X, data.column, data.Y
         with full_precision():
             return layers.residual(_layers(net), *parts)
 
-    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: Any) -> None:
+    def assemble(self, rows: Sequence[Side], columns: Sequence[Side], blocks: Sequence[Block], out: AnyArray) -> None:
         """Write a dense block of the Hessian, one `Block` for each pair of sides (row-major), into `out`."""
         assemble(self._launch, rows, columns, blocks, out)
 
@@ -74,7 +74,7 @@ class CudaBackend:
         """Return products with ``scale * (the parts asked for) + decay * I`` at these weights."""
         return CudaProduct(net, data, scale, decay, gauss_newton, functional)
 
-    def triangular_factor(self, parts: Sequence[Any]) -> Any:
+    def triangular_factor(self, parts: Sequence[AnyArray]) -> AnyArray:
         """Return R (n, n), float64, of the thin QR of these matrices side by side; rows of zeros if they are few."""
         stacked = torch.cat([part.double() for part in parts], dim=1)
         size = stacked.shape[1]
@@ -90,7 +90,7 @@ class CudaBackend:
     block = staticmethod(batched_curvature.block)
 
     @staticmethod
-    def reduced(weights: Sequence[Any], biases: Sequence[Any], *, reduce: bool) -> ReducedStack:
+    def reduced(weights: Sequence[AnyArray], biases: Sequence[AnyArray], *, reduce: bool) -> ReducedStack:
         """Return the small networks that are trained instead of these."""
         return ReducedStack(layers.TensorLayers(list(weights), list(biases)), reduce=reduce)
 
@@ -101,6 +101,6 @@ class CudaBackend:
 
 
 def _layers(net: Layers) -> layers.TensorLayers:
-    weights: Sequence[Any] = net.weights
-    biases: Sequence[Any] = net.biases
+    weights: Sequence[AnyArray] = net.weights
+    biases: Sequence[AnyArray] = net.biases
     return layers.TensorLayers(list(weights), list(biases))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesskern._base.array_types import AnyArray
 from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.graphs import Recorded
@@ -90,9 +90,9 @@ class CudaProduct:
     def __init__(
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> None:
-        weights: Any = net.weights
-        biases: Any = net.biases
-        parts: Any = data.X, data.column, data.Y
+        weights: AnyArray = net.weights
+        biases: AnyArray = net.biases
+        parts: AnyArray = data.X, data.column, data.Y
         self._times = Linearised(
             FlatLayout.of(weights, biases),
             layers.TensorLayers(list(weights), list(biases)),
@@ -105,7 +105,7 @@ class CudaProduct:
         self._seen: set[int] = set()
         self._graphs: dict[int, tuple[Recorded, Tensor]] = {}
 
-    def apply(self, v: Any, out: Any) -> None:
+    def apply(self, v: AnyArray, out: AnyArray) -> None:
         """Write H v into `out`; both (P,) or (P, k)."""
         directions = v.reshape(len(v), -1).T
         with full_precision():

@@ -138,9 +138,12 @@ class _Cache(NullCache):
         path = self._path(place, sig, data.codegen)
         content = dumps(place.reduce(data))
         try:
-            Path(path).unlink(missing_ok=True)  # with its permissions, which the new file would take over
             atomic_write.write(
-                path, "the cache", lambda file: file.write(hashlib.sha256(content).digest() + content), mode=0o600
+                path,
+                "the cache",
+                lambda file: file.write(hashlib.sha256(content).digest() + content),
+                mode=0o600,
+                private=True,
             )
         except OSError as error:
             _warn(error.strerror or str(error))

@@ -1,0 +1,61 @@
+"""Progress bars, by tqdm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    #: How much is done.
+    n: float
+
+    def update(self, n: float) -> object:
+        """Add to what is done."""
+
+    def close(self) -> None:
+        """Leave the bar as it is on the screen."""
+
+
+def progress_bar(
+    total: int, *, initial: int = 0, unit: str = "step", what: str | None = None, argument: str = "progress"
+) -> Bar:
+    """Return a progress bar.
+
+    Parameters
+    ----------
+    total : int
+    initial : int
+        How much is done already.
+    unit : str
+    what : str, optional
+        What is in progress, in front of the bar.
+    argument : str
+        The name of the user's argument that asked for it.
+
+    Raises
+    ------
+    ImportError
+        Without tqdm; the message says what to install.
+    """
+    try:
+        from tqdm.auto import tqdm  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise ImportError(f'{argument}=True needs tqdm; install it with pip install "hesskern[progress]".') from error
+    bar: Bar = tqdm(total=total, initial=initial, unit=unit, unit_scale=True, desc=what)
+    return bar
+
+
+def with_progress(items: Sequence[Item], *, what: str, argument: str) -> Iterator[Item]:
+    """Yield the items beside a progress bar; see `progress_bar`."""
+    bar = progress_bar(len(items), unit="it", what=what, argument=argument)
+    try:
+        for item in items:
+            yield item
+            bar.update(1)
+    finally:
+        bar.close()
