@@ -3,7 +3,7 @@
 import os
 import sys
 
-PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+from bench.pinned import PINNED
 
 
 def pin() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
-from bench.runner import QUICK, Settings, TaskResult, run_task
+from bench.outcomes import TaskResult
+from bench.runner import QUICK, Settings, run_task
 from bench.task import Task
 from bench.tasks import TASKS
 from bench.threads import extension_threads

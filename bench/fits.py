@@ -28,7 +28,7 @@ class Curve(NamedTuple):
         return [summary(times).median for times in self.seconds]
 
 
-class Ladder(NamedTuple):
+class FittedLadder(NamedTuple):
     """Problems of a task in which one quantity grows; `limit`: what the machine needs at least, at each value."""
 
     name: str
@@ -45,7 +45,7 @@ class Exponent(NamedTuple):
     last: float
 
 
-def ladders(task: dict[str, Any]) -> list[Ladder]:
+def ladders(task: dict[str, Any]) -> list[FittedLadder]:
     """Return the ladders of a task of a run, in the order they began."""
     found: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
     for problem in task["problems"]:
@@ -54,7 +54,7 @@ def ladders(task: dict[str, Any]) -> list[Ladder]:
     return [_ladder(name, variable, problems) for (name, variable), problems in found.items()]
 
 
-def _ladder(name: str, variable: str, problems: list[tuple[float, dict[str, Any]]]) -> Ladder:
+def _ladder(name: str, variable: str, problems: list[tuple[float, dict[str, Any]]]) -> FittedLadder:
     curves: dict[str, tuple[str, dict[float, list[float]]]] = {}
     limit = []
     for value, problem in sorted(problems, key=lambda found: found[0]):
@@ -65,7 +65,7 @@ def _ladder(name: str, variable: str, problems: list[tuple[float, dict[str, Any]
         floor = limit_of(problem)
         if floor is not None:
             limit.append((value, summary(floor["seconds"]).median))
-    return Ladder(name, variable, list(_curves(curves)), limit)
+    return FittedLadder(name, variable, list(_curves(curves)), limit)
 
 
 def _curves(found: dict[str, tuple[str, dict[float, list[float]]]]) -> Iterator[Curve]:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.contest import Contestant
 from bench.problems import Array
-from bench.task import Contestant
 
 FILL, STREAM = "floor: fill", "floor: non-temporal store"
 ADDS, GEMM = "floor: multiply-adds", "floor: GEMM"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.contest import Rung
 from bench.problems import Size
-from bench.task import Rung
 
 
 @dataclass(frozen=True)

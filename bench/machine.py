@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 
 import hesskern as hk
 from bench import peers
-from bench.__main__ import PINNED
+from bench.pinned import PINNED
 
 LIBRARIES = (
     "numpy",

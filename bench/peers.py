@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.task import Contestant
+from bench.contest import Contestant
 
 #: XLA has its own thread pools. The flags keep its matrix products on one thread, and NPROC, which it reads when it
 #: starts, keeps the pool they would run in to one: in jax 0.10 the flags alone leave two cores busy.

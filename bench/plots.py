@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import fits
 from bench.compare import is_ours
-from bench.fits import Ladder
+from bench.fits import FittedLadder
 from bench.tables import timed
 from bench.timing import Summary, ratios, summary
 from bench.words import digits
@@ -83,7 +83,7 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def growth_figure(task: dict[str, Any], found: Sequence[Ladder]) -> Any:
+def growth_figure(task: dict[str, Any], found: Sequence[FittedLadder]) -> Any:
     """Return a figure with one panel a ladder and one legend for all: time against size, both logarithmic."""
     from matplotlib import pyplot as plt
 
@@ -110,7 +110,7 @@ def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _panel(axis: Any, ladder: Ladder, looks: dict[str, dict[str, Any]]) -> None:
+def _panel(axis: Any, ladder: FittedLadder, looks: dict[str, dict[str, Any]]) -> None:
     axis.set(xscale="log", yscale="log", xlabel=WORDS.get(ladder.variable, ladder.variable), title=ladder.name)
     for curve in (curve for curve in ladder.curves if curve.role != "floor"):
         quartiles = [summary(times) for times in curve.seconds]
@@ -137,7 +137,7 @@ def _panel(axis: Any, ladder: Ladder, looks: dict[str, dict[str, Any]]) -> None:
     axis.minorticks_off()
 
 
-def _bottom(axis: Any, found: Sequence[Ladder]) -> None:
+def _bottom(axis: Any, found: Sequence[FittedLadder]) -> None:
     """Let the axis of the times begin below the fastest of them."""
     least = [median for ladder in found for curve in ladder.curves for median in curve.medians]
     most = [s.upper for ladder in found for curve in ladder.curves for s in map(summary, curve.seconds)]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
-from bench.runner import ProblemResult, Settings, TaskResult
-from bench.task import Target
+from bench.contest import Target
+from bench.outcomes import ProblemResult, TaskResult
+from bench.runner import Settings
 from bench.words import seconds_words
 
 SCHEMA = 3

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from bench.task import Contestant
+from bench.contest import Contestant
 from hesskern.backends import cpp_backend
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import hesskern as hk
 from bench.autograd import dense
 from bench.closed_form import ClosedForm
+from bench.contest import Contestant, Rung, Target, TimedProblem
 from bench.cuda import floors
 from bench.cuda.device import Device, Ours, Run, as_array
 from bench.cuda.setting import Setting
 from bench.ladders import by_depth, by_width, rungs, union
 from bench.problems import TOLERANCE, Size, relative_error
-from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "cuda_assembly"
 SUMMARY = "Dense Hessians written into device memory: the last layer's block, I kron G, and the whole matrix."
@@ -29,7 +29,7 @@ SINGLE = Size(20, (20, 200, 20), "float32")
 FILL, FUNC = "floor: fill_", "torch.func.hessian"
 
 
-def problems(device: Device, quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(device: Device, quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     blocks, whole = (QUICK_BLOCKS, QUICK_WHOLE) if quick else (BLOCKS, WHOLE)
     more = [] if quick else [SINGLE]
     return [
@@ -47,7 +47,7 @@ def _targets(order: int, kron: Sequence[str]) -> list[Target]:
     return targets
 
 
-def _block(device: Device, size: Size) -> Problem:
+def _block(device: Device, size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     torch, (_, width, outputs) = device.torch, size.widths
     hidden = X @ weights[0].T
@@ -94,7 +94,7 @@ def _block(device: Device, size: Size) -> Problem:
         *floors.stores(device, buffers),
     ]
     short = "" if size.dtype == "float64" else f", {size.dtype}"
-    return Problem(
+    return TimedProblem(
         label=f"block, P = {order}, layer 1 of {'-'.join(map(str, size.widths))}{short}",
         contestants=contestants,
         error=lambda result: relative_error(as_array(result).reshape(order, order), exact),
@@ -130,7 +130,7 @@ def _spoil(buffers: Sequence[Any]) -> None:
         out.fill_(float("nan"))
 
 
-def _whole(device: Device, size: Size) -> Problem:
+def _whole(device: Device, size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     torch, setting = device.torch, Setting(device, X, Y, weights)
     order = sum(weight.size for weight in weights)
@@ -168,7 +168,7 @@ def _whole(device: Device, size: Size) -> Problem:
         *floors.stores(device, buffers),
     ]
     places = rungs(size, (*WHOLE, *QUICK_WHOLE))
-    return Problem(
+    return TimedProblem(
         label=f"whole, P = {order}, {size.label}",
         contestants=contestants,
         error=lambda result: relative_error(_joined(result), exact),

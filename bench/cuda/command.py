@@ -15,10 +15,12 @@ from types import ModuleType
 from typing import Any
 
 from bench import machine, peers, plots, runs
+from bench.contest import TimedProblem
 from bench.cuda import assembly, device, ensembles, products, training
 from bench.cuda.device import Device
-from bench.runner import ProblemResult, Settings, TaskResult, run_task
-from bench.task import Problem, Task
+from bench.outcomes import ProblemResult, TaskResult
+from bench.runner import Settings, run_task
+from bench.task import Task
 
 ROOT = Path(__file__).parents[2]
 MODULES = (assembly, products, ensembles, training)
@@ -43,8 +45,8 @@ class OnDevice:
     def SUMMARY(self) -> str:  # noqa: N802
         return str(self.module.SUMMARY)
 
-    def problems(self, quick: bool) -> Sequence[Callable[[], Problem]]:
-        found: Sequence[Callable[[], Problem]] = self.module.problems(self.device, quick)
+    def problems(self, quick: bool) -> Sequence[Callable[[], TimedProblem]]:
+        found: Sequence[Callable[[], TimedProblem]] = self.module.problems(self.device, quick)
         return found
 
     def notes(self, results: Sequence[ProblemResult]) -> list[str]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.contest import Contestant, TimedProblem
 from bench.peers import CHOICE, NOT_COMPILED
 from bench.problems import Array
-from bench.task import Contestant, Problem
 from bench.timing import Timed, host_timer
 from hesskern import backends
 
@@ -76,7 +76,7 @@ class Device:
 
         return timed
 
-    def peak(self, task: str, number: int, problem: Problem, contestant: str, *, quick: bool) -> int | None:
+    def peak(self, task: str, number: int, problem: TimedProblem, contestant: str, *, quick: bool) -> int | None:
         """Return the bytes that a call takes from torch's allocator at most; None in a dry run."""
         run = next(found.run for found in problem.contestants if found.name == contestant)
         if self.dry or run is None:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import hesskern as hk
+from bench.contest import Rung, Target, TimedProblem
 from bench.cuda import floors
 from bench.cuda.device import Device, Ours, Run, as_array
 from bench.problems import Array, Size, gradient_multiply_adds, relative_error
-from bench.task import Problem, Rung, Target
 from bench.tasks.ensemble import Nets, draw, numpy_product, torch_vmap
 
 NAME = "cuda_ensemble"
@@ -27,7 +27,7 @@ CHUNK, EVERY = 10, 10
 RECORD = "condition[1.weight]"
 
 
-class Trained(NamedTuple):
+class TrainedEnsemble(NamedTuple):
     """Steps taken, weights (B, h, i) and (B, o, h), and condition numbers (records, B) where they were recorded."""
 
     steps: int
@@ -35,7 +35,7 @@ class Trained(NamedTuple):
     conditions: Any = None
 
 
-def problems(device: Device, quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(device: Device, quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     size, counts = (Size(3, (3, 8, 2)), QUICK_COUNTS) if quick else (Size(5, (5, 100, 5)), COUNTS)
     steps, few = (20, 10) if quick else (1000, 100)
     return [
@@ -94,7 +94,7 @@ class Loops:
         """Return a run of so many steps, eager or a graph of some of them replayed."""
         chunk = self.device.graph(self.chunk) if graph else self.chunk
 
-        def run() -> Trained:
+        def run() -> TrainedEnsemble:
             with self.torch.no_grad():
                 self.begin()
                 history, conditions = [], []
@@ -104,7 +104,7 @@ class Loops:
                     chunk()
                     history.append(self.losses.clone())
             found = self.torch.stack(conditions) if record else None
-            return Trained(steps, (self.first, self.second), found)
+            return TrainedEnsemble(steps, (self.first, self.second), found)
 
         return run
 
@@ -113,10 +113,12 @@ def vectorised(device: Device, nets: Nets, steps: int) -> Run:
     """Return the loop with the gradients of the loss of one network, vectorised over networks."""
     train = torch_vmap(device.torch, nets, steps, product=False, device=device.name)
 
-    def run() -> Trained:
+    def run() -> TrainedEnsemble:
         flat = train().weights
         parts = flat.split([nets.first.size, nets.second.size])
-        return Trained(steps, tuple(p.reshape(w.shape) for p, w in zip(parts, (nets.first, nets.second), strict=True)))
+        return TrainedEnsemble(
+            steps, tuple(p.reshape(w.shape) for p, w in zip(parts, (nets.first, nets.second), strict=True))
+        )
 
     return run
 
@@ -132,7 +134,7 @@ def _reference(nets: Nets, rows: Sequence[int], stops: Sequence[int], every: int
     return after, np.stack([(values[:, 0] / values[:, -1]) ** 2 for values in singular])
 
 
-def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, record: bool) -> Problem:
+def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, record: bool) -> TimedProblem:
     nets = draw(size, count)
     rows = np.unique(np.linspace(0, count - 1, min(COMPARED, count)).astype(int)).tolist()
     after, conditions = _reference(nets, rows, [few, steps], EVERY)
@@ -152,12 +154,12 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
         networks = hk.NetworkStack([how.array(first), how.array(second)])
         kinds, every = (("loss", RECORD), EVERY) if record else (("loss",), 1)
 
-        def run() -> Trained:
+        def run() -> TrainedEnsemble:
             runs = hk.fit_ensemble(
                 networks, loss, lr=nets.rates, max_steps=steps, record=kinds, record_every=every, backend=how.backend
             )
             found = runs.history[RECORD] if record else None
-            return Trained(steps, tuple(runs.weights), None if found is None else found.T)
+            return TrainedEnsemble(steps, tuple(runs.weights), None if found is None else found.T)
 
         return run
 
@@ -180,7 +182,7 @@ def _problem(device: Device, size: Size, count: int, steps: int, few: int, *, re
     contestants += floors.products(device, gradient_multiply_adds(size.reduced), np.float64)
     label = f"{count} networks, {size.label}, {steps} steps"
     ladder = f"{size.label}, {steps} steps"
-    return Problem(
+    return TimedProblem(
         label=f"{label}, {RECORD} every {EVERY}" if record else label,
         contestants=contestants,
         error=error,

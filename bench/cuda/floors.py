@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bench.contest import Contestant
 from bench.cuda.device import Device
-from bench.task import Contestant
 
 
 def stores(device: Device, buffers: Sequence[Any]) -> list[Contestant]:

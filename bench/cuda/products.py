@@ -10,12 +10,12 @@ import numpy as np
 
 import hesskern as hk
 from bench.closed_form import ClosedForm, product_multiply_adds, qr_reduced
+from bench.contest import Rung, TimedProblem
 from bench.cuda import floors
 from bench.cuda.device import Device, Ours, Run, as_array
 from bench.cuda.setting import Setting
 from bench.ladders import TINY, Ladder, by_depth, by_samples, by_width, rungs, union
 from bench.problems import TOLERANCE, Size, relative_error
-from bench.task import Problem, Rung
 
 NAME = "cuda_hvp"
 SUMMARY = "`H @ v` and `H @ V` (k columns) on the device, on an existing operator."
@@ -29,14 +29,14 @@ COLUMNS = (1, 32, 256)
 WIDE = Size(1000, (10, 100, 100, 100, 10))
 
 
-def problems(device: Device, quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(device: Device, quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     ladders, columns = (TINY, (1, 3)) if quick else (LADDERS, COLUMNS)
     wide = TINY[0].sizes[-1] if quick else WIDE
     cases = [(size, 1) for size in union(ladders)] + [(wide, count) for count in columns if count > 1]
     return [partial(_problem, device, size, count, ladders) for size, count in cases]
 
 
-def _problem(device: Device, size: Size, columns: int, ladders: Sequence[Ladder]) -> Problem:
+def _problem(device: Device, size: Size, columns: int, ladders: Sequence[Ladder]) -> TimedProblem:
     X, Y, weights = size.draw()
     order = sum(weight.size for weight in weights)
     V = np.random.default_rng(3).standard_normal((columns, order))
@@ -72,7 +72,7 @@ def _problem(device: Device, size: Size, columns: int, ladders: Sequence[Ladder]
             found = found.T if found.shape == (order, columns) and columns > 1 else found.reshape(columns, order)
         return relative_error(found, exact)
 
-    return Problem(
+    return TimedProblem(
         label=f"P = {order}, {size.label}" + (f", k = {columns}" if columns > 1 else ""),
         contestants=[
             device.ours("hesskern", ours, note="H @ v: checks and a new result"),

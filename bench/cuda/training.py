@@ -10,12 +10,12 @@ import numpy as np
 
 import hesskern as hk
 from bench import loops
+from bench.contest import TimedProblem
 from bench.cuda import floors
 from bench.cuda.device import Device, Ours, Run, as_array
 from bench.cuda.setting import Setting
 from bench.ladders import TINY, Ladder, by_samples, by_width, rungs, union
 from bench.problems import Size, flat, gradient_multiply_adds
-from bench.task import Problem
 
 NAME = "cuda_training"
 SUMMARY = "A step of one network trained by full batches on the device."
@@ -24,7 +24,7 @@ TOLERANCE = 1e-9  # of what the steps changed
 CHUNK = 10
 
 
-def problems(device: Device, quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(device: Device, quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     ladders = TINY if quick else LADDERS
     steps, few = (20, 10) if quick else (1000, 50)
     return [partial(_problem, device, size, steps, few, ladders) for size in union(ladders)]
@@ -57,7 +57,7 @@ def by_hand(device: Device, setting: Setting, rate: float, steps: int, *, graph:
     return run
 
 
-def _problem(device: Device, size: Size, steps: int, few: int, ladders: Sequence[Ladder]) -> Problem:
+def _problem(device: Device, size: Size, steps: int, few: int, ladders: Sequence[Ladder]) -> TimedProblem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
     torch, setting = device.torch, Setting(device, X, Y, weights)
@@ -78,7 +78,7 @@ def _problem(device: Device, size: Size, steps: int, few: int, ladders: Sequence
 
     first = f"the first {few} of {steps} steps"
     peer = partial(device.peer, units=few)
-    return Problem(
+    return TimedProblem(
         label=f"{size.label}, {steps} steps",
         contestants=[
             device.ours("hesskern", ours, note=f"SquaredLoss and fit, all {steps} steps", units=steps),

@@ -14,13 +14,13 @@ import numpy as np
 
 import hesskern as hk
 from bench.autograd import Autograd
+from bench.contest import Contestant, Rung, Target, TimedProblem
 from bench.floors import stores
 from bench.ladders import by_width, rungs, union
 from bench.libraries import Model
+from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_library, with_torch
 from bench.problems import TOLERANCE, Array, Size, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Rung, Target
 from bench.threads import with_threads
 
 NAME = "assemble_block"
@@ -61,11 +61,11 @@ def zeros_and_slices(output: Array, inner: Array) -> Callable[[], Array]:
     return assemble
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, size, layer) for size, layer in (QUICK_SIZES if quick else SIZES)]
 
 
-def _problem(size: Size, layer: int) -> Problem:
+def _problem(size: Size, layer: int) -> TimedProblem:
     X, Y, weights = size.draw()
     output, inner = factors(X, weights, layer)
     order = len(output) * len(inner)
@@ -133,7 +133,7 @@ def _problem(size: Size, layer: int) -> Problem:
     if layer == 1 and order == 4000 and size.dtype == "float64":
         targets.append(Target(contestant="hesskern", kind="at_most", bound=1.3, than=SLICES))
     short = "" if size.dtype == "float64" else f", {size.dtype}"
-    return Problem(
+    return TimedProblem(
         label=f"P = {order}, layer {layer} of {'-'.join(map(str, size.widths))}{short}",
         contestants=contestants,
         error=lambda result: relative_error(_square(result, order), reference),

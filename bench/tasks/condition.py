@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 import hesskern as hk
+from bench.contest import Contestant, Rung, Target, TimedProblem
 from bench.ladders import TINY, by_width, rungs, union
 from bench.libraries import Model
+from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_library, with_torch
 from bench.problems import Array, Size
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Rung, Target
 from bench.tasks.train_case import numpy_loop
 
 NAME = "condition"
@@ -30,22 +30,22 @@ def from_singular_values(values: Array) -> float:
     return float((kept[0] / kept[-1]) ** 2)
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_case, quick), *(partial(_random, size) for size in union(TINY if quick else LADDERS))]
 
 
-def _case(quick: bool) -> Problem:
+def _case(quick: bool) -> TimedProblem:
     case = hk.datasets.two_layer_case()
     # The network a quick run stops at has another condition number; everything is compared with the same one.
     _, weights = numpy_loop(case.X, case.Y, case.network.weights, case.lr, 0.5 if quick else case.rtol)
     return _problem(CASE, case.X, case.Y, weights, ())
 
 
-def _random(size: Size) -> Problem:
+def _random(size: Size) -> TimedProblem:
     return _problem(size.label, *size.draw(), rungs(size, (*LADDERS, *TINY)))
 
 
-def _problem(label: str, X: Array, Y: Array, weights: Sequence[Array], on: Sequence[Rung]) -> Problem:
+def _problem(label: str, X: Array, Y: Array, weights: Sequence[Array], on: Sequence[Rung]) -> TimedProblem:
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
     H = loss.hessian(net, params=[1])
     first, second = weights
@@ -129,7 +129,7 @@ def _problem(label: str, X: Array, Y: Array, weights: Sequence[Array], on: Seque
             "curvlinops", "curvlinops, dense", curvlinops, note="HessianLinearOperator times the identity, eigvalsh"
         ),
     ]
-    return Problem(
+    return TimedProblem(
         label=label,
         contestants=contestants,
         error=lambda result: abs(float(result) / reference - 1),  # type: ignore[arg-type]

@@ -13,13 +13,13 @@ import hesskern as hk
 from bench import floors, jax_loops
 from bench.autograd import Autograd, flat_vectors
 from bench.closed_form import ClosedForm, product_multiply_adds
+from bench.contest import Contestant, Rung, Target, TimedProblem
 from bench.ladders import TINY, by_width, rungs, union
 from bench.libraries import Model
 from bench.loops import stable_rate, trajectory
+from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_library, with_torch
 from bench.problems import Array, Size, flat, loss_and_gradients, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "curvature_along"
 CASE = "the case"
@@ -32,7 +32,7 @@ TOLERANCE = 1e-10
 Product = Callable[[Array], Array]
 
 
-class Watched(NamedTuple):
+class WatchedRun(NamedTuple):
     """Weights after the steps, flat, and the eigenvalue before each, or None where it was not recorded."""
 
     steps: int
@@ -55,7 +55,7 @@ def watch(
     steps: int,
     tolerance: float,
     product_at: Callable[[Sequence[Array]], Product],
-) -> Watched:
+) -> WatchedRun:
     """Train in NumPy with products from elsewhere."""
     weights, found = list(start), np.empty(steps)
     vector: Array = np.random.default_rng(0).standard_normal(sum(weight.size for weight in start))
@@ -63,7 +63,7 @@ def watch(
         found[step], vector = largest(product_at(weights), vector, tolerance)
         _, gradients = loss_and_gradients(X, Y, weights)
         weights = [weight - rate * gradient for weight, gradient in zip(weights, gradients, strict=True)]
-    return Watched(steps, flat(weights), found)
+    return WatchedRun(steps, flat(weights), found)
 
 
 def closed_form(X: Array, Y: Array, weights: Sequence[Array]) -> Product:
@@ -121,17 +121,17 @@ def jax_products(jax: Any, X: Array, Y: Array, start: Sequence[Array]) -> Callab
     return at
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_case, quick), *(partial(_random, size, quick) for size in union(TINY if quick else LADDERS))]
 
 
-def _case(quick: bool) -> Problem:
+def _case(quick: bool) -> TimedProblem:
     case = hk.datasets.two_layer_case()
     steps = 6 if quick else int(case.expected["epochs"])
     return _problem(CASE, case.X, case.Y, case.network.weights, case.lr, steps, 3 if quick else 20)
 
 
-def _random(size: Size, quick: bool) -> Problem:
+def _random(size: Size, quick: bool) -> TimedProblem:
     X, Y, start = size.draw()
     on = rungs(size, (*LADDERS, *TINY))
     steps, few = (6, 3) if quick else (200, 10)
@@ -140,7 +140,7 @@ def _random(size: Size, quick: bool) -> Problem:
 
 def _problem(
     label: str, X: Array, Y: Array, start: Sequence[Array], rate: float, steps: int, few: int, on: Sequence[Rung] = ()
-) -> Problem:
+) -> TimedProblem:
     network, widths = hk.LinearNetwork(start), (X.shape[1], len(start[0]), len(start[1]))
     after = cache(lambda: trajectory(X, Y, start, rate, [few, steps]))
     exact = cache(lambda: watch(X, Y, start, rate, steps, 0.0, partial(closed_form, X, Y)).sharpness)
@@ -151,16 +151,16 @@ def _problem(
             return found
         return max(found, relative_error(result.sharpness / exact()[: result.steps], np.ones(result.steps)))
 
-    def fit(record: tuple[str, ...], reduce: str = "auto") -> Callable[[], Watched]:
-        def train() -> Watched:
+    def fit(record: tuple[str, ...], reduce: str = "auto") -> Callable[[], WatchedRun]:
+        def train() -> WatchedRun:
             loss = hk.SquaredLoss(X, Y)
             run = hk.fit(network, loss, lr=rate, max_steps=steps, record=record, reduce=reduce)
             sharpness = run.history["sharpness"] if "sharpness" in record else None
-            return Watched(run.steps, run.network.flatten(), sharpness)
+            return WatchedRun(run.steps, run.network.flatten(), sharpness)
 
         return train
 
-    def lanczos(product_at: Callable[[Sequence[Array]], Product]) -> Callable[[], Watched]:
+    def lanczos(product_at: Callable[[Sequence[Array]], Product]) -> Callable[[], WatchedRun]:
         return lambda: watch(X, Y, start, rate, few, TOLERANCE, product_at)
 
     both, first = ("loss", "sharpness"), f"the first {few} of {steps} steps"
@@ -203,7 +203,7 @@ def _problem(
         ),
         *floors.products(product_multiply_adds(Size(len(X), widths).reduced)),
     ]
-    return Problem(
+    return TimedProblem(
         label=f"{label}, {steps} steps",
         contestants=contestants,
         error=error,

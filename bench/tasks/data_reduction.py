@@ -10,11 +10,11 @@ import numpy as np
 from scipy import linalg
 
 import hesskern as hk
+from bench.contest import Contestant, Target, TimedProblem
 from bench.ladders import Ladder, rungs, union
+from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_torch
 from bench.problems import TOLERANCE, Array, Size
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 from hesskern import backends
 from hesskern.backends.data import reduce_samples
 
@@ -40,11 +40,11 @@ def from_triangle(triangle: Any, inputs: int) -> Reduced:
     return triangle[:inputs, :inputs], triangle[:inputs, inputs:], 0.5 * float(np.vdot(rest, rest))
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, size) for size in (QUICK_SIZES if quick else union(LADDERS, OTHERS))]
 
 
-def _problem(size: Size) -> Problem:
+def _problem(size: Size) -> TimedProblem:
     X, Y, _ = size.draw()
     inputs = X.shape[1]
     stack, gram = np.hstack([X, Y]), np.empty((inputs, inputs), X.dtype)
@@ -86,7 +86,7 @@ def _problem(size: Size) -> Problem:
         norms = np.vdot(projected, projected) + 2 * constant
         return float(np.max([np.max(np.abs(found - exact)) / np.max(np.abs(exact)), abs(norms / squared - 1)]))
 
-    return Problem(
+    return TimedProblem(
         label=f"N = {size.samples}, i = {inputs}, o = {Y.shape[1]}" + ("" if size.dtype == "float64" else ", float32"),
         contestants=[
             Contestant(

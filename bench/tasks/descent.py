@@ -7,12 +7,12 @@ from functools import partial
 
 import hesskern as hk
 from bench import floors, jax_loops, loops
+from bench.contest import Contestant, Target, TimedProblem
 from bench.ladders import TINY, by_depth, by_samples, by_width, rungs, union
 from bench.loops import Loop, NumpyLoop, Trained
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_torch
 from bench.problems import SMALLEST_SINGLE, Size, gradient_multiply_adds
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 
 NAME = "descent"
 SUMMARY = "A step of gradient descent: time of `fit` over the steps it takes."
@@ -30,13 +30,13 @@ OTHERS = (
 TOLERANCE = {"float64": 1e-10, "float32": 5e-3}  # of what the steps changed, which is less than the weights
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     sizes = union(TINY, SMALLEST_SINGLE) if quick else union(LADDERS, OTHERS)
     steps = [3 if quick else 200 if gradient_multiply_adds(size) < 5e6 else 20 for size in sizes]
     return [partial(_problem, size, count) for size, count in zip(sizes, steps, strict=True)]
 
 
-def _problem(size: Size, steps: int) -> Problem:
+def _problem(size: Size, steps: int) -> TimedProblem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
@@ -45,7 +45,7 @@ def _problem(size: Size, steps: int) -> Problem:
         return lambda: Trained(steps, hk.fit(net, loss, lr=rate, max_steps=steps, reduce=reduce).network.flatten())
 
     loop = NumpyLoop(X, Y, weights, rate)
-    return Problem(
+    return TimedProblem(
         label=size.label,
         contestants=[
             Contestant(

@@ -14,11 +14,11 @@ import numpy as np
 
 import hesskern as hk
 from bench import floors, jax_loops, loops, numba_loops
+from bench.contest import Contestant, Rung, Target, TimedProblem
 from bench.loops import Loop, Trained
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_numba, with_torch
 from bench.problems import Array, Size, flat, gradient_multiply_adds
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "ensemble"
 SUMMARY = "A step of one of many small networks trained together, on one thread."
@@ -241,7 +241,7 @@ def numba_loop(numba: Any, nets: Nets, steps: int) -> Loop:
     return run
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     if quick:
         return [partial(_problem, Size(3, (3, 8, 2)), count, 6, 4) for count in (2, 4, 8)]
     return [partial(_problem, size, count, 1000, 200) for size, count in dict.fromkeys((*COUNTS, *WIDTHS))]
@@ -254,7 +254,7 @@ def _rungs(size: Size, count: int) -> list[Rung]:
     return found
 
 
-def _problem(size: Size, count: int, steps: int, few: int) -> Problem:
+def _problem(size: Size, count: int, steps: int, few: int) -> TimedProblem:
     nets = draw(size, count)
     loss = hk.SquaredLoss(nets.X, nets.Y)
     networks = [hk.LinearNetwork(pair) for pair in zip(nets.first, nets.second, strict=True)]
@@ -305,7 +305,7 @@ def _problem(size: Size, count: int, steps: int, few: int) -> Problem:
         peer(with_numba, "Numba loops", numba_loop, "network after network, by the product of the weights"),
         *floors.products(gradient_multiply_adds(size.reduced)),
     ]
-    return Problem(
+    return TimedProblem(
         label=f"{count} networks, {size.label}, {steps} steps",
         contestants=contestants,
         error=loops.error_of_change([nets.first, nets.second], lambda: numpy_product(nets, steps, [few, steps])),

@@ -10,21 +10,21 @@ import numpy as np
 
 import hesskern as hk
 from bench import floors, jax_curvature
+from bench.contest import Contestant, Target, TimedProblem
 from bench.ladders import PASSES, TINY, rungs, union
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_torch
 from bench.problems import SMALLEST_SINGLE, TOLERANCE, VARIED, WIDE, Size, error_against, forward_multiply_adds
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 
 NAME = "forward"
 SUMMARY = "Predictions `net.forward(X)`."
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, size) for size in (union(TINY, SMALLEST_SINGLE) if quick else union(PASSES, VARIED))]
 
 
-def _problem(size: Size) -> Problem:
+def _problem(size: Size) -> TimedProblem:
     X, _, weights = size.draw()
     net = hk.LinearNetwork(weights)
 
@@ -72,7 +72,7 @@ def _problem(size: Size) -> Problem:
     exact = X.astype(np.float64)
     for weight in weights:
         exact = exact @ weight.T.astype(np.float64)
-    return Problem(
+    return TimedProblem(
         label=size.label,
         contestants=[
             Contestant(name="hesskern", run=lambda: net.forward(X), role="ours", note="checks X for NaN as well"),

@@ -12,13 +12,13 @@ import hesskern as hk
 from bench import jax_curvature
 from bench.autograd import Autograd, dense
 from bench.closed_form import ClosedForm
+from bench.contest import Contestant, Target, TimedProblem
 from bench.floors import FILL, stores
 from bench.ladders import TINY, by_depth, by_samples, by_width, rungs, union
 from bench.libraries import Model
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_library, with_torch
 from bench.problems import TOLERANCE, Array, Size, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 from bench.threads import with_threads
 
 NAME = "full_hessian"
@@ -80,13 +80,13 @@ def broadcast(X: Array, Y: Array, weights: Sequence[Array], out: Array) -> Calla
     return assemble
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     targeted = {size for size, *_ in SIZES}
     more = [(size, None, None) for size in union(LADDERS) if size not in targeted]
     return [partial(_problem, *case) for case in (QUICK_SIZES if quick else [*SIZES, *more])]
 
 
-def _problem(size: Size, fills: float | None, faster: float | None) -> Problem:
+def _problem(size: Size, fills: float | None, faster: float | None) -> TimedProblem:
     X, Y, weights = size.draw()
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
     H = loss.hessian(net)
@@ -103,7 +103,7 @@ def _problem(size: Size, fills: float | None, faster: float | None) -> Problem:
             Target(contestant=name, kind="faster", bound=faster, than=TORCH, group="the fastest of torch")
             for name in ours
         ]
-    return Problem(
+    return TimedProblem(
         label=f"P = {order}, {size.label}",
         contestants=[
             Contestant(name=ours[0], run=lambda: H.toarray(out=out), role="ours", note="an existing operator"),

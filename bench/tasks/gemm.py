@@ -16,9 +16,9 @@ from scipy.linalg import cython_blas
 
 import hesskern as hk
 from bench import floors
+from bench.contest import Contestant, Rung, TimedProblem
+from bench.outcomes import ProblemResult
 from bench.problems import TOLERANCE, error_against
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Rung
 from hesskern import _core
 
 NAME = "gemm"
@@ -43,7 +43,7 @@ def load_blas() -> None:
     _core.load_blas(cython_blas.__pyx_capi__)
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     load_blas()
     square = [(edge, edge, edge) for edge in ((2, 17, 65) if quick else EDGES)]
     shapes = square if quick else [*square, *THIN]
@@ -54,7 +54,7 @@ def _label(shape: tuple[int, int, int], dtype: str) -> str:
     return f"({shape[0]}, {shape[1]}) x ({shape[1]}, {shape[2]}), {dtype}"
 
 
-def _problem(shape: tuple[int, int, int], dtype: str) -> Problem:
+def _problem(shape: tuple[int, int, int], dtype: str) -> TimedProblem:
     samples, inputs, outputs = shape
     rng = np.random.default_rng(1)
     X = rng.standard_normal((samples, inputs)).astype(dtype)
@@ -65,7 +65,7 @@ def _problem(shape: tuple[int, int, int], dtype: str) -> Problem:
         _core.forward(weights, biases, X, out)
         return out
 
-    return Problem(
+    return TimedProblem(
         label=_label(shape, dtype),
         contestants=[
             Contestant(name="own loops", run=product, role="ours", note="BLAS unloaded", context=without_blas),

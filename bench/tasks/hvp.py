@@ -12,12 +12,12 @@ import hesskern as hk
 from bench import floors, jax_curvature
 from bench.autograd import Autograd, flat_vectors
 from bench.closed_form import ClosedForm, product_multiply_adds, qr_reduced
+from bench.contest import Contestant, Target, TimedProblem
 from bench.ladders import TINY, by_depth, by_samples, by_width, rungs, union
 from bench.libraries import Model
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_library, with_torch
 from bench.problems import TOLERANCE, Array, Size, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 
 NAME = "hvp"
 SUMMARY = "`H @ v` and `H @ V` (k columns) on an existing operator, against torch with the gradient's graph kept."
@@ -47,13 +47,13 @@ QUICK_SIZES: tuple[tuple[Size, int, float | None], ...] = (
 )
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     single = {size for size, columns, _ in SIZES if columns == 1}
     more = [(size, 1, None) for size in union(LADDERS) if size not in single]
     return [partial(_problem, *case) for case in (QUICK_SIZES if quick else [*SIZES, *more])]
 
 
-def _problem(size: Size, columns: int, faster: float | None) -> Problem:
+def _problem(size: Size, columns: int, faster: float | None) -> TimedProblem:
     X, Y, weights = size.draw()
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
     H = loss.hessian(net)
@@ -119,7 +119,7 @@ def _problem(size: Size, columns: int, faster: float | None) -> Problem:
         targets.append(Target(contestant="hesskern", kind="seconds", bound=5e-6))
     if size.samples == MANY:  # "the same": within what one run repeats to
         targets.append(Target(contestant="hesskern", kind="at_most", bound=1.1, than=FEW))
-    return Problem(
+    return TimedProblem(
         label=f"P = {net.num_parameters}, {size.label}" + (f", k = {columns}" if columns > 1 else ""),
         contestants=contestants,
         error=lambda result: relative_error(flat_vectors(result, shape), reference()),

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hesskern as hk
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
+from bench.contest import Contestant, Target, TimedProblem
+from bench.outcomes import ProblemResult
 
 NAME = "import_time"
 SUMMARY = "A Python process that imports hesskern and ends; it must not load torch or numba."
@@ -29,13 +29,13 @@ def process(statement: str) -> Callable[[], int]:
     return run
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [_problem]
 
 
-def _problem() -> Problem:
+def _problem() -> TimedProblem:
     ours = "import sys, hesskern; sys.exit(bool({'torch', 'numba'} & set(sys.modules)))"
-    return Problem(
+    return TimedProblem(
         label="one process",
         contestants=[
             Contestant(name="hesskern", run=process(ours), role="ours", note="import hesskern, checks sys.modules"),

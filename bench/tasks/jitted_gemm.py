@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from bench import floors
+from bench.contest import Rung, TimedProblem
+from bench.outcomes import ProblemResult
 from bench.peers import with_numba
 from bench.problems import TOLERANCE, Array, error_against
-from bench.runner import ProblemResult
-from bench.task import Problem, Rung
 
 NAME = "jitted_gemm"
 SUMMARY = "One square product in the Numba layer: its own loops, and BLAS as the layer calls it."
@@ -44,12 +44,12 @@ def _jitted(numba: Any) -> dict[str, Callable[..., None]]:
     return {LOOPS: loops, BLAS: blas}
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     edges = (16, 32, 48) if quick else EDGES
     return [partial(_problem, edge, dtype) for dtype in ("float64", "float32") for edge in edges]
 
 
-def _problem(edge: int, dtype: str) -> Problem:
+def _problem(edge: int, dtype: str) -> TimedProblem:
     memory = np.random.default_rng(1).standard_normal(3 * edge * edge).astype(dtype)
     left, right, out = memory.reshape(3, edge, edge)
     count = max(1, 4_000_000 // edge**3)
@@ -66,7 +66,7 @@ def _problem(edge: int, dtype: str) -> Problem:
 
         return make
 
-    return Problem(
+    return TimedProblem(
         label=f"{edge} x {edge}, {dtype}",
         contestants=[
             replace(with_numba(LOOPS, contestant(LOOPS), units=count), role="ours"),

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 from bench.closed_form import ClosedForm
+from bench.contest import Contestant, TimedProblem
 from bench.loops import torch_module
+from bench.outcomes import ProblemResult
 from bench.peers import with_library, with_torch
 from bench.problems import Array, Size, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem
 
 NAME = "migration"
 SUMMARY = "The same line of a script with another import: the libraries of `hesskern.compat`, everything included."
@@ -143,7 +143,7 @@ LINES = (
 )
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     size = Size(20, (5, 8, 3)) if quick else Size(500, (20, 50, 10))
     exact = cache(partial(_matrix, size))
     return [partial(_problem, line, size, exact) for line in LINES]
@@ -154,7 +154,7 @@ def _matrix(size: Size) -> Array:
     return ClosedForm(X, Y, weights).matrix() * (2.0 / Y.size)  # MSELoss
 
 
-def _problem(line: Line, size: Size, exact: Callable[[], Array]) -> Problem:
+def _problem(line: Line, size: Size, exact: Callable[[], Array]) -> TimedProblem:
     @cache
     def reference() -> Array:
         H = exact()
@@ -182,7 +182,9 @@ def _problem(line: Line, size: Size, exact: Callable[[], Array]) -> Problem:
         replace(with_torch("hesskern", ours, note=f"hesskern.compat.{line.ours}"), role="ours", context=_quiet),
         replace(with_library(line.theirs.partition(".")[0], "the library", theirs, note=line.theirs), context=_quiet),
     ]
-    return Problem(label=f"{size.label}: {line.text}", contestants=contestants, error=error, tolerance=line.tolerance)
+    return TimedProblem(
+        label=f"{size.label}: {line.text}", contestants=contestants, error=error, tolerance=line.tolerance
+    )
 
 
 def _dense(blocks: Any) -> Array:

@@ -11,7 +11,9 @@ import numpy as np
 
 import hesskern as hk
 from bench import floors, jax_loops, loops, numba_loops
+from bench.contest import Contestant, Rung, Target, TimedProblem
 from bench.loops import Loop, Trained
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_numba, with_torch
 from bench.problems import (
     Array,
@@ -20,8 +22,6 @@ from bench.problems import (
     gradient_multiply_adds,
     product_loss_and_gradients,
 )
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Rung, Target
 
 NAME = "minibatch"
 SUMMARY = "A step of minibatch gradient descent: time of an epoch over its steps, the permutation included."
@@ -181,13 +181,13 @@ def numba_loop(numba: Any, epoch: Epoch, *, product: bool) -> Loop:
     return run
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     if quick:
         return [partial(_problem, Size(96, (4, 12, 2)), batch) for batch in (4, 8, 16)]
     return [partial(_problem, MANY, 32), *(partial(_problem, FEWER, batch) for batch in BATCHES)]
 
 
-def _problem(size: Size, batch: int) -> Problem:
+def _problem(size: Size, batch: int) -> TimedProblem:
     X, Y, weights = size.draw()
     whole = len(X) // batch * batch
     epoch = Epoch(X[:whole], Y[:whole], weights, loops.stable_rate(X[:batch], weights) / 4, batch)
@@ -245,7 +245,7 @@ def _problem(size: Size, batch: int) -> Problem:
         with_numba(NUMBA[1], plain(True), note="by the product of the weights", units=steps),
         *floors.products(gradient_multiply_adds(replace(size.reduced, samples=batch))),
     ]
-    return Problem(
+    return TimedProblem(
         label=f"{size.label}, batch {batch}",
         contestants=contestants,
         error=loops.error_of_change(weights, lambda: {steps: reference(epoch)}),

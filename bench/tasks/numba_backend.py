@@ -20,10 +20,10 @@ import numpy as np
 import hesskern as hk
 from bench import loops
 from bench.closed_form import ClosedForm
+from bench.contest import Contestant, Figure, Target, TimedProblem
+from bench.outcomes import ProblemResult
 from bench.peers import with_numba
 from bench.problems import TOLERANCE, Array, Size, flat, loss_and_gradients, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Figure, Problem, Target
 
 NAME = "numba_backend"
 SUMMARY = "The numba backend against cpp: dense Hessians, products, passes, training; and what compiling costs."
@@ -44,7 +44,7 @@ RUNS = (
 )
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     tiny = Size(7, (4, 6, 2))
     many = tiny if quick else Size(100_000, (20, 200, 20))
     case = tiny if quick else Size(5, (5, 100, 5))
@@ -62,8 +62,8 @@ def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
 def _both(
     label: str, job: Callable[[str], Callable[[], Any]], error: Callable[[Any], float], tolerance: float,
     units: float = 1.0, figures: Sequence[Figure] = (),
-) -> Problem:  # fmt: skip
-    return Problem(
+) -> TimedProblem:  # fmt: skip
+    return TimedProblem(
         label=label,
         contestants=[
             replace(with_numba(OURS, lambda _: job(OURS), units=units), role="ours"),
@@ -76,7 +76,7 @@ def _both(
     )
 
 
-def _dense(size: Size) -> Problem:
+def _dense(size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     reference = ClosedForm(X, Y, weights).matrix()
 
@@ -90,7 +90,7 @@ def _dense(size: Size) -> Problem:
     )
 
 
-def _product(size: Size) -> Problem:
+def _product(size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     v = np.random.default_rng(3).standard_normal(sum(weight.size for weight in weights))
     reference = ClosedForm(X, Y, weights).product(v)
@@ -102,7 +102,7 @@ def _product(size: Size) -> Problem:
     return _both(f"H @ v, {size.label}", job, lambda found: relative_error(found, reference), TOLERANCE[size.dtype])
 
 
-def _gradient(size: Size) -> Problem:
+def _gradient(size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     reference = flat(loss_and_gradients(X, Y, weights)[1])
 
@@ -115,7 +115,7 @@ def _gradient(size: Size) -> Problem:
     )
 
 
-def _training(size: Size, steps: int, reduce: str) -> Problem:
+def _training(size: Size, steps: int, reduce: str) -> TimedProblem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
     few = min(steps, 50)
@@ -136,7 +136,7 @@ def _training(size: Size, steps: int, reduce: str) -> Problem:
     return _both(f"a step of fit, {size.label}, {steps} steps, reduce={reduce}", job, float, TRAINED, units=steps)
 
 
-def _minibatch(size: Size, steps: int, batch: int) -> Problem:
+def _minibatch(size: Size, steps: int, batch: int) -> TimedProblem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights) if batch > 10 else 0.1 * loops.stable_rate(X[:batch], weights)
     own = [weight.copy() for weight in weights]
@@ -161,7 +161,7 @@ def _minibatch(size: Size, steps: int, batch: int) -> Problem:
     return _both(f"a step of fit, {size.label}, batches of {batch}", job, float, TRAINED, units=steps)
 
 
-def _ensemble(size: Size, steps: int, count: int) -> Problem:
+def _ensemble(size: Size, steps: int, count: int) -> TimedProblem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
     few = min(20, steps)
@@ -183,7 +183,7 @@ def _ensemble(size: Size, steps: int, count: int) -> Problem:
     )
 
 
-def _sharpness(size: Size, steps: int, *, first_use: bool) -> Problem:
+def _sharpness(size: Size, steps: int, *, first_use: bool) -> TimedProblem:
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
     stops = [1, steps - 1]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import hesskern as hk
+from bench.contest import Contestant, TimedProblem
 from bench.loops import Loop, Trained, error_of_change, trajectory
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem
+from bench.outcomes import ProblemResult
 
 NAME = "records"
 SUMMARY = "A step of the 5-100-5 case with one thing more recorded before each, through `fit`."
@@ -16,11 +16,11 @@ RECORDS = ("sharpness", "distance", "balance", "weights", "condition[1.weight]",
 TOLERANCE = 1e-9  # of what the steps changed
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, 5 if quick else 200)]
 
 
-def _problem(steps: int) -> Problem:
+def _problem(steps: int) -> TimedProblem:
     case = hk.datasets.two_layer_case()
 
     def fit(*more: str) -> Loop:
@@ -32,7 +32,7 @@ def _problem(steps: int) -> Problem:
         return train
 
     weights = case.network.weights
-    return Problem(
+    return TimedProblem(
         label=f"the case, {steps} steps",
         contestants=[
             Contestant(name="hesskern", run=fit(), role="ours", note="the loss alone recorded", units=steps),

@@ -13,13 +13,13 @@ import hesskern as hk
 from bench import jax_curvature
 from bench.autograd import Autograd, dense
 from bench.closed_form import ClosedForm
+from bench.contest import Contestant, Figure, Target, TimedProblem
 from bench.ladders import TINY, by_width, rungs, union
 from bench.libraries import Model
 from bench.memory import peak_bytes
+from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_library, with_torch
 from bench.problems import Array, Size
-from bench.runner import ProblemResult
-from bench.task import Contestant, Figure, Problem, Target
 
 NAME = "spectrum"
 SUMMARY = "The complete spectrum with multiplicities, `loss.hessian(net).spectrum()`, from scratch."
@@ -87,11 +87,11 @@ def as_values(result: Any) -> Values:
     return values, np.ones(len(values), np.int64)
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, size) for size in (QUICK_SIZES if quick else union(LADDERS))]
 
 
-def _problem(size: Size) -> Problem:
+def _problem(size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     inputs, width, _ = size.widths
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
@@ -132,7 +132,7 @@ def _problem(size: Size) -> Problem:
         exact = by_hand(X, Y, weights)
     if width == WIDEST:
         targets += [Target(contestant="hesskern", kind="at_most", bound=5, than=name) for name in (QR_R, QR)]
-    return Problem(
+    return TimedProblem(
         label=f"P = {net.num_parameters}, {size.label}",
         contestants=[*contestants, *floors],
         error=lambda result: distance(as_values(result), exact),

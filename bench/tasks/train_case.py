@@ -14,11 +14,11 @@ import numpy as np
 
 import hesskern as hk
 from bench import floors, jax_loops, numba_loops
+from bench.contest import Contestant, Target, TimedProblem
 from bench.loops import Loop, Trained, set_weights, torch_flat, torch_module
+from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_numba, with_torch
 from bench.problems import Array, Size, flat, gradient_multiply_adds, loss_and_gradients, relative_error
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 
 NAME = "train_case"
 SUMMARY = "Train the 5-100-5 case by gradient descent until the loss is 1e-20 of the first (608 epochs)."
@@ -70,7 +70,7 @@ def torch_loop(
     return train
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     case = hk.datasets.two_layer_case()
     # A quick run stops early: the check is the same, the post's loop is not waited for.
     rtol = 0.5 if quick else case.rtol
@@ -82,7 +82,9 @@ def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
     ]
 
 
-def _problem(label: str, case: hk.datasets.Case, X: Array, Y: Array, rtol: float, *, a_step: bool = False) -> Problem:
+def _problem(
+    label: str, case: hk.datasets.Case, X: Array, Y: Array, rtol: float, *, a_step: bool = False
+) -> TimedProblem:
     weights = case.network.weights
     epochs, trained = numpy_loop(X, Y, weights, case.lr, rtol)
     exact = flat(trained)
@@ -145,7 +147,7 @@ def _problem(label: str, case: hk.datasets.Case, X: Array, Y: Array, rtol: float
         contestants.append(with_torch(POST, lambda torch: until(torch, loader=True), note=note))
         targets = [Target(contestant="hesskern", kind="faster", bound=400, than=EAGER)]
     adds = epochs * gradient_multiply_adds(Size(len(X), case.network.widths).reduced) / units
-    return Problem(
+    return TimedProblem(
         label=label,
         contestants=[*contestants, *floors.products(adds)],
         error=error,

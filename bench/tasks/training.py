@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import hesskern as hk
 from bench import floors, jax_loops, loops
+from bench.contest import Contestant, Target, TimedProblem
 from bench.ladders import TINY, by_samples, rungs
 from bench.loops import Loop, Trained
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_torch
 from bench.problems import Size, gradient_multiply_adds
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 
 NAME = "training"
 SUMMARY = "A step of a long full-batch run with many samples or a wide layer, from the arrays to the lifted weights."
@@ -25,7 +25,7 @@ EAGER, IN_PLACE, JAX = "torch", "torch in place, best association", "jax"
 TOLERANCE = 1e-9  # of what the steps changed
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A run: its size, steps of hesskern, steps of loops layer by layer and by the product, and times faster."""
 
     size: Size
@@ -37,20 +37,20 @@ class Row(NamedTuple):
 
 LADDERS = (by_samples((5, 100, 5), (100, 1000, 10_000)),)
 ROWS = (
-    Row(Size(100, (5, 100, 5)), 10_000, 500, 2000, {}),
-    Row(Size(1000, (5, 100, 5)), 10_000, 500, 2000, {EAGER: 1500, JAX: 500}),
-    Row(Size(10_000, (5, 100, 5)), 10_000, 20, 300, {}),
-    Row(Size(5000, (50, 1000, 10)), 1000, 10, 300, {EAGER: 1000, IN_PLACE: 300, JAX: 600}),
-    Row(Size(100, (5, 100_000, 5)), 1000, 5, 20, {EAGER: 1500}),
+    TableRow(Size(100, (5, 100, 5)), 10_000, 500, 2000, {}),
+    TableRow(Size(1000, (5, 100, 5)), 10_000, 500, 2000, {EAGER: 1500, JAX: 500}),
+    TableRow(Size(10_000, (5, 100, 5)), 10_000, 20, 300, {}),
+    TableRow(Size(5000, (50, 1000, 10)), 1000, 10, 300, {EAGER: 1000, IN_PLACE: 300, JAX: 600}),
+    TableRow(Size(100, (5, 100_000, 5)), 1000, 5, 20, {EAGER: 1500}),
 )
-QUICK_ROWS = tuple(Row(size, 8, 3, 5, {}) for size in (*TINY[0].sizes, Size(9, (4, 12, 2))))
+QUICK_ROWS = tuple(TableRow(size, 8, 3, 5, {}) for size in (*TINY[0].sizes, Size(9, (4, 12, 2))))
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, row) for row in (QUICK_ROWS if quick else ROWS)]
 
 
-def _problem(row: Row) -> Problem:
+def _problem(row: TableRow) -> TimedProblem:
     size, steps, few, some, faster = row
     X, Y, weights = size.draw()
     rate = loops.stable_rate(X, weights)
@@ -120,7 +120,7 @@ def _problem(row: Row) -> Problem:
         ),
         *floors.products(gradient_multiply_adds(size.reduced)),
     ]
-    return Problem(
+    return TimedProblem(
         label=f"{size.label}, {steps} steps",
         contestants=contestants,
         error=loops.error_of_change(weights, lambda: loops.trajectory(X, Y, weights, rate, [few, some, steps])),

@@ -10,7 +10,9 @@ import numpy as np
 
 import hesskern as hk
 from bench import floors, jax_curvature, loops
+from bench.contest import Contestant, Target, TimedProblem
 from bench.ladders import PASSES, TINY, rungs, union
+from bench.outcomes import ProblemResult
 from bench.peers import with_compile, with_jax, with_torch
 from bench.problems import (
     SMALLEST_SINGLE,
@@ -24,18 +26,16 @@ from bench.problems import (
     loss_and_gradients,
     relative_error,
 )
-from bench.runner import ProblemResult
-from bench.task import Contestant, Problem, Target
 
 NAME = "value_and_gradient"
 SUMMARY = "Loss and gradient, `loss.value_and_gradient(net)`."
 
 
-def problems(quick: bool) -> Sequence[Callable[[], Problem]]:
+def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     return [partial(_problem, size) for size in (union(TINY, SMALLEST_SINGLE) if quick else union(PASSES, VARIED))]
 
 
-def _problem(size: Size) -> Problem:
+def _problem(size: Size) -> TimedProblem:
     X, Y, weights = size.draw()
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
 
@@ -85,7 +85,7 @@ def _problem(size: Size) -> Problem:
     def error(result: Any) -> float:
         return float(np.max([abs(float(result[0]) / value - 1), relative_error(np.asarray(result[1]), exact)]))
 
-    return Problem(
+    return TimedProblem(
         label=size.label,
         contestants=[
             Contestant(name="hesskern", run=lambda: loss.value_and_gradient(net), role="ours"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hesskern._base import devices, memory
 from hesskern._base.interrupt import Interruption
@@ -15,7 +15,7 @@ from hesskern.backends.cuda.batched_curvature import Rows
 from hesskern.backends.cuda.batched_width_reduction import ReducedStack
 from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.operations import CudaBackend
-from hesskern.backends.cuda.state import DIVERGED, RUNNING, Piece, Problem, Samples, Seen, Watched
+from hesskern.backends.cuda.state import DIVERGED, RUNNING, DescentProblem, Piece, RecordedColumns, Samples, Seen
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import State
 from hesskern.losses.squared import SquaredLoss
@@ -30,6 +30,9 @@ from hesskern.training.options import TrainingOptions, batch_scale
 from hesskern.training.recorder import Column, ColumnName
 from hesskern.training.reduced_network import ReducedNetwork, Reduction
 from hesskern.training.run_state import ENDED, RunState
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Steps that are taken first, at most, and multiply-adds after which a launch ends first: some 20 ms at a tenth of what
 #: a card can do. The loop corrects it.
@@ -64,7 +67,7 @@ class GpuGroup:
         assert isinstance(backend, CudaBackend)
         loss, net, stack = problem.losses[0], problem.networks[0], NetworkStack.of(problem.networks)
         self._small = _reduced(backend, stack, reduce=options.reduce == "auto")
-        watched = Watched(
+        watched = RecordedColumns(
             options.record_every,
             "losses" in records.columns,
             "batch_losses" in records.columns,
@@ -209,7 +212,7 @@ class GpuGroup:
         return self._descents.execution
 
 
-def _problem_on_device(problem: TrainingProblem) -> Problem:
+def _problem_on_device(problem: TrainingProblem) -> DescentProblem:
     """Return the data of all networks and the rule of a step, as the device takes them."""
     options, loss, bias = problem.options, problem.losses[0], problem.networks[0].has_bias
     data, ones, constants = _stacked([options.data(own, problem.records, bias)[0] for own in problem.losses])
@@ -217,7 +220,7 @@ def _problem_on_device(problem: TrainingProblem) -> Problem:
     if options.batch_size is not None:
         samples = Samples(*_rows([Data(own.X, None, own.Y, 0.0) for own in problem.losses]))
     scaled = loss.scale * ones.new_tensor(constants, dtype=devices.namespace(ones).float64)
-    return Problem(
+    return DescentProblem(
         data=Samples(*data),
         ones=ones,
         constants=scaled.expand(len(problem.networks)).contiguous(),

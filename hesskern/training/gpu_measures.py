@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hesskern._base import devices
 from hesskern._base.flat_layout import join
@@ -21,6 +21,9 @@ from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size
 from hesskern.training.recorder import Column, Parts, Records, Values, in_range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class GpuMeasures:

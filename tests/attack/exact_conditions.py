@@ -14,7 +14,7 @@ import numpy as np
 
 import hesskern as hk
 from attack import generator
-from attack.generator import Problem
+from attack.generator import RandomProblem
 from attack.judge import Judge
 
 BACKENDS = ("cpp", "cpp", "numba", "numpy")
@@ -50,14 +50,14 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     return judge
 
 
-def _small(problem: Problem, whole: bool) -> bool:
+def _small(problem: RandomProblem, whole: bool) -> bool:
     if whole:
         return sum(weight.size for weight in problem.weights) <= 10 and len(problem.weights) <= 4
     return max(problem.widths) <= 5 and len(problem.weights) <= 4 and len(problem.X) <= 12
 
 
 def _judge(
-    found: hk.Condition, values: list[Any], decay: float, problem: Problem, judge: Judge, *, whole: bool
+    found: hk.Condition, values: list[Any], decay: float, problem: RandomProblem, judge: Judge, *, whole: bool
 ) -> None:
     with mpmath.workdps(_DIGITS):
         largest = max((abs(value) for value in values), default=mpmath.mpf(0))
@@ -115,7 +115,7 @@ def _matrix(array: np.ndarray) -> Any:
     return mpmath.matrix(array.astype(float).tolist())
 
 
-def _chain(problem: Problem, layer: int) -> Any:
+def _chain(problem: RandomProblem, layer: int) -> Any:
     """Inputs of the layer, the constant one last where the layer has a bias."""
     ones = [[1.0]] * len(problem.X)
     current = _matrix(problem.X)
@@ -141,7 +141,7 @@ def _squares(matrix: Any) -> list[Any]:
     return [value if value > _ZERO * largest else mpmath.mpf(0) for value in values]
 
 
-def _block(problem: Problem, layer: int) -> list[Any]:
+def _block(problem: RandomProblem, layer: int) -> list[Any]:
     with mpmath.workdps(_DIGITS):
         into = _squares(_chain(problem, layer))
         top = mpmath.eye(len(problem.weights[-1]))
@@ -152,7 +152,7 @@ def _block(problem: Problem, layer: int) -> list[Any]:
         return [scale * a * b for a in into for b in out_of]
 
 
-def _whole(problem: Problem, part: str) -> list[Any]:
+def _whole(problem: RandomProblem, part: str) -> list[Any]:
     """Eigenvalues of the exact dense matrix, entry by entry from the definition."""
     with mpmath.workdps(_DIGITS):
         hessian = _dense(problem, part)
@@ -161,7 +161,7 @@ def _whole(problem: Problem, part: str) -> list[Any]:
         return [value if abs(value) > _ZERO * largest else mpmath.mpf(0) for value in values]
 
 
-def _dense(problem: Problem, part: str) -> Any:
+def _dense(problem: RandomProblem, part: str) -> Any:
     places = []
     for layer, (weight, bias) in enumerate(zip(problem.weights, problem.biases, strict=True)):
         places += [(layer, row, column) for row in range(weight.shape[0]) for column in range(weight.shape[1])]

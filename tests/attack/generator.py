@@ -20,7 +20,7 @@ _ENDS = np.cumsum(list(SHARES.values()))
 
 
 @dataclass(slots=True)
-class Problem:
+class RandomProblem:
     """A network, data and a loss, as arrays of one dtype."""
 
     family: str
@@ -59,7 +59,7 @@ class Problem:
 Rng = np.random.Generator
 
 
-def draw(rng: Rng) -> Problem:
+def draw(rng: Rng) -> RandomProblem:
     """Return the problem that this generator draws."""
     family = _FAMILIES[int(np.searchsorted(_ENDS, rng.integers(0, _ENDS[-1]), side="right"))]
     widths = _widths(rng, family)
@@ -84,7 +84,7 @@ def draw(rng: Rng) -> Problem:
     if rng.random() < 0.25:
         size = float(abs(weights[0]).max(initial=0.0)) if family == "scaled" else 1.0
         decay = float(10.0 ** rng.integers(-6, 2)) if size == 1.0 or family != "scaled" else 0.0
-    problem = Problem(family, weights, biases, X, Y, kind, decay)
+    problem = RandomProblem(family, weights, biases, X, Y, kind, decay)
     problem.exact = family in ("integers", "zero") and kind != "mean" and decay == 0.0
     if rng.random() < 0.5:
         problem.params = _params(rng, problem)
@@ -237,7 +237,7 @@ def _predictions(weights: list[np.ndarray], biases: list[np.ndarray | None], X: 
     return values.astype(X.dtype)
 
 
-def _params(rng: Rng, problem: Problem) -> list[int | str]:
+def _params(rng: Rng, problem: RandomProblem) -> list[int | str]:
     depth = len(problem.weights)
     if rng.random() < 0.6:
         return [int(rng.integers(0, depth))]
@@ -250,7 +250,7 @@ def _params(rng: Rng, problem: Problem) -> list[int | str]:
     return list(picked or [names[-1]])
 
 
-def positions(problem: Problem, params: list[int | str] | None) -> np.ndarray:
+def positions(problem: RandomProblem, params: list[int | str] | None) -> np.ndarray:
     """Return where the selected parameters stand in the flat vector."""
     chosen, at = [], 0
     for layer, (weight, bias) in enumerate(zip(problem.weights, problem.biases, strict=True)):

@@ -32,7 +32,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     return judge
 
 
-def _judge(found: hk.Condition, problem: gradings.Problem, layer: int, judge: Judge) -> None:
+def _judge(found: hk.Condition, problem: gradings.GradedProblem, layer: int, judge: Judge) -> None:
     into, out_of, size = gradings.factors(problem, layer)
     decay = mpmath.mpf(problem.weight_decay)
     rank = size if decay else len(into) * len(out_of)

@@ -19,7 +19,7 @@ KINDS = ("full rank", "dependent samples", "dependent features", "dependent weig
 
 
 @dataclass(frozen=True)
-class Problem:
+class GradedProblem:
     """Data and weights (biases or None), and how they were made."""
 
     X: np.ndarray
@@ -67,7 +67,7 @@ def _depend(rng: np.random.Generator, matrix: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def draw(seed: int, *, most: float = 40.0, largest: int = 5) -> Problem:
+def draw(seed: int, *, most: float = 40.0, largest: int = 5) -> GradedProblem:
     """One problem: 1 to 6 layers, widths up to `largest`, sides graded over up to 10^±most or not at all."""
     rng = np.random.default_rng([79, seed])
     dtype = np.float32 if rng.random() < 0.2 else np.float64
@@ -97,7 +97,7 @@ def draw(seed: int, *, most: float = 40.0, largest: int = 5) -> Problem:
         scale = 10.0 ** rng.uniform(-decades, decades, depth)
         biases = [(rng.standard_normal(len(w)) * s).astype(dtype) for w, s in zip(chain[1:], scale, strict=True)]
     weight_decay = float(10.0 ** rng.uniform(-decades, decades)) if rng.random() < 0.1 else 0.0
-    return Problem(chain[0], chain[1:], biases, weight_decay, kind, decades)
+    return GradedProblem(chain[0], chain[1:], biases, weight_decay, kind, decades)
 
 
 def _exact(matrix: np.ndarray) -> list[list[Fraction]]:
@@ -141,7 +141,7 @@ def _singular_values(matrix: list[list[Fraction]]) -> list[Any]:
         digits *= 2
 
 
-def factors(problem: Problem, layer: int) -> tuple[list[Any], list[Any], int]:
+def factors(problem: GradedProblem, layer: int) -> tuple[list[Any], list[Any], int]:
     """Nonzero singular values of what goes into a layer and of what follows it, and the size of its block."""
     rows = _exact(problem.X)
     for weight, bias in zip(problem.weights[:layer], problem.biases[:layer], strict=True):
@@ -157,7 +157,7 @@ def factors(problem: Problem, layer: int) -> tuple[list[Any], list[Any], int]:
     return _singular_values(rows), _singular_values(above), outputs * len(rows[0])
 
 
-def truth(problem: Problem, layer: int) -> tuple[Any, Any, int]:
+def truth(problem: GradedProblem, layer: int) -> tuple[Any, Any, int]:
     """Largest and smallest nonzero eigenvalue of the block of one layer (weight and bias, half_sum), and its rank."""
     into, out_of, size = factors(problem, layer)
     rank = len(into) * len(out_of)

@@ -10,7 +10,7 @@ from numba.typed import List
 import hesskern.numba as nb
 from attack import generator, loops
 from attack.judge import Judge
-from attack.loops import Plan
+from attack.loops import RunPlan
 from attack.methods import DENSE
 from attack.oracle import LONG, Truth
 
@@ -76,7 +76,7 @@ def _step(
     weights, biases = lists
     gradient, size = truth.gradient
     rate = float(0.1 / (1 + abs(gradient).max()))
-    plan = Plan([rate], 1)
+    plan = RunPlan([rate], 1)
     value = nb.gd_step(weights, X, Y, rate, biases, kind, problem.weight_decay)
     judge.close(value, truth.loss, truth.loss_size(unit), unit, "loss")
     wanted = loops.path(problem, plan, LONG).thetas[-1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attack.generator import Problem
+from attack.generator import RandomProblem
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class Path:
 
 
 @dataclass(slots=True)
-class Plan:
+class RunPlan:
     """The arguments of a run."""
 
     rates: list[float]
@@ -43,7 +43,7 @@ class Plan:
         }  # fmt: skip
 
 
-def flat(problem: Problem, dtype: Any) -> np.ndarray:
+def flat(problem: RandomProblem, dtype: Any) -> np.ndarray:
     """Return all parameters in this precision."""
     pieces = []
     for weight, bias in zip(problem.weights, problem.biases, strict=True):
@@ -51,7 +51,7 @@ def flat(problem: Problem, dtype: Any) -> np.ndarray:
     return np.concatenate(pieces).astype(dtype)
 
 
-def split(problem: Problem, theta: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+def split(problem: RandomProblem, theta: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Return views of the vector: weights and biases."""
     weights, biases, at = [], [], 0
     for weight, bias in zip(problem.weights, problem.biases, strict=True):
@@ -62,7 +62,9 @@ def split(problem: Problem, theta: np.ndarray) -> tuple[list[np.ndarray], list[n
     return weights, biases
 
 
-def loss_and_gradient(problem: Problem, theta: np.ndarray, X: np.ndarray, Y: np.ndarray) -> tuple[Any, np.ndarray]:
+def loss_and_gradient(
+    problem: RandomProblem, theta: np.ndarray, X: np.ndarray, Y: np.ndarray
+) -> tuple[Any, np.ndarray]:
     """Return the loss over these samples and its gradient, weight decay included."""
     weights, biases = split(problem, theta)
     inputs = [X]
@@ -83,7 +85,7 @@ def loss_and_gradient(problem: Problem, theta: np.ndarray, X: np.ndarray, Y: np.
     return value, np.concatenate(pieces[::-1]) + decay * theta
 
 
-def path(problem: Problem, plan: Plan, dtype: Any) -> Path:
+def path(problem: RandomProblem, plan: RunPlan, dtype: Any) -> Path:
     """Train as the documentation says: v = m v + g; theta -= lr v, or lr (g + m v)."""
     X, Y = problem.X.astype(dtype), problem.Y.astype(dtype)
     theta = flat(problem, dtype)

@@ -15,7 +15,7 @@ import numpy as np
 
 import hesskern as hk
 from attack import generator
-from attack.generator import Problem
+from attack.generator import RandomProblem
 from attack.judge import Judge
 from attack.oracle import LONG, Truth, column_order, rank_of_integers
 
@@ -24,10 +24,10 @@ DENSE = 420
 DOUBLE = float(np.finfo(np.float64).eps)
 
 
-class Case:
+class AttackCase:
     """One problem with everything that its checks share."""
 
-    def __init__(self, problem: Problem, backend: str, rng: np.random.Generator) -> None:
+    def __init__(self, problem: RandomProblem, backend: str, rng: np.random.Generator) -> None:
         self.problem, self.backend, self.rng = problem, backend, rng
         self.truth = Truth(problem)
         self.eps = float(np.finfo(problem.X.dtype).eps)
@@ -93,7 +93,7 @@ class Case:
         return self.rng.standard_normal((self.dimension, *columns)).astype(self.problem.X.dtype)
 
 
-Check = Callable[[Case, Judge], None]
+Check = Callable[[AttackCase, Judge], None]
 #: Name: check, and how many of a hundred problems it is run on.
 CHECKS: dict[str, tuple[Check, int]] = {}
 
@@ -112,7 +112,7 @@ def check(share: int) -> Callable[[Check], Check]:
 
 
 @check(30)
-def forward(case: Case, judge: Judge) -> None:
+def forward(case: AttackCase, judge: Judge) -> None:
     truth = case.truth
     found = case.net.forward(case.problem.X, backend=case.backend)
     judge.close(found, truth.activations[-1], truth.sizes_of_activations[-1], case.unit)
@@ -121,7 +121,7 @@ def forward(case: Case, judge: Judge) -> None:
 
 
 @check(30)
-def loss(case: Case, judge: Judge) -> None:
+def loss(case: AttackCase, judge: Judge) -> None:
     truth = case.truth
     found = case.loss(case.net)
     judge.true(type(found) is float, f"is a {type(found).__name__}")
@@ -131,7 +131,7 @@ def loss(case: Case, judge: Judge) -> None:
 
 
 @check(30)
-def gradient(case: Case, judge: Judge) -> None:
+def gradient(case: AttackCase, judge: Judge) -> None:
     value, size = case.truth.gradient
     found = case.loss.gradient(case.net)
     judge.close(found, value, size, case.unit)
@@ -140,7 +140,7 @@ def gradient(case: Case, judge: Judge) -> None:
 
 
 @check(20)
-def value_and_gradient(case: Case, judge: Judge) -> None:
+def value_and_gradient(case: AttackCase, judge: Judge) -> None:
     value, size = case.truth.gradient
     number, found = case.loss.value_and_gradient(case.net)
     judge.close(number, case.truth.loss, case.truth.loss_size(case.unit), case.unit, "value")
@@ -148,7 +148,7 @@ def value_and_gradient(case: Case, judge: Judge) -> None:
 
 
 @check(15)
-def flatten(case: Case, judge: Judge) -> None:
+def flatten(case: AttackCase, judge: Judge) -> None:
     theta = case.net.flatten()
     judge.same(theta, case.truth.theta, "flatten")
     again = case.net.unflatten(theta[::-1].copy())
@@ -157,7 +157,7 @@ def flatten(case: Case, judge: Judge) -> None:
 
 
 @check(2)
-def save_and_load(case: Case, judge: Judge) -> None:
+def save_and_load(case: AttackCase, judge: Judge) -> None:
     handle, path = tempfile.mkstemp(suffix=".npz")
     os.close(handle)
     try:
@@ -170,7 +170,7 @@ def save_and_load(case: Case, judge: Judge) -> None:
 
 
 @check(4)
-def pickles(case: Case, judge: Judge) -> None:
+def pickles(case: AttackCase, judge: Judge) -> None:
     v = case.vector()
     before = case.operator @ v
     for again in (pickle.loads(pickle.dumps(case.operator)), copy.deepcopy(case.operator)):
@@ -182,12 +182,12 @@ def pickles(case: Case, judge: Judge) -> None:
 # Products and matrices
 
 
-def _product(case: Case, V: np.ndarray, judge: Judge, found: np.ndarray) -> None:
+def _product(case: AttackCase, V: np.ndarray, judge: Judge, found: np.ndarray) -> None:
     judge.close(found, case.dense @ V.astype(LONG), case.size @ abs(V.astype(LONG)), case.unit)
 
 
 @check(35)
-def product(case: Case, judge: Judge) -> None:
+def product(case: AttackCase, judge: Judge) -> None:
     v = case.vector()
     if case.unreduced:
         v = np.round(4 * v)
@@ -199,7 +199,7 @@ def product(case: Case, judge: Judge) -> None:
 
 
 @check(20)
-def products(case: Case, judge: Judge) -> None:
+def products(case: AttackCase, judge: Judge) -> None:
     V = case.vector(int(case.rng.integers(0, 7)))
     how = case.rng.integers(0, 3)
     _product(case, V, judge, case.operator @ (np.asfortranarray(V) if how == 1 else V))
@@ -208,7 +208,7 @@ def products(case: Case, judge: Judge) -> None:
 
 
 @check(30)
-def toarray(case: Case, judge: Judge) -> None:
+def toarray(case: AttackCase, judge: Judge) -> None:
     found = case.operator.toarray()
     judge.close(found, case.dense, case.size, case.unit)
     judge.same(found, found.T, "the transpose of the dense matrix")
@@ -218,7 +218,7 @@ def toarray(case: Case, judge: Judge) -> None:
 
 
 @check(8)
-def toarray_columns(case: Case, judge: Judge) -> None:
+def toarray_columns(case: AttackCase, judge: Judge) -> None:
     out = np.full((case.dimension,) * 2, np.nan, case.problem.X.dtype)
     found = case.operator.toarray(out=out, vec="column")
     order = column_order(case.problem.weights, case.problem.biases)
@@ -228,12 +228,12 @@ def toarray_columns(case: Case, judge: Judge) -> None:
 
 
 @check(25)
-def diagonal(case: Case, judge: Judge) -> None:
+def diagonal(case: AttackCase, judge: Judge) -> None:
     judge.close(case.operator.diagonal(), np.diagonal(case.dense), np.diagonal(case.size), case.unit)
 
 
 @check(25)
-def trace(case: Case, judge: Judge) -> None:
+def trace(case: AttackCase, judge: Judge) -> None:
     found = case.operator.trace()
     # The functional part has a zero diagonal, whatever its magnitude.
     mode = "gauss_newton" if case.mode == "functional" else case.mode
@@ -242,7 +242,7 @@ def trace(case: Case, judge: Judge) -> None:
 
 
 @check(20)
-def block(case: Case, judge: Judge) -> None:
+def block(case: AttackCase, judge: Judge) -> None:
     layers = [part.layer for part in case.operator.parts]
     row, column = (int(layer) for layer in case.rng.choice(layers, 2))
     found = case.operator.block(row, column)
@@ -290,12 +290,12 @@ def _condition_of_rectangle(found: Any, values: np.ndarray, lift: LONG, judge: J
 # Eigenvalues
 
 
-def _over_lift(case: Case, values: np.ndarray) -> np.ndarray:
+def _over_lift(case: AttackCase, values: np.ndarray) -> np.ndarray:
     return (np.asarray(values).astype(LONG) / case.lift).astype(np.float64)
 
 
 @check(25)
-def spectrum(case: Case, judge: Judge) -> None:
+def spectrum(case: AttackCase, judge: Judge) -> None:
     found = case.operator.spectrum()
     judge.true(found.size == case.dimension, f"{found.size} eigenvalues instead of {case.dimension}")
     if found.size == case.dimension:
@@ -304,14 +304,14 @@ def spectrum(case: Case, judge: Judge) -> None:
 
 
 @check(10)
-def eigvalsh(case: Case, judge: Judge) -> None:
+def eigvalsh(case: AttackCase, judge: Judge) -> None:
     values = _over_lift(case, case.operator.eigvalsh())
     judge.true(bool((np.diff(values) >= 0).all()), "eigenvalues are not ascending")
     judge.ratio(float(abs(values - case.values).max()), case.doubt)
 
 
 @check(20)
-def eigh(case: Case, judge: Judge) -> None:
+def eigh(case: AttackCase, judge: Judge) -> None:
     size = case.dimension
     which = ("LA", "SA", "LM", "SM")[case.rng.integers(0, 4)]
     count = None if case.rng.random() < 0.4 else int(case.rng.integers(1, size + 1))
@@ -338,7 +338,7 @@ def _doubtful(found: hk.Condition) -> bool:
 
 
 @check(25)
-def condition(case: Case, judge: Judge) -> None:
+def condition(case: AttackCase, judge: Judge) -> None:
     found = case.operator.condition()
     judge.true(found.size == case.dimension, f"size {found.size}")
     judge.true(case.operator.rank() == found.rank, "rank() and condition().rank differ")
@@ -376,13 +376,13 @@ def condition(case: Case, judge: Judge) -> None:
         )
 
 
-def _interpolates(case: Case) -> bool:
+def _interpolates(case: AttackCase) -> bool:
     """Whether rounding weights and data to their last digits could have made the whole residual."""
     residual, size = (np.sqrt((array**2).sum()) for array in (case.truth.residual, case.truth.residual_size))
     return bool(residual <= 10 * case.unit * size)
 
 
-def _noise_decides(case: Case, damping: float) -> bool:
+def _noise_decides(case: AttackCase, damping: float) -> bool:
     """Whether the matrix is regular by the functional part of an interpolating minimum only, which is noise."""
     if case.mode != "full" or not _interpolates(case):
         return False
@@ -390,17 +390,17 @@ def _noise_decides(case: Case, damping: float) -> bool:
     return bool(abs(values + float(LONG(damping) / case.lift)).min() <= 1e3 * case.doubt)
 
 
-def _gauss_newton(case: Case) -> np.ndarray:
+def _gauss_newton(case: AttackCase) -> np.ndarray:
     inside = np.ix_(case.chosen, case.chosen)
     return case.truth.gauss_newton[inside] + case.truth.decay * np.eye(case.dimension, dtype=LONG)
 
 
-def _damping(case: Case, largest: float, lowest: float) -> float:
+def _damping(case: AttackCase, largest: float, lowest: float) -> float:
     return float(10.0 ** case.rng.uniform(lowest, 1) * (LONG(largest) * case.lift or LONG(1)))
 
 
 @check(20)
-def solve(case: Case, judge: Judge) -> None:
+def solve(case: AttackCase, judge: Judge) -> None:
     largest = float(abs(case.values).max(initial=0.0))
     damping = 0.0
     if case.rng.random() < 0.6:
@@ -426,7 +426,7 @@ def solve(case: Case, judge: Judge) -> None:
 
 
 @check(15)
-def logdet(case: Case, judge: Judge) -> None:
+def logdet(case: AttackCase, judge: Judge) -> None:
     largest = float(abs(case.values).max(initial=0.0))
     damping = _damping(case, largest, -4) if case.rng.random() < 0.7 else 0.0
     shifted = case.values + float(LONG(damping) / case.lift)
@@ -453,7 +453,7 @@ def logdet(case: Case, judge: Judge) -> None:
 
 
 @check(6)
-def kfac(case: Case, judge: Judge) -> None:
+def kfac(case: AttackCase, judge: Judge) -> None:
     separate = bool(case.rng.random() < 0.4)
     kfac = hk.KFAC(case.net, case.loss, case.problem.params, separate_bias=separate)
     dense, size = case.truth.gauss_newton.copy(), case.truth.gauss_newton_size
@@ -479,6 +479,6 @@ def kfac(case: Case, judge: Judge) -> None:
 
 
 @check(2)
-def reprs(case: Case, judge: Judge) -> None:
+def reprs(case: AttackCase, judge: Judge) -> None:
     for each in (case.net, case.loss, case.operator, case.operator.spectrum(), case.operator.condition()):
         judge.true(0 < len(repr(each)) < 1000 and str(each), "empty or endless")

@@ -15,8 +15,8 @@ import torch
 import hesskern as hk
 from attack import generator, loops
 from attack.judge import Judge
-from attack.loops import Plan
-from attack.methods import DENSE, Case
+from attack.loops import RunPlan
+from attack.methods import DENSE, AttackCase
 from attack.oracle import LONG
 from hesskern import backends
 from hesskern._base import devices
@@ -45,7 +45,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     judge, problem = Judge(), generator.draw(rng)
     while problem.family == "scaled" or sum(weight.size for weight in problem.weights) > DENSE // 2:
         problem = generator.draw(rng)
-    case = Case(problem, "cpp", rng)
+    case = AttackCase(problem, "cpp", rng)
     case.mode = "full"
     truth = case.truth
     with _stand_in():
@@ -75,9 +75,9 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     return judge
 
 
-def _steps(case: Case, net: hk.LinearNetwork, loss: hk.SquaredLoss, judge: Judge) -> None:
+def _steps(case: AttackCase, net: hk.LinearNetwork, loss: hk.SquaredLoss, judge: Judge) -> None:
     rate = float(0.1 / (1 + abs(case.values).max() * float(case.lift)))
-    plan = Plan([rate] * 3, 3, momentum=0.5)
+    plan = RunPlan([rate] * 3, 3, momentum=0.5)
     run = hk.fit(net, loss, lr=rate, max_steps=3, momentum=0.5)
     wanted = loops.path(case.problem, plan, LONG)
     size = abs(case.truth.theta) + rate * 6 * case.truth.gradient[1]

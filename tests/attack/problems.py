@@ -6,7 +6,7 @@ import numpy as np
 
 from attack import generator
 from attack.judge import Judge
-from attack.methods import CHECKS, DENSE, Case
+from attack.methods import CHECKS, DENSE, AttackCase
 
 BACKENDS = ("cpp", "cpp", "cpp", "numba", "numpy")
 #: What may be asked of a problem whose dense matrix would be too large.
@@ -19,7 +19,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     judge = Judge()
     problem = generator.draw(rng)
     drawn = BACKENDS[int(rng.integers(0, len(BACKENDS)))]
-    case = Case(problem, backend or drawn, rng)
+    case = AttackCase(problem, backend or drawn, rng)
     dice = rng.integers(0, 100, len(CHECKS))
     for die, (name, (check, share)) in zip(dice, CHECKS.items(), strict=True):
         if not everything and die >= share:

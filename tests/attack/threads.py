@@ -32,7 +32,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     return judge
 
 
-def _small(rng: np.random.Generator) -> generator.Problem:
+def _small(rng: np.random.Generator) -> generator.RandomProblem:
     problem = generator.draw(rng)
     while sum(weight.size for weight in problem.weights) > DENSE or problem.family in ("scaled", "graded"):
         problem = generator.draw(rng)

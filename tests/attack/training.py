@@ -14,16 +14,16 @@ import numpy as np
 
 import hesskern as hk
 from attack import generator, loops
-from attack.generator import Problem
+from attack.generator import RandomProblem
 from attack.judge import Judge
-from attack.loops import Path, Plan
+from attack.loops import Path, RunPlan
 from attack.oracle import LONG, Truth
 
 BACKENDS = ("cpp", "cpp", "cpp", "numba", "numpy")
 _FAMILIES = ("normal", "integers", "deficient", "interpolating", "zero", "deep", "wide")
 
 
-def draw(rng: np.random.Generator) -> tuple[Problem, Plan]:
+def draw(rng: np.random.Generator) -> tuple[RandomProblem, RunPlan]:
     """Return a problem and how it is trained: rates from far too small to beyond the edge of stability."""
     problem = generator.draw(rng)
     while problem.family not in _FAMILIES or sum(weight.size for weight in problem.weights) > 250:
@@ -38,7 +38,7 @@ def draw(rng: np.random.Generator) -> tuple[Problem, Plan]:
     rates = [rate] * steps
     if rng.random() < 0.2:
         rates = [rate / (1 + 0.1 * step) for step in range(steps)]
-    plan = Plan(rates, steps)
+    plan = RunPlan(rates, steps)
     if rng.random() < 0.3:
         plan.momentum = float(rng.choice([0.3, 0.9]))
         plan.nesterov = bool(rng.random() < 0.5)
@@ -70,7 +70,7 @@ def run(seed: int, *, backend: str | None = None, everything: bool = False) -> J
     return judge
 
 
-def _paths(problem: Problem, plan: Plan, rng: np.random.Generator) -> tuple[Path, Path]:
+def _paths(problem: RandomProblem, plan: RunPlan, rng: np.random.Generator) -> tuple[Path, Path]:
     """Return the exact run, and one in the precision of the problem from inputs that are off by a unit of rounding."""
     eps = np.finfo(problem.X.dtype).eps
 
@@ -88,7 +88,7 @@ def _paths(problem: Problem, plan: Plan, rng: np.random.Generator) -> tuple[Path
         return loops.path(problem, plan, LONG), loops.path(inexact, plan, problem.X.dtype)
 
 
-def records(problem: Problem, plan: Plan, rng: np.random.Generator) -> list[str]:
+def records(problem: RandomProblem, plan: RunPlan, rng: np.random.Generator) -> list[str]:
     """Return what the run keeps."""
     known = ["loss", "gradient_norm", "distance", "weights", "balance", "sharpness"]
     if len(problem.weights) == 1:
@@ -99,7 +99,7 @@ def records(problem: Problem, plan: Plan, rng: np.random.Generator) -> list[str]
 
 
 def _one(
-    problem: Problem, plan: Plan, truth: Path, plain: Path, backend: str, reduce: str, rng: Any, judge: Judge
+    problem: RandomProblem, plan: RunPlan, truth: Path, plain: Path, backend: str, reduce: str, rng: Any, judge: Judge
 ) -> None:
     record, every = records(problem, plan, rng), int(rng.integers(1, 4))
     found = hk.fit(
@@ -125,7 +125,7 @@ def _one(
 class _Tolerance:
     """What parameters and losses may be off by before each step."""
 
-    def __init__(self, problem: Problem, truth: Path, plain: Path) -> None:
+    def __init__(self, problem: RandomProblem, truth: Path, plain: Path) -> None:
         self.problem = problem
         oracle = Truth(problem)
         unit = float(np.finfo(problem.X.dtype).eps) * oracle.roundings
@@ -182,7 +182,7 @@ def _same_end(status: str, steps: int, truth: Path, plain: Path, judge: Judge) -
 
 
 def judge_end(
-    problem: Problem, theta: np.ndarray, truth: Path, tolerance: _Tolerance, steps: int, judge: Judge
+    problem: RandomProblem, theta: np.ndarray, truth: Path, tolerance: _Tolerance, steps: int, judge: Judge
 ) -> None:
     """Judge the parameters after the last step."""
     if tolerance.chaotic or steps >= len(tolerance.theta):
@@ -192,7 +192,14 @@ def judge_end(
 
 
 def _record(
-    problem: Problem, plan: Plan, truth: Path, tolerance: _Tolerance, step: int, name: str, value: Any, judge: Judge
+    problem: RandomProblem,
+    plan: RunPlan,
+    truth: Path,
+    tolerance: _Tolerance,
+    step: int,
+    name: str,
+    value: Any,
+    judge: Judge,
 ) -> None:
     if tolerance.chaotic:
         return
@@ -228,12 +235,12 @@ def _record(
         judge.ratio(abs(float(value) - float(values[-1])), allowed, where)
 
 
-def _at(problem: Problem, theta: np.ndarray) -> Truth:
+def _at(problem: RandomProblem, theta: np.ndarray) -> Truth:
     weights, biases = loops.split(problem, theta)
     return Truth(dataclasses.replace(problem, weights=weights, biases=biases))
 
 
-def _ensemble(problem: Problem, plan: Plan, backend: str, reduce: str, rng: Any, judge: Judge) -> None:
+def _ensemble(problem: RandomProblem, plan: RunPlan, backend: str, reduce: str, rng: Any, judge: Judge) -> None:
     count = int(rng.integers(1, 7))
     problems = [problem]
     for _ in range(count - 1):

@@ -26,7 +26,7 @@ WIDTHS = (
 
 
 @dataclass
-class Problem:
+class UnbalancedProblem:
     """One problem; `seed` draws it again."""
 
     seed: int
@@ -51,7 +51,7 @@ class Problem:
         return H if mode == "full" else getattr(H, mode)()
 
 
-def draw(seed: int, most: int = 150) -> Problem:
+def draw(seed: int, most: int = 150) -> UnbalancedProblem:
     """Return the problem of this seed, with exponents up to `most`."""
     rng = np.random.default_rng([seed, 18])
     widths = WIDTHS[rng.integers(len(WIDTHS))]
@@ -89,13 +89,13 @@ def draw(seed: int, most: int = 150) -> Problem:
     if rng.random() < 0.3:
         selected = list(range(depth))
     decay = 0.1 if rng.random() < 0.2 else 0.0
-    return Problem(seed, weights, biases, X, Y, str(rng.choice(KINDS)), decay, selected, exponents, notes)
+    return UnbalancedProblem(seed, weights, biases, X, Y, str(rng.choice(KINDS)), decay, selected, exponents, notes)
 
 
 # The oracle ---------------------------------------------------------------------------------------------------------
 
 
-def dense(problem: Problem, mode: str = "full") -> np.ndarray:
+def dense(problem: UnbalancedProblem, mode: str = "full") -> np.ndarray:
     """Return the Hessian's definition (P, P) in long double."""
     W = [w.astype(np.longdouble) for w in problem.weights]
     depth, samples = len(W), len(problem.X)
@@ -138,7 +138,7 @@ def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,jk->ik", a, b)
 
 
-def _ordered(block: np.ndarray, problem: Problem, m: int, l: int) -> np.ndarray:  # noqa: E741
+def _ordered(block: np.ndarray, problem: UnbalancedProblem, m: int, l: int) -> np.ndarray:  # noqa: E741
     """Weights row after row, the bias behind them."""
     n, k = problem.weights[m].shape[1], problem.weights[l].shape[1]
     left = np.concatenate([block[:, :n].reshape(-1, *block.shape[2:]), block[:, n:].reshape(-1, *block.shape[2:])])
@@ -149,7 +149,7 @@ def _ordered(block: np.ndarray, problem: Problem, m: int, l: int) -> np.ndarray:
 # Residuals ----------------------------------------------------------------------------------------------------------
 
 
-def residuals(problem: Problem, mode: str = "full", backend: str | None = None) -> dict[str, float]:
+def residuals(problem: UnbalancedProblem, mode: str = "full", backend: str | None = None) -> dict[str, float]:
     """Return the normalised residual of each method, against the oracle; none where the Hessian is out of range."""
     exact = dense(problem, mode)
     largest = np.abs(exact).max()

@@ -4,7 +4,7 @@ import benches
 import numpy as np
 import pytest
 
-from bench import peers, runner, tables, task
+from bench import contest, peers, runner, tables
 from bench.tasks import TASKS
 
 contestant, problem_of, as_run = benches.contestant, benches.problem_of, benches.as_run
@@ -27,7 +27,7 @@ def test_wrong_failing_and_absent_contestants_are_not_timed():
             contestant("nan", lambda: float("nan")),
             contestant("fails", fails),
             contestant("absent", None, note="not installed"),
-            targets=[task.Target(contestant="right", kind="faster", bound=1, than="wrong")],
+            targets=[contest.Target(contestant="right", kind="faster", bound=1, than="wrong")],
         ),
         runner.Settings(rounds=3, least=0.0),
     )
@@ -44,7 +44,7 @@ def test_wrong_failing_and_absent_contestants_are_not_timed():
 
 
 def test_a_target_needs_its_contestant():
-    target = task.Target(contestant="right", kind="faster", bound=1, than=("there", "gone"))
+    target = contest.Target(contestant="right", kind="faster", bound=1, than=("there", "gone"))
     with pytest.raises(ValueError, match="p has a target of 'gone', but no such contestant"):
         problem_of(contestant("right", None), contestant("there", None), targets=[target])
 

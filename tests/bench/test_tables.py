@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bench import fits, ladders, limits, pages, plots, runs, tables
+from bench.contest import Rung, Target
+from bench.outcomes import Outcome, ProblemResult
 from bench.problems import Size
-from bench.runner import Outcome, ProblemResult
-from bench.task import Rung, Target
 
 SIZES = (10, 100, 1000, 10_000)
 

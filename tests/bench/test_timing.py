@@ -16,7 +16,7 @@ import hesskern
 
 ROOT = benches.ROOT
 
-from bench import memory, runner, tables, task, threads, timing  # noqa: E402
+from bench import contest, memory, outcomes, runner, tables, threads, timing  # noqa: E402
 from hesskern.backends import cpp_backend  # noqa: E402
 
 contestant, problem_of, as_run = benches.contestant, benches.problem_of, benches.as_run
@@ -101,12 +101,12 @@ def test_ratios_are_taken_within_each_round():
     ],
 )
 def test_targets(kind, bound, met):
-    target = task.Target(contestant="ours", kind=kind, bound=bound, than="" if kind == "seconds" else "peer")
-    outcomes = [
-        runner.Outcome(contestant("ours", None), "timed", seconds=[1.0, 1.0]),
-        runner.Outcome(contestant("peer", None), "timed", seconds=[2.0, 2.0]),
+    target = contest.Target(contestant="ours", kind=kind, bound=bound, than="" if kind == "seconds" else "peer")
+    finished = [
+        outcomes.Outcome(contestant("ours", None), "timed", seconds=[1.0, 1.0]),
+        outcomes.Outcome(contestant("peer", None), "timed", seconds=[2.0, 2.0]),
     ]
-    (verdict,) = runner.ProblemResult(problem_of(targets=[target]), outcomes).verdicts
+    (verdict,) = outcomes.ProblemResult(problem_of(targets=[target]), finished).verdicts
     assert verdict.met is met
 
 
@@ -120,26 +120,26 @@ def test_targets(kind, bound, met):
     ],
 )
 def test_a_target_whose_bound_lies_between_the_quartiles_is_undecided(seconds, word):
-    target = task.Target(contestant="hesskern", kind="at_most", bound=2.5, than="peer")
-    outcomes = [
-        runner.Outcome(contestant("hesskern", None, role="ours"), "timed", seconds=seconds),
-        runner.Outcome(contestant("peer", None), "timed", seconds=[1.0] * 5),
+    target = contest.Target(contestant="hesskern", kind="at_most", bound=2.5, than="peer")
+    finished = [
+        outcomes.Outcome(contestant("hesskern", None, role="ours"), "timed", seconds=seconds),
+        outcomes.Outcome(contestant("peer", None), "timed", seconds=[1.0] * 5),
     ]
-    run = as_run(runner.ProblemResult(problem_of(targets=[target]), outcomes))
+    run = as_run(outcomes.ProblemResult(problem_of(targets=[target]), finished))
     for table in (tables.targets(run), tables.report(run)):
         assert f" x | {word} |" in table
     assert f", {word} |" in tables.brief(run)
 
 
 def test_of_several_the_fastest_is_compared_with():
-    target = task.Target(contestant="ours", kind="faster", bound=3, than=("slow", "fast", "absent"))
-    outcomes = [
-        runner.Outcome(contestant("ours", None), "timed", seconds=[1.0, 1.0]),
-        runner.Outcome(contestant("slow", None), "timed", seconds=[9.0, 9.0]),
-        runner.Outcome(contestant("fast", None), "timed", seconds=[2.0, 2.0]),
-        runner.Outcome(contestant("absent", None), "absent"),
+    target = contest.Target(contestant="ours", kind="faster", bound=3, than=("slow", "fast", "absent"))
+    finished = [
+        outcomes.Outcome(contestant("ours", None), "timed", seconds=[1.0, 1.0]),
+        outcomes.Outcome(contestant("slow", None), "timed", seconds=[9.0, 9.0]),
+        outcomes.Outcome(contestant("fast", None), "timed", seconds=[2.0, 2.0]),
+        outcomes.Outcome(contestant("absent", None), "absent"),
     ]
-    result = runner.ProblemResult(problem_of(targets=[target]), outcomes)
+    result = outcomes.ProblemResult(problem_of(targets=[target]), finished)
     (verdict,) = result.verdicts
     assert (verdict.met, verdict.measured.median, verdict.against) == (False, 2.0, "fast")
     text = tables.report(as_run(result))
@@ -151,7 +151,7 @@ def test_of_several_the_fastest_is_compared_with():
     ("value", "shown"), [(2.5, "2.5 x | met"), (3.5, "3.5 x | **missed**"), (None, "not measured")]
 )
 def test_figures_stand_beside_the_times(value, shown):
-    figure = task.Figure(name="peak", measure=lambda: value, unit="x", bound=3)
+    figure = contest.Figure(name="peak", measure=lambda: value, unit="x", bound=3)
     problem = problem_of(contestant("right", lambda: 1.0, role="ours"), figures=[figure])
     result = runner.run_problem(problem, runner.Settings(rounds=1, least=0.0))
     text = tables.report(as_run(result))

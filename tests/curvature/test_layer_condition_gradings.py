@@ -96,7 +96,7 @@ def test_one_side_graded_keeps_all_digits(samples, side, decades, name):
         W2 = W2 * scales(4)
     if side == "outputs":
         W2 = W2 * scales(4)[:, None]
-    problem = gradings.Problem(X, [W1, W2], [None, None], 0.0, "one side", decades)
+    problem = gradings.GradedProblem(X, [W1, W2], [None, None], 0.0, "one side", decades)
     for layer in (0, 1):
         found, (largest, smallest, rank) = condition(problem, layer, name), gradings.truth(problem, layer)
         assert found.rank == rank
@@ -122,8 +122,8 @@ EXTREMES = {
 @pytest.mark.parametrize("layer", [0, 1])
 def test_beyond_the_range_of_floats(layer, what, name):
     data, weights = EXTREMES[what]
-    problem = gradings.Problem(np.diag(data), [np.diag(weights), np.eye(2)], [None, None], 0.0, what, 300)
-    for turned in (problem, gradings.Problem(problem.X, problem.weights[::-1], [None, None], 0.0, what, 300)):
+    problem = gradings.GradedProblem(np.diag(data), [np.diag(weights), np.eye(2)], [None, None], 0.0, what, 300)
+    for turned in (problem, gradings.GradedProblem(problem.X, problem.weights[::-1], [None, None], 0.0, what, 300)):
         found, (largest, smallest, rank) = condition(turned, layer, name), gradings.truth(turned, layer)
         with mpmath.workdps(50):
             value = largest / smallest
@@ -136,7 +136,7 @@ def test_beyond_the_range_of_floats(layer, what, name):
 
 @pytest.mark.parametrize("name", ["cpp", "numba", "numpy"])
 def test_weight_decay_beside_eigenvalues_beyond_the_range(name):
-    problem = gradings.Problem(np.diag([1e160, 1.0]), [np.eye(2)], [None], 1e200, "decay", 160)
+    problem = gradings.GradedProblem(np.diag([1e160, 1.0]), [np.eye(2)], [None], 1e200, "decay", 160)
     found = condition(problem, 0, name)
     assert (found.value, found.largest, found.smallest) == (pytest.approx(1e120, rel=1e-13), math.inf, 1e200)
 
@@ -148,7 +148,7 @@ def test_what_rounding_errors_hide_is_not_called_certain(name):
     base = rng.integers(-50, 50, (6, 2)) / 7.0
     X = np.column_stack([base, base.sum(1), 1e-40 * rng.standard_normal(6)])
     W1 = rng.standard_normal((4, 4))
-    problem = gradings.Problem(X, [W1, rng.standard_normal((2, 4))], [None, None], 0.0, "hidden", 40)
+    problem = gradings.GradedProblem(X, [W1, rng.standard_normal((2, 4))], [None, None], 0.0, "hidden", 40)
     for layer in (0, 1):
         found = condition(problem, layer, name)
         assert found.uncertainty > 0.1 or found.gap < 1e3

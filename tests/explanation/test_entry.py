@@ -26,7 +26,7 @@ def test_the_corruptions_start_from_the_hessian(seed):
     X, Y = rng.integers(-3, 4, (4, widths[0])), rng.integers(-9, 10, (4, widths[-1]))
     kind = ("half_sum", "sum", "mean")[seed % 3]
     exact = oracle.exact(weights, biases, X, Y, kind, 0.75).hessian
-    problem = corruptions.Problem(tuple(weights), tuple(biases), X, Y, kind, 0.75)
+    problem = corruptions.UserProblem(tuple(weights), tuple(biases), X, Y, kind, 0.75)
     np.testing.assert_allclose(corruptions.hessian(problem), exact, rtol=1e-12, atol=1e-9)
 
 

@@ -17,7 +17,7 @@ if not (ROOT / "bench" / "__main__.py").exists():
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from bench import cli, runner, runs, task
+from bench import cli, contest, outcomes, runner, runs
 
 
 def bench(*arguments, module="bench"):
@@ -39,12 +39,12 @@ def here(*arguments):
 
 
 def contestant(name, run, **more):
-    return task.Contestant(name=name, run=run, **more)
+    return contest.Contestant(name=name, run=run, **more)
 
 
 def problem_of(*contestants, **more):
     """A problem whose right result is 1."""
-    return task.Problem(
+    return contest.TimedProblem(
         label="p", contestants=contestants, error=lambda result: abs(result - 1.0), tolerance=1e-12, **more
     )
 
@@ -57,4 +57,4 @@ def fake_machine():
 
 def as_run(*results):
     """Problems' results as the run that a file would hold."""
-    return runs.as_json(fake_machine(), runner.Settings(), [runner.TaskResult("t", "about", list(results), [])])
+    return runs.as_json(fake_machine(), runner.Settings(), [outcomes.TaskResult("t", "about", list(results), [])])

@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Problem:
+class UserProblem:
     """A network with its data; biases: one a layer, or None."""
 
     weights: tuple
@@ -41,7 +41,7 @@ def random_problem(seed):
         widths[-1] = widths[0]  # layers can be swapped
     samples = (widths[0], widths[-1], int(rng.integers(3, 12)))[seed % 3 if seed % 2 else 0]
     pairs = list(zip(widths[:-1], widths[1:], strict=True))
-    return Problem(
+    return UserProblem(
         tuple(rng.standard_normal((out, inner)) for inner, out in pairs),
         tuple(rng.standard_normal(out) if seed % 5 in (1, 3) else None for _, out in pairs),
         rng.standard_normal((samples, widths[0])),

@@ -19,13 +19,13 @@ def problem(kind="mean", *, outputs=1, bias=True, decay=0.0, hidden=5, seed=0):
 
 
 def plain(net, loss):
-    return corruptions.Problem(net.weights, net.biases, loss.X, loss.Y, loss.kind, loss.weight_decay)
+    return corruptions.UserProblem(net.weights, net.biases, loss.X, loss.Y, loss.kind, loss.weight_decay)
 
 
 def hessian(net, loss, X=None, Y=None):
     made = plain(net, loss)
     return corruptions.hessian(
-        corruptions.Problem(
+        corruptions.UserProblem(
             made.weights, made.biases, loss.X if X is None else X, loss.Y if Y is None else Y, made.kind, made.decay
         )
     )

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 import torch
 
 from hesskern.backends.cuda.descents import Descents
-from hesskern.backends.cuda.state import Piece, Problem, Samples, Watched
+from hesskern.backends.cuda.state import DescentProblem, Piece, RecordedColumns, Samples
 
 NETS, LR, STEPS = 3, 0.02, 8
 PROBLEM = problems.normal([3, 5, 2], 9, bias=True, weight_decay=0.1)
@@ -29,12 +29,12 @@ def starts() -> np.ndarray:
 def descents(launch, limits, *, momentum=0.0, nesterov=False, rtol=-1.0) -> Descents:
     """All networks on the same samples, each loss and gradient norm watched."""
     X, Y = (torch.tensor(part)[None] for part in (PROBLEM.X, PROBLEM.Y))
-    problem = Problem(
+    problem = DescentProblem(
         Samples(X, Y), X.new_ones(1, X.shape[1]), X.new_zeros(NETS), None, 0, 1.0, rtol,
         Update(momentum, nesterov, PROBLEM.weight_decay),
     )  # fmt: skip
     layout = FlatLayout.of(PROBLEM.weights, PROBLEM.biases)
-    return Descents(launch, limits, layout, torch.tensor(starts()), problem, Watched(1, True, False, True))
+    return Descents(launch, limits, layout, torch.tensor(starts()), problem, RecordedColumns(1, True, False, True))
 
 
 def piece(first: int, steps: int, rate: float = LR) -> Piece:

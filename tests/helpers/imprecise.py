@@ -154,8 +154,8 @@ class Made(NamedTuple):
     """A matrix that went wrong, the problem that is asked about, and the one at whose weights it was taken."""
 
     matrix: np.ndarray
-    asked: corruptions.Problem
-    theirs: corruptions.Problem
+    asked: corruptions.UserProblem
+    theirs: corruptions.UserProblem
 
 
 def made(problem, names):

@@ -133,16 +133,48 @@ def test_imports_point_one_way():
     assert upward == []
 
 
-def test_no_module_imports_itself_by_way_of_others():
-    remaining = {module: {imported for first, imported in edges() if first == module} for module, _ in edges()}
+def on_a_circle(pairs):
+    """Modules that import themselves by way of others, or import one that does."""
+    remaining = {module: {imported for first, imported in pairs if first == module} for module, _ in pairs}
     while True:
         known = set(remaining)
         free = [module for module, imported in remaining.items() if not imported & known]
         if not free:
-            break
+            return sorted(remaining)
         for module in free:
             del remaining[module]
-    assert sorted(remaining) == [], "these modules are on a circle of imports, or import one that is"
+
+
+def test_the_reader_sees_a_circle():
+    assert on_a_circle({("a", "b"), ("b", "c"), ("c", "b"), ("d", "e")}) == ["a", "b", "c"]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert on_a_circle(edges()) == []
+
+
+def test_no_module_of_the_benchmarks_imports_itself_by_way_of_others():
+    pairs = set()
+    for path in sorted((ROOT / "bench").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        for module, imported in imports(path, types=True):
+            full = f"{module}.{imported}"
+            pairs.add((name, full if imported and is_module(full) else module))
+    assert ("bench.runner", "bench.contest") in pairs
+    assert (
+        on_a_circle({(first, second) for first, second in pairs if second.startswith("bench") and first != second})
+        == []
+    )
+
+
+def test_no_class_name_twice():
+    names = {}
+    for path in [*MODULES, *sorted((ROOT / "bench").rglob("*.py"))]:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                names.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in names.items() if len(where) > 1} == {}
 
 
 def test_few_floors():

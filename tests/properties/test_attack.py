@@ -11,7 +11,7 @@ import pytest
 from attack import __main__ as command
 from attack import driver, fixed_cases, generator, groups, loops
 from attack.judge import Judge
-from attack.loops import Plan
+from attack.loops import RunPlan
 from attack.methods import CHECKS
 from attack.oracle import LONG, Truth, column_order, rank_of_integers
 from looped import each
@@ -84,8 +84,8 @@ def test_column_order():
 def test_the_loop_is_that_of_torch(momentum, nesterov):
     torch = pytest.importorskip("torch")
     normal = problems.normal([3, 4, 2], 6, 5, bias=True, kind="mean", weight_decay=0.1)
-    problem = generator.Problem("normal", normal.weights, normal.biases, normal.X, normal.Y, "mean", 0.1)
-    found = loops.path(problem, Plan([0.05] * 7, 7, momentum=momentum, nesterov=nesterov), LONG)
+    problem = generator.RandomProblem("normal", normal.weights, normal.biases, normal.X, normal.Y, "mean", 0.1)
+    found = loops.path(problem, RunPlan([0.05] * 7, 7, momentum=momentum, nesterov=nesterov), LONG)
     model = problem.network().to_torch()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum, weight_decay=0.1, nesterov=nesterov)
     for _ in range(7):

@@ -16,7 +16,7 @@ from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.assembly import Launch
 from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.shared_memory_kernel import Limits, network_bytes, packed, plan
-from hesskern.backends.cuda.state import DescentStates, Piece, Problem, Seen, Watched
+from hesskern.backends.cuda.state import DescentProblem, DescentStates, Piece, RecordedColumns, Seen
 from hesskern.backends.cuda.stepwise import Stepwise
 
 
@@ -31,8 +31,8 @@ class Descents:
     layout : FlatLayout
     parameters : (networks, P) tensor
         Where to start; not changed.
-    problem : Problem
-    watched : Watched
+    problem : DescentProblem
+    watched : RecordedColumns
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Descents:
         limits: Callable[[torch.device], Limits],
         layout: FlatLayout,
         parameters: Tensor,
-        problem: Problem,
-        watched: Watched,
+        problem: DescentProblem,
+        watched: RecordedColumns,
     ) -> None:
         self._launch, self.layout, self.problem, self._watched = launch, layout, problem, watched
         self.states = DescentStates.at(parameters, momentum=problem.update.momentum != 0)

@@ -16,7 +16,7 @@ from hesskern.backends.cuda.descents import Descents
 from hesskern.backends.cuda.precision import full_precision
 from hesskern.backends.cuda.product import CudaProduct
 from hesskern.backends.cuda.shared_memory_kernel import Limits
-from hesskern.backends.cuda.state import Problem, Watched
+from hesskern.backends.cuda.state import DescentProblem, RecordedColumns
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import Block, Layers, Side
 
@@ -94,7 +94,7 @@ class CudaBackend:
         """Return the small networks that are trained instead of these."""
         return ReducedStack(layers.TensorLayers(list(weights), list(biases)), reduce=reduce)
 
-    def descents(self, small: ReducedStack, problem: Problem, watched: Watched) -> Descents:
+    def descents(self, small: ReducedStack, problem: DescentProblem, watched: RecordedColumns) -> Descents:
         """Return a descent of each of these networks."""
         layout = FlatLayout.of(*small.layers)
         return Descents(self._launch, self._limits, layout, join(*small.layers), problem, watched)

@@ -20,7 +20,7 @@ class Samples(NamedTuple):
     y: Tensor
 
 
-class Problem(NamedTuple):
+class DescentProblem(NamedTuple):
     """What is trained on: ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``."""
 
     data: Samples
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
     update: Update
 
 
-class Watched(NamedTuple):
+class RecordedColumns(NamedTuple):
     """What is recorded in the loop, at the steps divisible by `every`."""
 
     every: int

@@ -15,7 +15,16 @@ from hesskern._base.flat_layout import FlatLayout
 from hesskern.backends.cuda.graphs import Recorded
 from hesskern.backends.cuda.layers import gradient, residual, split
 from hesskern.backends.cuda.precision import full_precision
-from hesskern.backends.cuda.state import CONVERGED, DIVERGED, RUNNING, DescentStates, Piece, Problem, Seen, Watched
+from hesskern.backends.cuda.state import (
+    CONVERGED,
+    DIVERGED,
+    RUNNING,
+    DescentProblem,
+    DescentStates,
+    Piece,
+    RecordedColumns,
+    Seen,
+)
 
 #: Steps from which recording a CUDA graph of one costs less than launching them all.
 _GRAPH_FROM = 30
@@ -26,8 +35,8 @@ class Stepwise:
 
     Parameters
     ----------
-    problem : Problem
-    watched : Watched
+    problem : DescentProblem
+    watched : RecordedColumns
     layout : FlatLayout
     states : DescentStates
         Changed in place.
@@ -37,7 +46,13 @@ class Stepwise:
     """
 
     def __init__(
-        self, problem: Problem, watched: Watched, layout: FlatLayout, states: DescentStates, piece: Piece, seen: Seen
+        self,
+        problem: DescentProblem,
+        watched: RecordedColumns,
+        layout: FlatLayout,
+        states: DescentStates,
+        piece: Piece,
+        seen: Seen,
     ) -> None:
         self._problem, self._watched, self._layout = problem, watched, layout
         self._states, self._piece, self._seen = states, piece, seen

@@ -20,7 +20,9 @@ def test_order_of_the_rows_only(training):
     loss, nets = training
     H = loss.hessian(nets[1]).toarray()
     index = corruptions.order_index(
-        corruptions.Problem(nets[1].weights, nets[1].biases, loss.X, loss.Y), nets[1].parameter_names, ["vec-column"]
+        corruptions.UserProblem(nets[1].weights, nets[1].biases, loss.X, loss.Y),
+        nets[1].parameter_names,
+        ["vec-column"],
     )
     why = hk.explain(H[index], nets[1], loss)
     assert [finding.cause for finding in why.findings] == ["vec-column", "order-of-rows"]

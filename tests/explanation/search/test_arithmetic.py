@@ -53,7 +53,7 @@ def test_arithmetic_of_a_gpu():
     """TF32: factors rounded to eleven digits, products summed in float32."""
     rng = np.random.default_rng(1)
     weights = tuple(rng.standard_normal(shape) for shape in ((9, 6), (4, 9)))
-    problem = corruptions.Problem(weights, (None, None), rng.standard_normal((30, 6)), rng.standard_normal((30, 4)))
+    problem = corruptions.UserProblem(weights, (None, None), rng.standard_normal((30, 6)), rng.standard_normal((30, 4)))
 
     def times(left, right):
         factors = [imprecise.binary(factor, 11).astype(np.float32) for factor in (left, right)]

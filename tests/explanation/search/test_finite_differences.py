@@ -47,7 +47,7 @@ def test_differences_at_other_weights_are_not_just_differences(seed):
     rounding = np.linalg.norm(imprecise.by_differences(problem, "central[1e-6]") - corruptions.hessian(problem))
     rng = np.random.default_rng(seed)
     direction = [(rng.standard_normal(w.shape), b) for w, b in split(theta)]
-    moved = corruptions.Problem(
+    moved = corruptions.UserProblem(
         tuple(w + 1e-7 * d for (w, _), (d, _) in zip(split(theta), direction, strict=True)),
         problem.biases, problem.X, problem.Y, problem.kind, problem.decay,
     )  # fmt: skip
