@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=compare.THRESHOLD, help=f"least change (default {compare.THRESHOLD:g})"
     )
 
-    page = commands.add_parser("pages", help="write the marked tables of pages anew from their runs")
+    page = commands.add_parser("pages", help="write the marked tables of pages again from their runs")
     page.add_argument("pages", nargs="+", type=Path)
 
     peak = commands.add_parser("peak", help="bytes that one contestant's first call adds to this process (for run)")
@@ -192,7 +192,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _pages(args: argparse.Namespace) -> int:
     for path in args.pages:
-        print(f"{path}: {'written anew' if pages.renew(path) else 'as it was'}")
+        print(f"{path}: {'updated' if pages.renew(path) else 'unchanged'}")
     return 0
 
 

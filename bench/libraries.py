@@ -110,7 +110,7 @@ class Model:
         return library.HessianOperator(self.net, [(self.x, self.y)], lambda net, batch: loss(net(batch[0]), batch[1]))
 
     def eigenthings_product(self, library: Any, v: Array) -> Run:
-        """Return its product with a vector; it makes the graph of the gradient anew each time."""
+        """Return its product with a vector; it builds the graph of the gradient at each call."""
         operator, vector = self.eigenthings(library), self.torch.tensor(v)
         return lambda: operator.matvec(vector)
 

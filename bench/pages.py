@@ -27,7 +27,7 @@ MARKED = re.compile(r"(<!-- bench (\w+) (\S+)((?: [\w:]+)*) -->\n)(.*?)(<!-- end
 
 
 def renewed(text: str) -> str:
-    """Return a page with every marked table made anew from its run."""
+    """Return a page with every marked table made again from its run."""
 
     def made(found: re.Match[str]) -> str:
         head, kind, run, tasks, _, end = found.groups()
@@ -37,7 +37,7 @@ def renewed(text: str) -> str:
 
 
 def renew(path: Path) -> bool:
-    """Write a page's tables anew; return whether anything changed.
+    """Write a page's tables again; return whether anything changed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Own loops: what `hesskern.numba` is for. A step size of one's own, many seeds in parallel, a look at every step.
+"""Your own loops: what `hesskern.numba` is for. Your own step size, many seeds in parallel, a look at every step.
 
     python own_loops.py [own_loops.png]
 
@@ -81,7 +81,7 @@ def main(path: str) -> None:
     left.loglog(1 + np.arange(len(constant)), constant / constant[0], color=GREY, linewidth=1.6, label="lr = 1/λ_max")
     left.loglog(1 + np.arange(len(own)), own / own[0], color=VERMILION, linewidth=1.6, label="lr = loss/‖g‖²")
     left.set(xlabel="step, counted from 1", ylabel="loss / first loss")
-    left.set_title("A step size of one's own", loc="left", fontweight="bold")
+    left.set_title("Your own step size", loc="left", fontweight="bold")
     left.legend(frameon=False)
     right.plot(first[done], steps[done], "o", color=BLUE, markersize=4, alpha=0.6, markeredgewidth=0)
     right.set(xlabel="first loss", ylabel="steps to 1e-6 of the first loss")

@@ -27,7 +27,7 @@ def generate() -> str:
         text = (Path(folder) / STUB).read_text(encoding="utf-8")
     for pattern, replacement in MENDED:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
-    # Unused imports, their order and long lines are mended by the tool that checks them.
+    # Unused imports, their order and long lines are fixed by the tool that checks them.
     for command in (["check", "--fix", "--exit-zero", "--quiet"], ["format", "--quiet"]):
         ruff = [*tool, "ruff", *command, f"--stdin-filename={STUB}", "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, check=True, text=True).stdout

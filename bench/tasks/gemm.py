@@ -2,7 +2,7 @@
 
 A network of one layer is one product ``X W.T``. With BLAS unloaded the extension's own loops do it at any size; with
 BLAS loaded it takes over above the threshold that is compiled in. Below that the extension never calls BLAS, so NumPy's
-call of its BLAS stands for it, less what its call costs (measured on the 2 x 2 product, as for the loops).
+call of its BLAS is timed for it, less the cost of a call (measured on the 2 x 2 product, as for the loops).
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def _one_vector_only(X: Array, Y: Array, weights: Sequence[Array], v: Array) -> 
             "hessian_eigenthings",
             "hessian-eigenthings",
             lambda library: Model(X, Y, weights).eigenthings_product(library, v),
-            note="HessianOperator.matvec, which makes the graph anew each time",
+            note="HessianOperator.matvec, which builds the graph at each call",
         ),
     ]
 

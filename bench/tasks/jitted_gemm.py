@@ -26,7 +26,7 @@ EDGES = (32, 64, 96, 112, 128, 160, 192, 256, 512)
 
 @cache
 def _jitted(numba: Any) -> dict[str, Callable[..., None]]:
-    """Return both products, `count` times each, of the matrices that stand in `memory` one behind the other."""
+    """Return both products, `count` times each, of the matrices that `memory` holds, one after the other."""
     from hesskern.backends.numba_kernels import products
 
     by_loops, by_blas = products.multiply_by_loops, products.multiply_by_blas

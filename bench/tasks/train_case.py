@@ -127,7 +127,7 @@ def _problem(
                 if a_step
                 else jax_loops.train_until(jax, X, Y, weights, case.lr, rtol)
             ),
-            note=f"value_and_grad, jit of {'fori_loop, as many steps' if a_step else 'while_loop'}",
+            note=f"value_and_grad, jit of {'fori_loop, the same number of steps' if a_step else 'while_loop'}",
             units=units,
         ),
     ]

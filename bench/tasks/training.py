@@ -1,7 +1,7 @@
 """Long runs of full-batch gradient descent where samples or hidden units are many: time of a step, all included.
 
 hesskern takes every step, from the arrays: the reductions and the lifting back are in its time. A loop that would take
-minutes takes the first steps only, and the time of a step is compared; its weights are checked after as many.
+minutes takes the first steps only, and the time of a step is compared; its weights are checked after the same number.
 """
 
 from __future__ import annotations

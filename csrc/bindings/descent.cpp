@@ -36,7 +36,7 @@ class Job {
             }
             if (before > order.shape(0)) fail("order holds fewer samples than ends asks for");
             if (std::any_of(job.order, job.order + before, [=](index k) { return k < 0 || k >= samples; }))
-                fail("order holds a number that is no sample");
+                fail("order holds a number outside 0, ..., N - 1");
         }
         if (fields[4].is_none()) fail("losses must be an array");
         job.losses = result(fields[4], "losses");
@@ -91,7 +91,7 @@ class TypedDescent {
                              view_.width().back());
         for (const index layer : options.leak_layers)
             if (layer < 1 || layer >= index(view_.layers().size()))
-                fail("leak_layers holds a number that is no hidden layer");
+                fail("leak_layers holds a number that is not a hidden layer");
         memory.emplace(view_, data_.data, samples_ ? samples_->data : data_.data, options);
     }
 
@@ -233,9 +233,9 @@ class Entered {
 // Runs each job with its descent, `threads` at a time. The results do not depend on which thread runs which.
 std::vector<std::pair<std::string, index>> advance(const std::vector<Descent *> &descents, const py::sequence &jobs,
                                                    index threads) {
-    if (index(py::len(jobs)) != index(descents.size())) fail("jobs must be as many as descents");
+    if (index(py::len(jobs)) != index(descents.size())) fail("jobs and descents must have the same length");
     if (std::any_of(descents.begin(), descents.end(), [](const Descent *descent) { return !descent; }))
-        fail("descents must hold no None");
+        fail("descents holds None");
     std::vector<std::unique_ptr<Job>> job;
     for (std::size_t k = 0; k < descents.size(); ++k)
         job.push_back(descents[k]->visit([&](auto &typed) {

@@ -152,7 +152,7 @@ def fit(
     the widths after all reductions. The loss is the squared norm of the residual itself; the expansion with ``X.T X``
     cancels near a minimum. Results depend on the arguments, the backend and the instruction set, not on the number of
     threads: BLAS, whose results do, is kept on one while `fit` runs. The reductions hold for these updates (and not
-    for Adam, sign updates, clipping or L1).
+    for Adam, sign updates, clipping by entries or L1).
 
     Examples
     --------

@@ -31,7 +31,12 @@ PAGES = sorted(
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md")
     if path.exists()
 )
-MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "hesskern").rglob("*.py"))
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("hesskern", "bench", "examples", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+)
+BINDINGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc" / "bindings").glob("*.cpp"))
 
 
 def banned_in(text):
@@ -78,3 +83,10 @@ def test_pages(page):
 @pytest.mark.parametrize("module", MODULES)
 def test_docstrings_and_messages(module):
     assert banned_in("\n".join(literals(text_of(module)))) == {}
+
+
+@pytest.mark.parametrize("source", BINDINGS)
+def test_docstrings_and_messages_of_the_extension(source):
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"', text_of(source))
+    assert words
+    assert banned_in("\n".join(words)) == {}
