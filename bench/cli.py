@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench list``, ``run``, ``report``, ``plot``, ``compare`` and ``pages``."""
+"""The command line, ``python -m bench``: ``list``, ``run``, ``summary``, ``plot``, ``compare``, ``side-by-side``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, tables
+from bench import compare, interrupt, machine, memory, pages, peers, plots, runs, side_by_side, tables
 from bench.outcomes import TaskResult
 from bench.runner import QUICK, Settings, run_task
 from bench.task import Task
@@ -56,6 +56,18 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=compare.THRESHOLD, help=f"least change (default {compare.THRESHOLD:g})"
     )
 
+    both = commands.add_parser(
+        "side-by-side", help="the same from two checkouts, each with its .venv, timed in the same rounds"
+    )
+    both.add_argument("before", type=Path, help="the folder of a checkout where `make install` was run")
+    both.add_argument("after", type=Path)
+    both.add_argument("--task", action="append", choices=sorted(TASKS), help="this task only (may be repeated)")
+    both.add_argument("--quick", action="store_true", help="smallest sizes")
+    both.add_argument("--rounds", type=int, default=20, help="default %(default)s")
+    both.add_argument("--budget", type=float, default=6.0, help="seconds for one problem (default %(default)g)")
+    both.add_argument("--threshold", type=float, default=compare.THRESHOLD, help="least change (default %(default)g)")
+    both.add_argument("--json", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="write the times of both")
+
     page = commands.add_parser("pages", help="write the marked tables of pages again from their runs")
     page.add_argument("pages", nargs="+", type=Path)
 
@@ -80,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (runs.UnreadableRunError, plots.NoPicturesError) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -138,7 +154,7 @@ def _measured(
     with interrupt.Interrupt() as asked:
         settings = dataclasses.replace(settings, stopped=asked.stopped)
         for task in chosen:
-            result = run_task(task, settings, lambda line: print(line, file=sys.stderr, flush=True))
+            result = run_task(task, settings, _tell)
             if result.problems:
                 results.append(result)
                 about["load_average"]["end"] = machine.load()
@@ -180,14 +196,33 @@ def _compare(args: argparse.Namespace) -> int:
     if not args.threshold > 0:
         print(f"--threshold is {args.threshold:g}; expected a number above 0, 0.05 for five percent.", file=sys.stderr)
         return 2
-    before, after = runs.load(args.before), runs.load(args.after)
+    return _told(runs.load(args.before), runs.load(args.after), args.threshold)
+
+
+def _side_by_side(args: argparse.Namespace) -> int:
+    if not (args.threshold > 0 and args.rounds > 0 and args.budget > 0):
+        print("--threshold, --rounds and --budget: expected numbers above 0.", file=sys.stderr)
+        return 2
+    effort = side_by_side.Effort(args.rounds, args.budget, args.quick)
+    try:
+        before, after = side_by_side.measure(args.before, args.after, args.task or list(TASKS), effort, _tell)
+    except side_by_side.CheckoutError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path, run in zip(args.json or (), (before, after), strict=False):
+        path.write_text(runs.json_text(run), encoding="utf-8")
+    return _told(before, after, args.threshold)
+
+
+def _told(before: dict[str, Any], after: dict[str, Any], threshold: float) -> int:
+    """Print what changed between two runs, and return the exit status."""
     changes = compare.compare(before, after)
-    print(compare.markdown(before, after, changes, args.threshold), end="")
+    print(compare.markdown(before, after, changes, threshold), end="")
     if not any(change.comparable for change in changes):
         why = "too few rounds" if changes else "no contestant of a problem was timed in both runs"
         print(f"Nothing could be compared: {why}.", file=sys.stderr)
         return 2
-    return 1 if compare.regressions(changes, args.threshold) else 0
+    return 1 if compare.regressions(changes, threshold) else 0
 
 
 def _pages(args: argparse.Namespace) -> int:
@@ -214,6 +249,7 @@ COMMANDS = {
     "summary": _summary,
     "plot": _plot,
     "compare": _compare,
+    "side-by-side": _side_by_side,
     "pages": _pages,
     "peak": _peak,
 }

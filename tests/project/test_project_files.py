@@ -16,6 +16,8 @@ TEMPLATES = ROOT / ".github" / "ISSUE_TEMPLATE"
 FORMS = sorted(path for path in TEMPLATES.glob("*.yml") if path.name != "config.yml")
 YAML = [ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml", *sorted((ROOT / ".github").rglob("*.yml"))]
 
+HIDDEN = {".venv", ".git", "build", "dist"}
+
 
 def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
@@ -96,6 +98,16 @@ def test_every_package_has_a_line_in_the_table():
     packages = {path.parent.name for path in (ROOT / "hesskern").glob("*/__init__.py")}
     rows = re.findall(r"^\| `hesskern/(\w+)` \|", read("docs/development.md"), flags=re.MULTILINE)
     assert sorted(rows) == sorted(packages)
+
+
+def test_files_that_pages_name_exist():
+    files = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.*") if not HIDDEN & set(path.parts)}
+    unknown = []
+    for page in [ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for name in re.findall(r"`([\w/.-]+\.(?:py|hpp|cpp|cuh|toml))`", page.read_text(encoding="utf-8")):
+            if not any(file == name or file.endswith(f"/{name}") for file in files):
+                unknown.append(f"{page.relative_to(ROOT)}: {name}")
+    assert unknown == []
 
 
 def test_every_decision_has_its_four_parts():
