@@ -101,7 +101,11 @@ def test_every_package_has_a_line_in_the_table():
 
 
 def test_files_that_pages_name_exist():
-    files = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.*") if not HIDDEN & set(path.parts)}
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.*")
+        if not HIDDEN & set(path.relative_to(ROOT).parts)
+    }
     unknown = []
     for page in [ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for name in re.findall(r"`([\w/.-]+\.(?:py|hpp|cpp|cuh|toml))`", page.read_text(encoding="utf-8")):
