@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from hesskern import _core
+from hesskern._core import count_left_call
 
 Result = TypeVar("Result")
 
@@ -96,7 +96,7 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
             with lock:
                 ended.set()
                 if abandoned:
-                    _core.count_left_call(-1)
+                    count_left_call(-1)
 
     # The second thread keeps what the caller has set: the backend, and what NumPy does about overflow.
     context = contextvars.copy_context()
@@ -108,7 +108,7 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
     except BaseException:
         with lock:
             if not ended.is_set():
-                _core.count_left_call(1)
+                count_left_call(1)
                 abandoned = True
         raise
     if errors:

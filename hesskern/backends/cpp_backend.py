@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern import _core
+import hesskern._core as _core  # noqa: PLR0402 - not by way of the package
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import count
 from hesskern.backends.data import Data

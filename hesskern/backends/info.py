@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from typing import Any
 
-from hesskern import _core, backends
+from hesskern import backends
+from hesskern._core import available_isas, isa, version
 
 
 def info() -> dict[str, Any]:
@@ -34,14 +35,14 @@ def info() -> dict[str, Any]:
         if pool["user_api"] == "blas"
     ]
     return {
-        "hesskern": _core.version,
+        "hesskern": version,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in ("numpy", "scipy", "numba", "torch", "cuda-core", "matplotlib")},
         "backend": backends.resolve(),
         "backends": list(backends.names()),
-        "isa": _core.isa,
-        "available_isas": list(_core.available_isas),
+        "isa": isa,
+        "available_isas": list(available_isas),
         "blas": pools,
         "blas_in_kernels": getattr(backends.get("cpp"), "blas", "none"),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -51,8 +52,8 @@ def info() -> dict[str, Any]:
 
 def _version(name: str) -> str | None:
     try:
-        return version(name)
-    except PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return None
 
 

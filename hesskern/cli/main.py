@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hesskern import _core, backends
+from hesskern import backends
+from hesskern._core import version
 from hesskern.cli import explain, fit, validate
 from hesskern.cli.common import (
     DONE,
@@ -88,7 +89,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="hesskern", description="Exact curvature of linear networks: Hessians, condition numbers, ranks, training."
     )
-    parser.add_argument("--version", action="version", version=f"hesskern {_core.version}")
+    parser.add_argument("--version", action="version", version=f"hesskern {version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser(

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-import hesskern.losses.squared
 from hesskern._base import decompositions
 from hesskern._base.cached import cached_property
 from hesskern.curvature.hessian import Hessian
+from hesskern.losses.squared import SquaredLoss
 from hesskern.validation.autograd import AutogradWitness
 from hesskern.validation.case import Matrix, Training, Trajectory, ValidationCase
 from hesskern.validation.differences import DifferenceWitness
@@ -33,14 +33,12 @@ class Subject:
     def __init__(self, problem: ValidationCase, backend: str) -> None:
         self.problem, self.backend, self.net = problem, backend, problem.net
         original = problem.loss
-        self.loss = hesskern.losses.squared.SquaredLoss(
-            original.X, original.Y, original.kind, original.weight_decay, backend=backend
-        )
+        self.loss = SquaredLoss(original.X, original.Y, original.kind, original.weight_decay, backend=backend)
 
-    def decayed(self, decay: float) -> hesskern.losses.squared.SquaredLoss:
+    def decayed(self, decay: float) -> SquaredLoss:
         """Return the loss with another weight decay."""
         original = self.problem.loss
-        return hesskern.losses.squared.SquaredLoss(original.X, original.Y, original.kind, decay, backend=self.backend)
+        return SquaredLoss(original.X, original.Y, original.kind, decay, backend=self.backend)
 
     @cached_property
     def hessian(self) -> Hessian:
