@@ -95,8 +95,8 @@ class LinearNetwork:
         if biases is None:
             return (None,) * self.depth
         if isinstance(biases, np.ndarray) or not isinstance(biases, Sequence) or len(biases) != self.depth:
-            what = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
-            raise ValueError(f"biases {what}; expected {self.depth} entries, an array or None for each layer.")
+            actual = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
+            raise ValueError(f"biases {actual}; expected {self.depth} entries, an array or None for each layer.")
         checked: list[Array | None] = []
         for layer, bias in enumerate(biases):
             if bias is None:
@@ -382,9 +382,9 @@ class LinearNetwork:
         depth = len(layers)
         if depth == 0 or layers != list(range(depth)) or any(f"{layer}.weight" not in arrays for layer in layers):
             raise ValueError(f"it holds {sorted(arrays)}; expected '0.weight', '1.weight', ... for all layers")
-        others = sorted(name for name in set(arrays) - {"format", "names"} if not _LAYER.fullmatch(name))
-        if others:
-            raise ValueError(f"it holds {others}, which are not part of a network")
+        unknown = sorted(name for name in set(arrays) - {"format", "names"} if not _LAYER.fullmatch(name))
+        if unknown:
+            raise ValueError(f"it holds {unknown}, which are not part of a network")
         names = arrays.get("names")
         if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
             raise ValueError(f"'names' has shape {names.shape} and dtype {names.dtype}; expected text")

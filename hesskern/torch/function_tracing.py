@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from hesskern.torch.data import reduced
-from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter
 from hesskern.torch.reduced_loss import ReducedLoss
 from hesskern.torch.squared_error_rules import RULES, Residual, Squared
 from hesskern.torch.vector_slices import VectorSlice, offset, split_leaf
@@ -49,7 +49,7 @@ class TracedLoss(NamedTuple):
     """A function as the problem that was traced from it."""
 
     problem: ModelProblem | None  # over all leaves in order, each cut into its parameters; None: it depends on no leaf
-    leaves: Sequence[Wanted]
+    leaves: Sequence[RequestedParameter]
     unused: Sequence[str]  # leaves that the function does not depend on
 
     def dense(self, reference: Tensor) -> Tensor:
@@ -100,13 +100,13 @@ def trace_loss(
     with torch.no_grad(), recorder.following():
         value = function(copies)
     symbol = recorder.symbol(value)
-    all_leaves = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
+    all_leaves = [RequestedParameter(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
     if symbol is value and isinstance(value, Tensor) and value.numel() == 1 and _constant(function, copies):
         return TracedLoss(None, all_leaves, list(names))
     if not isinstance(symbol, Squared) or value.numel() != 1 or recorder.data is None:
-        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        result = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
-            f"func returns {what} that is not a squared loss of the parameters; expected one number: 0.5 * "
+            f"func returns {result} that is not a squared loss of the parameters; expected one number: 0.5 * "
             "((model(X) - Y) ** 2).sum(), nn.MSELoss() or another multiple of the squared error."
         )
     residual = symbol.residual
@@ -124,7 +124,7 @@ def trace_loss(
         if parameter.name in recorder.pieces
     }
     _verify(function, dict(zip(names, copies, strict=True)), pieces, chain, (X, Y), scale)
-    wanted = [
+    requested = [
         parameter
         for leaf in all_leaves
         if chosen is None or leaf.name in chosen
@@ -132,7 +132,7 @@ def trace_loss(
     ]
     used = {piece.leaf for piece in pieces.values()}
     unused = [leaf.name for leaf in all_leaves if leaf.name not in used]
-    problem = ModelProblem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
+    problem = ModelProblem(chain, ReducedLoss(data, samples, scale), requested, gauss_newton=gauss_newton)
     return TracedLoss(problem, all_leaves, unused)
 
 
@@ -164,16 +164,18 @@ def _verify(
         }
 
     generator = torch.Generator("cpu").manual_seed(0)
-    theirs: list[float] = []
-    ours: list[float] = []
+    function_values: list[float] = []
+    chain_values: list[float] = []
     with torch.no_grad():
         for _ in range(3):
             moved = {name: _moved(tensor, generator) for name, tensor in leaves.items()}
             residual = chain.predicted(data[0], parameters_at(moved)) - data[1]
-            ours.append(0.5 * scale * float(residual.square().sum()))
-            theirs.append(float(function(list(moved.values()))))
-    allowed = 100 * torch.finfo(chain.reference.dtype).eps ** 0.75 * max(map(abs, (*ours, *theirs)))
-    if not all(abs((theirs[k] - theirs[0]) - (ours[k] - ours[0])) <= allowed for k in (1, 2)):
+            chain_values.append(0.5 * scale * float(residual.square().sum()))
+            function_values.append(float(function(list(moved.values()))))
+    allowed = 100 * torch.finfo(chain.reference.dtype).eps ** 0.75 * max(map(abs, (*chain_values, *function_values)))
+    if not all(
+        abs((function_values[k] - function_values[0]) - (chain_values[k] - chain_values[0])) <= allowed for k in (1, 2)
+    ):
         raise ValueError(
             "func is another function at other parameters; expected a squared loss of a linear network without control "
             "flow that depends on the parameters' values."
@@ -223,8 +225,8 @@ class _Recorder(TorchFunctionMode):
 
     def symbol(self, value: Any) -> Any:
         """Return the symbol of a tensor; a constant is its own symbol."""
-        known = self._symbols.get(id(value))
-        return value if known is None else known[1]
+        entry = self._symbols.get(id(value))
+        return value if entry is None else entry[1]
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
