@@ -86,8 +86,8 @@ class Solvers:
         if truth.rank == 0 or not smallest <= size < np.inf or not _singular(truth, _SINGLE) or not self._is_single:
             return ""
         return (
-            f"it may be rounding noise: the Hessian is {_what(truth)}, and lambda_max divided by an eigenvalue that is "
-            f"zero up to rounding is {smallest:.1g} or more in float32; the number itself does not show it"
+            f"it may be rounding noise: the Hessian is {_rank_text(truth)}, and lambda_max divided by an eigenvalue "
+            f"that is zero up to rounding is {smallest:.1g} or more in float32; the number itself does not show it"
         )
 
     @property
@@ -161,7 +161,7 @@ def _singular(truth: Condition, epsilon: float) -> bool:
     return truth.rank < truth.size or truth.value * truth.size * epsilon >= 1.0
 
 
-def _what(truth: Condition) -> str:
+def _rank_text(truth: Condition) -> str:
     return f"singular, of rank {truth.rank} of {truth.size}" if truth.rank < truth.size else "nearly singular"
 
 
@@ -173,7 +173,7 @@ def _noise(truth: Condition, name: str) -> Cause:
     )
     return Cause(
         "noise" if name == "float64" else f"noise[{name}]",
-        f"it is the rounding error of a dense solver in {name}: the Hessian is {_what(truth)}, and lambda_max was "
+        f"it is the rounding error of a dense solver in {name}: the Hessian is {_rank_text(truth)}, and lambda_max was "
         "divided by an eigenvalue that is zero up to rounding",
         right,
     )
