@@ -56,10 +56,10 @@ def check_path(path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     target = Path(checks.path(path, "path"))
-    known = formats()
-    if target.suffix.lower().removeprefix(".") not in known:
+    suffixes = formats()
+    if target.suffix.lower().removeprefix(".") not in suffixes:
         had = f"has the suffix {target.suffix!r}" if target.suffix else "has no suffix"
-        raise ValueError(f"{os.fspath(path)!r} {had}; expected one of .{', .'.join(known)}.")
+        raise ValueError(f"{os.fspath(path)!r} {had}; expected one of .{', .'.join(suffixes)}.")
     atomic_write.check(path, "path")
 
 
@@ -139,11 +139,11 @@ def spectra(axes: Sequence[Any], rows: Sequence[tuple[str, Array | None, int, st
         if values is None:
             counted.text(0.0, row, textwrap.fill(note, 42), color=GREY, transform=_rows(counted), va="center")
             continue
-        kept, rest = values[:rank], values[rank:]
+        kept, rounding = values[:rank], values[rank:]
         counted.vlines(kept, high, low, color=color, linewidth=2.4)
         _bracket(counted, float(kept[-1]), float(kept[0]), row + 0.27, color, note)
-        if len(rest):
-            noise.vlines(rest[rest > 0.0], high, low, color=color, linewidth=0.6, alpha=0.5)
+        if len(rounding):
+            noise.vlines(rounding[rounding > 0.0], high, low, color=color, linewidth=0.6, alpha=0.5)
         else:
             noise.text(0.5, row - 0.02, "exactly zero", color=color, transform=_rows(noise), ha="center", va="center")
     for ax in axes:
@@ -194,13 +194,13 @@ def draw_demo(figure: Any, demo: Demo) -> None:
 
     noise, counted = right.subplots(1, 2, width_ratios=(1.0, 2.3))
     size, rank = demo.condition.size, demo.condition.rank
-    ours = np.repeat(demo.values, demo.multiplicities)
+    eigenvalues = np.repeat(demo.values, demo.multiplicities)
     times = "/".join(str(count) for count in sorted(set(demo.multiplicities.tolist())))
     autograd = demo.autograd
     spectra(
         (noise, counted),
         [
-            ("hesskern", ours, rank, BLUE, f"κ = {demo.condition.value:.2f}"),
+            ("hesskern", eigenvalues, rank, BLUE, f"κ = {demo.condition.value:.2f}"),
             (
                 "PyTorch autograd",
                 None if autograd is None else autograd.dense.values,

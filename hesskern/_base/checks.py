@@ -172,11 +172,11 @@ def integer(value: object, name: str, least: int, most: int | None = 2**63 - 1) 
     return number
 
 
-def index(value: object, count: int, what: str) -> int:
-    """Return an index into `count` things, which may be negative as in Python; `what` is their name in the message."""
+def index(value: object, count: int, items: str) -> int:
+    """Return an index into `count` items, which may be negative as in Python; `items` names them in the message."""
     number = integer(value, "index", -(2**63))
     if not -count <= number < count:
-        raise IndexError(f"index is {number}; there are {count} {what}, counted from 0.")
+        raise IndexError(f"index is {number}; there are {count} {items}, counted from 0.")
     return number
 
 

@@ -96,14 +96,14 @@ def to_host(array: Any) -> NDArray[Any]:
 
 
 @contextmanager
-def enough_memory(array: Any, what: str, instead: str) -> Iterator[None]:
+def enough_memory(array: Any, work: str, instead: str) -> Iterator[None]:
     """Turn "out of memory" on the device of this array into a MemoryError; do nothing for arrays in main memory.
 
     Parameters
     ----------
     array : array
-    what : str
-        The work and how much memory it takes; begins the message.
+    work : str
+        What is done and how much memory it takes; begins the message.
     instead : str
         What needs less memory; ends the message.
     """
@@ -115,7 +115,7 @@ def enough_memory(array: Any, what: str, instead: str) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        raise MemoryError(f"{what} does not fit into the memory that {place(array)} has free; {instead}") from error
+        raise MemoryError(f"{work} does not fit into the memory that {place(array)} has free; {instead}") from error
 
 
 # The same for arrays in main memory and on a device ------------------------------------------------------------------

@@ -13,19 +13,19 @@ _LOOK_AT_GROUPS = 32 << 20
 _NO_LIMIT = 1 << 60
 
 
-def require(size: int, what: str, instead: str) -> None:
+def require(size: int, purpose: str, instead: str) -> None:
     """Raise MemoryError if `size` bytes are not available now.
 
     Parameters
     ----------
     size : int
         Bytes.
-    what, instead : str
+    purpose, instead : str
         What would take them, and what to do instead; parts of the message.
     """
     free = available() if size >= _LOOK_AT_GROUPS else int(psutil.virtual_memory().available)
     if size > free:
-        raise MemoryError(f"{what} takes {human(size)}, but only {human(free)} of memory is free; {instead}")
+        raise MemoryError(f"{purpose} takes {human(size)}, but only {human(free)} of memory is free; {instead}")
 
 
 def available(root: Path = Path("/")) -> int:

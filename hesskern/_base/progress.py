@@ -22,7 +22,7 @@ class Bar(Protocol):
 
 
 def progress_bar(
-    total: int, *, initial: int = 0, unit: str = "step", what: str | None = None, argument: str = "progress"
+    total: int, *, initial: int = 0, unit: str = "step", label: str | None = None, argument: str = "progress"
 ) -> Bar:
     """Return a progress bar.
 
@@ -32,7 +32,7 @@ def progress_bar(
     initial : int
         How much is done already.
     unit : str
-    what : str, optional
+    label : str, optional
         What is in progress, in front of the bar.
     argument : str
         The name of the user's argument that asked for it.
@@ -46,13 +46,13 @@ def progress_bar(
         from tqdm.auto import tqdm  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise ImportError(f'{argument}=True needs tqdm; install it with pip install "hesskern[progress]".') from error
-    bar: Bar = tqdm(total=total, initial=initial, unit=unit, unit_scale=True, desc=what)
+    bar: Bar = tqdm(total=total, initial=initial, unit=unit, unit_scale=True, desc=label)
     return bar
 
 
-def with_progress(items: Sequence[Item], *, what: str, argument: str) -> Iterator[Item]:
+def with_progress(items: Sequence[Item], *, label: str, argument: str) -> Iterator[Item]:
     """Yield the items beside a progress bar; see `progress_bar`."""
-    bar = progress_bar(len(items), unit="it", what=what, argument=argument)
+    bar = progress_bar(len(items), unit="it", label=label, argument=argument)
     try:
         for item in items:
             yield item

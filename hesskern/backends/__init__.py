@@ -66,27 +66,33 @@ def get(name: str | None = None) -> Backend:
     return _load(resolve(name))
 
 
-def get_for(name: str | None, place: str, what: str) -> Backend:
+def get_for(name: str | None, place: str, subject: str) -> Backend:
     """Return the backend for arrays at `place`; on a GPU without a name "cuda".
 
     Raises
     ------
     TypeError
-        If the arrays are not on the device where the backend computes; `what` names them in the message.
+        If the arrays are not on the device where the backend computes; `subject` begins the message: "X and Y are".
     """
     device = place != "cpu"
     chosen = "cuda" if device and name is None else resolve(name)
     if device != (chosen in _ON_DEVICE):
         raise TypeError(
-            f"{what} on {place}, but the backend {chosen!r} takes arrays on {'the CPU' if device else 'a GPU'}; "
+            f"{subject} on {place}, but the backend {chosen!r} takes arrays on {'the CPU' if device else 'a GPU'}; "
             + ("move them with .cpu()." if device else "pass tensors on the GPU, for instance torch.tensor(X).cuda().")
         )
     return _load(chosen)
 
 
-def get_on_host(name: str | None, what: str) -> HostBackend:
-    """Return the backend for arrays in main memory; TypeError, with `what` in it, for one that computes on a GPU."""
-    backend = get_for(name, "cpu", what)
+def get_on_host(name: str | None, subject: str) -> HostBackend:
+    """Return the backend for arrays in main memory.
+
+    Raises
+    ------
+    TypeError
+        If the backend computes on a GPU; `subject` begins the message.
+    """
+    backend = get_for(name, "cpu", subject)
     assert on_host(backend)
     return backend
 

@@ -83,10 +83,10 @@ def reduce_samples(
 def of_triangle(triangle: NDArray[np.float64], inputs: int, *, bias: bool) -> Data:
     """Return the data whose ``[X 1 Y]`` (``[X Y]`` without biases) has this triangular factor."""
     columns = inputs + bool(bias)
-    rest = triangle[columns:, columns:].ravel()
+    residual = triangle[columns:, columns:].ravel()
     return Data(
         devices.converted(triangle[:columns, :inputs], np.float64),
         devices.converted(triangle[:columns, inputs], np.float64) if bias else None,
         devices.converted(triangle[:columns, columns:], np.float64),
-        0.5 * float(rest @ rest),
+        0.5 * float(residual @ residual),
     )

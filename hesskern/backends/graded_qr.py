@@ -82,8 +82,8 @@ def factor(
         weighted[0] = reflection[0] = reflection[0] - head
         beta[k] = -1.0 / (head * reflection[0])
         a[k, k], a[k + 1 :, k] = np.ldexp(head, -shift), 0.0
-        rest, back = a[k:, k + 1 :], (beta[k] * reflection)[:, None]
-        rest -= back * (weighted @ rest)
+        remaining, back = a[k:, k + 1 :], (beta[k] * reflection)[:, None]
+        remaining -= back * (weighted @ remaining)
         # Independent errors add up as squares do, and so do not grow.
         arriving = np.abs(back) * np.sqrt(np.add.reduce(np.square(weighted[:, None] * errors)))
         np.maximum(errors, arriving, out=errors)

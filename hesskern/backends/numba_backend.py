@@ -329,10 +329,10 @@ class JittedBackend:
         order = np.concatenate([order[:, : inner - bias].ravel(), order[:, inner - bias :].ravel()])
         rows = []
         for c in range(classes):
-            others = -p
-            others[:, c] = 0
-            others[:, c] = -others.sum(axis=1)  # 1 - p_c, which cancels where p_c is nearly one
-            factor = (scale * p[:, c])[:, None] * others
+            deviation = -p
+            deviation[:, c] = 0
+            deviation[:, c] = -deviation.sum(axis=1)  # 1 - p_c, which cancels where p_c is nearly one
+            factor = (scale * p[:, c])[:, None] * deviation
             rows.append(features.T @ (factor[:, :, None] * features[:, None]).reshape(samples, -1))
         dense = np.concatenate(rows)[np.ix_(order, order)]
         out[...] = np.triu(dense) + np.triu(dense, 1).T

@@ -31,10 +31,10 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(self.refused, f"hesskern: {message}; {self.prog} --help lists the options.\n")
 
 
-def say(what: str) -> None:
+def say(activity: str) -> None:
     """Print on a terminal what takes time; a program that reads stderr gets errors only."""
     if sys.stderr.isatty():
-        print(f"hesskern: {what} ...", file=sys.stderr, flush=True)
+        print(f"hesskern: {activity} ...", file=sys.stderr, flush=True)
 
 
 def to_json(values: dict[str, Any]) -> str:

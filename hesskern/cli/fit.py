@@ -99,10 +99,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", metavar="FILE", help="write the network to this .npz file")
     parser.add_argument("--history", metavar="FILE", help="write what was recorded to this .npz or .csv file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.set_defaults(command=fit, parser=parser)
+    parser.set_defaults(command=fit_command, parser=parser)
 
 
-def fit(arguments: argparse.Namespace) -> int:
+def fit_command(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     _check_outputs(arguments)
     try:
@@ -133,8 +133,8 @@ def fit(arguments: argparse.Namespace) -> int:
 
 def _as_option(message: str, arguments: argparse.Namespace) -> str:
     """Return the library's message with the option in the place of the argument it begins with."""
-    name, blank, rest = message.partition(" ")
-    return f"--{name.replace('_', '-')}{blank}{rest}" if name in vars(arguments) else message
+    name, blank, following = message.partition(" ")
+    return f"--{name.replace('_', '-')}{blank}{following}" if name in vars(arguments) else message
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
@@ -175,14 +175,14 @@ def _network(arguments: argparse.Namespace) -> LinearNetwork:
 
 def _trained(arguments: argparse.Namespace, net: LinearNetwork, loss: SquaredLoss) -> tuple[Run, bool]:
     """Return the run, and whether its last checkpoint was written."""
-    from hesskern.training.fit import fit as train  # noqa: PLC0415 - not needed by the other commands
+    from hesskern.training.fit import fit  # noqa: PLC0415 - not needed by the other commands
 
     progress = arguments.progress
     if progress is None:
         progress = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        run = train(
+        run = fit(
             net,
             loss,
             lr=arguments.lr,

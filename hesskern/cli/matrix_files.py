@@ -33,14 +33,16 @@ def read_matrix(path: str, name: str, dtype: np.dtype[np.floating]) -> Array:
     return _converted(read_array(path, name, f"--{name}"), dtype)
 
 
-def read_array(path: str, name: str, option: str, others: tuple[str, ...] = ()) -> NDArray[Any]:
+def read_array(path: str, name: str, option: str, other_suffixes: tuple[str, ...] = ()) -> NDArray[Any]:
     """Return an array from a file as `read_matrix` does, with its own dtype.
 
-    `option` is its name in messages, `others` are suffixes of files that the caller reads.
+    `option` is its name in messages, `other_suffixes` are those of files that the caller reads.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise RefusedError(f"{option} is {path!r}; expected a name that ends in {', '.join((*SUFFIXES, *others))}.")
+        raise RefusedError(
+            f"{option} is {path!r}; expected a name that ends in {', '.join((*SUFFIXES, *other_suffixes))}."
+        )
     try:
         if suffix in (".csv", ".txt"):
             array: NDArray[Any] = _read_text(path, suffix)

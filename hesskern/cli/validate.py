@@ -135,5 +135,5 @@ _OPTIONS = {
 
 def _as_option(message: str) -> str:
     """Return the library's message with the option in the place of the argument it begins with."""
-    name, blank, rest = message.partition(" ")
-    return f"{_OPTIONS.get(name, name)}{blank}{rest}"
+    name, blank, following = message.partition(" ")
+    return f"{_OPTIONS.get(name, name)}{blank}{following}"

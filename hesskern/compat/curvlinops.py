@@ -15,7 +15,7 @@ from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compare
 from hesskern.compat.tensor_lists import TensorOperator
 from hesskern.torch import function_tracing
 from hesskern.torch.losses import LossScale
-from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter
 from hesskern.torch.reduced_loss import ReducedLoss
 
 
@@ -103,7 +103,7 @@ class HessianLinearOperator(TensorOperator):
     ) -> None:
         name = type(self).__name__
         self._bar = _shown if checks.boolean(progressbar, "progressbar") else _silent
-        self._what = f"{name}._matmat"
+        self._label = f"{name}._matmat"
         tensors = _listed(params)
         sizes = _blocks(block_sizes, len(tensors))
         count = None if num_data is None else checks.integer(num_data, "num_data", 1)
@@ -134,19 +134,19 @@ class HessianLinearOperator(TensorOperator):
     ) -> Callable[[Sequence[Tensor]], LiveProblem]:
         original = f"curvlinops.{type(self).__name__}"
         chain, scale = traced(model, loss_func, original)
-        known = dict(model.named_parameters())
+        parameters = dict(model.named_parameters())
         replacements: dict[str, Tensor] = {}
         if isinstance(params, dict):
-            unknown = [name for name in params if name not in known]
+            unknown = [name for name in params if name not in parameters]
             if unknown:
-                raise ValueError(f"params holds {unknown[0]!r}; the model has {', '.join(known)}.")
+                raise ValueError(f"params holds {unknown[0]!r}; the model has {', '.join(parameters)}.")
             for name, tensor in params.items():
-                if tensor.shape != known[name].shape:
-                    shape = tuple(known[name].shape)
+                if tensor.shape != parameters[name].shape:
+                    shape = tuple(parameters[name].shape)
                     raise ValueError(f"params[{name!r}] has shape {tuple(tensor.shape)}; expected {shape}.")
             replacements = dict(params)
             chain = chain.replaced(replacements)
-        names = {id(tensor): name for name, tensor in (replacements or known).items()}
+        names = {id(tensor): name for name, tensor in (replacements or parameters).items()}
         samples = CountedBatches(data, chain.reference.device)
         reduced_data, number = samples.reduced(chain, compared(loss_func, scale, original))
         if again:
@@ -159,9 +159,9 @@ class HessianLinearOperator(TensorOperator):
                     raise ValueError(
                         f"params holds a tensor of shape {tuple(tensor.shape)} that is not a parameter of the model."
                     )
-            wanted = [Wanted(names[id(tensor)], tensor.shape) for tensor in chosen]
+            requested = [RequestedParameter(names[id(tensor)], tensor.shape) for tensor in chosen]
             return LiveProblem(
-                lambda: ModelProblem(chain, loss, wanted, gauss_newton=self._GAUSS_NEWTON),
+                lambda: ModelProblem(chain, loss, requested, gauss_newton=self._GAUSS_NEWTON),
                 model,
                 list(replacements.values()),
             )
@@ -187,13 +187,13 @@ class HessianLinearOperator(TensorOperator):
         def make(chosen: Sequence[Tensor]) -> LiveProblem:
             keys = [names[id(tensor)] for tensor in chosen]
 
-            def of(taken: Sequence[str]) -> ModelProblem | None:
+            def of(leaf_names: Sequence[str]) -> ModelProblem | None:
                 def loss(leaves: list[Tensor]) -> Any:
-                    return factor * loss_func(function({**params, **dict(zip(taken, leaves, strict=True))}, X), Y)
+                    return factor * loss_func(function({**params, **dict(zip(leaf_names, leaves, strict=True))}, X), Y)
 
-                leaves = [params[key] for key in taken]
+                leaves = [params[key] for key in leaf_names]
                 return function_tracing.trace_loss(
-                    loss, leaves, taken, gauss_newton=self._GAUSS_NEWTON, chosen=keys
+                    loss, leaves, leaf_names, gauss_newton=self._GAUSS_NEWTON, chosen=keys
                 ).problem
 
             def problem() -> ModelProblem:
@@ -212,7 +212,7 @@ class HessianLinearOperator(TensorOperator):
 
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
         products: list[Tensor] = []
-        for part, size in zip(self._bar(self._parts, f"{self._what} (on {self.device})"), self._sizes, strict=True):
+        for part, size in zip(self._bar(self._parts, f"{self._label} (on {self.device})"), self._sizes, strict=True):
             chosen = slice(len(products), len(products) + size)
             columns = torch.cat([tensor.reshape(-1, X[0].shape[-1]) for tensor in X[chosen]])
             products += split(part.problem.product(columns), self._in_shape[chosen])
@@ -296,9 +296,9 @@ def _scaled(loss_func: Any, scale: LossScale, count: int) -> float:
     """Return the factor of the half-sum loss; curvlinops relies on the reduction that the loss states."""
     said = getattr(loss_func, "reduction", None)
     if said in ("mean", "sum") and (said == "mean") != scale.per_sample:
-        seen = "divides" if scale.per_sample else "does not divide"
+        verb = "divides" if scale.per_sample else "does not divide"
         raise ValueError(
-            f"loss_func.reduction is {said!r}, but it {seen} by the number of samples; expected both to be the same."
+            f"loss_func.reduction is {said!r}, but it {verb} by the number of samples; expected both to be the same."
         )
     return scale.of(count)
 
@@ -322,9 +322,9 @@ def _moments(data: Data) -> Tensor:
     return rows.T @ rows
 
 
-def _silent(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
+def _silent(parts: Sequence[LiveProblem], label: str) -> Iterable[LiveProblem]:
     return parts
 
 
-def _shown(parts: Sequence[LiveProblem], what: str) -> Iterable[LiveProblem]:
-    return with_progress(parts, what=what, argument="progressbar")
+def _shown(parts: Sequence[LiveProblem], label: str) -> Iterable[LiveProblem]:
+    return with_progress(parts, label=label, argument="progressbar")

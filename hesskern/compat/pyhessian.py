@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hesskern._base import checks
 from hesskern.compat.live_parameters import CountedBatches, LiveProblem, compared, per_batch, split, traced, trained
-from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter
 from hesskern.torch.reduced_loss import ReducedLoss
 
 
@@ -76,8 +76,8 @@ class hessian:  # noqa: N801 - its name there
         cuda: bool = True,
     ) -> None:
         if (data is None) == (dataloader is None):
-            which = "neither is" if data is None else "both are"
-            raise ValueError(f"one of data and dataloader is needed, but {which} given.")
+            problem = "neither is" if data is None else "both are"
+            raise ValueError(f"one of data and dataloader is needed, but {problem} given.")
         chain, scale = traced(model.eval() if isinstance(model, nn.Module) else model, criterion, "pyhessian.hessian")
         device = chain.reference.device
         if checks.boolean(cuda, "cuda") != (device.type == "cuda"):
@@ -92,8 +92,8 @@ class hessian:  # noqa: N801 - its name there
         named = trained(model)
         self.params = list(named.values())
         self._shapes = [parameter.shape for parameter in self.params]
-        wanted = [Wanted(name, parameter.shape) for name, parameter in named.items()]
-        self._live = LiveProblem(lambda: ModelProblem(chain, loss, wanted), model)
+        requested = [RequestedParameter(name, parameter.shape) for name, parameter in named.items()]
+        self._live = LiveProblem(lambda: ModelProblem(chain, loss, requested), model)
 
     def dataloader_hv_product(self, v: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         """Return ``v.T H v`` and the product ``H v``.

@@ -192,6 +192,6 @@ def _operator(other: Any) -> bool:
     return hasattr(other, "_matmat") and hasattr(other, "_in_shape")
 
 
-def _same(one: Any, other: Any, what: str) -> None:
+def _same(one: Any, other: Any, operation: str) -> None:
     if one != other:
-        raise ValueError(f"cannot {what} operators of {one} and {other}; expected the same.")
+        raise ValueError(f"cannot {operation} operators of {one} and {other}; expected the same.")

@@ -212,5 +212,5 @@ class DeviceHessian:
 
     def __repr__(self) -> str:
         parts = " and ".join(dict.fromkeys(parts_in_words(self._net, parts) for parts in (self.rows, self.columns)))
-        what = f"{KINDS[self._mode]} of {parts}"
-        return f"<{self.shape[0]}x{self.shape[1]} {what} {setting(self._loss, self._net)}>"
+        description = f"{KINDS[self._mode]} of {parts}"
+        return f"<{self.shape[0]}x{self.shape[1]} {description} {setting(self._loss, self._net)}>"

@@ -28,6 +28,7 @@ from hesskern.backends.hidden_units import reducible
 from hesskern.backends.protocol import Block, PlainLayers, Side
 from hesskern.curvature.cross_block import CrossBlock
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
+from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
 from hesskern.curvature.gauss_newton import gauss_newton_basis
@@ -167,19 +168,9 @@ class Hessian(CurvatureOperator):
         """Return the diagonal (P,), exact, from the factors."""
         if self._mode == "functional":
             return np.full(self.shape[0], self._shift, self.dtype)
-        pieces: list[Array] = []
-        scale = self._loss.scale
         with np.errstate(over="ignore"):
-            for part in self.parts:
-                outputs, inputs = self._net.weights[part.layer].shape
-                top, below = self._factors.jacobian(part.layer, inner_indices(part, inputs))
-                outer = np.full(outputs, scale) if top is None else scale * np.einsum("op,op->p", top, top)
-                products = outer[:, None] * np.einsum("nq,nq->q", below, below)
-                if part.weight:
-                    pieces.append((products[:, :inputs] if part.bias else products).ravel())
-                if part.bias:
-                    pieces.append(products[:, -1])
-            diagonal = (np.concatenate(pieces) + self._shift).astype(self.dtype, copy=False)
+            diagonal = gauss_newton_diagonal(self._factors, self.parts) + self._shift
+            diagonal = diagonal.astype(self.dtype, copy=False)
         if not math.isfinite(np.vdot(diagonal, diagonal)) and not np.isfinite(diagonal).all():
             raise too_large(self.dtype)
         return diagonal
@@ -187,13 +178,8 @@ class Hessian(CurvatureOperator):
     def trace(self) -> float:
         """Return the trace, exact, from the factors."""
         total = self._shift * self.shape[0]
-        if self._mode == "functional":
-            return total
-        for part in self.parts:
-            outputs, inputs = self._net.weights[part.layer].shape
-            top, below = self._factors.jacobian(part.layer, inner_indices(part, inputs))
-            outer = float(outputs) if top is None else float(np.vdot(top, top))
-            total += self._loss.scale * outer * float(np.vdot(below, below))
+        if self._mode != "functional":
+            total += gauss_newton_trace(self._factors, self.parts)
         if not math.isfinite(total):
             raise too_large(np.dtype(np.float64))
         return total

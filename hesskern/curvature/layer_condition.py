@@ -194,9 +194,9 @@ def _above_norm(chain: list[Matrix], svd: ProductSvd, tolerance: float, unit: fl
     """Return `svd` with only the values that are above errors relative to the norm of the product's magnitudes."""
     product, exponent = _near_one(np.abs(chain[0]))
     for factor in chain[1:]:
-        size, more = _near_one(np.abs(factor))
+        size, shift = _near_one(np.abs(factor))
         product, again = _near_one(product @ size.T)
-        exponent += more + again
+        exponent += shift + again
     bound = 4.0 * tolerance * float(np.linalg.norm(product))
     with np.errstate(over="ignore"):
         values = np.ldexp(svd.values[: svd.rank], svd.exponents[: svd.rank] - exponent)

@@ -206,9 +206,9 @@ class SoftmaxHessian(CurvatureOperator):
     def _diagonal(self) -> NDArray[np.float64]:
         p = self.probabilities
         complement, samples, largest = 1.0 - p, np.arange(len(p)), p.argmax(axis=1)
-        others = p.copy()
-        others[samples, largest] = 0.0  # 1 - p cancels for the largest only
-        complement[samples, largest] = others.sum(axis=1)
+        smaller = p.copy()
+        smaller[samples, largest] = 0.0  # 1 - p cancels for the largest only
+        complement[samples, largest] = smaller.sum(axis=1)
         variances = self.sample_weights.astype(np.float64)[:, None] * p * complement
         # Each column over a power of two: squares beyond 1e154 overflow where their products with variances do not.
         exponent = np.frexp(np.abs(self.features).max(axis=0))[1]
@@ -267,8 +267,8 @@ class SoftmaxHessian(CurvatureOperator):
         """
         logs, rests, sizes, *_ = self._sticks
         with np.errstate(invalid="ignore"):
-            others = np.nan_to_num(np.exp(logs[:, kind + 1 :] - rests[:, kind + 1, None]))
-        broken = np.column_stack([np.ones(len(logs)), -others])
+            shares = np.nan_to_num(np.exp(logs[:, kind + 1 :] - rests[:, kind + 1, None]))
+        broken = np.column_stack([np.ones(len(logs)), -shares])
         rows: NDArray[np.float64] = sizes[:, kind, None] * (broken @ _contrasts(logs.shape[1])[kind:, kind:])
         return rows
 

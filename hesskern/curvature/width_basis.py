@@ -36,9 +36,9 @@ class WidthBasis:
         self._pairs = len(sigma)
         root = np.sqrt(0.5)
         self._mix = np.array([[root, root], [root, -root]])
-        rest = sum(coupling.shape) - 2 * self._pairs
-        self.small_values = np.concatenate([sigma, -sigma, np.zeros(rest)])
-        zeros = rest if coupling.any() else len(self.small_values)
+        num_zeros = sum(coupling.shape) - 2 * self._pairs
+        self.small_values = np.concatenate([sigma, -sigma, np.zeros(num_zeros)])
+        zeros = num_zeros if coupling.any() else len(self.small_values)
         self.structural_zeros = inner.structural_zeros + reduction.left_over * zeros
 
     @cached_property

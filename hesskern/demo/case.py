@@ -108,7 +108,7 @@ def _train(case: datasets.Case, loss: SquaredLoss) -> Run:
 
 def _autograd(torch: Any, case: datasets.Case, loss: SquaredLoss, repeats: int) -> AutogradResult:
     script = posted.run(torch, case, repeats)
-    ours = loss.hessian(LinearNetwork([script.W1, script.W2]), params=[1]).toarray()
+    hessian = loss.hessian(LinearNetwork([script.W1, script.W2]), params=[1]).toarray()
     return AutogradResult(
         version=script.version,
         threads=script.threads,
@@ -116,7 +116,7 @@ def _autograd(torch: Any, case: datasets.Case, loss: SquaredLoss, repeats: int) 
         train_seconds=script.train_seconds,
         hessian_seconds=script.hessian_seconds,
         dense=_dense(script.hessian, repeats),
-        difference=float(np.abs(script.hessian - ours).max() / np.abs(ours).max()),
+        difference=float(np.abs(script.hessian - hessian).max() / np.abs(hessian).max()),
     )
 
 

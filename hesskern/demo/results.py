@@ -23,7 +23,7 @@ AGREE_DENSE = 1e-12
 class NumberCheck(NamedTuple):
     """One comparison: two numbers that must agree."""
 
-    what: str
+    name: str
     value: float
     expected: float
     tolerance: float
@@ -110,21 +110,23 @@ class Demo:
     @property
     def checks(self) -> tuple[NumberCheck, ...]:
         """Every comparison for the verdict."""
-        ours, rank = self.condition.value, self.condition.rank
+        condition_number, rank = self.condition.value, self.condition.rank
         checks = [
             NumberCheck("the number of epochs", self.steps, self.expected["epochs"], 0.0),
-            NumberCheck("hesskern's condition number", ours, self.expected["cond"], AGREE),
+            NumberCheck("hesskern's condition number", condition_number, self.expected["cond"], AGREE),
             NumberCheck("hesskern's rank", rank, self.expected["rank"], 0.0),
-            NumberCheck("the spectrum's condition number", float(self.values[0] / self.values[-1]), ours, AGREE),
+            NumberCheck(
+                "the spectrum's condition number", float(self.values[0] / self.values[-1]), condition_number, AGREE
+            ),
             NumberCheck("the number of nonzero eigenvalues", int(self.multiplicities.sum()), rank, 0.0),
             NumberCheck("the posted formula's number", self.as_posted.cond, self.expected["cond_as_posted"], AGREE),
-            NumberCheck("the fixed formula's condition number", self.fixed.cond, ours, AGREE),
+            NumberCheck("the fixed formula's condition number", self.fixed.cond, condition_number, AGREE),
             NumberCheck("the fixed formula's rank", self.fixed.rank, rank, 0.0),
         ]
         if self.autograd is not None:
             checks += [
                 NumberCheck("PyTorch's number of epochs", self.autograd.epochs, self.steps, 0.0),
-                NumberCheck("autograd's condition number", self.autograd.dense.cond, ours, AGREE),
+                NumberCheck("autograd's condition number", self.autograd.dense.cond, condition_number, AGREE),
                 NumberCheck("autograd's rank", self.autograd.dense.rank, rank, 0.0),
                 NumberCheck("the difference of the dense Hessians", self.autograd.difference, 0.0, AGREE_DENSE),
             ]
@@ -139,9 +141,9 @@ class Demo:
     def failures(self) -> tuple[str, ...]:
         """The comparisons that do not agree, one sentence each."""
         failures = [] if self.status == "converged" else [f"training {self.status} after {self.steps} epochs"]
-        for what, value, expected, tolerance in (check for check in self.checks if not check.ok):
+        for name, value, expected, tolerance in (check for check in self.checks if not check.ok):
             near = f" to {tolerance:g}" if tolerance else ""
-            failures.append(f"{what} is {value:.10g}; expected {expected:.10g}{near}")
+            failures.append(f"{name} is {value:.10g}; expected {expected:.10g}{near}")
         return tuple(failures)
 
     def as_dict(self) -> dict[str, Any]:

@@ -85,10 +85,10 @@ def _times(demo: Demo) -> str:
     columns = f"{'hesskern':>{_NUMBER}}" + (f"{'PyTorch':>{_NUMBER}}{'ratio':>8}" if them else "")
     lines = [f"{heading:<{_NAME}}{columns}"]
 
-    def row(name: str, ours: float, theirs: float | None) -> None:
-        text = f"  {name:<{_NAME - 2}}{1e3 * ours:>{_NUMBER}.3f}"
-        if theirs is not None:
-            text += f"{1e3 * theirs:>{_NUMBER}.1f}{theirs / ours:>8.0f}"
+    def row(name: str, own_seconds: float, autograd_seconds: float | None) -> None:
+        text = f"  {name:<{_NAME - 2}}{1e3 * own_seconds:>{_NUMBER}.3f}"
+        if autograd_seconds is not None:
+            text += f"{1e3 * autograd_seconds:>{_NUMBER}.1f}{autograd_seconds / own_seconds:>8.0f}"
         lines.append(text)
 
     row(f"training, {demo.steps} epochs", demo.train_seconds, them and them.train_seconds)

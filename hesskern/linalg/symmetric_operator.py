@@ -284,13 +284,13 @@ def _nonzero(exact: NDArray[np.float64], shift: float, tolerance: float) -> NDAr
     return nonzero
 
 
-def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any], what: str) -> Array:
+def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any], name: str) -> Array:
     """Return the array to write a dense matrix into: `out`, checked, or a new one if it fits in memory."""
     if out is not None:
         return checks.out_array(out, shape, dtype)
     memory.require(
         shape[0] * shape[1] * dtype.itemsize,
-        f"the dense {shape[0]} x {shape[1]} {what}",
+        f"the dense {shape[0]} x {shape[1]} {name}",
         "use the operator itself, whose products H @ v need its small factors only, or pass "
         "out=numpy.memmap(...) to build it on disk.",
     )

@@ -167,11 +167,11 @@ class SquaredLoss(Objective):
             squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))
             return self._value(net, squared)
 
-    def _enough_memory(self, what: str) -> AbstractContextManager[None]:
+    def _enough_memory(self, work: str) -> AbstractContextManager[None]:
         if self.device == "cpu":
             return nullcontext()
         words = sum(map(devices.size, (self.X, self.Y)))
-        about = f"{what} (about {2 * words * devices.numpy_dtype(self.X).itemsize >> 20} MiB and the activations)"
+        about = f"{work} (about {2 * words * devices.numpy_dtype(self.X).itemsize >> 20} MiB and the activations)"
         return devices.enough_memory(self.X, about, "take fewer samples.")
 
     def gradient(self, net: LinearNetwork) -> Array:

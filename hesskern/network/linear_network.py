@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hesskern import backends
-from hesskern._base import array_files, atomic_write, checks, devices, powers
+from hesskern._base import checks, devices, powers
 from hesskern._base.array_types import AnyArray, Array
 from hesskern._base.flat_layout import count, join, split_as
 from hesskern._base.formatting import widths_in_words
-
-#: The format of the files of `LinearNetwork.save`; the number grows when the meaning of their arrays changes.
-_FILE_FORMAT = "hesskern network 1"
-_LAYER = re.compile(r"(0|[1-9]\d{0,5})\.(weight|bias)")
+from hesskern.network import network_file
 
 
 class LinearNetwork:
@@ -95,8 +91,8 @@ class LinearNetwork:
         if biases is None:
             return (None,) * self.depth
         if isinstance(biases, np.ndarray) or not isinstance(biases, Sequence) or len(biases) != self.depth:
-            what = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
-            raise ValueError(f"biases {what}; expected {self.depth} entries, an array or None for each layer.")
+            actual = f"has {len(biases)} entries" if isinstance(biases, Sequence) else f"is {checks.shown(biases)}"
+            raise ValueError(f"biases {actual}; expected {self.depth} entries, an array or None for each layer.")
         checked: list[Array | None] = []
         for layer, bias in enumerate(biases):
             if bias is None:
@@ -341,11 +337,7 @@ class LinearNetwork:
             If the file cannot be written.
         """
         net = self.cpu()
-        arrays = {"format": np.array(_FILE_FORMAT)}
-        arrays |= {f"{layer}.weight": weight for layer, weight in enumerate(net.weights)}
-        arrays |= {f"{layer}.bias": bias for layer, bias in enumerate(net.biases) if bias is not None}
-        arrays["names"] = np.array(net.parameter_names)  # also the default names: they show when an array is missing
-        atomic_write.write(path, "path", lambda file: np.savez(file, allow_pickle=False, **arrays))
+        network_file.write(path, net.weights, net.biases, net.parameter_names)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LinearNetwork:
@@ -361,38 +353,9 @@ class LinearNetwork:
             If it is damaged, or does not hold a network.
         """
         name = checks.path(path, "path")
-        try:
-            return cls._from_arrays(array_files.read_npz(name))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise type(error)(f"path is {name!r}, which cannot be read: {error.strerror or error}.") from error
-        except (TypeError, ValueError) as error:
-            reason = str(error).removesuffix(".")
-            raise ValueError(
-                f"path is {name!r}, which is not a network written by LinearNetwork.save: {reason}."
-            ) from error
-
-    @classmethod
-    def _from_arrays(cls, arrays: dict[str, Any]) -> LinearNetwork:
-        written = arrays.get("format", np.array(_FILE_FORMAT))
-        if written.shape != () or str(written) != _FILE_FORMAT:
-            raise ValueError(f"its format is {str(written)!r}; this version of hesskern reads {_FILE_FORMAT!r}")
-        layers = sorted({int(name.partition(".")[0]) for name in arrays if _LAYER.fullmatch(name)})
-        depth = len(layers)
-        if depth == 0 or layers != list(range(depth)) or any(f"{layer}.weight" not in arrays for layer in layers):
-            raise ValueError(f"it holds {sorted(arrays)}; expected '0.weight', '1.weight', ... for all layers")
-        others = sorted(name for name in set(arrays) - {"format", "names"} if not _LAYER.fullmatch(name))
-        if others:
-            raise ValueError(f"it holds {others}, which are not part of a network")
-        names = arrays.get("names")
-        if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
-            raise ValueError(f"'names' has shape {names.shape} and dtype {names.dtype}; expected text")
-        return cls(
-            [arrays[f"{layer}.weight"] for layer in layers],
-            [arrays.get(f"{layer}.bias") for layer in layers],
-            names=None if names is None else names.tolist(),
-        )
+        with network_file.naming(name):
+            weights, biases, names = network_file.read(name)
+            return cls(weights, biases, names=names)
 
     def __repr__(self) -> str:
         count = sum(bias is not None for bias in self._biases)

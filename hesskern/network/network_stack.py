@@ -48,8 +48,8 @@ class NetworkStack(Sequence[LinearNetwork]):
         if len(weights) == 0:
             raise ValueError("weights is empty; expected a list of (B, out, in) arrays, one for each layer.")
         if biases is not None and (not isinstance(biases, list | tuple) or len(biases) != len(weights)):
-            what = f"has {len(biases)} entries" if isinstance(biases, list | tuple) else f"is {checks.shown(biases)}"
-            raise ValueError(f"biases {what}; expected {len(weights)} entries, an array or None for each layer.")
+            actual = f"has {len(biases)} entries" if isinstance(biases, list | tuple) else f"is {checks.shown(biases)}"
+            raise ValueError(f"biases {actual}; expected {len(weights)} entries, an array or None for each layer.")
         self.weights: list[Any] = []
         self.biases: list[Any] = []
         self._names: tuple[str, ...] | None = None

@@ -43,13 +43,13 @@ def select(net: LinearNetwork, params: Sequence[int | str] | None) -> tuple[Part
         raise ValueError(f"params is empty; expected {expected}.")
     weights: set[int] = set()  # layers whose weights are selected
     biases: set[int] = set()  # layers whose biases are selected
-    known: dict[str, Place] = {}
+    by_name: dict[str, Place] = {}
     for entry in params:
         if isinstance(entry, str):
-            known = known or places(net)
-            if entry not in known:
-                raise ValueError(f"params holds {entry!r}; the network has {', '.join(known)}.")
-            (biases if known[entry].bias else weights).add(known[entry].layer)
+            by_name = by_name or places(net)
+            if entry not in by_name:
+                raise ValueError(f"params holds {entry!r}; the network has {', '.join(by_name)}.")
+            (biases if by_name[entry].bias else weights).add(by_name[entry].layer)
             continue
         number = checks.integer(entry, "params", -(2**63))
         if not 0 <= number < net.depth:

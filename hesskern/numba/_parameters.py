@@ -36,12 +36,12 @@ def _read(flat: Any, offset: Any, weights: Any, biases: Any) -> Any:
     """Write a flat vector from `offset` on into the parameters."""
 
 
-def _rest(biases: Any) -> Any:
+def _upper_biases(biases: Any) -> Any:
     """Return the biases after the first layer's."""
 
 
-@_overload(_rest)
-def _rest_of(biases: Any) -> Any:
+@_overload(_upper_biases)
+def _upper_biases_of(biases: Any) -> Any:
     if isinstance(biases, types.BaseTuple):
         return lambda biases: biases[1:]
     return lambda biases: None
@@ -152,7 +152,7 @@ def _describe_of(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> 
 
     def by_tuple(weights: Any, biases: Any, widths: Any, flags: Any, l: Any) -> None:
         _describe_layer(weights[0], _describe_bias(biases, l), widths, flags, l)
-        _describe(weights[1:], _rest(biases), widths, flags, l + 1)
+        _describe(weights[1:], _upper_biases(biases), widths, flags, l + 1)
 
     return by_tuple
 
@@ -173,7 +173,7 @@ def _write_of(weights: Any, biases: Any, flat: Any, offset: Any) -> Any:
 
     def by_tuple(weights: Any, biases: Any, flat: Any, offset: Any) -> None:
         following = _write_bias(biases, 0, flat, _write_matrix(weights[0], flat, offset))
-        _write(weights[1:], _rest(biases), flat, following)
+        _write(weights[1:], _upper_biases(biases), flat, following)
 
     return by_tuple
 
@@ -194,7 +194,7 @@ def _read_of(flat: Any, offset: Any, weights: Any, biases: Any) -> Any:
 
     def by_tuple(flat: Any, offset: Any, weights: Any, biases: Any) -> None:
         following = _read_bias(flat, _read_matrix(flat, offset, weights[0]), biases, 0)
-        _read(flat, following, weights[1:], _rest(biases))
+        _read(flat, following, weights[1:], _upper_biases(biases))
 
     return by_tuple
 

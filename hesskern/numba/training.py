@@ -271,7 +271,7 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
     )
     scale, count = scale_of(kind, len(X), Y.shape[1]), layout[0, START]
     _check_rates(lr, max_steps)
-    losses, status, taken, target, seen = np.empty(max_steps), MAX_STEPS, 0, -1.0, 0
+    losses, status, steps_taken, target, seen = np.empty(max_steps), MAX_STEPS, 0, -1.0, 0
     for step in range(max_steps):
         theta, following = (offsets.theta, offsets.other) if step % 2 == 0 else (offsets.other, offsets.theta)
         value = 0.5 * scale * squared_residual(memory, layout, offsets, theta, offsets.x, offsets.y, len(X), product,
@@ -279,7 +279,7 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
         if weight_decay != 0:
             value += 0.5 * weight_decay * squared_norm(memory, theta, theta, 0.0, offsets.mask, count)
         if not np.isfinite(value):
-            status, taken = DIVERGED, max(0, step - 1)
+            status, steps_taken = DIVERGED, max(0, step - 1)
             break
         losses[step] = value
         seen = step + 1
@@ -290,13 +290,13 @@ def fit(weights: Any, X: Array, Y: Array, lr: Any, max_steps: int, rtol: float =
                 break
         norm = np.sqrt(squared_norm(memory, offsets.gradient, theta, weight_decay, offsets.mask, count))
         update(memory, offsets, theta, following, count, _rate(lr, step, value, norm), momentum, nesterov, weight_decay)
-        taken = step + 1
+        steps_taken = step + 1
         if step == 0 and rtol >= 0:
             target = rtol * value
         if value <= target:
             status = CONVERGED
             break
-    unpack(layout, memory, offsets.theta if taken % 2 == 0 else offsets.other, flat, 0, 1)
+    unpack(layout, memory, offsets.theta if steps_taken % 2 == 0 else offsets.other, flat, 0, 1)
     assign(weights, flat, biases)
     return status, losses[:seen]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesskern._base import checks
-from hesskern.torch.model_problem import ModelProblem, Wanted, slices
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter, slices
 
 FORMS = ("matrix", "dict", "tuple")
 
@@ -72,20 +72,20 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
     """
     checks.one_of(form, "form", FORMS)
     problem = ModelProblem.of(model, loss_fn, data, params)
-    return shaped(problem.dense(), problem.wanted, form)
+    return shaped(problem.dense(), problem.requested, form)
 
 
-def shaped(matrix: Tensor, wanted: Sequence[Wanted], form: str) -> Any:
+def shaped(matrix: Tensor, requested: Sequence[RequestedParameter], form: str) -> Any:
     """Return a dense Hessian in one of the forms."""
     if form == "matrix":
         return matrix
-    places = slices(wanted)
+    places = slices(requested)
     blocks = {
         row.name: {
             column.name: matrix[places[row.name], places[column.name]].reshape(*row.shape, *column.shape).contiguous()
-            for column in wanted
+            for column in requested
         }
-        for row in wanted
+        for row in requested
     }
     return blocks if form == "dict" else tuple(tuple(row.values()) for row in blocks.values())
 
@@ -127,13 +127,13 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
     {'weight': tensor([[1., 1.]])}
     """
     problem = ModelProblem.of(model, loss_fn, data, params)
-    wanted, reference = problem.wanted, problem.reference
+    requested, reference = problem.requested, problem.reference
     if isinstance(v, Tensor):
         _check(v, "v", reference)
         if v.ndim not in (1, 2) or len(v) != problem.size:
             raise ValueError(f"v has shape {tuple(v.shape)}; expected ({problem.size},) or ({problem.size}, k).")
         return problem.product(v.detach().reshape(len(v), -1)).reshape(v.shape)
-    names = [parameter.name for parameter in wanted]
+    names = [parameter.name for parameter in requested]
     if isinstance(v, dict):
         if set(v) != set(names):
             raise ValueError(f"v has the keys {sorted(map(str, v))}; expected {', '.join(names)}.")
@@ -143,14 +143,14 @@ def hvp(model: nn.Module, loss_fn: Any, data: Any, v: Any, params: Params = None
     else:
         count = f" of length {len(v)}" if isinstance(v, list | tuple) else ""
         raise TypeError(f"v is a {type(v).__name__}{count}; expected a tensor, or one for each of {', '.join(names)}.")
-    for piece, parameter in zip(pieces, wanted, strict=True):
+    for piece, parameter in zip(pieces, requested, strict=True):
         name = parameter.name
         _check(piece, f"v of {name}", reference)
         if piece.shape != parameter.shape:
             raise ValueError(f"v of {name} has shape {tuple(piece.shape)}; expected {tuple(parameter.shape)}.")
     product = problem.product(torch.cat([piece.detach().reshape(-1, 1) for piece in pieces]))[:, 0]
-    places = slices(wanted)
-    parts = {parameter.name: product[places[parameter.name]].reshape(parameter.shape) for parameter in wanted}
+    places = slices(requested)
+    parts = {parameter.name: product[places[parameter.name]].reshape(parameter.shape) for parameter in requested}
     return parts if isinstance(v, dict) else tuple(parts.values())
 
 

@@ -198,8 +198,8 @@ class LastLayer:
         layer = call.layer
         names = {f"{self.name}.{name}".lstrip("."): name for name, _ in layer.named_parameters()}
         with torch.inference_mode(mode=False), torch.enable_grad():
-            known = dict(layer.named_parameters())
-            leaves = {name: known[own].detach().clone().requires_grad_() for name, own in names.items()}
+            parameters = dict(layer.named_parameters())
+            leaves = {name: parameters[own].detach().clone().requires_grad_() for name, own in names.items()}
             output = torch.func.functional_call(self._model, leaves, (X,))
             seed = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
             slopes: Any = [None] * len(leaves)

@@ -1,8 +1,8 @@
 """From a user's function of the parameters to its problem: a squared loss of a linear network on fixed data.
 
 The function is called once, and each operation of PyTorch is followed with symbols: the layers that the data pass
-(`hesskern.torch_modules.chain`), then the residual, its square, sums and factors (`squared_error_rules`). It is called
-three times more at other parameters, to check that it is the loss that was traced.
+(`hesskern.torch_modules.chain`), then the residual, its square, sums and factors (`squared_error_rules`). Then it is
+checked at other parameters (`function_verification`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from hesskern.torch.data import reduced
-from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.function_verification import is_constant, verify
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter
 from hesskern.torch.reduced_loss import ReducedLoss
 from hesskern.torch.squared_error_rules import RULES, Residual, Squared
 from hesskern.torch.vector_slices import VectorSlice, offset, split_leaf
@@ -49,7 +50,7 @@ class TracedLoss(NamedTuple):
     """A function as the problem that was traced from it."""
 
     problem: ModelProblem | None  # over all leaves in order, each cut into its parameters; None: it depends on no leaf
-    leaves: Sequence[Wanted]
+    leaves: Sequence[RequestedParameter]
     unused: Sequence[str]  # leaves that the function does not depend on
 
     def dense(self, reference: Tensor) -> Tensor:
@@ -100,13 +101,13 @@ def trace_loss(
     with torch.no_grad(), recorder.following():
         value = function(copies)
     symbol = recorder.symbol(value)
-    all_leaves = [Wanted(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
-    if symbol is value and isinstance(value, Tensor) and value.numel() == 1 and _constant(function, copies):
+    all_leaves = [RequestedParameter(name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)]
+    if symbol is value and isinstance(value, Tensor) and value.numel() == 1 and is_constant(function, copies):
         return TracedLoss(None, all_leaves, list(names))
     if not isinstance(symbol, Squared) or value.numel() != 1 or recorder.data is None:
-        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        result = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
-            f"func returns {what} that is not a squared loss of the parameters; expected one number: 0.5 * "
+            f"func returns {result} that is not a squared loss of the parameters; expected one number: 0.5 * "
             "((model(X) - Y) ** 2).sum(), nn.MSELoss() or another multiple of the squared error."
         )
     residual = symbol.residual
@@ -123,8 +124,8 @@ def trace_loss(
         for parameter in chain.parameters
         if parameter.name in recorder.pieces
     }
-    _verify(function, dict(zip(names, copies, strict=True)), pieces, chain, (X, Y), scale)
-    wanted = [
+    verify(function, dict(zip(names, copies, strict=True)), pieces, chain, (X, Y), scale)
+    requested = [
         parameter
         for leaf in all_leaves
         if chosen is None or leaf.name in chosen
@@ -132,71 +133,8 @@ def trace_loss(
     ]
     used = {piece.leaf for piece in pieces.values()}
     unused = [leaf.name for leaf in all_leaves if leaf.name not in used]
-    problem = ModelProblem(chain, ReducedLoss(data, samples, scale), wanted, gauss_newton=gauss_newton)
+    problem = ModelProblem(chain, ReducedLoss(data, samples, scale), requested, gauss_newton=gauss_newton)
     return TracedLoss(problem, all_leaves, unused)
-
-
-def _constant(function: Callable[..., Any], leaves: Sequence[Tensor]) -> bool:
-    """Return whether a function has no derivative with respect to any of its parameters."""
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        copies = [leaf.clone().requires_grad_() for leaf in leaves]
-        value = function(copies)
-        if not value.requires_grad:
-            return True
-        return all(slope is None for slope in torch.autograd.grad(value, copies, allow_unused=True))
-
-
-def _verify(
-    function: Callable[..., Any],
-    leaves: Mapping[str, Tensor],
-    pieces: Mapping[str, VectorSlice],
-    chain: tracing.Chain,
-    data: Any,
-    scale: float,
-) -> None:
-    """Compare the changes of the function and of the traced loss between three points, and their gradients."""
-
-    def parameters_at(moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            parameter.name: pieces[parameter.name].of(moved, parameter.tensor.shape)
-            for parameter in chain.parameters
-            if parameter.name in pieces
-        }
-
-    generator = torch.Generator("cpu").manual_seed(0)
-    theirs: list[float] = []
-    ours: list[float] = []
-    with torch.no_grad():
-        for _ in range(3):
-            moved = {name: _moved(tensor, generator) for name, tensor in leaves.items()}
-            residual = chain.predicted(data[0], parameters_at(moved)) - data[1]
-            ours.append(0.5 * scale * float(residual.square().sum()))
-            theirs.append(float(function(list(moved.values()))))
-    allowed = 100 * torch.finfo(chain.reference.dtype).eps ** 0.75 * max(map(abs, (*ours, *theirs)))
-    if not all(abs((theirs[k] - theirs[0]) - (ours[k] - ours[0])) <= allowed for k in (1, 2)):
-        raise ValueError(
-            "func is another function at other parameters; expected a squared loss of a linear network without control "
-            "flow that depends on the parameters' values."
-        )
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        moved = {name: tensor.clone().requires_grad_() for name, tensor in moved.items()}
-        residual = chain.predicted(data[0], parameters_at(moved)) - data[1]
-        value = function(list(moved.values()))
-        points = list(moved.values())
-        expected_slopes = torch.autograd.grad(0.5 * scale * residual.square().sum(), points, allow_unused=True)
-        slopes = torch.autograd.grad(value, points, allow_unused=True) if value.requires_grad else [None] * len(points)
-    for name, slope, expected in zip(moved, slopes, expected_slopes, strict=True):
-        off, size = tracing.difference(slope, expected)
-        if off > 100 * torch.finfo(chain.reference.dtype).eps ** 0.5 * size:
-            raise ValueError(
-                f"func has the values of a squared loss, but another derivative with respect to {name}; expected a "
-                "function without torch.no_grad, without detach, and without custom backward functions."
-            )
-
-
-def _moved(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    step = torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device="cpu").to(tensor)
-    return tensor + (tensor.std(correction=0) + 0.1) * step
 
 
 class _Recorder(TorchFunctionMode):
@@ -223,8 +161,8 @@ class _Recorder(TorchFunctionMode):
 
     def symbol(self, value: Any) -> Any:
         """Return the symbol of a tensor; a constant is its own symbol."""
-        known = self._symbols.get(id(value))
-        return value if known is None else known[1]
+        entry = self._symbols.get(id(value))
+        return value if entry is None else entry[1]
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -125,12 +125,12 @@ class _Rows:
         """Yield pairs of features and targets; from the first one on the scale is known."""
         for batch in batches:
             shape = batch.output.shape
-            same = batch.targets.shape == shape
+            same_shape = batch.targets.shape == shape
             if not self._by_rows:
                 self._recognise(shape, batch)
                 # The function may reshape both to one shape: it is recognised and compared with these shapes.
-                same = same or batch.targets.numel() == batch.output.numel()
-            if not same:
+                same_shape = same_shape or batch.targets.numel() == batch.output.numel()
+            if not same_shape:
                 raise ValueError(
                     f"Y of {batch.name} has shape {tuple(batch.targets.shape)}; expected {tuple(shape)}, the shape of "
                     "the predictions: otherwise PyTorch subtracts every target from every prediction."

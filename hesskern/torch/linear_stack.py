@@ -209,11 +209,11 @@ class _LinearStack(Function):
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        samples, _, *wanted = ctx.needs_input_grad
+        samples, _, *needs = ctx.needs_input_grad
         # A differentiable operation only if its result may be differentiated.
         backward = _backward if torch.is_grad_enabled() else _LinearStackGradient.forward
-        below, *gradients = backward(delta, x, ctx.depth, samples, any(wanted), *parameters)
-        return below, None, *(slope if needed else None for slope, needed in zip(gradients, wanted, strict=True))
+        below, *gradients = backward(delta, x, ctx.depth, samples, any(needs), *parameters)
+        return below, None, *(slope if needed else None for slope, needed in zip(gradients, needs, strict=True))
 
 
 class _LinearStackGradient(Function):
@@ -221,10 +221,12 @@ class _LinearStackGradient(Function):
 
     @staticmethod
     def forward(
-        delta: Tensor, x: Tensor, depth: int, samples: bool, wanted: bool, *parameters: Tensor | None
+        delta: Tensor, x: Tensor, depth: int, samples: bool, parameter_gradients: bool, *parameters: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         layers = _layers(depth, parameters)
-        flat, below = _kernels().backward(layers, _array(x), _array(delta), parameters=wanted, samples=samples)
+        flat, below = _kernels().backward(
+            layers, _array(x), _array(delta), parameters=parameter_gradients, samples=samples
+        )
         gradients = [None] * (2 * depth) if flat is None else _split(layers, flat)
         return None if below is None else torch.from_numpy(below), *gradients
 
@@ -236,7 +238,7 @@ class _LinearStackGradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor | None, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
         delta, x, *parameters = ctx.saved_tensors
-        predictions, samples, _, _, _, *wanted = ctx.needs_input_grad
+        predictions, samples, _, _, _, *needs = ctx.needs_input_grad
         depth, outputs, inputs = ctx.depth, delta.shape[1], x.shape[1]
         doubled = [
             None if parameter is None else _doubled(parameter, direction)
@@ -245,7 +247,7 @@ class _LinearStackGradient(Function):
         both = torch.cat([x, torch.zeros_like(x) if u is None else u], dim=1)
         tangent = _forward(both, depth, *doubled)[:, outputs:] if predictions else None
         seed = torch.cat([torch.zeros_like(delta), delta], dim=1)
-        below, *gradients = _backward(seed, both, depth, samples, any(wanted), *doubled)
+        below, *gradients = _backward(seed, both, depth, samples, any(needs), *doubled)
         return (
             tangent,
             None if below is None else below[:, :inputs],
@@ -254,7 +256,7 @@ class _LinearStackGradient(Function):
             None,
             *(
                 _undoubled(slope) if needed and slope is not None else None
-                for slope, needed in zip(gradients, wanted, strict=True)
+                for slope, needed in zip(gradients, needs, strict=True)
             ),
         )
 

@@ -215,9 +215,9 @@ def _value(loss_fn: Callable[..., Any], called: str, predictions: Tensor, target
             f"in float64 ({error}); expected a function of two tensors that takes any number of samples."
         ) from error
     if not isinstance(loss, Tensor) or loss.ndim > 0 or not loss.is_floating_point():
-        what = f"tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        result = f"tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise TypeError(
-            f"loss_fn ({called}) returns a {what}; expected a 0-dimensional tensor, as from "
+            f"loss_fn ({called}) returns a {result}; expected a 0-dimensional tensor, as from "
             'nn.MSELoss(reduction="mean" or "sum").'
         )
     return float(loss), math.sqrt(torch.finfo(loss.dtype).eps)

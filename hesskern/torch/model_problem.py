@@ -30,7 +30,7 @@ from hesskern.torch_modules import tracing
 _MOST_EXACT = 2000
 
 
-class Wanted(NamedTuple):
+class RequestedParameter(NamedTuple):
     """A parameter that derivatives are taken with respect to."""
 
     name: str
@@ -42,11 +42,11 @@ class Wanted(NamedTuple):
         return self.shape.numel()
 
 
-def slices(wanted: Sequence[Wanted]) -> dict[str, slice]:
+def slices(requested: Sequence[RequestedParameter]) -> dict[str, slice]:
     """Return the slice of each parameter in a vector of all of them."""
     places: dict[str, slice] = {}
     start = 0
-    for parameter in wanted:
+    for parameter in requested:
         places[parameter.name] = slice(start, start + parameter.size)
         start += parameter.size
     return places
@@ -69,7 +69,7 @@ class ModelProblem:
         The model as a chain of layers; its parameters are read again.
     loss : ReducedLoss
         In float64.
-    wanted : sequence of Wanted
+    requested : sequence of RequestedParameter
         The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
     gauss_newton : bool
         Whether to take the Gauss-Newton part instead of the Hessian.
@@ -77,23 +77,28 @@ class ModelProblem:
     Raises
     ------
     ValueError
-        If weights are computed from wanted parameters in a way that PyTorch cannot differentiate twice.
+        If weights are computed from requested parameters in a way that PyTorch cannot differentiate twice.
     """
 
     def __init__(
-        self, chain: tracing.Chain, loss: ReducedLoss, wanted: Sequence[Wanted], *, gauss_newton: bool = False
+        self,
+        chain: tracing.Chain,
+        loss: ReducedLoss,
+        requested: Sequence[RequestedParameter],
+        *,
+        gauss_newton: bool = False,
     ) -> None:
         chain = chain.current()
         if chain.origin is not None:
-            chain.origin.require(parameter.name for parameter in wanted)
-        self.wanted, self._chain, self._loss, self._gauss_newton = tuple(wanted), chain, loss, gauss_newton
+            chain.origin.require(parameter.name for parameter in requested)
+        self.requested, self._chain, self._loss, self._gauss_newton = tuple(requested), chain, loss, gauss_newton
         self.reference = chain.reference
-        self.size = sum(parameter.size for parameter in wanted)
-        names = {parameter.name for parameter in wanted}
+        self.size = sum(parameter.size for parameter in requested)
+        names = {parameter.name for parameter in requested}
         self._used = [parameter for parameter in chain.parameters if parameter.name in names]
-        #: Names of the wanted parameters that weights are computed from.
+        #: Names of the requested parameters that weights are computed from.
         self._sources = names & chain.origin.sources() if chain.origin and chain.origin.computed else set()
-        #: Weights as functions of the wanted parameters; None if the weights are these parameters.
+        #: Weights as functions of the requested parameters; None if the weights are these parameters.
         self._weights = self._reparametrisation() if self._sources or not self._used else None
 
     @classmethod
@@ -101,25 +106,25 @@ class ModelProblem:
         """Return the problem of a user's model, loss and data."""
         chain = tracing.trace(model)
         scale = recognised(loss_fn, [chain.outputs], chain.reference.device)
-        wanted = _selected(model, chain, params)
+        requested = _selected(model, chain, params)
         reduced_data, samples = reduced(data, chain, comparing(loss_fn, scale))
-        return cls(chain, ReducedLoss(reduced_data, samples, scale.of(samples)), wanted)
+        return cls(chain, ReducedLoss(reduced_data, samples, scale.of(samples)), requested)
 
     def _reparametrisation(self) -> Reparametrisation:
-        """Return all weights as functions of the wanted parameters."""
+        """Return all weights as functions of the requested parameters."""
         self._used = list(self._chain.parameters)
         origin = self._chain.origin
         if origin is None:  # parameters that are not used: the weights are constants
             constants = [parameter.matrix.detach().double().cpu() for parameter in self._used]
-            zeros = [torch.zeros(parameter.shape) for parameter in self.wanted]
+            zeros = [torch.zeros(parameter.shape) for parameter in self.requested]
             return Reparametrisation(lambda leaves: constants, zeros)
-        known, names = origin.parameters(), [parameter.name for parameter in self.wanted]
+        parameters, names = origin.parameters(), [parameter.name for parameter in self.requested]
 
         def weights(leaves: list[Tensor]) -> list[Tensor]:
             tensors = origin.float64_tensors_at(dict(zip(names, leaves, strict=True)))
             return [replace(parameter, tensor=tensors[parameter.name]).matrix for parameter in self._used]
 
-        return Reparametrisation(weights, [known[name].detach().double().cpu() for name in names])
+        return Reparametrisation(weights, [parameters[name].detach().double().cpu() for name in names])
 
     # Tensors in the order of the results ------------------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ class ModelProblem:
             index = torch.arange(start, stop, device="cpu").reshape(parameter.matrix.shape)
             start = stop
             sources[parameter.name] = (index.T if parameter.transposed else index).reshape(-1)
-        device, places = self.reference.device, slices(self.wanted)
+        device, places = self.reference.device, slices(self.requested)
         used = [name for name in places if name in sources]
         rows = torch.cat([torch.arange(places[name].start, places[name].stop, device="cpu") for name in used])
         source = torch.cat([sources[name] for name in used])
@@ -197,7 +202,7 @@ class ModelProblem:
             piece = pieces[used.name]
             flat[used.name] = (piece.T if used.transposed else piece).reshape(-1)
         zeros = torch.zeros(self.size, dtype=torch.float64, device=self.reference.device)
-        parts = [flat.get(parameter.name, zeros[: parameter.size]) for parameter in self.wanted]
+        parts = [flat.get(parameter.name, zeros[: parameter.size]) for parameter in self.requested]
         return self.tensor(value), self.tensor(torch.cat(parts))
 
     def _value_and_pieces(self, loss: ReducedLoss) -> tuple[float, dict[str, Tensor]]:
@@ -348,15 +353,15 @@ def _reduced_size(widths: Sequence[int]) -> int:
     return sum(inputs * outputs for inputs, outputs in itertools.pairwise(reduced_widths))
 
 
-def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wanted]:
+def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[RequestedParameter]:
     """Return the parameters asked for, in the order of ``named_parameters()``."""
-    known = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     if params is None:
-        names = {name for name, parameter in known.items() if parameter.requires_grad}
+        names = {name for name, parameter in parameters.items() if parameter.requires_grad}
         if not names:
             raise ValueError("params is None, but no parameter of the model requires grad; expected params=[names].")
     else:
-        names = {_name(parameter, known) for parameter in _listed(params)}
+        names = {_name(parameter, parameters) for parameter in _listed(params)}
     used = {parameter.name for parameter in chain.parameters}
     if chain.origin is not None and chain.origin.computed:
         used = used.difference(chain.origin.computed) | chain.origin.sources()
@@ -364,7 +369,7 @@ def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[Wante
         raise ValueError(
             f"params is {sorted(names)}, which forward does not use; expected at least one of {sorted(used)}."
         )
-    return [Wanted(name, parameter.shape) for name, parameter in known.items() if name in names]
+    return [RequestedParameter(name, parameter.shape) for name, parameter in parameters.items() if name in names]
 
 
 def _listed(params: Any) -> list[Any]:
@@ -377,17 +382,17 @@ def _listed(params: Any) -> list[Any]:
     return entries
 
 
-def _name(entry: Any, known: dict[str, nn.Parameter]) -> str:
+def _name(entry: Any, parameters: dict[str, nn.Parameter]) -> str:
     if isinstance(entry, Tensor):
-        for name, parameter in known.items():
+        for name, parameter in parameters.items():
             if parameter is entry:
                 return name
         raise ValueError(
             f"params holds a tensor of shape {tuple(entry.shape)} that is not a parameter of the model; expected "
-            f"parameters or names: the model has {', '.join(known)}."
+            f"parameters or names: the model has {', '.join(parameters)}."
         )
     if not isinstance(entry, str):
         raise TypeError(f"params holds {checks.shown(entry)}; expected names or parameters of the model.")
-    if entry not in known:
-        raise ValueError(f"params holds {entry!r}; the model has {', '.join(known)}.")
+    if entry not in parameters:
+        raise ValueError(f"params holds {entry!r}; the model has {', '.join(parameters)}.")
     return str(entry)

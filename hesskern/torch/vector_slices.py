@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hesskern.torch.model_problem import Wanted
+from hesskern.torch.model_problem import RequestedParameter
 from hesskern.torch_modules.chain import Parameter
 
 
@@ -32,7 +32,9 @@ def offset(name: str, args: Sequence[Any], length: int) -> int | None:
     return 0 if name == "split" else None
 
 
-def split_leaf(leaf: Wanted, pieces: Mapping[str, VectorSlice], parameters: Sequence[Parameter]) -> Iterator[Wanted]:
+def split_leaf(
+    leaf: RequestedParameter, pieces: Mapping[str, VectorSlice], parameters: Sequence[Parameter]
+) -> Iterator[RequestedParameter]:
     """Yield the parameters that a leaf was cut into, and the unused entries before, between and after them.
 
     Raises
@@ -51,7 +53,7 @@ def split_leaf(leaf: Wanted, pieces: Mapping[str, VectorSlice], parameters: Sequ
                 f"func uses a part of {parameter.name} a second time in another parameter: its Hessian is not that of "
                 "a stack of independent layers."
             )
-        yield Wanted(f"{leaf.name} from {end}", torch.Size([start - end]))
-        yield Wanted(parameter.name, parameter.tensor.shape)
+        yield RequestedParameter(f"{leaf.name} from {end}", torch.Size([start - end]))
+        yield RequestedParameter(parameter.name, parameter.tensor.shape)
         end = start + parameter.tensor.numel()
-    yield Wanted(f"{leaf.name} from {end}", torch.Size([leaf.size - end]))
+    yield RequestedParameter(f"{leaf.name} from {end}", torch.Size([leaf.size - end]))

@@ -40,27 +40,27 @@ class Origin:
 
     def require(self, names: Iterable[str]) -> None:
         """Refuse a module that no longer has parameters of these names."""
-        known = self.parameters()
+        parameters = self.parameters()
         for name in names:
-            if name not in known:
+            if name not in parameters:
                 raise changed_parameter(name)
 
     def tensors_at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return parameters and the weights computed from them, with these tensors instead of the module's."""
-        known = self.parameters() | dict(moved)
+        tensors = self.parameters() | dict(moved)
         if not self.computed:
-            return known
+            return tensors
         substitutes = {f"module.{name}": tensor for name, tensor in (dict(self.replaced) | dict(moved)).items()}
         with restored(self.module), _DifferentiableWeightNorm():
             module = _ComputedWeights(self.module, self.computed)
             weights: dict[str, Tensor] = torch.func.functional_call(module, substitutes, ())
-        return known | weights
+        return tensors | weights
 
     def float64_tensors_at(self, moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tensors_at` in float64 on the CPU: buffers and other parameters are converted."""
-        rest = {**dict(self.module.named_buffers()), **self.parameters()}
+        tensors = {**dict(self.module.named_buffers()), **self.parameters()}
         try:
-            return self.tensors_at({name: _double(tensor) for name, tensor in rest.items()} | dict(moved))
+            return self.tensors_at({name: _double(tensor) for name, tensor in tensors.items()} | dict(moved))
         except RuntimeError as error:
             raise ValueError(
                 f"the function that computes a layer's weight fails in float64 on the CPU ({error}); expected a model "
@@ -71,8 +71,8 @@ class Origin:
         """Return the names of the parameters that weights are computed from."""
         with torch.inference_mode(mode=False), torch.enable_grad():
             leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in self.parameters().items()}
-            known = self.tensors_at(leaves)
-            weights = [known[name] for name in self.computed if known[name].requires_grad]
+            tensors = self.tensors_at(leaves)
+            weights = [tensors[name] for name in self.computed if tensors[name].requires_grad]
             if not weights:
                 return set()
             slopes = torch.autograd.grad(
@@ -145,8 +145,8 @@ def effective(layer: nn.Module, attribute: str) -> Any:
 
 def known_hooks(layer: nn.Module) -> bool:
     """Return whether all hooks of a layer are those that compute its weight or bias."""
-    known = (WeightNorm, SpectralNorm, BasePruningMethod)
-    return not layer._forward_hooks and all(isinstance(hook, known) for hook in layer._forward_pre_hooks.values())
+    hooks = (WeightNorm, SpectralNorm, BasePruningMethod)
+    return not layer._forward_hooks and all(isinstance(hook, hooks) for hook in layer._forward_pre_hooks.values())
 
 
 def is_computed(layer: nn.Module, attribute: str) -> bool:

@@ -83,12 +83,12 @@ class Chain:
             return self
         try:
             with torch.no_grad():
-                known = self.origin.tensors_at({})
+                tensors = self.origin.tensors_at({})
         except UnsupportedError as error:
             raise ValueError(f"module is refused: {error}.") from error
 
         def now(parameter: Parameter) -> Parameter:
-            tensor = known.get(parameter.name)
+            tensor = tensors.get(parameter.name)
             if tensor is None or tensor.shape != parameter.tensor.shape:
                 raise changed_parameter(parameter.name)
             return replace(parameter, tensor=tensor)
@@ -101,10 +101,10 @@ class Chain:
 
     def predicted(self, X: Tensor, moved: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the predictions for samples in rows; `moved`: other tensors for some of the parameters."""
-        known = {parameter.name: parameter.tensor for parameter in self.parameters} | dict(moved or {})
+        tensors = {parameter.name: parameter.tensor for parameter in self.parameters} | dict(moved or {})
         for weight, bias in self.layers:
-            matrix = replace(weight, tensor=known[weight.name]).matrix
-            X = nn.functional.linear(X, matrix, None if bias is None else known[bias.name])
+            matrix = replace(weight, tensor=tensors[weight.name]).matrix
+            X = nn.functional.linear(X, matrix, None if bias is None else tensors[bias.name])
         return X
 
 
@@ -222,11 +222,13 @@ def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
     names = [name for name, _ in module.named_parameters()]
     with torch.inference_mode(mode=False), torch.enable_grad():
         X = X.clone()
-        theirs = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
-        ours = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
+        module_leaves = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
+        chain_leaves = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
         # Inside an nn.Sequential, because functional_call does not take nn.DataParallel itself.
-        output = torch.func.functional_call(nn.Sequential(module), {f"0.{name}": p for name, p in theirs.items()}, (X,))
-        predicted = chain.predicted(X, chain.origin.tensors_at(ours))
+        output = torch.func.functional_call(
+            nn.Sequential(module), {f"0.{name}": p for name, p in module_leaves.items()}, (X,)
+        )
+        predicted = chain.predicted(X, chain.origin.tensors_at(chain_leaves))
         direction = torch.randn(
             output.shape, generator=torch.Generator(X.device).manual_seed(1), dtype=X.dtype, device=X.device
         )
@@ -234,7 +236,7 @@ def _verify_gradient(chain: Chain, module: nn.Module, X: Tensor) -> None:
             torch.autograd.grad(value, list(leaves.values()), direction, allow_unused=True)
             if value.requires_grad
             else [None] * len(names)
-            for value, leaves in ((output, theirs), (predicted, ours))
+            for value, leaves in ((output, module_leaves), (predicted, chain_leaves))
         ]
     for name, slope, expected in zip(names, *slopes, strict=True):
         off, size = difference(slope, expected)

@@ -146,10 +146,10 @@ class CpuGroup:
             member.seen = start + finite
         every = problem.options.record_every
         recorded = slice(-start % every, None, every)
-        seen = {name: columns[name][:, recorded].copy() for name in problem.records.columns}
+        recorded_columns = {name: columns[name][:, recorded].copy() for name in problem.records.columns}
         if len(active) < len(self._members):
-            seen = {name: self._of_all(active, column) for name, column in seen.items()}
-        self._histories.add_steps(seen)
+            recorded_columns = {name: self._of_all(active, column) for name, column in recorded_columns.items()}
+        self._histories.add_steps(recorded_columns)
 
     def _columns(self, active: Sequence[_Member], start: int, stop: int) -> dict[ColumnName, Column]:
         """Return the rates of all networks, and columns for the jobs of those that run to fill in."""

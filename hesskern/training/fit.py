@@ -47,8 +47,8 @@ class Run:
 
     def __repr__(self) -> str:
         losses = self.history.get("loss", np.empty(0))
-        seen = f", loss {losses[0]:.6g} -> {losses[-1]:.6g}" if len(losses) else ""
-        return f"Run({self.status} after {self.steps} steps{seen})"
+        losses_text = f", loss {losses[0]:.6g} -> {losses[-1]:.6g}" if len(losses) else ""
+        return f"Run({self.status} after {self.steps} steps{losses_text})"
 
 
 def fit(

@@ -183,8 +183,8 @@ def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
             raise TypeError(f"nets[{k}] is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
         if net.device != nets[0].device:
             checks.same_kind(nets[0].weights[0], "nets[0]", net.weights[0], f"nets[{k}]")
-        same = net.widths == nets[0].widths and net.parameter_names == nets[0].parameter_names
-        if not same or net.dtype != nets[0].dtype:
+        same_layers = net.widths == nets[0].widths and net.parameter_names == nets[0].parameter_names
+        if not same_layers or net.dtype != nets[0].dtype:
             raise ValueError(
                 f"nets[{k}] is {net}, but nets[0] is {nets[0]}; expected networks of one shape and dtype, "
                 "with the same parameter names."
@@ -194,19 +194,19 @@ def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
 
 def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetwork]) -> list[SquaredLoss]:
     losses = [loss] if isinstance(loss, SquaredLoss) else loss
-    if not isinstance(losses, Sequence) or not all(isinstance(own, SquaredLoss) for own in losses):
+    if not isinstance(losses, Sequence) or not all(isinstance(own_loss, SquaredLoss) for own_loss in losses):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss, or one for each network.")
     if len(losses) not in (1, len(nets)):
         raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
-    for k, own in enumerate(losses):
-        own.check_network(nets[k])
+    for k, own_loss in enumerate(losses):
+        own_loss.check_network(nets[k])
         first = losses[0]
-        same = (own.X.shape, own.Y.shape, own.kind, own.weight_decay) == (
+        same_problem = (own_loss.X.shape, own_loss.Y.shape, own_loss.kind, own_loss.weight_decay) == (
             first.X.shape, first.Y.shape, first.kind, first.weight_decay,
         )  # fmt: skip
-        if not same:
+        if not same_problem:
             raise ValueError(
-                f"loss[{k}] is {own}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
+                f"loss[{k}] is {own_loss}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
             )
     return list(losses)
 

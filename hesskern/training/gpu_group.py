@@ -15,7 +15,15 @@ from hesskern.backends.cuda.batched_curvature import Rows
 from hesskern.backends.cuda.batched_width_reduction import ReducedStack
 from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.operations import CudaBackend
-from hesskern.backends.cuda.state import DIVERGED, RUNNING, DescentProblem, Piece, RecordedColumns, Samples, Seen
+from hesskern.backends.cuda.state import (
+    DIVERGED,
+    RUNNING,
+    DescentProblem,
+    Piece,
+    RecordedColumns,
+    RecordedValues,
+    Samples,
+)
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import State
 from hesskern.losses.squared import SquaredLoss
@@ -58,8 +66,8 @@ class GpuGroup:
         """Return a block in which "out of memory" of the device becomes a MemoryError that says how much it takes."""
         # Parameters as given and lifted, before the last update, velocity, and the stacks of the reduction.
         needed = memory.human(6 * 8 * len(networks) * networks[0].num_parameters)
-        what = f"training {len(networks)} networks (about {needed}, and what is recorded)"
-        return devices.enough_memory(networks[0].weights[0], what, "train fewer at a time, or record less.")
+        work = f"training {len(networks)} networks (about {needed}, and what is recorded)"
+        return devices.enough_memory(networks[0].weights[0], work, "train fewer at a time, or record less.")
 
     def __init__(self, problem: TrainingProblem) -> None:
         self._problem = problem
@@ -81,7 +89,7 @@ class GpuGroup:
             one_for_all = len(set(problem.seeds)) == 1
             seeds = problem.seeds[:1] if one_for_all else problem.seeds
             self._batches = [options.batches(loss, seed) for seed in seeds]
-        whole, column, _ = _stacked([own.data(bias=net.has_bias, reduced=True) for own in problem.losses])
+        whole, column, _ = _stacked([own_loss.data(bias=net.has_bias, reduced=True) for own_loss in problem.losses])
         all_data = Rows(whole[0].double(), column.double(), whole[1].double())
         self._measures = GpuMeasures(records, net, problem.losses, backend, self._descents, self._small, all_data)
         self._histories = Histories(records, len(stack), options.record_every)
@@ -124,16 +132,16 @@ class GpuGroup:
         self._histories.add_steps(self._columns(rates, start, stop, self._descents.advance(piece)))
         self._runs = self._any_runs()
 
-    def _columns(self, rates: Column, start: int, stop: int, seen: Seen) -> dict[ColumnName, Column]:
+    def _columns(self, rates: Column, start: int, stop: int, values: RecordedValues) -> dict[ColumnName, Column]:
         """Return what the recorded steps have seen, in main memory."""
         every, count = self._problem.options.record_every, len(self._states.parameters)
         recorded = np.broadcast_to(rates, (len(rates), stop - start))[:, -start % every :: every]
         columns: dict[ColumnName, Column] = {"rates": np.broadcast_to(recorded, (count, recorded.shape[1]))}
         nothing = np.empty((count, 0))  # a piece without recorded steps
         return columns | {
-            "losses": nothing if seen.losses is None else devices.to_host(seen.losses),
-            "batch_losses": nothing if seen.batch_losses is None else devices.to_host(seen.batch_losses),
-            "gradient_norms": nothing if seen.gradient_norms is None else devices.to_host(seen.gradient_norms),
+            "losses": nothing if values.losses is None else devices.to_host(values.losses),
+            "batch_losses": nothing if values.batch_losses is None else devices.to_host(values.batch_losses),
+            "gradient_norms": nothing if values.gradient_norms is None else devices.to_host(values.gradient_norms),
         }
 
     def finish(self, ended: Status) -> None:
@@ -215,10 +223,10 @@ class GpuGroup:
 def _problem_on_device(problem: TrainingProblem) -> DescentProblem:
     """Return the data of all networks and the rule of a step, as the device takes them."""
     options, loss, bias = problem.options, problem.losses[0], problem.networks[0].has_bias
-    data, ones, constants = _stacked([options.data(own, problem.records, bias)[0] for own in problem.losses])
+    data, ones, constants = _stacked([options.data(own_loss, problem.records, bias)[0] for own_loss in problem.losses])
     samples = None
     if options.batch_size is not None:
-        samples = Samples(*_rows([Data(own.X, None, own.Y, 0.0) for own in problem.losses]))
+        samples = Samples(*_rows([Data(own_loss.X, None, own_loss.Y, 0.0) for own_loss in problem.losses]))
     scaled = loss.scale * ones.new_tensor(constants, dtype=devices.namespace(ones).float64)
     return DescentProblem(
         data=Samples(*data),

@@ -126,17 +126,17 @@ class GpuMeasures:
             return self._blocks[parts]
         states = self._descents.states
         columns = {name: np.full(len(states.parameters), np.nan) for name in ("condition", "smallest", "rank")}
-        left = devices.to_host(states.status == RUNNING)
+        unfinished = devices.to_host(states.status == RUNNING)
         if len(parts) == 1:
-            left = left & ~self._on_device(parts[0], columns)
+            unfinished = unfinished & ~self._on_device(parts[0], columns)
         weights, biases = self._small.lift(self._descents.layers())
-        left = left & devices.to_host(states.parameters.isfinite().all(1))
-        wanted = {name for name, block in self._records.blocks.values() if block == parts}
-        for k in np.flatnonzero(left):
+        unfinished = unfinished & devices.to_host(states.parameters.isfinite().all(1))
+        quantities = {name for name, block in self._records.blocks.values() if block == parts}
+        for k in np.flatnonzero(unfinished):
             own_weights = [devices.to_host(weight[k]) for weight in weights]
             if all(np.isfinite(weight).all() for weight in own_weights):  # lifting may overflow
                 own_biases = [None if bias is None else devices.to_host(bias[k]) for bias in biases]
-                self._on_cpu(LinearNetwork(own_weights, own_biases), int(k), parts, wanted, columns)
+                self._on_cpu(LinearNetwork(own_weights, own_biases), int(k), parts, quantities, columns)
         self._blocks[parts] = columns
         return columns
 
@@ -164,7 +164,7 @@ class GpuMeasures:
         return trusted
 
     def _on_cpu(
-        self, net: LinearNetwork, index: int, parts: Parts, wanted: set[str], columns: dict[str, Column]
+        self, net: LinearNetwork, index: int, parts: Parts, quantities: set[str], columns: dict[str, Column]
     ) -> None:
         from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
 
@@ -172,11 +172,11 @@ class GpuMeasures:
         with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence
             try:
                 hessian = hessian_of(loss, net, parts, "full")
-                if wanted & {"condition", "smallest"}:
+                if quantities & {"condition", "smallest"}:
                     condition = hessian.condition()
                     columns["condition"][index] = condition.value
                     columns["smallest"][index] = condition.smallest if condition.rank else np.nan
-                if "rank" in wanted:
+                if "rank" in quantities:
                     columns["rank"][index] = hessian.rank()
             except (np.linalg.LinAlgError, ValueError, OverflowError):  # so large that its Hessian overflows
                 return

@@ -48,10 +48,10 @@ class Schedule:
         by_step = rates if self._several else rates[None]
         if self._several and by_step.ndim == 1:
             by_step = by_step[:, None]
-        wanted = f"({self._count},) or ({self._count}, max_steps)" if self._several else "(max_steps,)"
+        shapes = f"({self._count},) or ({self._count}, max_steps)" if self._several else "(max_steps,)"
         if by_step.ndim != 2 or len(by_step) != self._count:
             raise ValueError(
-                f"lr has shape {rates.shape}; expected a number, a function of the step, or shape {wanted}."
+                f"lr has shape {rates.shape}; expected a number, a function of the step, or shape {shapes}."
             )
         if not (self._several and rates.ndim == 1) and by_step.shape[1] < max_steps:
             raise ValueError(
@@ -94,12 +94,12 @@ class Schedule:
         return hashlib.blake2b(self._rates.tobytes(), digest_size=16).hexdigest()
 
 
-def _numbers(value: Any, what: str) -> Rates:
+def _numbers(value: Any, origin: str) -> Rates:
     """Return real numbers; text, complex numbers and truth values are not converted."""
-    numbers = np.asarray(value) if isinstance(value, Real) else checks.read(value, what.split(maxsplit=1)[0])
+    numbers = np.asarray(value) if isinstance(value, Real) else checks.read(value, origin.split(maxsplit=1)[0])
     if numbers.dtype == np.dtype(object) and all(isinstance(number, Real) for number in numbers.ravel()):
         numbers = numbers.astype(np.float64)  # fractions, say
     if numbers.dtype.kind not in "iuf":
         kind = "values" if numbers.ndim else "a value"
-        raise TypeError(f"{what} {kind} of type {numbers.dtype}; expected real numbers.")
+        raise TypeError(f"{origin} {kind} of type {numbers.dtype}; expected real numbers.")
     return numbers.astype(np.float64, copy=False)

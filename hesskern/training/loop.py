@@ -92,13 +92,13 @@ class Loop:
             stop = self._next_stop()
             self._group.advance(before, stop)
             self._step = stop
-            took = time.perf_counter() - began
+            elapsed = time.perf_counter() - began
             if bar is not None:
                 bar.update(stop - before)
-            if took < _SHORTEST:
+            if elapsed < _SHORTEST:
                 self._piece = min(2 * self._piece, self._group.most_steps)
-            elif took > _LONGEST:
-                self._piece = max(1, min(self._piece // 2, int(self._piece * _LONGEST / took)))
+            elif elapsed > _LONGEST:
+                self._piece = max(1, min(self._piece // 2, int(self._piece * _LONGEST / elapsed)))
             if self._saving is not None and self._checkpoint_due(self._saving, saved):
                 self._save(self._saving, last=False)
                 saved = time.perf_counter()
@@ -123,8 +123,8 @@ class Loop:
             checkpoint.write(saving.path, saving.identity, self._group.state().arrays())
         except (OSError, MemoryError) as error:
             if last or not self._warned:
-                what = "last checkpoint was not written" if last else "checkpoint was not written, the run goes on"
+                failure = "last checkpoint was not written" if last else "checkpoint was not written, the run goes on"
                 why = str(error) or "out of memory"
-                message = f"the {what}: {why} What {str(saving.path)!r} held before is left as it was."
+                message = f"the {failure}: {why} What {str(saving.path)!r} held before is left as it was."
                 warnings.warn(checkpoint.CheckpointWarning(message, last=last), stacklevel=5)
             self._warned = True

@@ -256,9 +256,9 @@ class Records:
         match = _BLOCK.fullmatch(name) if isinstance(name, str) else None
         if match is None:
             if not isinstance(name, str) or name not in QUANTITIES:
-                known = ", ".join(map(repr, QUANTITIES))
+                names = ", ".join(map(repr, QUANTITIES))
                 raise ValueError(
-                    f"record holds {checks.shown(name)}; expected names of {known}; the last {len(_OF_BLOCKS)} also of "
+                    f"record holds {checks.shown(name)}; expected names of {names}; the last {len(_OF_BLOCKS)} also of "
                     'a block, for instance "condition[1.weight]".'
                 )
             return QUANTITIES[name]

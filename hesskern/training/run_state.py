@@ -147,8 +147,8 @@ def _check_descents(state: RunState) -> None:
     descents, status, seen = state.descents, state.status, state.seen
     running = status == ""
     # A step whose loss is not finite is undone together with the update before it.
-    taken = np.where(status == "diverged", np.maximum(seen - 1, 0), seen)
-    if (descents["steps"] != taken).any() or len(set(descents["steps"][running])) > 1:
+    steps = np.where(status == "diverged", np.maximum(seen - 1, 0), seen)
+    if (descents["steps"] != steps).any() or len(set(descents["steps"][running])) > 1:
         raise ValueError("the numbers of steps do not fit each other")
     if not np.isfinite(descents["previous"][running]).all():
         raise ValueError("previous holds NaN or infinities")

@@ -43,7 +43,7 @@ def checks_of(evidence: Evidence) -> list[Check]:
 
 def exact_value(evidence: Evidence) -> float:
     """Return the third witness's error for values: that of float64, or far less."""
-    return evidence.theirs.prediction.error * evidence.differences.unit / evidence.autograd.unit
+    return evidence.autograd_bounds.prediction.error * evidence.differences.unit / evidence.autograd.unit
 
 
 def _dense_curvature(evidence: Evidence) -> float | None:
@@ -70,14 +70,14 @@ def _values(evidence: Evidence) -> Iterator[Check]:
         yield _gradient(f"gradient of {name}", where, int(name.split(".")[0]))
 
 
-def _loss(quantity: str, ours: Callable[[Subject, Evidence], float]) -> Comparison:
+def _loss(quantity: str, computed: Callable[[Subject, Evidence], float]) -> Comparison:
     return Comparison(
         "loss",
         quantity,
-        ours,
+        computed,
         lambda e, w: w.loss(),
         _loss_part,
-        lambda e: e.theirs.loss(e.autograd.loss()) * e.differences.unit / e.autograd.unit,
+        lambda e: e.autograd_bounds.loss(e.autograd.loss()) * e.differences.unit / e.autograd.unit,
     )
 
 
@@ -166,7 +166,7 @@ def _length(vectors: list[Matrix]) -> float:
 
 
 def _product(quantity: str, mode: str, group: str, count: int, *, together: bool = False) -> Comparison:
-    def ours(subject: Subject, evidence: Evidence) -> Any:
+    def computed(subject: Subject, evidence: Evidence) -> Any:
         operator, kind, vectors = subject.mode(mode), subject.net.dtype, evidence.vectors
         if together:
             return (operator @ np.stack(vectors, axis=1).astype(kind)).T
@@ -175,7 +175,7 @@ def _product(quantity: str, mode: str, group: str, count: int, *, together: bool
     return Comparison(
         group,
         quantity,
-        ours,
+        computed,
         lambda e, w: np.array([e.product(w, mode, vector) for vector in e.vectors]),
         lambda e, b: times(e.vectors, e.part(b, mode), b),
         lambda e: e.differences.product_error * _length(e.vectors),
@@ -280,15 +280,15 @@ def _block(evidence: Evidence, mode: str, row: int, column: int) -> Iterator[Che
             return
     vectors = evidence.restricted(column)
 
-    def theirs(e: Evidence, witness: Witness) -> Matrix:
+    def expected(e: Evidence, witness: Witness) -> Matrix:
         return np.array([e.product(witness, mode, vector)[rows] for vector in vectors])
 
-    def sampled(quantity: str, ours: Callable[[Subject, Evidence], Any]) -> Comparison:
+    def sampled(quantity: str, computed: Callable[[Subject, Evidence], Any]) -> Comparison:
         return Comparison(
             group,
             quantity,
-            ours,
-            theirs,
+            computed,
+            expected,
             lambda e, b: times(vectors, e.part(b, mode, row, column), b),
             lambda e: e.differences.product_error * _length(vectors),
             method=directions(count),

@@ -76,9 +76,9 @@ class Comparison:
     Attributes
     ----------
     group, quantity, method : str
-    ours : callable
+    computed : callable
         Of `Subject` and `Evidence`: hesskern's array.
-    theirs : callable
+    expected : callable
         Of `Evidence` and a witness: the array that it should be.
     part : callable
         Of `Evidence` and a program's `Bounds`: the size of the quantity's terms and its rounding error.
@@ -90,8 +90,8 @@ class Comparison:
 
     group: str
     quantity: str
-    ours: Callable[[Subject, Evidence], Any]
-    theirs: Callable[[Evidence, Witness], Any]
+    computed: Callable[[Subject, Evidence], Any]
+    expected: Callable[[Evidence, Witness], Any]
     part: Callable[[Evidence, Bounds], ErrorBound]
     third: Callable[[Evidence], float | None]
     method: str = "whole"
@@ -99,52 +99,55 @@ class Comparison:
 
     def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
         """Compare; the caller handles errors that hesskern raises."""
-        ours = _numbers(self.ours(subject, evidence))
-        theirs = _numbers(self.theirs(evidence, evidence.autograd))
-        if ours.shape != theirs.shape:
-            note = f"hesskern's has shape {ours.shape}, autograd's {theirs.shape}."
+        computed = _numbers(self.computed(subject, evidence))
+        expected = _numbers(self.expected(evidence, evidence.autograd))
+        if computed.shape != expected.shape:
+            note = f"hesskern's has shape {computed.shape}, autograd's {expected.shape}."
             return CheckResult(math.inf, 0.0, verdict=HESSKERN_WRONG, note=note)
-        mine, other = self.part(evidence, evidence.ours), self.part(evidence, evidence.theirs)
-        size, cancels = norm(theirs), ""
-        if not (size > 0 and mine.error + other.error < _CANCELS * size):
-            terms = max(mine.size, other.size)
+        own_part, autograd_part = (
+            self.part(evidence, evidence.hesskern_bounds),
+            self.part(evidence, evidence.autograd_bounds),
+        )
+        size, cancels = norm(expected), ""
+        if not (size > 0 and own_part.error + autograd_part.error < _CANCELS * size):
+            terms = max(own_part.size, autograd_part.size)
             if np.isfinite(size) and terms > size:
                 size, cancels = terms, "relative to its terms, which cancel"
             size = size or 1.0
-        error = norm(ours - theirs) / size
+        error = norm(computed - expected) / size
         # Below the smallest normal number the error of an entry is absolute: some units of the smallest number.
         smallest = float(np.finfo(evidence.problem.net.dtype).smallest_subnormal)
-        rounded = mine.error + _UNITS * smallest * math.sqrt(ours.size)
-        tolerance = (rounded + other.error) / size
-        if np.isfinite(ours).all() and theirs.any() and mine.error + other.error < _SMALLEST:
+        rounded = own_part.error + _UNITS * smallest * math.sqrt(computed.size)
+        tolerance = (rounded + autograd_part.error) / size
+        if np.isfinite(computed).all() and expected.any() and own_part.error + autograd_part.error < _SMALLEST:
             tolerance, cancels = math.nan, "the bound on its rounding vanishes in float64"
         third_error, third_pair, witnesses, unchecked = self.third(evidence), None, None, ""
         if third_error is not None:
-            third = _numbers(self.theirs(evidence, evidence.differences))
+            third = _numbers(self.expected(evidence, evidence.differences))
             if np.isfinite(third).all():
                 # Even in extended precision its results are rounded to float64, and so are the two or three matrices
                 # that it subtracts for a functional part.
-                third_error += 3 * 2.0**-53 * other.size
-                third_pair = norm(ours - third) / size, (rounded + third_error) / size
-                witnesses = norm(theirs - third) / size, (other.error + third_error) / size
+                third_error += 3 * 2.0**-53 * autograd_part.size
+                third_pair = norm(computed - third) / size, (rounded + third_error) / size
+                witnesses = norm(expected - third) / size, (autograd_part.error + third_error) / size
             else:
                 unchecked = NOT_CHECKED_BY_THIRD
         verdict = decide(error, tolerance, third_pair, witnesses)
         note = "; ".join(filter(None, (cancels, unchecked)))
         if verdict not in (AGREES, UNDECIDED) and self.label is not None:
-            note = self._where(evidence, ours, theirs, size)
+            note = self._where(evidence, computed, expected, size)
         name = evidence.differences.name if third_pair is not None else ""
         return CheckResult(error, tolerance, name, third_pair, witnesses, verdict, note)
 
-    def _where(self, evidence: Evidence, ours: Matrix, theirs: Matrix, size: float) -> str:
+    def _where(self, evidence: Evidence, computed: Matrix, expected: Matrix, size: float) -> str:
         assert self.label is not None
-        distance = np.abs(ours - theirs)
+        distance = np.abs(computed - expected)
         distance[np.isnan(distance)] = np.inf
         at = tuple(int(k) for k in np.unravel_index(int(distance.argmax()), distance.shape))
         count = int(np.sum(distance > 1e-3 * distance.max())) if np.isfinite(distance.max()) else 0
         return (
             f"The largest difference is at {self.label(evidence, at)}: "
-            f"hesskern {ours[at]:.10g}, autograd {theirs[at]:.10g}"
+            f"hesskern {computed[at]:.10g}, autograd {expected[at]:.10g}"
             + (f"; {count} of {distance.size} entries are off by a thousandth of that or more." if count else ".")
         )
 

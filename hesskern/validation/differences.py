@@ -171,8 +171,8 @@ class DifferenceWitness:
         """Return the product with the Gauss-Newton part."""
         step, weights, thetas = self._line(vector)
         moved = np.tensordot(weights, [self._activations(row[None], self._X)[-1][0] for row in thetas], 1) / step
-        here = self._theta[None]
-        return self._plain(self._pulled(here, self._activations(here, self._X), 2 * self._half * moved[None])[0])
+        point = self._theta[None]
+        return self._plain(self._pulled(point, self._activations(point, self._X), 2 * self._half * moved[None])[0])
 
     def _line(self, vector: Matrix) -> tuple[Any, Extended, Extended]:
         """Return step, weights and points along a line that give the slope of a polynomial of degree 2L exactly."""

@@ -59,7 +59,7 @@ def _solver(evidence: Evidence, unit: float, part: ErrorBound, largest: float) -
 
 def _part(evidence: Evidence, bounds: Bounds, mode: str, layer: int | None) -> ErrorBound:
     part = evidence.part(bounds, mode, layer, layer)
-    unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
+    unit = evidence.problem.unit if bounds is evidence.hesskern_bounds else evidence.autograd.unit
     largest = float(np.abs(evidence.eigenvalues(evidence.autograd, mode, layer)).max())
     return ErrorBound(part.size, _solver(evidence, unit, part, largest))
 
@@ -69,14 +69,14 @@ def _third(evidence: Evidence) -> float | None:
 
 
 def _spectrum(mode: str, layer: int | None = None) -> Comparison:
-    def ours(subject: Subject, _: Evidence) -> Any:
+    def computed(subject: Subject, _: Evidence) -> Any:
         operator = subject.mode(mode)
         return (operator if layer is None else operator.block(layer, layer)).spectrum().expand()
 
     return Comparison(
         "spectrum",
         f"spectrum of {_SPECTRA[mode]}" if layer is None else f"spectrum of block ({layer}, {layer})",
-        ours,
+        computed,
         lambda e, w: e.eigenvalues(w, mode, layer),
         lambda e, b: _part(e, b, mode, layer),
         _third,
@@ -85,17 +85,17 @@ def _spectrum(mode: str, layer: int | None = None) -> Comparison:
 
 
 def _singular_values(row: int, column: int) -> Comparison:
-    def theirs(evidence: Evidence, witness: Witness) -> Matrix:
+    def singular_values(evidence: Evidence, witness: Witness) -> Matrix:
         layers = evidence.problem.layers
         block = evidence.matrix(witness, "block")[layers[row], layers[column]]
         return decompositions.svdvals(block.astype(np.float64, copy=False))
 
     def kept(evidence: Evidence, witness: Witness) -> Matrix:
-        return evidence.kept((witness.name, "svd", row, column), lambda: theirs(evidence, witness))
+        return evidence.kept((witness.name, "svd", row, column), lambda: singular_values(evidence, witness))
 
     def part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
         block = evidence.part(bounds, "block", row, column)
-        unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
+        unit = evidence.problem.unit if bounds is evidence.hesskern_bounds else evidence.autograd.unit
         return ErrorBound(block.size, _solver(evidence, unit, block, float(kept(evidence, evidence.autograd).max())))
 
     return Comparison(
@@ -147,7 +147,7 @@ def _orthonormal() -> Comparison:
 
     def part(evidence: Evidence, bounds: Bounds) -> ErrorBound:
         size = evidence.problem.size
-        unit = evidence.problem.unit if bounds is evidence.ours else evidence.autograd.unit
+        unit = evidence.problem.unit if bounds is evidence.hesskern_bounds else evidence.autograd.unit
         return ErrorBound(math.sqrt(size), math.sqrt(size) * spread_error(size, unit))
 
     return Comparison(
@@ -190,7 +190,7 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
 
     def relative(e: Evidence, bounds: Bounds) -> float:
         # The matrix has a condition number of at most 3, and x the length of b / damping.
-        unit = e.problem.unit if bounds is e.ours else e.autograd.unit
+        unit = e.problem.unit if bounds is e.hesskern_bounds else e.autograd.unit
         return bounds.product(bounds.whole("block")) / _damping(e) + 3.0 * spread_error(e.problem.size, unit)
 
     def solved(e: Evidence, witness: Witness) -> Matrix:
@@ -221,7 +221,7 @@ def _solving(evidence: Evidence) -> Iterator[Check]:
 
     def determinant_part(e: Evidence, bounds: Bounds) -> ErrorBound:
         size, damping = e.problem.size, _damping(e)
-        unit = e.problem.unit if bounds is e.ours else e.autograd.unit
+        unit = e.problem.unit if bounds is e.hesskern_bounds else e.autograd.unit
         moved = math.sqrt(size) * _part(e, bounds, "block", None).error / (damping / 2)
         terms = size * (abs(math.log(damping)) + 1.0)
         return ErrorBound(terms, moved + (spread_error(size, unit) + 4 * unit) * terms)
@@ -262,35 +262,35 @@ class ConditionCheck:
     def find(self, subject: Subject, evidence: Evidence) -> CheckResult:
         """Compare with autograd's dense matrix, as far as its error allows, and with exact arithmetic if affordable."""
         operator = subject.mode(self.mode)
-        ours = (operator if self.layer is None else operator.block(self.layer, self.layer)).condition()
+        condition = (operator if self.layer is None else operator.block(self.layer, self.layer)).condition()
         dense = evidence.dense if self.mode == "block" else evidence.dense_jacobian
         truth = self._exact(evidence)
-        if truth is not None and ours.rank != truth[1] and ours.gap < math.inf:
+        if truth is not None and condition.rank != truth[1] and condition.gap < math.inf:
             truth = None  # singular up to rounding of the data, which exact arithmetic takes as they are
         if not dense and truth is None:
             return CheckResult(verdict=UNDECIDED, note="too large for a dense matrix, and for exact arithmetic")
-        third = None if truth is None else self._against_exact(ours, truth, evidence)
+        third = None if truth is None else self._against_exact(condition, truth, evidence)
         if not dense:
             assert third is not None
             return CheckResult(*third, "exact", third, None, decide(*third), "by exact arithmetic only")
-        error, tolerance, possible, theirs = self._against_dense(ours, evidence)
+        error, tolerance, possible, autograd_value = self._against_dense(condition, evidence)
         witnesses, note, name = None, "", "" if third is None else "exact"
         if truth is not None:
-            witnesses = abs(theirs - truth[0]) / truth[0] if truth[1] else 0.0, tolerance
-        elif self.mode == "block" and evidence.dense_differences and possible and ours.rank:
-            if compared := self._against_differences(ours, theirs, evidence):
+            witnesses = abs(autograd_value - truth[0]) / truth[0] if truth[1] else 0.0, tolerance
+        elif self.mode == "block" and evidence.dense_differences and possible and condition.rank:
+            if compared := self._against_differences(condition, autograd_value, evidence):
                 third, witnesses = compared
                 name = evidence.differences.name
             else:
                 note = NOT_CHECKED_BY_THIRD
         verdict = decide(error, tolerance, third, witnesses)
-        if truth is not None and ours.rank != truth[1]:
-            verdict, note = HESSKERN_WRONG, f"rank {ours.rank} of hesskern, {truth[1]} in exact arithmetic"
+        if truth is not None and condition.rank != truth[1]:
+            verdict, note = HESSKERN_WRONG, f"rank {condition.rank} of hesskern, {truth[1]} in exact arithmetic"
         if not possible:
             count = self._count(evidence)
             verdict, note = (
                 HESSKERN_WRONG,
-                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are not rounding",
+                f"rank {condition.rank} of hesskern; {count} of autograd's eigenvalues are not rounding",
             )
         elif tolerance >= USELESS:
             note = note or f"rounding in a dense matrix leaves it uncertain by {tolerance:.0e}"
@@ -302,7 +302,7 @@ class ConditionCheck:
         layer, problem = self.layer, evidence.problem
         return evidence.kept(("exact", layer), lambda: exact.block_condition(problem, layer))
 
-    def _against_exact(self, ours: Condition, truth: tuple[float, int], evidence: Evidence) -> tuple[float, float]:
+    def _against_exact(self, condition: Condition, truth: tuple[float, int], evidence: Evidence) -> tuple[float, float]:
         """Return the difference of condition numbers, and how large it may be.
 
         Rounding of the factors allows twice the error of their singular values. For graded data hesskern claims to be
@@ -310,60 +310,61 @@ class ConditionCheck:
         """
         assert self.layer is not None
         if truth[1] == 0:
-            return (0.0 if ours.rank == 0 else math.inf), evidence.problem.unit
-        bounds = evidence.ours
+            return (0.0 if condition.rank == 0 else math.inf), evidence.problem.unit
+        bounds = evidence.hesskern_bounds
         inputs, above = bounds.inputs(self.layer), bounds.above(self.layer)
         relative = sum(factor.units * square(factor.ratio) for factor in (inputs, above)) + 8 * evidence.problem.unit
         root = math.sqrt(truth[0]) if truth[0] > 0 else 1.0
         # Norms of products may be smaller than products of norms: the largest singular value says by how much.
         product = bounds.scale * square(inputs.norm * above.norm)
-        largest = ours.largest
+        largest = condition.largest
         if evidence.dense:
             largest = float(evidence.eigenvalues(evidence.autograd, self.mode, self.layer)[-1])
         stretch = math.sqrt(max(1.0, product / largest)) if largest > 0 else 1.0
-        allowed = min(2 * relative * root * stretch, 4 * ours.uncertainty)
-        return abs(ours.value - truth[0]) / truth[0], allowed
+        allowed = min(2 * relative * root * stretch, 4 * condition.uncertainty)
+        return abs(condition.value - truth[0]) / truth[0], allowed
 
     def _against_differences(
-        self, ours: Condition, theirs: float, evidence: Evidence
+        self, condition: Condition, autograd_value: float, evidence: Evidence
     ) -> tuple[tuple[float, float], tuple[float, float]] | None:
         """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences.
 
         None if these have none: the spectrum vanishes beside the gradient, or is not finite.
         """
         values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
-        smallest = float(values[ours.rank - 1])
+        smallest = float(values[condition.rank - 1])
         value = float(values[0]) / smallest if smallest else math.inf
         if not math.isfinite(value):
             return None
         solver = math.sqrt(len(values)) * spread_error(len(values), evidence.autograd.unit) * float(values[0])
         third = evidence.differences.curvature_error + solver
-        mine, other = self._errors(evidence)
-        per = _over(1.0, ours.smallest) + _over(1.0, ours.largest)
+        own_error, autograd_error = self._errors(evidence)
+        per = _over(1.0, condition.smallest) + _over(1.0, condition.largest)
         return (
-            (abs(ours.value - value) / value, (mine + third) * per),
-            (abs(theirs - value) / value, (other + third) * per),
+            (abs(condition.value - value) / value, (own_error + third) * per),
+            (abs(autograd_value - value) / value, (autograd_error + third) * per),
         )
 
     def _errors(self, evidence: Evidence) -> tuple[float, float]:
         """Return the errors of hesskern's and autograd's eigenvalues."""
         return tuple(  # type: ignore[return-value]
-            _part(evidence, bounds, self.mode, self.layer).error for bounds in (evidence.ours, evidence.theirs)
+            _part(evidence, bounds, self.mode, self.layer).error
+            for bounds in (evidence.hesskern_bounds, evidence.autograd_bounds)
         )
 
     def _count(self, evidence: Evidence) -> int:
         values = np.abs(evidence.eigenvalues(evidence.autograd, self.mode, self.layer))
         return int(np.sum(values > sum(self._errors(evidence))))
 
-    def _against_dense(self, ours: Condition, evidence: Evidence) -> tuple[float, float, bool, float]:
+    def _against_dense(self, condition: Condition, evidence: Evidence) -> tuple[float, float, bool, float]:
         """Return error, tolerance, whether the rank is possible, and autograd's condition number at that rank."""
         values = np.sort(np.abs(evidence.eigenvalues(evidence.autograd, self.mode, self.layer)))[::-1]
         error, certain = sum(self._errors(evidence)), self._count(evidence)
-        if ours.rank == 0:
+        if condition.rank == 0:
             return (0.0 if certain == 0 else math.inf), 0.0, certain == 0, math.nan
-        smallest = float(values[ours.rank - 1])
-        theirs = float(values[0]) / smallest if smallest else math.inf
-        tolerance = _over(error, ours.smallest) + _over(error, ours.largest)
+        smallest = float(values[condition.rank - 1])
+        autograd_value = float(values[0]) / smallest if smallest else math.inf
+        tolerance = _over(error, condition.smallest) + _over(error, condition.largest)
         # No eigenvalue above autograd's error may be left out; autograd cannot judge those below.
-        possible = ours.rank >= certain and (ours.rank == certain or ours.smallest <= 2 * error)
-        return abs(ours.value - theirs) / theirs, tolerance, possible, theirs
+        possible = condition.rank >= certain and (condition.rank == certain or condition.smallest <= 2 * error)
+        return abs(condition.value - autograd_value) / autograd_value, tolerance, possible, autograd_value

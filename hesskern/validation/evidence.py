@@ -96,25 +96,25 @@ class Evidence:
     # Rounding ---------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def ours(self) -> Bounds:
+    def hesskern_bounds(self) -> Bounds:
         """Bounds for hesskern."""
         return Bounds(self.problem, self.problem.unit, rotated=True)
 
     @cached_property
-    def theirs(self) -> Bounds:
+    def autograd_bounds(self) -> Bounds:
         """Bounds for autograd."""
         return Bounds(self.problem, self.autograd.unit, rotated=False)
 
     def part(self, bounds: Bounds, mode: str, row: int | None = None, column: int | None = None) -> ErrorBound:
         """Return size and error of a part, or of a block of it, as hesskern or the witnesses compute it."""
-        if bounds is self.theirs:
+        if bounds is self.autograd_bounds:
             return bounds.difference(mode, row, column)
         return bounds.whole(mode) if row is None or column is None else getattr(bounds, mode)(row, column)
 
     @cached_property
     def reach(self) -> float:
         """Return the size of the largest numbers that the computation goes through; infinite beyond float64."""
-        bounds = self.ours
+        bounds = self.hesskern_bounds
         loss = 0.5 * bounds.scale * square(bounds.residual.size)
         decay = square(norm(self.problem.theta))  # some checks have weight decay
         sizes = bounds.prediction.size, loss, bounds.whole_gradient.size, bounds.whole("block").size, decay
@@ -137,9 +137,9 @@ class Evidence:
                 return witness.hessian()
             if mode == "gauss_newton":
                 return witness.gauss_newton()
-            rest = witness.hessian() - witness.gauss_newton()
-            rest.reshape(-1)[:: len(rest) + 1] -= self.problem.decay
-            return rest
+            functional = witness.hessian() - witness.gauss_newton()
+            functional.reshape(-1)[:: len(functional) + 1] -= self.problem.decay
+            return functional
 
         return self.kept((witness.name, "matrix", mode), make)
 

@@ -106,12 +106,12 @@ def decide(
     def decisive(pair: tuple[float, float] | None) -> bool:
         return pair is not None and pair[1] < USELESS
 
-    ours = error, tolerance
+    autograd_pair = error, tolerance
     if not decisive(third):  # the third witness's rounding decides nothing either
         third = None
-    if not decisive(ours):  # autograd's own rounding decides nothing here
+    if not decisive(autograd_pair):  # autograd's own rounding decides nothing here
         return (AGREES if near(third) else HESSKERN_WRONG) if decisive(third) else UNDECIDED
-    if near(ours):
+    if near(autograd_pair):
         return AGREES if third is None or near(third) else THIRD_DIFFERS
     if third is None or near(third) == near(witnesses):
         return DIFFERS
@@ -218,16 +218,16 @@ def _text(report: ValidationReport, version: str, *, every: bool) -> Iterator[st
     yield "autograd is from the third witness."
     shown = [row for row in report.rows if row.verdict != ABSENT]
     if every:
-        for problem, what in report.problems.items():
-            own = [row for row in shown if row.problem == problem]
-            if own:
-                yield from ("", f"{problem}: {what}" if problem else what)
-                yield from _table(_by_quantity(own), backends)
+        for problem, description in report.problems.items():
+            rows_of_problem = [row for row in shown if row.problem == problem]
+            if rows_of_problem:
+                yield from ("", f"{problem}: {description}" if problem else description)
+                yield from _table(_by_quantity(rows_of_problem), backends)
     elif shown:
         yield "Each line shows one row, the nearest to its tolerance; the number of rows is in brackets."
         yield ""
-        for problem, what in report.problems.items():
-            yield f"{problem}: {what}"
+        for problem, description in report.problems.items():
+            yield f"{problem}: {description}"
         yield ""
         yield from _table(_by_group(shown), backends)
     yield ""
@@ -260,11 +260,13 @@ def _table(lines: dict[str, list[Row]], backends: Sequence[str]) -> Iterator[str
     yield f"  {'':<{width}}{columns}{'tolerance':>11}{'third':>9}  verdict"
     for name, rows in lines.items():
         worst = max(rows, key=lambda row: (not row.ok, row.used))
-        same = {row.backend: row for row in rows if (row.problem, row.quantity) == (worst.problem, worst.quantity)}
+        worst_by_backend = {
+            row.backend: row for row in rows if (row.problem, row.quantity) == (worst.problem, worst.quantity)
+        }
         errors = ""
         for backend in backends:
-            shown = backend in same and same[backend].compared
-            errors += f"{_number(same[backend].error) if shown else '-':>9}"
+            shown = backend in worst_by_backend and worst_by_backend[backend].compared
+            errors += f"{_number(worst_by_backend[backend].error) if shown else '-':>9}"
         tolerance = _number(worst.tolerance) if worst.compared else "-"
         third = (
             "-" if math.isnan(worst.witnesses) and math.isnan(worst.witnesses_tolerance) else _number(worst.witnesses)
@@ -305,14 +307,14 @@ def _verdict(report: ValidationReport) -> str:
     unchecked = sum(row.verdict == UNCHECKED for row in report.rows)
     overflowed = sum(row.verdict == OVERFLOWED for row in report.rows)
     counts = (undecided, UNDECIDED), (unchecked, UNCHECKED), (overflowed, OVERFLOWED)
-    rest = "".join(f", {count} {word}" for count, word in counts if count)
-    said = f"{compared} comparisons in {report.seconds:.1f} s{rest}"
+    exceptions = "".join(f", {count} {word}" for count, word in counts if count)
+    said = f"{compared} comparisons in {report.seconds:.1f} s{exceptions}"
     if report.interrupted:
         return f"Interrupted: {said}; {len(report.failures)} disagree so far."
     if report.failures:
         return f"Verdict: {len(report.failures)} of {said}, DISAGREE."
-    what = "what did not overflow" if overflowed else "everything"
-    return f"Verdict: {what} agrees ({said})." if compared else "Verdict: nothing was compared."
+    subject = "what did not overflow" if overflowed else "everything"
+    return f"Verdict: {subject} agrees ({said})." if compared else "Verdict: nothing was compared."
 
 
 def _number(value: float) -> str:

@@ -83,7 +83,7 @@ def _ensemble(how: Training) -> Callable[[Subject, Evidence], Matrix]:
     return path
 
 
-def _steps(evidence: Evidence, name: str, how: Training, ours: Callable[[Subject, Evidence], Matrix]) -> Comparison:
+def _steps(evidence: Evidence, name: str, how: Training, computed: Callable[[Subject, Evidence], Matrix]) -> Comparison:
     def moved(e: Evidence, witness: Witness) -> Matrix:
         return e.trajectory(witness, how).thetas
 
@@ -91,7 +91,7 @@ def _steps(evidence: Evidence, name: str, how: Training, ours: Callable[[Subject
         return f"{e.problem.parameter(at[1])} after {at[0]} steps"
 
     def relative(subject: Subject, e: Evidence) -> Matrix:
-        return ours(subject, e) - e.problem.theta
+        return computed(subject, e) - e.problem.theta
 
     unit = evidence.autograd.unit
     return Comparison(
@@ -99,7 +99,7 @@ def _steps(evidence: Evidence, name: str, how: Training, ours: Callable[[Subject
         f"training, {name}",
         relative,
         lambda e, w: moved(e, w) - e.problem.theta,
-        lambda e, b: _path(e, how, e.problem.unit if b is e.ours else unit),
+        lambda e, b: _path(e, how, e.problem.unit if b is e.hesskern_bounds else unit),
         lambda e: _path(e, how, unit).error if e.differences.affordable(4 * how.steps) else None,
         method=f"{how.steps} steps",
         label=label,
@@ -119,8 +119,11 @@ def _path(evidence: Evidence, how: Training, unit: float) -> ErrorBound:
         ends = [problem.with_loss(problem.kind, how.decay), _decayed(problem, last, how.decay)]
         gradients = [Bounds(end, unit, rotated=True).whole_gradient for end in ends]
         # A batch of a mean has a larger scale than all samples together.
-        more = problem.samples / how.batch_size if how.batch_size and problem.kind == "mean" else 1.0
-        wrong, slope = more * max(gradient.error for gradient in gradients), 2.0 * more * evidence.norm() + how.decay
+        scale_of_batch = problem.samples / how.batch_size if how.batch_size and problem.kind == "mean" else 1.0
+        wrong, slope = (
+            scale_of_batch * max(gradient.error for gradient in gradients),
+            2.0 * scale_of_batch * evidence.norm() + how.decay,
+        )
         start = norm(problem.theta)
         widths = problem.net.widths
         turned = sum(
@@ -129,7 +132,7 @@ def _path(evidence: Evidence, how: Training, unit: float) -> ErrorBound:
         error, velocity, total = (turned + unit) * start, 0.0, 0.0
         for theta in thetas[1:]:
             size = norm(theta) + start
-            speed = more * max(gradient.size for gradient in gradients) / (1.0 - how.momentum)
+            speed = scale_of_batch * max(gradient.size for gradient in gradients) / (1.0 - how.momentum)
             velocity = how.momentum * velocity + slope * error + wrong + 3 * unit * speed
             error += how.lr * (1.0 + how.momentum) * velocity + unit * size + 3 * unit * how.lr * speed + turned * size
             total += square(error)
@@ -146,7 +149,7 @@ def _decayed(problem: ValidationCase, net: Any, decay: float) -> ValidationCase:
 def _losses(evidence: Evidence, how: Training) -> Comparison:
     def part(e: Evidence, bounds: Bounds) -> ErrorBound:
         losses = e.trajectory(e.autograd, how).losses
-        path = _path(e, how, e.problem.unit if bounds is e.ours else e.autograd.unit)
+        path = _path(e, how, e.problem.unit if bounds is e.hesskern_bounds else e.autograd.unit)
         # Descent makes the gradient smaller; twice the first is above all of them.
         steep = 2.0 * norm(e.autograd.gradient())
         size = 0.5 * bounds.scale * square(bounds.residual.size)
@@ -155,7 +158,7 @@ def _losses(evidence: Evidence, how: Training) -> Comparison:
     return Comparison(
         "training", "losses recorded", lambda s, e: _run(s, how).history["loss"],
         lambda e, w: e.trajectory(w, how).losses, part,
-        lambda e: part(e, e.theirs).error if e.differences.affordable(4 * how.steps) else None,
+        lambda e: part(e, e.autograd_bounds).error if e.differences.affordable(4 * how.steps) else None,
         method=f"{how.steps} steps", label=lambda e, at: f"step {at[0]}",
     )  # fmt: skip
 

@@ -143,14 +143,14 @@ class _Plan:
 
 def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[ValidationCase]:
     if net is None and loss is None:
-        known = catalogue.names()
+        available = catalogue.names()
         if names is None:
-            return [catalogue.problem(name) for name in known]
+            return [catalogue.problem(name) for name in available]
         if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(
-                f"problems is {checks.shown(names)}; expected a list of names: {', '.join(map(repr, known))}."
+                f"problems is {checks.shown(names)}; expected a list of names: {', '.join(map(repr, available))}."
             )
-        return [catalogue.problem(checks.one_of(name, "problems", known)) for name in names]
+        return [catalogue.problem(checks.one_of(name, "problems", available)) for name in names]
     if names is not None:
         raise ValueError("problems names built-in networks; expected it without net and loss.")
     if not isinstance(net, LinearNetwork):

@@ -124,36 +124,6 @@ def test_pipes_devices_and_loops_do_not_hang(doors, capsys):
             assert capsys.readouterr().err.count("\n") == 1
 
 
-CHANGES = {
-    "a format to come": ({"format": np.array("hesskern network 2")}, "its format is 'hesskern network 2'"),
-    "a format of numbers": ({"format": np.ones(2)}, "its format is"),
-    "a layer that is missing": ({"3.weight": np.ones((1, 2))}, "expected '0.weight', '1.weight', ... for all layers"),
-    "a bias without a weight": ({"2.bias": np.ones(2)}, "expected '0.weight', '1.weight', ... for all layers"),
-    "NaN": ({"1.bias": np.full(2, np.nan)}, r"biases\[1\] holds 2 values that are NaN"),
-    "integers": ({"0.weight": np.ones((4, 3), dtype=int)}, r"weights\[0\] has dtype int64"),
-    "two precisions": ({"1.bias": np.ones(2, dtype=np.float32)}, r"biases\[1\] has dtype float32"),
-    "a shape that does not fit": ({"1.weight": np.ones((2, 5))}, r"weights\[1\] has shape \(2, 5\)"),
-    "names that are numbers": ({"names": np.ones(4)}, "'names' has shape"),
-    "names that repeat": ({"names": np.array(["a", "a", "b", "c"])}, r"names\[1\] is 'a'"),
-}
-
-
-@each("change", CHANGES)
-def test_networks_that_are_none(doors, tmp_path, change):
-    changes, said = CHANGES[change]
-    arrays = array_files.read_npz(str(doors.folder / "net.npz"))
-    np.savez(tmp_path / "net.npz", **(arrays | changes))
-    with pytest.raises(ValueError, match=rf"^path is .*net\.npz', which is not a network .*{said}"):
-        hk.LinearNetwork.load(tmp_path / "net.npz")
-
-
-def test_a_network_without_a_format_is_read(doors, tmp_path):
-    arrays = array_files.read_npz(str(doors.folder / "net.npz"))
-    assert str(arrays.pop("format")) == "hesskern network 1"
-    np.savez(tmp_path / "net.npz", **arrays)
-    np.testing.assert_array_equal(hk.LinearNetwork.load(tmp_path / "net.npz").flatten(), doors.net.flatten())
-
-
 def test_the_campaign_runs(tmp_path):
     command = [sys.executable, "-m", "attack.damage", "3", "5"]
     environment = os.environ | {
@@ -161,12 +131,3 @@ def test_the_campaign_runs(tmp_path):
     }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "3 damaged files, 0 wrong\n", done.stderr
-
-
-def test_a_network_without_its_last_layer_is_not_another_network(tmp_path):
-    path, part = tmp_path / "net.npz", tmp_path / "part.npz"
-    hk.LinearNetwork.random([3, 9, 2], seed=0).save(path)
-    with np.load(path) as arrays:
-        np.savez(part, **{name: array for name, array in arrays.items() if name != "1.weight"})
-    with pytest.raises(ValueError, match="names"):
-        hk.LinearNetwork.load(part)

@@ -8,7 +8,7 @@ from checkout import ROOT
 from looped import each
 
 from hesskern.cli import common
-from hesskern.network import linear_network
+from hesskern.network import network_file
 from hesskern.training import checkpoint
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -74,7 +74,7 @@ def test_the_changelog_has_this_version():
 
 def test_formats_of_files_are_those_of_the_policy():
     text = read("docs/versioning.md")
-    written = {linear_network._FILE_FORMAT, checkpoint._FORMAT}
+    written = {network_file.FORMAT, checkpoint._FORMAT}
     assert set(re.findall(r"`(hesskern (?:network|training checkpoint) \d+)`", text)) == written
 
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from hesskern.torch.model_problem import ModelProblem, Wanted, network_of, slices  # noqa: E402
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter, network_of, slices  # noqa: E402
 from hesskern.torch_modules.tracing import trace  # noqa: E402
 
 
@@ -51,7 +51,7 @@ def by_autograd(model, data, names):
 def test_every_result_is_in_the_order_of_the_models_parameters(case, params):
     model, data = case
     problem = ModelProblem.of(model, nn.MSELoss(), data, params)
-    names = [each.name for each in problem.wanted]
+    names = [each.name for each in problem.requested]
     assert names == [name for name, _ in model.named_parameters() if params is None or name in params]
     value, gradient, H = by_autograd(model, data, names)
     found = problem.value_and_gradient()
@@ -69,7 +69,7 @@ def test_every_result_is_in_the_order_of_the_models_parameters(case, params):
 
 
 def test_where_parameters_stand():
-    wanted = [Wanted("a", torch.Size([2, 3])), Wanted("b", torch.Size([4]))]
+    wanted = [RequestedParameter("a", torch.Size([2, 3])), RequestedParameter("b", torch.Size([4]))]
     assert slices(wanted) == {"a": slice(0, 6), "b": slice(6, 10)}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hesskern.torch.model_problem import Wanted  # noqa: E402
+from hesskern.torch.model_problem import RequestedParameter  # noqa: E402
 from hesskern.torch.vector_slices import VectorSlice, offset, split_leaf  # noqa: E402
 from hesskern.torch_modules.chain import Parameter  # noqa: E402
 
@@ -34,7 +34,7 @@ def parameter(name, size):
 def test_what_nobody_uses_lies_between():
     pieces = {"b": VectorSlice("theta", 8), "a": VectorSlice("theta", 1), "c": VectorSlice("other", 0)}
     parameters = [parameter("b", 2), parameter("a", (2, 3)), parameter("c", 4), parameter("d", 1)]
-    found = list(split_leaf(Wanted("theta", torch.Size([12])), pieces, parameters))
+    found = list(split_leaf(RequestedParameter("theta", torch.Size([12])), pieces, parameters))
     assert [(piece.name, piece.size) for piece in found] == [
         ("theta from 0", 1), ("a", 6), ("theta from 7", 1), ("b", 2), ("theta from 10", 2),
     ]  # fmt: skip
@@ -43,7 +43,7 @@ def test_what_nobody_uses_lies_between():
 def test_pieces_that_overlap_are_refused():
     pieces = {"a": VectorSlice("theta", 0), "b": VectorSlice("theta", 3)}
     with pytest.raises(ValueError, match="func uses a part of b a second time in another parameter"):
-        list(split_leaf(Wanted("theta", torch.Size([8])), pieces, [parameter("a", 4), parameter("b", 4)]))
+        list(split_leaf(RequestedParameter("theta", torch.Size([8])), pieces, [parameter("a", 4), parameter("b", 4)]))
 
 
 def test_the_numbers_of_a_piece():

@@ -216,11 +216,11 @@ def test_a_relative_error_of_1e_9_is_seen_in_any_quantity(name):
         if not isinstance(inner, Comparison):
             continue  # condition numbers have a test of their own below
         assert row_of("", check, subject, evidence).ok, check.quantity
-        ours = inner.ours
-        spoiled = dataclasses.replace(inner, ours=lambda s, e, ours=ours: slightly(ours(s, e)))
+        computed = inner.computed
+        spoiled = dataclasses.replace(inner, computed=lambda s, e, computed=computed: slightly(computed(s, e)))
         other = getattr(check, "_evidence", evidence)
         row = row_of("", spoiled, Subject(other.problem, "cpp"), other)
-        if float(np.linalg.norm(np.asarray(ours(Subject(other.problem, "cpp"), other)))) > 0:
+        if float(np.linalg.norm(np.asarray(computed(Subject(other.problem, "cpp"), other)))) > 0:
             assert not row.ok, (check.quantity, row.tolerance)
             seen += 1
     assert seen > 30

@@ -74,11 +74,11 @@ def test_an_error_where_the_computation_overflows(monkeypatch):
         raise OverflowError(34, "Numerical result out of range")
 
     check = next(check for check in checks_of(evidence) if isinstance(check, comparison.Comparison))
-    row = comparison.row_of("", dataclasses.replace(check, ours=raising), subject, evidence)
+    row = comparison.row_of("", dataclasses.replace(check, computed=raising), subject, evidence)
     assert row.verdict == OVERFLOWED and "overflowed" in row.note
     small = ValidationCase("", *two_layers(1.0, 1.0))
     evidence, subject = Evidence(small, 1, 100, 0), Subject(small, "numpy")
-    row = comparison.row_of("", dataclasses.replace(check, ours=raising), subject, evidence)
+    row = comparison.row_of("", dataclasses.replace(check, computed=raising), subject, evidence)
     assert row.verdict == RAISED
 
 
@@ -89,8 +89,10 @@ def test_what_is_not_finite_though_nothing_overflows_is_wrong(scale, data, wrong
     evidence, subject = Evidence(problem, 1, 100, 0), Subject(problem, "numpy")
     for check in checks_of(evidence):
         if isinstance(check, comparison.Comparison) and check.group in ("prediction", "loss", "gradient", "Hessian"):
-            ours = check.ours
-            spoiled = dataclasses.replace(check, ours=lambda s, e, ours=ours: np.asarray(ours(s, e)) * wrong)
+            computed = check.computed
+            spoiled = dataclasses.replace(
+                check, computed=lambda s, e, computed=computed: np.asarray(computed(s, e)) * wrong
+            )
             with np.errstate(all="ignore"):
                 assert not comparison.row_of("", spoiled, subject, evidence).ok, check.quantity
 
@@ -112,7 +114,7 @@ def test_a_third_witness_without_a_finite_number_is_said_to_be_missing(monkeypat
     check = checks_of(evidence)[0]
     row = comparison.row_of("", check, subject, evidence)
     assert row.verdict == AGREES and row.third == "" and "not checked by the third witness" in row.note
-    spoiled = dataclasses.replace(check, ours=lambda s, e: 1.001 * check.ours(s, e))
+    spoiled = dataclasses.replace(check, computed=lambda s, e: 1.001 * check.computed(s, e))
     assert not comparison.row_of("", spoiled, subject, evidence).ok
 
 

@@ -39,19 +39,19 @@ class ReducedStack:
     """
 
     def __init__(self, layers: TensorLayers, *, reduce: bool) -> None:
-        self.given = layers
+        self.original = layers
         self._stages: list[_Stage] = []
         for layer in reducible(layers) if reduce else ():
             stack = stacked(layers, layer)
             basis, triangle = _qr(stack)
             self._stages.append(_Stage(layer, basis, stack, triangle))
             layers = TensorLayers(*replaced(layers, layer, triangle))
-        unbalanced = [_unbalanced(stage, self.given.weights[stage.layer + 1].shape[-2]) for stage in self._stages]
+        unbalanced = [_unbalanced(stage, self.original.weights[stage.layer + 1].shape[-2]) for stage in self._stages]
         #: How many networks have hidden units of too different sizes. If any has, nothing is reduced: all networks
         #: are trained at one width.
         self.unbalanced = int(torch.stack(unbalanced).any(0).sum()) if unbalanced else 0
         if self.unbalanced:
-            self._stages, layers = [], self.given
+            self._stages, layers = [], self.original
         self.layers = layers
 
     @property
@@ -62,20 +62,20 @@ class ReducedStack:
     @property
     def suspicious(self) -> Tensor:
         """Which networks have a stack of lower rank, where rounding errors would be trained: (networks,) bool."""
-        first = self.given.weights[0]
+        first = self.original.weights[0]
         suspicious = torch.zeros(len(first), dtype=torch.bool, device=first.device)
         for stage in self._stages:
             pivots = stage.after.diagonal(dim1=-2, dim2=-1).abs()
             suspicious |= pivots.amin(1) < LOWER_RANK * pivots.amax(1)
         return suspicious
 
-    def replace(self, which: int, bases: list[AnyArray], triangles: list[AnyArray]) -> None:
+    def replace(self, index: int, bases: list[AnyArray], triangles: list[AnyArray]) -> None:
         """Use other bases for one `suspicious` network: NumPy arrays, one for each stage."""
-        layers = self.given
+        layers = self.original
         for stage, basis, triangle in zip(self._stages, bases, triangles, strict=True):
-            stage.before[which] = stacked(layers, stage.layer)[which]
-            stage.basis[which] = torch.as_tensor(basis.copy(), device=stage.basis.device)
-            stage.after[which] = torch.as_tensor(triangle.copy(), device=stage.after.device)
+            stage.before[index] = stacked(layers, stage.layer)[index]
+            stage.basis[index] = torch.as_tensor(basis.copy(), device=stage.basis.device)
+            stage.after[index] = torch.as_tensor(triangle.copy(), device=stage.after.device)
             layers = TensorLayers(*replaced(layers, stage.layer, stage.after))
         self.layers = layers
 

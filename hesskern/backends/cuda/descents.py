@@ -16,7 +16,7 @@ from hesskern.backends.cuda import layers
 from hesskern.backends.cuda.assembly import Launch
 from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.shared_memory_kernel import Limits, network_bytes, packed, plan
-from hesskern.backends.cuda.state import DescentProblem, DescentStates, Piece, RecordedColumns, Seen
+from hesskern.backends.cuda.state import DescentProblem, DescentStates, Piece, RecordedColumns, RecordedValues
 from hesskern.backends.cuda.stepwise import Stepwise
 
 
@@ -60,23 +60,23 @@ class Descents:
         """Return the present weights and biases as views."""
         return layers.split(self.layout, self.states.parameters)
 
-    def advance(self, piece: Piece) -> Seen:
+    def advance(self, piece: Piece) -> RecordedValues:
         """Take some steps with every network that runs; what one that has stopped would have recorded is NaN."""
         watched, states = self._watched, self.states
         records = (piece.first + piece.steps - 1) // watched.every - (piece.first - 1) // watched.every
         shape = len(states.parameters), records
-        seen = Seen(*(
-            states.target.new_full(shape, torch.nan) if wanted and records else None
-            for wanted in (watched.loss, watched.batch_loss, watched.gradient_norm)
+        columns = RecordedValues(*(
+            states.target.new_full(shape, torch.nan) if recorded and records else None
+            for recorded in (watched.loss, watched.batch_loss, watched.gradient_norm)
         ))  # fmt: skip
         if self.plan is None:
-            Stepwise(self.problem, watched, self.layout, states, piece, seen).run()
+            Stepwise(self.problem, watched, self.layout, states, piece, columns).run()
         else:
-            fields = packed(self._fields(piece, seen, records), states.parameters)
+            fields = packed(self._fields(piece, columns, records), states.parameters)
             self._launch(self.plan.kernel, self.plan.blocks, self.plan.threads, fields, shared=self.plan.shared)
-        return seen
+        return columns
 
-    def _fields(self, piece: Piece, seen: Seen, records: int) -> Mapping[str, Tensor | float | int | None]:
+    def _fields(self, piece: Piece, columns: RecordedValues, records: int) -> Mapping[str, Tensor | float | int | None]:
         problem, states, order = self.problem, self.states, piece.order
         data, samples, update = problem.data, problem.samples, problem.update
         return {
@@ -97,7 +97,8 @@ class Descents:
             "momentum": float(update.momentum), "nesterov": update.nesterov,
             "first": piece.first, "count": piece.steps, "every": self._watched.every,
             "loss_wanted": self._watched.loss,
-            "losses": seen.losses, "batch_losses": seen.batch_losses, "norms": seen.gradient_norms, "records": records,
+            "losses": columns.losses, "batch_losses": columns.batch_losses,
+            "norms": columns.gradient_norms, "records": records,
             "targets": states.target, "status": states.status, "steps": states.steps, "seen": states.seen,
             "bytes": self.needed,
         }  # fmt: skip

@@ -102,7 +102,7 @@ class CudaProduct:
             gauss_newton=gauss_newton,
             functional=functional,
         ).times
-        self._seen: set[int] = set()
+        self._counts: set[int] = set()
         self._graphs: dict[int, tuple[Recorded, Tensor]] = {}
 
     def apply(self, v: AnyArray, out: AnyArray) -> None:
@@ -122,12 +122,12 @@ class CudaProduct:
             graph.replay()
             product: Tensor = graph.result
             return product
-        if count in self._seen:
+        if count in self._counts:
             recorded_input = directions.contiguous().clone()
             graph = Recorded(partial(self._times, recorded_input), recorded_input.device)
             graph.replay()
             self._graphs[count] = graph, recorded_input
             result: Tensor = graph.result
             return result
-        self._seen.add(count)
+        self._counts.add(count)
         return self._times(directions)

@@ -53,7 +53,7 @@ class Piece(NamedTuple):
     scales: Tensor | None  # (steps,) float64, of a batch's loss
 
 
-class Seen(NamedTuple):
+class RecordedValues(NamedTuple):
     """What was recorded, (networks, records) float64; None where it was not asked for."""
 
     losses: Tensor | None
@@ -89,8 +89,8 @@ class DescentStates(NamedTuple):
             seen=seen,
         )
 
-    def step_back(self, which: Tensor) -> None:
+    def step_back(self, diverged: Tensor) -> None:
         """Return these networks, (networks,) bool, to the parameters before their last update; they have diverged."""
-        self.parameters.copy_(torch.where(which[:, None], self.previous, self.parameters))
-        self.steps.sub_((which & (self.steps > 0)).long())
-        self.status.masked_fill_(which, DIVERGED)
+        self.parameters.copy_(torch.where(diverged[:, None], self.previous, self.parameters))
+        self.steps.sub_((diverged & (self.steps > 0)).long())
+        self.status.masked_fill_(diverged, DIVERGED)

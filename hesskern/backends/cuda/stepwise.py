@@ -23,7 +23,7 @@ from hesskern.backends.cuda.state import (
     DescentStates,
     Piece,
     RecordedColumns,
-    Seen,
+    RecordedValues,
 )
 
 #: Steps from which recording a CUDA graph of one costs less than launching them all.
@@ -41,7 +41,7 @@ class Stepwise:
     states : DescentStates
         Changed in place.
     piece : Piece
-    seen : Seen
+    columns : RecordedValues
         What is recorded; filled in.
     """
 
@@ -52,10 +52,10 @@ class Stepwise:
         layout: FlatLayout,
         states: DescentStates,
         piece: Piece,
-        seen: Seen,
+        columns: RecordedValues,
     ) -> None:
         self._problem, self._watched, self._layout = problem, watched, layout
-        self._states, self._piece, self._seen = states, piece, seen
+        self._states, self._piece, self._columns = states, piece, columns
         device = states.parameters.device
         self._step = torch.zeros(1, dtype=torch.int64, device=device)  # of this piece
         self._record = torch.zeros(1, dtype=torch.int64, device=device)
@@ -88,7 +88,7 @@ class Stepwise:
 
     def _one(self, recorded: bool, first: bool) -> None:
         """Take one step; in place, so that it can be recorded and replayed."""
-        problem, states, seen = self._problem, self._states, self._seen
+        problem, states, columns = self._problem, self._states, self._columns
         k, decay = self._step, problem.update.decay
         whole = problem.samples is None
         layers = split(self._layout, states.parameters)
@@ -110,7 +110,7 @@ class Stepwise:
             batch = residual(layers, *data)
             used = 0.5 * scale * _squares(batch[1]) + decayed
         norm: Tensor | None = None
-        if recorded and seen.gradient_norms is not None:
+        if recorded and columns.gradient_norms is not None:
             full = kept or residual(layers, *all_data)
             plain = gradient(layers, *full, problem.ones, problem.scale)
             norm = (plain + decay * states.parameters).double().norm(dim=1)
@@ -118,7 +118,7 @@ class Stepwise:
         assert at is not None
         slope = gradient(layers, *at, data[1], scale)
         if recorded:
-            for target, value in ((seen.losses, loss), (seen.batch_losses, used), (seen.gradient_norms, norm)):
+            for target, value in ((columns.losses, loss), (columns.batch_losses, used), (columns.gradient_norms, norm)):
                 if target is not None and value is not None:
                     target.index_copy_(1, self._record, value[:, None])
             self._record += 1

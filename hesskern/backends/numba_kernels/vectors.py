@@ -171,15 +171,15 @@ def _product_strip(columns: int) -> Any:
             whole = builder.sdiv(m, e.integer(most))
             with cgutils.for_range(builder, whole) as loop:
                 tile(most, builder.mul(loop.index, e.integer(most)))
-            done = builder.mul(whole, e.integer(most))
-            rest = builder.sub(m, done)
+            tiled = builder.mul(whole, e.integer(most))
+            remainder = builder.sub(m, tiled)
             after = builder.append_basic_block("after")
-            choice = builder.switch(rest, after)
+            choice = builder.switch(remainder, after)
             for rows in range(1, most):
                 block = builder.append_basic_block("rest")
                 choice.add_case(e.integer(rows), block)
                 builder.position_at_end(block)
-                tile(rows, done)
+                tile(rows, tiled)
                 builder.branch(after)
             builder.position_at_end(after)
             return context.get_dummy_value()
@@ -293,14 +293,14 @@ def write_runs(typingctx: Any, out: Any, at: Any, factors: Any, left: Any, left_
             value = builder.fmul(pair[0], factor[0])
             return e.fma(pair[1], factor[1], value) if len(pair) > 1 else value
 
-        def write(sources: list[Any], scales: list[Any], known: int | None) -> None:
-            """All runs; of a `known` number of vectors they are loaded once."""
-            places = [e.integer(j * e.lanes) for j in range(known or 0)]
+        def write(sources: list[Any], scales: list[Any], number: int | None) -> None:
+            """All runs; if the `number` of vectors is known, they are loaded once."""
+            places = [e.integer(j * e.lanes) for j in range(number or 0)]
             kept = [[e.load(e.at(source, place)) for source in sources] for place in places]
             with cgutils.for_range(builder, runs) as run:
                 factor = [e.splat(builder.load(e.at(scale, run.index))) for scale in scales]
                 to = e.at(target, builder.mul(run.index, count))
-                if known:
+                if number:
                     for place, pair in zip(places, kept, strict=True):
                         e.store(combined(pair, factor), e.at(to, place))
                 else:
@@ -310,13 +310,13 @@ def write_runs(typingctx: Any, out: Any, at: Any, factors: Any, left: Any, left_
 
         def choose(sources: list[Any], scales: list[Any]) -> None:
             after = builder.append_basic_block("written")
-            cases = {known: builder.append_basic_block("runs") for known in (1, 2, None)}
+            cases = {number: builder.append_basic_block("runs") for number in (1, 2, None)}
             choice = builder.switch(vectors, cases[None])
-            for known, block in cases.items():
-                if known:
-                    choice.add_case(e.integer(known), block)
+            for number, block in cases.items():
+                if number:
+                    choice.add_case(e.integer(number), block)
                 builder.position_at_end(block)
-                write(sources, scales, known)
+                write(sources, scales, number)
                 builder.branch(after)
             builder.position_at_end(after)
 

@@ -58,10 +58,10 @@ def lanczos(
         If there are fewer than k eigenvalues.
     """
     problem = _own(operator).live.problem
-    wanted = cast(Literal["LM", "LA", "SA"], checks.one_of(which, "which", ("LM", "LA", "SA")))
+    end = cast(Literal["LM", "LA", "SA"], checks.one_of(which, "which", ("LM", "LA", "SA")))
     if checks.integer(k, "k", 1) > problem.size:
         raise ValueError(f"k is {k}; expected at most {problem.size}, the number of parameters.")
-    values, vectors = problem.eigenpairs(k, wanted)
+    values, vectors = problem.eigenpairs(k, end)
     order = (values.abs() if which == "LM" else values).argsort(descending=which != "SA", stable=True)
     values, vectors = values[order], vectors[:, order]
     residuals = torch.linalg.vector_norm(problem.product(vectors) - vectors * values, dim=0)

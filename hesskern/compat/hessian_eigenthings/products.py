@@ -84,10 +84,10 @@ def compute_hessian_eigenthings(
            [1., 0.]], dtype=float32))
     """
     checks.one_of(mode, "mode", ("power_iter", "lanczos"))
-    known = _OF_LANCZOS if mode == "lanczos" else _OF_POWER_ITERATION
+    arguments = _OF_LANCZOS if mode == "lanczos" else _OF_POWER_ITERATION
     for name in kwargs:
-        if name not in known:
-            names = ", ".join(sorted(known))
+        if name not in arguments:
+            names = ", ".join(sorted(arguments))
             raise TypeError(f"{name} is not an argument with mode={mode!r}; expected one of {names}.")
     checks.boolean(full_dataset, "full_dataset")
     operator = HVPOperator(model, dataloader, loss, use_gpu, fp16, True, max_possible_gpu_samples)

@@ -11,7 +11,7 @@ from hesskern._base import checks
 from hesskern.compat.live_parameters import CountedBatches, LiveProblem, per_batch
 from hesskern.torch.data import Check, reduced
 from hesskern.torch.losses import LossScale
-from hesskern.torch.model_problem import ModelProblem, Wanted
+from hesskern.torch.model_problem import ModelProblem, RequestedParameter
 from hesskern.torch.reduced_loss import ReducedLoss
 from hesskern.torch_modules import tracing
 
@@ -30,8 +30,8 @@ def live_problem(
     """Return the problem of a model and the batches that are read, over the chosen parameters."""
     data, samples = reduced(read, chain, check)
     loss = ReducedLoss(data, samples, per_batch(scale, samples, batches.count))
-    wanted = [Wanted(name, parameter.shape) for name, parameter in chosen.items()]
-    return LiveProblem(lambda: ModelProblem(chain, loss, wanted), model)
+    requested = [RequestedParameter(name, parameter.shape) for name, parameter in chosen.items()]
+    return LiveProblem(lambda: ModelProblem(chain, loss, requested), model)
 
 
 def product(problem: ModelProblem, v: Tensor) -> Tensor:

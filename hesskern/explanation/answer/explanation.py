@@ -149,7 +149,7 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the matrices as plain dicts, lists and numbers."""
-        rest = self.unexplained
+        remainder = self.unexplained
         return {
             "status": self.status,
             "verdict": self.verdict,
@@ -161,8 +161,8 @@ class Explanation:
             "before": self.before,
             "after": self.after,
             "unexplained": None
-            if rest is None
-            else {name: _plain(getattr(rest, name)) for name in Remainder.__slots__},
+            if remainder is None
+            else {name: _plain(getattr(remainder, name)) for name in Remainder.__slots__},
             "notes": list(self.notes),
         }
 

@@ -27,7 +27,7 @@ def invalid(candidate: Candidate, question: Question) -> Explanation | None:
 
 
 def _not_finite(candidate: Candidate, question: Question, corrected: Any) -> Explanation | None:
-    array, asked = candidate.array, question.asked
+    array, selection = candidate.array, question.selection
     bad = bad_entries(array)
     if not len(bad):
         return None
@@ -43,8 +43,8 @@ def _not_finite(candidate: Candidate, question: Question, corrected: Any) -> Exp
     rows = sorted({int(index[0]) for index in bad})
     where = f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
     notes = [f"they are in {where} ({len(rows)} of {len(array)} rows)"]
-    if candidate.kind == "matrix" and array.shape == (asked.size, asked.size):
-        blocks = sorted({(_tensor_at(asked, int(r)), _tensor_at(asked, int(c))) for r, c in bad})
+    if candidate.kind == "matrix" and array.shape == (selection.size, selection.size):
+        blocks = sorted({(_tensor_at(selection, int(r)), _tensor_at(selection, int(c))) for r, c in bad})
         notes.append("in the blocks " + ", ".join(f"{a} x {b}" for a, b in blocks[:6]))
     finding = Finding("not-finite", words, fix)
     verdict = f"the {candidate.kind} contains NaN or infinities; a Hessian does not."
@@ -82,9 +82,9 @@ def _tensor_at(selection: Selection, index: int) -> str:
     return next(symbol(tensor) for tensor in selection.tensors if index < tensor.stop)
 
 
-def _wrong_size(what: str, question: Question, corrected: Any, weight: str = "") -> Explanation:
+def _wrong_size(description: str, question: Question, corrected: Any, weight: str = "") -> Explanation:
     fitting = [f"{selection.size} for {shown(selection.tensors)}" for selection in question.selections]
-    asked = question.asked
+    requested = question.selection
     net, samples, outputs = question.net, question.scales.samples, question.scales.outputs
     meanings = {
         samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)",
@@ -93,19 +93,21 @@ def _wrong_size(what: str, question: Question, corrected: Any, weight: str = "")
     inputs_outputs = net.widths[0] * outputs
     meanings.setdefault(inputs_outputs, "inputs times outputs, the size of a matrix of the end-to-end map W_L ... W_1")
     meanings |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
-    sizes = [int(word) for word in what.split() if word.isdigit()]
+    sizes = [int(word) for word in description.split() if word.isdigit()]
     notes = [f"{size} is {meanings[size]}" for size in dict.fromkeys(sizes) if size in meanings]
     cause = Finding(
         "wrong-size",
-        f"{what} fits no parameters of this network; sizes that would fit: {', '.join(fitting)}",
-        f"take the derivatives of {shown(asked.tensors)}: size {asked.size}",
+        f"{description} fits no parameters of this network; sizes that would fit: {', '.join(fitting)}",
+        f"take the derivatives of {shown(requested.tensors)}: size {requested.size}",
     )
     if weight:
         notes.append(
             f"that is the shape of {weight}; it is neither {weight} itself, nor its gradient, nor the diagonal or the "
             "row sums of a Hessian"
         )
-    if sizes == [asked.size**2]:
-        notes.append(f"that is {asked.size} squared: a flattened Hessian becomes a matrix by reshape({asked.size}, -1)")
-    verdict = f"expected size {asked.size} for {shown(asked.tensors)}, not {what.removesuffix(',')}."
+    if sizes == [requested.size**2]:
+        notes.append(
+            f"that is {requested.size} squared: a flattened Hessian becomes a matrix by reshape({requested.size}, -1)"
+        )
+    verdict = f"expected size {requested.size} for {shown(requested.tensors)}, not {description.removesuffix(',')}."
     return Explanation("invalid", verdict, (cause,), notes=tuple(notes), _corrected=corrected)

@@ -86,9 +86,9 @@ class MatrixAnswer:
             return None
         power = min(self._power, 0)  # the larger of both keeps its size, or is scaled down
         if not power:
-            return difference(self._candidate.array, self._truth, self._question.asked.tensors)
+            return difference(self._candidate.array, self._truth, self._question.selection.tensors)
         lowered = dataclasses.replace(self._truth, factor=2.0**power, shift=self._truth.shift * 2.0**power)
-        return difference(self._array, lowered, self._question.asked.tensors)
+        return difference(self._array, lowered, self._question.selection.tensors)
 
     def _as_given(self, model: CandidateModel) -> CandidateModel:
         """Return the model of the candidate as it was given."""
@@ -118,7 +118,7 @@ class MatrixAnswer:
         if not causes:
             return Explanation(
                 "match",
-                f"this is the Hessian with respect to {shown(question.asked.tensors)}, to rounding.",
+                f"this is the Hessian with respect to {shown(question.selection.tensors)}, to rounding.",
                 confidence=_certainty(after, model),
                 before=after.relative,
                 after=after.relative,
@@ -165,7 +165,7 @@ class MatrixAnswer:
         return search.without(best, cause)
 
     def _matrices(self, model: CandidateModel | None) -> Matrices:
-        tensors = self._question.asked.tensors if model is None else model.curvature.tensors
+        tensors = self._question.selection.tensors if model is None else model.curvature.tensors
         fits = len(self._candidate.array) == self._truth.size
         return Matrices(
             self._candidate.array,
@@ -205,7 +205,7 @@ class MatrixAnswer:
         )
 
     def _remainder(self, entries: Difference) -> Remainder:
-        tensors = self._question.asked.tensors
+        tensors = self._question.selection.tensors
         at = np.unravel_index(int(entries.blocks.argmax()), entries.blocks.shape)
         rows = np.argsort(entries.row_norms)[::-1][:5]
         rows = rows[entries.row_norms[rows] >= 1e-2 * entries.row_norms.max()]
@@ -227,10 +227,10 @@ def _certainty(entries: Difference, model: CandidateModel) -> str:
     )
 
 
-def _triangle(which: str) -> Cause:
-    other = "above" if which == "lower" else "below"
+def _triangle(filled: str) -> Cause:
+    empty = "above" if filled == "lower" else "below"
     return Cause(
-        f"triangle[{which}]",
-        f"only its {which} triangle is filled, and everything {other} the diagonal is zero",
+        f"triangle[{filled}]",
+        f"only its {filled} triangle is filled, and everything {empty} the diagonal is zero",
         "mirror it: H + H.T - numpy.diag(H.diagonal())",
     )

@@ -26,7 +26,7 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
         quantity,
     )
     truth = numbers.truth()
-    value, which = numbers.value, shown(question.asked.tensors)
+    value, parameters = numbers.value, shown(question.selection.tensors)
     if math.isnan(value):
         return Explanation("invalid", "the number is NaN.", notes=(_truths(truth),), _corrected=partial(itself, truth))
     matches = numbers.matches()
@@ -46,9 +46,9 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
         )
     if not matches[0].causes:
         names = listed([NAMES[match.quantity] for match in matches])
-        verdict = f"{value:.10g} is the {names} of the Hessian with respect to {which} ({matches[0].value:.10g})."
+        verdict = f"{value:.10g} is the {names} of the Hessian with respect to {parameters} ({matches[0].value:.10g})."
         return Explanation("match", verdict, before=before, after=before, notes=(_truths(truth),), _corrected=corrected)
-    first, *rest = matches
+    first, *other_matches = matches
     chance = numbers.chance(first)
     findings = tuple(
         Finding(
@@ -66,7 +66,7 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
     words = sentence(first.causes)
     alternatives = tuple(
         Alternative(keys(match.causes), f"the {NAMES[match.quantity]}, {match.value:.10g}: {sentence(match.causes)}")
-        for match in rest
+        for match in other_matches
     )
     verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
     if first.causes[0].key.startswith("noise"):

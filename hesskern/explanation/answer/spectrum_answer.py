@@ -22,29 +22,29 @@ def explain_spectrum(candidate: Candidate, question: Question) -> Explanation:
     expected = question.true_spectrum()
     power = exponent_to(candidate.array, float(np.abs(expected).max()) or 1.0)
     values = np.sort(candidate.array)
-    taken = np.ldexp(candidate.array, power) if power else candidate.array  # as large as the Hessian's
-    known = taken, question.data, question.weights, question.selections, question.scales, question.epsilon
+    scaled = np.ldexp(candidate.array, power) if power else candidate.array  # as large as the Hessian's
+    search = scaled, question.data, question.weights, question.selections, question.scales, question.epsilon
     if not values.any() and np.abs(expected).max() > 0.0:
         return Explanation(
             "unexplained", "all these eigenvalues are zero; those of the Hessian are not.",
             before=1.0, after=1.0, _corrected=partial(itself, expected),
         )  # fmt: skip
-    matches = spectrum_matches(*known, most=0)
+    matches = spectrum_matches(*search, most=0)
     answer = None if matches else explain_vector(candidate, question) or _misread(values, expected, power, question)
     if answer is not None:
         return answer
-    matches = matches or spectrum_matches(*known)
-    for storage in storages(taken[None, :], [slice(0, 1)]) if not matches else ():
-        matches = spectrum_matches(*known, storage)
+    matches = matches or spectrum_matches(*search)
+    for storage in storages(scaled[None, :], [slice(0, 1)]) if not matches else ():
+        matches = spectrum_matches(*search, storage)
         if matches:
             break
     corrected = partial(itself, expected)
     largest = float(np.abs(values).max()), float(np.abs(expected).max())
-    same = len(expected) == len(values)
-    before = _apart(values, expected, min(power, 0)) if same else None
-    of = f"the Hessian with respect to {shown(question.asked.tensors)}"
+    same_length = len(expected) == len(values)
+    before = _apart(values, expected, min(power, 0)) if same_length else None
+    of = f"the Hessian with respect to {shown(question.selection.tensors)}"
     if not matches:
-        at = int(np.abs(values - expected).argmax()) if same else None
+        at = int(np.abs(values - expected).argmax()) if same_length else None
         note = (
             ()
             if at is None
@@ -85,7 +85,7 @@ def _misread(values: Values, expected: Values, power: int, question: Question) -
             continue
         before = _apart(values, expected, min(power, 0)) if len(expected) == len(values) else None
         finding = Finding(cause.key, cause.words, cause.fix, (), before, 0.0)
-        verdict = f"these are not the eigenvalues of the Hessian with respect to {shown(question.asked.tensors)}: "
+        verdict = f"these are not the eigenvalues of the Hessian with respect to {shown(question.selection.tensors)}: "
         return Explanation(
             "explained",
             f"{verdict}{cause.words}.",

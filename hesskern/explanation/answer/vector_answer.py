@@ -150,11 +150,11 @@ def _answer(
 ) -> Explanation:
     findings = [Finding(vector.key, f"it is {vector.words}{shape.arranged}", vector.fix)]
     findings += [Finding(cause.key, cause.words, cause.fix, cause.also) for cause in more_causes]
-    more = "".join(f"; {cause.words}" for cause in more_causes)
-    what = "this is not a Hessian" if candidate.kind == "matrix" else "these are not eigenvalues"
+    causes_text = "".join(f"; {cause.words}" for cause in more_causes)
+    denial = "this is not a Hessian" if candidate.kind == "matrix" else "these are not eigenvalues"
     return Explanation(
         "explained",
-        f"{what}, but {vector.words}{shape.arranged}{more}.",
+        f"{denial}, but {vector.words}{shape.arranged}{causes_text}.",
         tuple(findings),
         confidence=f"certain: all {candidate.array.size} entries agree to rounding",
         _corrected=question.true_matrix if candidate.kind == "matrix" else question.true_spectrum,

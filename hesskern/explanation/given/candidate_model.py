@@ -159,8 +159,8 @@ class Curvature:
         """Return all eigenvalues of a part, ascending."""
         if len(self._terms) == 1 and part in ("full", "gauss_newton", "functional"):
             factor, H = self._terms[0]
-            taken = H if part == "full" else getattr(H, part)()
-            return np.sort(factor * taken.eigvalsh())
+            operator = H if part == "full" else getattr(H, part)()
+            return np.sort(factor * operator.eigvalsh())
         if len(self._terms) == 1 and part in ("layers", "tensors"):
             net, (factor, loss) = self.weights.net, self.data.terms[0]
             pieces = [factor * loss.hessian(net, names).eigvalsh() for _, names in self._pieces(part)]
@@ -216,22 +216,22 @@ class CandidateModel:
         """Return some rows of the dense matrix."""
         index, matrix = self.index, self.curvature.dense(self.part)
         ordered = index is not None and self.sides != "columns"
-        taken = matrix[index[at]] if ordered and index is not None else matrix[at]
+        rows = matrix[index[at]] if ordered and index is not None else matrix[at]
         if self.inner:
             from_row = index[at] if ordered and index is not None else np.arange(at.start, at.stop)
-            taken = taken.copy()
-            taken[np.arange(len(taken)), from_row] += self.inner
+            rows = rows.copy()
+            rows[np.arange(len(rows)), from_row] += self.inner
         if index is not None and self.sides != "rows":
-            taken = taken[:, index]
-        taken = self.factor * taken
-        count = np.arange(len(taken))
-        taken[count, count + at.start] += self.shift
+            rows = rows[:, index]
+        rows = self.factor * rows
+        count = np.arange(len(rows))
+        rows[count, count + at.start] += self.shift
         if self.diagonal is not None:
-            taken[count, count + at.start] += self.diagonal[at]
+            rows[count, count + at.start] += self.diagonal[at]
         if self.triangle:
             beyond = np.arange(self.size)[None, :] - (count + at.start)[:, None]
-            taken[beyond > 0 if self.triangle == "lower" else beyond < 0] = 0.0
-        return taken if self.store is None else self.store(taken)
+            rows[beyond > 0 if self.triangle == "lower" else beyond < 0] = 0.0
+        return rows if self.store is None else self.store(rows)
 
     def toarray(self) -> Values:
         """Return the dense matrix."""

@@ -50,19 +50,19 @@ def before(net: LinearNetwork, loss: SquaredLoss, rate: float) -> LinearNetwork 
     for _ in range(60):
         if not np.isfinite(t).all():
             return None
-        here = net.unflatten(t)
-        rest = t - rate * loss.gradient(here) - theta
-        size = float(np.linalg.norm(rest))
+        network = net.unflatten(t)
+        residual = t - rate * loss.gradient(network) - theta
+        size = float(np.linalg.norm(residual))
         if size >= small:
             break
-        best, small = here, size
+        best, small = network, size
         if len(theta) <= _DENSE:
-            slope = -rate * loss.hessian(here).toarray()
+            slope = -rate * loss.hessian(network).toarray()
             slope[np.diag_indices_from(slope)] += 1.0
             try:
-                t = t - decompositions.solve(slope, rest)
+                t = t - decompositions.solve(slope, residual)
             except np.linalg.LinAlgError:
                 break
         else:
-            t = t - rest
+            t = t - residual
     return best if small <= 1e-12 * float(np.linalg.norm(theta)) else None

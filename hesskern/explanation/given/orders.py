@@ -50,8 +50,8 @@ def tensors(net: LinearNetwork, parts: Sequence[Part]) -> tuple[Tensor, ...]:
     at = 0
     for part in parts:
         shape = net.weights[part.layer].shape
-        for name, wanted, size in (("weight", part.weight, shape), ("bias", part.bias, shape[:1])):
-            if wanted:
+        for name, is_selected, size in (("weight", part.weight, shape), ("bias", part.bias, shape[:1])):
+            if is_selected:
                 selected.append(Tensor(part.layer, name, at, size))
                 at = selected[-1].stop
     return tuple(selected)
@@ -81,8 +81,8 @@ def orders(selected: Sequence[Tensor]) -> list[Order]:
             elif len(kept[key].causes) == 1 == len(causes):
                 first = kept[key].causes[0]
                 words = causes[0].words
-                same = Cause(first.key, first.words, first.fix, (*first.also, words), first.cost)
-                kept[key] = Order((same,), index)
+                merged = Cause(first.key, first.words, first.fix, (*first.also, words), first.cost)
+                kept[key] = Order((merged,), index)
     return sorted(kept.values(), key=lambda order: len(order.causes))
 
 

@@ -45,7 +45,7 @@ def _broadcast(loss: SquaredLoss) -> Iterator[Prepared]:
 
 def _scaled(loss: SquaredLoss) -> Iterator[Prepared]:
     X, Y = loss.X, loss.Y
-    same = "pass the same X and Y to SquaredLoss as to the other program"
+    fix = "pass the same X and Y to SquaredLoss as to the other program"
     centred = {"X": X - X.mean(axis=0), "Y": Y - Y.mean(axis=0)}
     for names in ("X", "Y", "XY"):
         words = {"X": "the inputs are", "Y": "the targets are", "XY": "inputs and targets are"}[names]
@@ -53,7 +53,7 @@ def _scaled(loss: SquaredLoss) -> Iterator[Prepared]:
         def both(change: dict[str, Array], names: str = names) -> tuple[Array, Array]:
             return change["X"] if "X" in names else X, change["Y"] if "Y" in names else Y
 
-        yield Prepared(Cause(f"{names}-centred", f"{words} centred: the mean of each column is subtracted", same), 1.0,
+        yield Prepared(Cause(f"{names}-centred", f"{words} centred: the mean of each column is subtracted", fix), 1.0,
                        *both(centred))  # fmt: skip
         for ddof in (0, 1):
             if len(X) <= ddof:
@@ -63,13 +63,13 @@ def _scaled(loss: SquaredLoss) -> Iterator[Prepared]:
             cause = Cause(
                 f"{names}-standardised{'[ddof=1]' if ddof else ''}",
                 f"{words} standardised: each column has mean 0 and standard deviation 1 (divided by {how})",
-                same,
+                fix,
             )
             yield Prepared(cause, 1.0, *both(standardised))
     least = X.min(axis=0)
-    cause = Cause("X-scaled-to-one", "the inputs are scaled to the interval from 0 to 1, column by column", same)
+    cause = Cause("X-scaled-to-one", "the inputs are scaled to the interval from 0 to 1, column by column", fix)
     yield Prepared(cause, 1.0, (X - least) / _nonzero(np.ptp(X, axis=0)), Y)
-    cause = Cause("X-rows-normalised", "the inputs of each sample are divided by their norm", same)
+    cause = Cause("X-rows-normalised", "the inputs of each sample are divided by their norm", fix)
     yield Prepared(cause, 1.0, X / _nonzero(np.linalg.norm(X, axis=1))[:, None], Y)
 
 

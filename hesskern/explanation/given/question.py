@@ -34,7 +34,7 @@ class Question:
         if not isinstance(loss, SquaredLoss):
             raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
         loss.check_network(net, on_cpu="explain")
-        asked = select(net, params)
+        parts = select(net, params)
         self.epsilon = float(np.finfo(net.dtype).eps)
         self.net = precise(net)
         self.loss = SquaredLoss(float64(loss.X), float64(loss.Y), loss.kind, backend=loss.backend)
@@ -58,10 +58,10 @@ class Question:
         self.weights = weight_variants(self.net, networks)
         if self.rate is not None:
             self.weights += known_steps(self.net, self.loss, self.decay, self.rate)
-        self.selections = selections(self.net, asked, net.parameter_names)
+        self.selections = selections(self.net, parts, net.parameter_names)
 
     @property
-    def asked(self) -> Selection:
+    def selection(self) -> Selection:
         """The parameters asked for."""
         return self.selections[0]
 
@@ -77,7 +77,7 @@ class Question:
 
     def truth(self) -> Curvature:
         """Return the Hessian asked for, without weight decay."""
-        return self.truth_of(self.asked)
+        return self.truth_of(self.selection)
 
     def truth_of(self, selection: Selection) -> Curvature:
         """Return the Hessian with respect to some parameters, without weight decay."""

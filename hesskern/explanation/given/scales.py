@@ -66,11 +66,11 @@ class Scales:
         """Return the named factors close to a positive value, the closest first, three at most."""
         sizes = {float(self.samples), float(self.outputs), float(batch), float(self.batch_size or batch)}
         single = {2.0**two for two in (-2, -1, 0, 1, 2)}
-        known = {
+        named = {
             a * b * c for a in single for b in {1.0} | {1 / s for s in sizes} for c in {1.0} | {1 / s for s in sizes}
         }
-        known |= {a * b * c for a in single for b in {1.0} | sizes for c in {1.0} | sizes}
-        close = [factor for factor in known if abs(factor - value) <= within * factor and factor != 1.0]
+        named |= {a * b * c for a in single for b in {1.0} | sizes for c in {1.0} | sizes}
+        close = [factor for factor in named if abs(factor - value) <= within * factor and factor != 1.0]
         return sorted(close, key=lambda factor: abs(factor / value - 1))[:3]
 
     def kinds(self, value: float, rounding: float) -> list[str]:

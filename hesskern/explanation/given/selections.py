@@ -27,11 +27,11 @@ class Selection(NamedTuple):
         return self.tensors[-1].stop
 
 
-def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) -> list[Selection]:
+def selections(net: LinearNetwork, parts: Sequence[Part], names: Sequence[str]) -> list[Selection]:
     """Return the selections to try, the one asked for first; `names` are the user's names of the parameters."""
     called = dict(zip(net.parameter_names, names, strict=True))
-    wanted = tensors(net, asked)
-    by_names = {_names(wanted): Selection((), wanted)}
+    requested = tensors(net, parts)
+    by_names = {_names(requested): Selection((), requested)}
     layers = range(net.depth)
     sizes = range(1, net.depth + 1) if net.depth <= _SUBSETS else (1, net.depth)
     choices: list[list[int | str]] = [list(subset) for size in sizes for subset in itertools.combinations(layers, size)]
@@ -40,15 +40,17 @@ def selections(net: LinearNetwork, asked: Sequence[Part], names: Sequence[str]) 
     choices += [list(weights), [name for name in net.parameter_names if name not in weights]]
     everything = _names(tensors(net, select(net, None)))
     for chosen in filter(None, choices):
-        taken = tensors(net, select(net, chosen))
-        key = _names(taken)
+        candidate = tensors(net, select(net, chosen))
+        key = _names(candidate)
         if key in by_names:
             continue
-        which = "the whole Hessian" if key == everything else f"the block of {shown(taken)}"
+        description = "the whole Hessian" if key == everything else f"the block of {shown(candidate)}"
         word = "whole" if key == everything else f"block[{','.join(key)}]"
-        call = f"loss.hessian(net, params={_params(taken, everything, called)})"
-        fix = f"compare with {call}, or take the derivatives of {shown(wanted)}"
-        by_names[key] = Selection((Cause(word, f"it is {which}, not that of {shown(wanted)}", fix),), taken)
+        call = f"loss.hessian(net, params={_params(candidate, everything, called)})"
+        fix = f"compare with {call}, or take the derivatives of {shown(requested)}"
+        by_names[key] = Selection(
+            (Cause(word, f"it is {description}, not that of {shown(requested)}", fix),), candidate
+        )
     return list(by_names.values())
 
 
@@ -56,9 +58,9 @@ def _names(selected: Sequence[Tensor]) -> tuple[str, ...]:
     return tuple(tensor.full_name for tensor in selected)
 
 
-def _params(taken: Sequence[Tensor], everything: Sequence[str], called: Mapping[str, str]) -> str:
+def _params(selected: Sequence[Tensor], everything: Sequence[str], called: Mapping[str, str]) -> str:
     """Return the argument as a user writes it."""
-    names = _names(taken)
+    names = _names(selected)
     return "None" if names == everything else str([called[name] for name in names])
 
 

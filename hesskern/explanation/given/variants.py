@@ -61,10 +61,10 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             (1.0, X.T, Y.T),
         )
     for size in _sizes(samples, batch_size):
-        many = f"{size} sample{'s' if size > 1 else ''}"
+        samples_text = f"{size} sample{'s' if size > 1 else ''}"
         whole = f"sum over all {samples} samples: pass X and Y whole, not a minibatch"
-        add(Cause(f"last-batch[{size}]", f"only the last {many} are used", whole), (1.0, X[-size:], Y[-size:]))
-        add(Cause(f"first-batch[{size}]", f"only the first {many} are used", whole), (1.0, X[:size], Y[:size]))
+        add(Cause(f"last-batch[{size}]", f"only the last {samples_text} are used", whole), (1.0, X[-size:], Y[-size:]))
+        add(Cause(f"first-batch[{size}]", f"only the first {samples_text} are used", whole), (1.0, X[:size], Y[:size]))
     if batch_size is not None:
         for start in range(batch_size, samples - batch_size, batch_size):
             cause = Cause(
@@ -75,16 +75,16 @@ def data_variants(loss: SquaredLoss, batch_size: int | None) -> list[DataVariant
             add(cause, (1.0, X[start : start + batch_size], Y[start : start + batch_size]))
     if kind == "mean":
         for size in sorted({*_sizes(samples, batch_size), *([batch_size] if batch_size else [])}):
-            rest = samples % size
-            if not rest or size >= samples:
+            remainder = samples % size
+            if not remainder or size >= samples:
                 continue
             batches = samples // size + 1
             cause = Cause(
                 f"uneven-batches[{size}]",
-                f"the means of batches of {size} are averaged without weights, though the last has {rest}",
+                f"the means of batches of {size} are averaged without weights, though the last has {remainder}",
                 f"weight each batch by its samples: sum(len(batch) * H_batch) / {samples}",
             )
-            cut = samples - rest
+            cut = samples - remainder
             add(cause, ((batches - 1) / batches, X[:cut], Y[:cut]), (1 / batches, X[cut:], Y[cut:]))
     for other in prepared(loss):
         add(other.cause, (other.factor, other.X, other.Y))
@@ -105,20 +105,20 @@ def _sizes(samples: int, batch_size: int | None) -> list[int]:
 def weight_variants(net: LinearNetwork, trajectory: Sequence[LinearNetwork]) -> list[WeightVariant]:
     """Return the true weights, then the weights that somebody may have used; equal networks once."""
     variants = [WeightVariant((), net)]
-    seen = {net.flatten().tobytes(): 0}
+    positions = {net.flatten().tobytes(): 0}
 
     def add(cause: Cause, weights: Sequence[Array], biases: Sequence[Array | None] | None = None) -> None:
         shapes = [weight.shape for weight in weights]
         if shapes != [weight.shape for weight in net.weights]:
             return
         changed = LinearNetwork(weights, net.biases if biases is None else biases)
-        at = seen.setdefault(changed.flatten().tobytes(), len(variants))
+        at = positions.setdefault(changed.flatten().tobytes(), len(variants))
         if at == len(variants):
             variants.append(WeightVariant((cause,), changed))
         elif at > 0:
             first = variants[at].causes[0]
-            same = Cause(first.key, first.words, first.fix, (*first.also, cause.words), first.cost)
-            variants[at] = WeightVariant((same,), variants[at].net)
+            merged = Cause(first.key, first.words, first.fix, (*first.also, cause.words), first.cost)
+            variants[at] = WeightVariant((merged,), variants[at].net)
 
     weights = list(net.weights)
     square = [layer for layer, weight in enumerate(weights) if weight.shape[0] == weight.shape[1] > 1]

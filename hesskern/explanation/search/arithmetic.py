@@ -73,9 +73,9 @@ def pattern(matrix: Values, model: CandidateModel, format_: Format) -> Pattern |
     chosen = np.sort(np.random.default_rng(11).permutation(size)[:count])
     exact = _exact(model, chosen)
     error = matrix[:, chosen] - exact
-    here = _computed(model, format_, Nearest(), chosen) - exact
-    expected, seen = float(np.linalg.norm(here)), float(np.linalg.norm(error))
-    if not seen or not 0.1 <= expected / seen <= 10.0:
+    simulated = _computed(model, format_, Nearest(), chosen) - exact
+    simulated_norm, error_norm = float(np.linalg.norm(simulated)), float(np.linalg.norm(error))
+    if not error_norm or not 0.1 <= simulated_norm / error_norm <= 10.0:
         return None  # far too large or too small
     drawn = np.stack([(_computed(model, format_, Scattered(seed), chosen) - exact).ravel() for seed in range(_SAMPLES)])
     spread = np.sqrt(np.mean(np.square(drawn), axis=0))
@@ -87,13 +87,13 @@ def pattern(matrix: Values, model: CandidateModel, format_: Format) -> Pattern |
     if np.count_nonzero(kept) < 2 * _DIRECTIONS:
         return None
     drawn = drawn[:, kept] / spread[kept]
-    errors, ours = error.ravel()[kept] / spread[kept], here.ravel()[kept] / spread[kept]
+    errors, simulated_errors = error.ravel()[kept] / spread[kept], simulated.ravel()[kept] / spread[kept]
     _, _, directions = decompositions.svd(drawn[::2], full_matrices=False)
     taken_out = directions[:_DIRECTIONS]
-    rest = [vector - (vector @ taken_out.T) @ taken_out for vector in (errors, ours)]
+    residuals = [vector - (vector @ taken_out.T) @ taken_out for vector in (errors, simulated_errors)]
     unused = drawn[1::2] - (drawn[1::2] @ taken_out.T) @ taken_out
-    by_chance = [np.sqrt(np.mean([_correlation(other, one) ** 2 for other in unused])) for one in rest]
-    return Pattern(float(np.sqrt(np.mean(np.square(errors)))), _correlation(*rest), float(max(by_chance)))
+    by_chance = [np.sqrt(np.mean([_correlation(other, one) ** 2 for other in unused])) for one in residuals]
+    return Pattern(float(np.sqrt(np.mean(np.square(errors)))), _correlation(*residuals), float(max(by_chance)))
 
 
 def _correlation(one: Values, two: Values) -> float:

@@ -83,7 +83,7 @@ class Function:
         return gradient
 
     @cached_property
-    def here(self) -> Values:
+    def gradient_at_zero(self) -> Values:
         """The gradient without a displacement."""
         return self.gradient(np.zeros(len(self.positions)))
 
@@ -155,17 +155,19 @@ def _truncated(error: _Error) -> FiniteDifferences | None:
         step = 2.0 * float(np.vdot(error.whole, shape)) / square if square else 0.0
         if step == 0.0:
             continue
-        usual = [known for known in STEPS if abs(known - abs(step)) <= 1e-2 * known]
-        for tried in [*(float(np.copysign(known, step)) for known in usual), step]:
-            correction = 0.5 * tried * shape
-            how = _how_large(error, correction, abs(tried) / 2)
+        usual = [usual_step for usual_step in STEPS if abs(usual_step - abs(step)) <= 1e-2 * usual_step]
+        for candidate in [*(float(np.copysign(usual_step, step)) for usual_step in usual), step]:
+            correction = 0.5 * candidate * shape
+            how = _how_large(error, correction, abs(candidate) / 2)
             if how <= _LARGEST:
-                left = float(np.linalg.norm(error.whole - correction) / np.linalg.norm(error.whole))
-                if left > _LEFT:
+                remaining = float(np.linalg.norm(error.whole - correction) / np.linalg.norm(error.whole))
+                if remaining > _LEFT:
                     continue
-                word = "forward" if tried > 0 else "backward"
+                word = "forward" if candidate > 0 else "backward"
                 words = f"{word} differences of the gradient{_AFTERWARDS if error.symmetric else ''}"
-                return FiniteDifferences(_cause(words, abs(tried), vague=left > 1e-3), abs(tried), correction, how)
+                return FiniteDifferences(
+                    _cause(words, abs(candidate), vague=remaining > 1e-3), abs(candidate), correction, how
+                )
     return None
 
 
@@ -197,9 +199,9 @@ def _sides(error: _Error, step: float) -> list[tuple[int, Values]]:
     sides: list[tuple[int, Values]] = []
     for at, shape in enumerate(error.shapes(error.corner)):
         share = float(np.vdot(error.part, shape) / (step * np.vdot(shape, shape)))
-        left = float(np.linalg.norm(error.part - share * step * shape) / (step * np.linalg.norm(shape)))
+        remaining = float(np.linalg.norm(error.part - share * step * shape) / (step * np.linalg.norm(shape)))
         # The errors of a row have one gradient in common, so a row counts once.
-        deviation = _DEVIATIONS * left / np.sqrt(len(shape))
+        deviation = _DEVIATIONS * remaining / np.sqrt(len(shape))
         if abs(share) <= deviation and not sides:
             sides.append((0, np.zeros_like(error.whole)))
         sides += [(side, side * step * error.every[at]) for side in (1, -1) if abs(share - side) <= deviation]
@@ -207,7 +209,7 @@ def _sides(error: _Error, step: float) -> list[tuple[int, Values]]:
 
 
 def _kinds(matrix: Values, function: Function, *, symmetric: bool, third: bool) -> list[Kind]:
-    units = np.spacing(np.abs(function.here))
+    units = np.spacing(np.abs(function.gradient_at_zero))
     if symmetric:
         value = np.spacing(abs(function.value(np.zeros(len(matrix)))))
         smaller = np.minimum(units[:, None], units[None, :])
@@ -220,9 +222,9 @@ def _kinds(matrix: Values, function: Function, *, symmetric: bool, third: bool) 
     return [Kind(words, np.broadcast_to(unit, matrix.shape), 2.0) for unit in (units[:, None], units[None, :])]
 
 
-def _parallel(rest: Values, third: Values) -> bool:
+def _parallel(error: Values, third: Values) -> bool:
     """Whether most of a difference has the direction of the third derivatives."""
-    product, sizes = float(np.vdot(rest, third)), float(np.linalg.norm(rest) * np.linalg.norm(third))
+    product, sizes = float(np.vdot(error, third)), float(np.linalg.norm(error) * np.linalg.norm(third))
     return sizes > 0 and abs(product) > 0.9 * sizes
 
 
@@ -231,7 +233,7 @@ def _third_derivatives(hessian: Values, function: Function, some: NDArray[np.int
     third = np.empty((len(hessian), len(some)))
     for at, column in enumerate(some):
         ahead = function.gradient(_unit(len(hessian), column, 1.0))
-        third[:, at] = 2.0 * (ahead - function.here - hessian[:, column])  # degree two along one parameter
+        third[:, at] = 2.0 * (ahead - function.gradient_at_zero - hessian[:, column])  # degree two along one parameter
     third[np.abs(third) <= 1e-12 * np.abs(hessian).max()] = 0.0
     return third
 
@@ -252,7 +254,7 @@ def _how_large(error: _Error, correction: Values, step: float, *, second: bool =
     chosen = rng.permutation(size)[:_OWN]
     if second:
         rows = rng.permutation(size)[:_OWN]
-        own = [
+        differences = [
             sum(
                 sign * function.value(_unit(size, row, one * step) + _unit(size, column, two * step))
                 for one, two, sign in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))
@@ -260,24 +262,24 @@ def _how_large(error: _Error, correction: Values, step: float, *, second: bool =
             for row in rows for column in chosen
         ]  # fmt: skip
         at = np.ix_(rows, chosen)
-        here = np.reshape(own, (len(rows), len(chosen))) - hessian[at]
+        own_error = np.reshape(differences, (len(rows), len(chosen))) - hessian[at]
     else:
         columns = [
             function.gradient(_unit(size, column, step)) - function.gradient(_unit(size, column, -step))
             for column in chosen
         ]
         at = np.ix_(np.arange(size), chosen)
-        here = np.transpose(columns) / (2 * step) - hessian[at]
+        own_error = np.transpose(columns) / (2 * step) - hessian[at]
         if error.symmetric:  # half the variance is gone where both sides are averaged
-            here = here / np.sqrt(2.0)
-    theirs = (error.whole - correction)[at]
-    return float(np.linalg.norm(theirs) / (np.linalg.norm(here) or np.inf))
+            own_error = own_error / np.sqrt(2.0)
+    candidate_error = (error.whole - correction)[at]
+    return float(np.linalg.norm(candidate_error) / (np.linalg.norm(own_error) or np.inf))
 
 
 def _cause(how: str, step: float, *, vague: bool = False) -> Cause:
-    known = not vague or any(math.isclose(step, usual) for usual in STEPS)
+    exact = not vague or any(math.isclose(step, usual) for usual in STEPS)
     return Cause(
         "finite-differences",
-        f"it comes from {how}, with step h {f'= {step:.3g}' if known else f'of about {step:.1g}'}",
+        f"it comes from {how}, with step h {f'= {step:.3g}' if exact else f'of about {step:.1g}'}",
         "differentiate instead: loss.hessian(net), or torch.func.hessian in float64",
     )

@@ -29,11 +29,11 @@ def estimated_steps(search: Search, net: LinearNetwork, loss: SquaredLoss, decay
     size = float(np.linalg.norm(gradient))
     if size <= 1e-10 * max(1.0, float(np.linalg.norm(net.flatten()))):
         return
-    wanted = float(search.matrix.trace()) - decay * len(search.matrix)
+    trace = float(search.matrix.trace()) - decay * len(search.matrix)
 
     def gap(stepped: LinearNetwork) -> float:
         curvature = search.curvature(Base(search.data[0], WeightVariant((), stepped), search.selections[0]))
-        return float(curvature.diagonal.sum()) - wanted
+        return float(curvature.diagonal.sum()) - trace
 
     reach = float(np.linalg.norm(net.flatten())) / size
     for ahead in (True, False):
@@ -65,10 +65,10 @@ def _roots(at: Net, gap: Callable[[LinearNetwork], float], depth: int, reach: fl
 
 def _secant(at: Net, gap: Callable[[LinearNetwork], float], reach: float) -> list[float]:
     start = at(1e-7 * reach)
-    here = at(0.0)
-    if start is None or here is None:
+    network = at(0.0)
+    if start is None or network is None:
         return []
-    one, value_one = 0.0, gap(here)
+    one, value_one = 0.0, gap(network)
     slope = (gap(start) - value_one) / (1e-7 * reach)
     two = -value_one / slope if slope else 0.0
     for _ in range(40):
@@ -95,21 +95,21 @@ def _polished(search: Search, at: Net, rate: float) -> float | None:
 
     norm = float(np.linalg.norm(search.products))
     for order in search.orders_of(selection.tensors):
-        here = products(rate, order.source)
-        if here is None:
+        modelled = products(rate, order.source)
+        if modelled is None:
             return None
-        rest = search.products - here - search.scales.decay * search.vectors
-        if float(np.linalg.norm(rest)) > 1e-2 * norm:
+        residual = search.products - modelled - search.scales.decay * search.vectors
+        if float(np.linalg.norm(residual)) > 1e-2 * norm:
             continue
         for _ in range(4):
             step = 1e-4 * rate
             high, low = products(rate + step, order.source), products(rate - step, order.source)
-            here = products(rate, order.source)
-            if high is None or low is None or here is None:
+            modelled = products(rate, order.source)
+            if high is None or low is None or modelled is None:
                 return None
             slope = (high - low) / (2 * step)
-            rest = search.products - here - search.scales.decay * search.vectors
+            residual = search.products - modelled - search.scales.decay * search.vectors
             square = float(np.vdot(slope, slope))
-            rate += float(np.vdot(slope, rest)) / square if square else 0.0
+            rate += float(np.vdot(slope, residual)) / square if square else 0.0
         return rate if rate > 0 else None
     return None

@@ -134,9 +134,9 @@ def columns(
     moved_back = keep(loss.scale * moved[-1])
     derivatives: dict[tuple[int, str], Values] = {}
     for layer in reversed(range(net.depth)):
-        terms, here = [times(moved_back.swapaxes(-1, -2), states[layer])], moved[layer]
-        if here is not None and not gauss_newton:
-            terms.append(times(back[layer].T, here))
+        terms, moved_layer = [times(moved_back.swapaxes(-1, -2), states[layer])], moved[layer]
+        if moved_layer is not None and not gauss_newton:
+            terms.append(times(back[layer].T, moved_layer))
         derivatives[layer, "weight"] = total(terms)
         derivatives[layer, "bias"] = times(np.ones((1, samples)), moved_back)
         if layer:

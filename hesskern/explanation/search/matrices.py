@@ -103,7 +103,7 @@ class Search:
         self.vectors = np.random.default_rng(20240229).standard_normal((len(matrix), _VECTORS))
         self.products: Values = matrix @ self.vectors
         self._diagonal = np.sort(matrix.diagonal())
-        self._seen: list[tuple[Values, Difference]] = []
+        self._compared_products: list[tuple[Values, Difference]] = []
         self._orders: dict[tuple[Tensor, ...], list[Order]] = {}
 
     @cached_property
@@ -197,11 +197,11 @@ class Search:
     def _compared(self, model: CandidateModel) -> Difference:
         """Compare every entry; models that random vectors cannot tell apart are compared once."""
         product = self._model_product(model)
-        for seen, entries in self._seen:
-            if float(np.linalg.norm(product - seen)) <= np.sqrt(_VECTORS) * 1e-2 * model.tolerance:
+        for compared_product, entries in self._compared_products:
+            if float(np.linalg.norm(product - compared_product)) <= np.sqrt(_VECTORS) * 1e-2 * model.tolerance:
                 return entries
-        self._seen.append((product, difference(self.matrix, model, model.curvature.tensors)))
-        return self._seen[-1][1]
+        self._compared_products.append((product, difference(self.matrix, model, model.curvature.tensors)))
+        return self._compared_products[-1][1]
 
     def _model_product(self, model: CandidateModel) -> Values:
         product = model.factor * self.product(model.curvature, model.part, model.index, model.sides)
@@ -280,9 +280,9 @@ class Search:
             base.selection,
         )
         part = "full" if cause in PART_CAUSES.values() else model.part
-        rest = tuple(other for other in match.order.causes if other != cause)
-        index = next((order.source for order in self.orders_of(tensors) if order.causes == rest), None)
-        index = model.index if rest == match.order.causes else index
+        other_causes = tuple(other for other in match.order.causes if other != cause)
+        index = next((order.source for order in self.orders_of(tensors) if order.causes == other_causes), None)
+        index = model.index if other_causes == match.order.causes else index
         scaled, shifted = cause.key.startswith("scale"), cause.key == "damping"
         factor = 1.0 if scaled else model.factor
         shift = self.scales.decay if shifted else model.shift * (factor / model.factor if scaled else 1.0)
@@ -322,10 +322,12 @@ class Search:
         values = [1.0] if abs(factor - 1) <= 1e-3 else [1.0, -1.0, *self.scales.nearest(factor, NEAR, samples)]
         named = False
         alone = (0.0,) if part in ("gauss_newton", "functional") else ()
-        tried = [(value, shift, False) for value in values for shift in dict.fromkeys([decay, value * decay, *alone])]
-        for value, shift, fitted in [*tried, (free.factor, free.shift, True)]:
-            rest = float(np.linalg.norm(S - value * T - shift * V)) / np.sqrt(_VECTORS)
-            if rest <= NEAR * self._norm and value != 0.0 and not (fitted and named):
+        scalings = [
+            (value, shift, False) for value in values for shift in dict.fromkeys([decay, value * decay, *alone])
+        ]
+        for value, shift, fitted in [*scalings, (free.factor, free.shift, True)]:
+            residual = float(np.linalg.norm(S - value * T - shift * V)) / np.sqrt(_VECTORS)
+            if residual <= NEAR * self._norm and value != 0.0 and not (fitted and named):
                 scale = (self.scales.cause(value, 1e-14, samples),) if value != 1.0 and not fitted else ()
                 model = CandidateModel(curvature, part, order.source, value, shift)
                 entries = difference(self.matrix, model, curvature.tensors)

@@ -66,8 +66,8 @@ class Numbers:
         self.value, self._half_unit = float(candidate.array), candidate.half_unit
         self._loss, self._scales, self._epsilon = loss, scales, epsilon
         self._data, self._weights, self._selections = data, weights, selections
-        self._wanted = (quantity,) if quantity else QUANTITIES
-        self._tried: list[float] = []
+        self._quantities = (quantity,) if quantity else QUANTITIES
+        self._candidates: list[float] = []
         self._ranks: list[float] = []
         self._solvers = Solvers(candidate, lambda: self._dense)
 
@@ -103,14 +103,14 @@ class Numbers:
                 break
         if matches and (not matches[0].causes or self.chance(matches[0]) <= CHANCE):
             return matches
-        rounded = self._solvers.rounded_numbers(self._truth, self._wanted)
+        rounded = self._solvers.rounded_numbers(self._truth, self._quantities)
         return [
             NumberMatch((number.cause,), number.quantity, number.value, number.evidence) for number in rounded
         ] or matches
 
     def doubt(self) -> str:
         """Return a sentence if the number may be rounding although its digits do not show it, else an empty one."""
-        return self._solvers.doubt(self._truth) if "condition" in self._wanted else ""
+        return self._solvers.doubt(self._truth) if "condition" in self._quantities else ""
 
     def chance(self, match: NumberMatch) -> float:
         """Return the probability that something that was tried gives this number by chance.
@@ -122,7 +122,7 @@ class Numbers:
         if match.quantity == "rank":
             size = max(selection.size for selection in self._selections)
             return float(1.0 - (1.0 - 1.0 / size) ** len(set(self._ranks)))
-        sizes = np.log([abs(value) for value in self._tried if value and math.isfinite(value)] or [1.0])
+        sizes = np.log([abs(value) for value in self._candidates if value and math.isfinite(value)] or [1.0])
         spread = max(float(np.ptp(sizes)), math.log(100.0))
         width = 3 * self._half_unit + 2 * self._slack(match)
         single = min(1.0, width / abs(self.value) / spread)
@@ -133,14 +133,14 @@ class Numbers:
         if match.quantity == "rank":
             self._ranks.append(match.value)
             return match.value == self.value
-        self._tried.append(match.value)
+        self._candidates.append(match.value)
         if self.value == 0:  # it has no digits to compare
             return False
         if math.isinf(self.value):  # only a division by zero gives it
             return math.isinf(match.value)
         slack = self._slack(match) + 1e-9 * self._half_unit
-        more = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
-        return -self._half_unit - slack <= more < 2 * self._half_unit + slack
+        excess = math.copysign(1.0, self.value) * (match.value - self.value)  # digits may be rounded, or cut off
+        return -self._half_unit - slack <= excess < 2 * self._half_unit + slack
 
     def _slack(self, match: NumberMatch) -> float:
         """Return how far rounding in a dense eigenvalue solver, P units of an eigenvalue, may move a number."""
@@ -163,7 +163,7 @@ class Numbers:
         condition = self._truth if base.causes == () and part == "full" else self._condition(base, part)
         causes = (*base.causes, *((PART_CAUSES[part],) if part != "full" else ()))
         values = {"condition": condition.value, "rank": float(condition.rank), "largest": condition.largest}
-        for quantity in self._wanted:
+        for quantity in self._quantities:
             if quantity != "condition" or condition.uncertainty < _SHARP:
                 yield NumberMatch(causes, quantity, values[quantity])
 
@@ -178,9 +178,9 @@ class Numbers:
         truth = Curvature(true.data, true.weights, true.selection.tensors, self._epsilon)
         for cause, values in misread(truth, self._scales.decay, true.weights.net, self._loss):
             sizes = np.abs(values)
-            if "largest" in self._wanted:
+            if "largest" in self._quantities:
                 yield NumberMatch((cause,), "largest", float(sizes.max()))
-            if "condition" in self._wanted and sizes.min() > 1e-10 * sizes.max():
+            if "condition" in self._quantities and sizes.min() > 1e-10 * sizes.max():
                 yield NumberMatch((cause,), "condition", float(sizes.max() / sizes.min()))
 
     def _one_cause(self) -> Iterator[NumberMatch]:
@@ -218,9 +218,9 @@ class Numbers:
 
     def _derived(self, base: Base) -> Iterator[NumberMatch]:
         condition = self._truth
-        if "largest" in self._wanted:
+        if "largest" in self._quantities:
             yield from self._scaled(condition.largest)
-        if "condition" not in self._wanted or condition.rank == 0:
+        if "condition" not in self._quantities or condition.rank == 0:
             return
         yield NumberMatch((_ROOT,), "condition", math.sqrt(condition.value))
         yield NumberMatch((_SQUARE,), "condition", condition.value * condition.value)
@@ -250,7 +250,7 @@ class Numbers:
         yield NumberMatch((_norm("nuclear", '"nuc"'),), "condition", _product(kept, 1))
 
     def _norms(self) -> Iterator[NumberMatch]:
-        matrix = self._dense if "condition" in self._wanted else None
+        matrix = self._dense if "condition" in self._quantities else None
         if matrix is None:
             return
         inverse = decompositions.pseudo_inverse(matrix, len(matrix) * self._epsilon)

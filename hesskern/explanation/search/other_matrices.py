@@ -163,10 +163,10 @@ def _added(
         factor = 1.0
         rest_of_it = S.ravel() - columns[:, 0]
         solution[1:] = decompositions.least_squares(columns[:, 1:] / lengths[1:], rest_of_it) / lengths[1:]
-    rest = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
+    residual = float(np.linalg.norm(S.ravel() - factor * columns[:, 0] - columns[:, 1:] @ solution[1:]))
     norm = float(np.linalg.norm(S))
     limit = 3.0 * np.sqrt(2.0) * curvature.rounding
-    if rest > limit * abs(factor) + 1e-15 * norm or not abs(factor) > least_factor(T, V) * norm:
+    if residual > limit * abs(factor) + 1e-15 * norm or not abs(factor) > least_factor(T, V) * norm:
         return None
     noise = 10.0 * abs(factor) * curvature.rounding
     if not float(np.linalg.norm(moved @ solution[1:])) > noise:
@@ -210,12 +210,12 @@ def _by_group(added: Values, total: Values, decay: float, tensors: Sequence[Tens
         ", ".join(rounded(float(value), size) for value in added), ", ".join(str(t.stop - t.start) for t in tensors)
     )
     if len(weights) == len(biases) == 1 and "0" in weights | biases:
-        which, other = ("weights", "biases") if biases == {"0"} else ("biases", "weights")
+        decayed, undecayed = ("weights", "biases") if biases == {"0"} else ("biases", "weights")
         value = (weights | biases) - {"0"}
         return Cause(
-            f"decay-of-{which}-only",
-            f"weight decay acts on the {which} only, {value.pop()} times the identity there and nothing on the {other}"
-            f"{besides}",
+            f"decay-of-{decayed}-only",
+            f"weight decay acts on the {decayed} only, {value.pop()} times the identity there and nothing on the "
+            f"{undecayed}{besides}",
             f"{subtract}; SquaredLoss(weight_decay=...) acts on weights and biases alike",
         )
     by_layer = all(

@@ -54,24 +54,24 @@ def _rounded_inputs(search: Search, match: Match) -> Explained | None:
     for format_ in FORMATS:
         data = _rounded_data(base.data, format_)
         weights = _rounded_weights(base.weights, format_)
-        for which, taken in (
+        for inputs, rounded in (
             ("the data and the weights", (data, weights)),
             ("the data", (data, base.weights)),
             ("the weights", (base.data, weights)),
         ):
-            curvature = Curvature(taken[0], taken[1], base.selection.tensors, search.epsilon)
+            curvature = Curvature(rounded[0], rounded[1], base.selection.tensors, search.epsilon)
             scaled = search.affine_of(match, curvature)
             if scaled is None:
                 continue
-            tried = dataclasses.replace(model, curvature=curvature, factor=scaled.factor, shift=scaled.shift)
-            entries = difference(search.matrix, tried, curvature.tensors)
-            if entries.norm <= tried.tolerance:
-                where = {"the data": "data", "the weights": "weights"}.get(which, "inputs")
-                cause = Cause(f"{format_.name}-{where}", f"{which} are rounded to {format_.name}", format_.fix)
+            candidate = dataclasses.replace(model, curvature=curvature, factor=scaled.factor, shift=scaled.shift)
+            entries = difference(search.matrix, candidate, curvature.tensors)
+            if entries.norm <= candidate.tolerance:
+                where = {"the data": "data", "the weights": "weights"}.get(inputs, "inputs")
+                cause = Cause(f"{format_.name}-{where}", f"{inputs} are rounded to {format_.name}", format_.fix)
                 kept = tuple(other for other in match.causes if not other.key.startswith("scale"))
                 return Explained(
-                    Match((*kept, *scaled.causes, cause), tried, entries, base, match.order),
-                    f"certain: with {which} rounded, all {model.size**2} entries agree to "
+                    Match((*kept, *scaled.causes, cause), candidate, entries, base, match.order),
+                    f"certain: with {inputs} rounded, all {model.size**2} entries agree to "
                     f"{entries.relative:.1g}, which is rounding in float64",
                 )
     return None
@@ -123,22 +123,22 @@ def _arithmetic(search: Search, match: Match) -> Explained | None:
     if digits is None:
         likely: list[tuple[Format, ...]] = [FORMATS]
     else:  # results have the digits of the format, or later steps used one with more
-        same = tuple(one for one in FORMATS if one.product_bits == digits.product_bits)
-        likely = [same, tuple(one for one in FORMATS if one.product_bits < digits.product_bits)]
+        same_digits = tuple(one for one in FORMATS if one.product_bits == digits.product_bits)
+        likely = [same_digits, tuple(one for one in FORMATS if one.product_bits < digits.product_bits)]
     for formats in likely:
         best = _shown(search.matrix, model, formats, digits)
         if best is not None:
             break
     else:
         return None
-    format_, seen = best
+    format_, errors = best
     cause = Cause(f"{format_.name}-arithmetic", f"it was computed in {format_.name}", format_.fix)
     has = f", and all entries have the digits of {digits.name}" if digits is not None else ""
     return Explained(
         Match((*match.causes, cause), model, match.difference, match.base, match.order),
-        f"high: the errors of the entries are {seen.size:.2g} times as large as those of the same computation in "
-        f"{format_.name}, entry by entry, and agree with them (correlation {seen.agreement:.2g}, where chance gives "
-        f"{seen.chance:.1g}){has}; in float64 rounding would allow "
+        f"high: the errors of the entries are {errors.size:.2g} times as large as those of the same computation in "
+        f"{format_.name}, entry by entry, and agree with them (correlation {errors.agreement:.2g}, where chance gives "
+        f"{errors.chance:.1g}){has}; in float64 rounding would allow "
         f"{model.tolerance / (match.difference.model or 1.0):.1g}",
     )
 
@@ -153,7 +153,7 @@ def _shown(
         return _DEVIATIONS if digits is not None and format_.bits == digits.bits else _DEVIATIONS_WITHOUT_DIGITS
 
     patterns = [(format_, pattern(matrix, model, format_)) for format_ in formats]
-    shown = [(format_, seen) for format_, seen in patterns if seen is not None and seen.shows(needed(format_))]
+    shown = [(format_, errors) for format_, errors in patterns if errors is not None and errors.shows(needed(format_))]
     return max(shown, key=lambda one: one[1].agreement / one[1].chance, default=None)
 
 

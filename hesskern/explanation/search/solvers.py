@@ -61,14 +61,14 @@ class Solvers:
         self._value, self._half_unit, self._dtype = float(candidate.array), candidate.half_unit, candidate.dtype
         self._dense = dense
 
-    def rounded_numbers(self, truth: Condition, wanted: Sequence[str]) -> Iterator[Rounded]:
+    def rounded_numbers(self, truth: Condition, quantities: Sequence[str]) -> Iterator[Rounded]:
         """Yield the rounded numbers that this number may be."""
         size = abs(self._value)
         if truth.rank == 0 or not size > 0.0:
             return
-        if "largest" in wanted and self._near(truth.largest, truth.size * _SINGLE, "float32"):
+        if "largest" in quantities and self._near(truth.largest, truth.size * _SINGLE, "float32"):
             yield _rounded("float32", "largest", truth.largest, truth.size * _SINGLE)
-        if "condition" not in wanted:
+        if "condition" not in quantities:
             return
         for name, epsilon in (("float32", _SINGLE), ("float64", _DOUBLE)):
             relative = truth.size * epsilon * truth.value
@@ -86,8 +86,8 @@ class Solvers:
         if truth.rank == 0 or not smallest <= size < np.inf or not _singular(truth, _SINGLE) or not self._is_single:
             return ""
         return (
-            f"it may be rounding noise: the Hessian is {_what(truth)}, and lambda_max divided by an eigenvalue that is "
-            f"zero up to rounding is {smallest:.1g} or more in float32; the number itself does not show it"
+            f"it may be rounding noise: the Hessian is {_rank_text(truth)}, and lambda_max divided by an eigenvalue "
+            f"that is zero up to rounding is {smallest:.1g} or more in float32; the number itself does not show it"
         )
 
     @property
@@ -161,7 +161,7 @@ def _singular(truth: Condition, epsilon: float) -> bool:
     return truth.rank < truth.size or truth.value * truth.size * epsilon >= 1.0
 
 
-def _what(truth: Condition) -> str:
+def _rank_text(truth: Condition) -> str:
     return f"singular, of rank {truth.rank} of {truth.size}" if truth.rank < truth.size else "nearly singular"
 
 
@@ -173,18 +173,18 @@ def _noise(truth: Condition, name: str) -> Cause:
     )
     return Cause(
         "noise" if name == "float64" else f"noise[{name}]",
-        f"it is the rounding error of a dense solver in {name}: the Hessian is {_what(truth)}, and lambda_max was "
+        f"it is the rounding error of a dense solver in {name}: the Hessian is {_rank_text(truth)}, and lambda_max was "
         "divided by an eigenvalue that is zero up to rounding",
         right,
     )
 
 
 def _rounded(name: str, quantity: str, right: float, relative: float) -> Rounded:
-    what = "the largest eigenvalue" if quantity == "largest" else "the condition number"
+    name_of_quantity = "the largest eigenvalue" if quantity == "largest" else "the condition number"
     bound = f"{min(relative, 1.0):.1g} of it"
     cause = Cause(
         f"solver-rounding[{name}]",
-        f"it is {what} up to the rounding of a dense solver in {name}, which may be off by {bound}",
+        f"it is {name_of_quantity} up to the rounding of a dense solver in {name}, which may be off by {bound}",
         "take it from factors: H.condition()" if name == "float64" else "keep everything in float64: .double()",
     )
     return Rounded(cause, quantity, right, f"high: it differs by less than the {bound} that rounding allows")

@@ -52,9 +52,9 @@ class Kind(NamedTuple):
     second: bool = False
 
 
-def step_of(matrix: Values, rest: Values, kind: Kind) -> float | None:
+def step_of(matrix: Values, error: Values, kind: Kind) -> float | None:
     """Return the step of the coarsest grid ``unit / (points * step)`` that most entries lie on, or None."""
-    flat, errors, units = matrix.ravel(), rest.ravel(), np.ascontiguousarray(kind.unit).ravel()
+    flat, errors, units = matrix.ravel(), error.ravel(), np.ascontiguousarray(kind.unit).ravel()
     kept = np.flatnonzero((flat != 0) & (units > 0))
     kept = kept[:: max(1, len(kept) // _LOOKED_AT)]
     per_step = kind.points / units[kept]

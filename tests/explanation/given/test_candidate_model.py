@@ -65,7 +65,7 @@ def test_orders_factors_shifts_and_triangles(case, sides, triangle):
 
 def test_where_a_candidate_differs(case):
     model = CandidateModel(case[1].truth())
-    tensors = case[1].asked.tensors
+    tensors = case[1].selection.tensors
     matrix = model.toarray()
     matrix[2, 7] += 3.0
     matrix[0, 1] -= 1.0

@@ -26,7 +26,7 @@ def test_the_true_matrix_and_spectrum_have_the_weight_decay(problem, params):
     size = np.abs(wanted).max()
     np.testing.assert_allclose(question.true_matrix(), wanted, rtol=0, atol=1e-12 * size)
     np.testing.assert_allclose(question.true_spectrum(), np.linalg.eigvalsh(wanted), rtol=0, atol=1e-12 * size)
-    assert question.asked.size == len(wanted) and question.everything.size == len(corruptions.hessian(problem))
+    assert question.selection.size == len(wanted) and question.everything.size == len(corruptions.hessian(problem))
     assert question.samples == len(problem.X) and question.loss.weight_decay == 0.0
 
 
