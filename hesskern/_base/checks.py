@@ -1,4 +1,4 @@
-"""Arguments, checked once, with messages that say what was wrong and how to fix it.
+"""Arguments, checked once, with messages that name the fault and the way to fix it.
 
 Accepted: float32 and float64 arrays, read-only ones too, with any strides (Fortran order, slices, reversed). An array
 that is not C-contiguous is copied. Refused: other dtypes, wrong shapes, empty arrays, NaN and infinities.

@@ -88,7 +88,7 @@ def times_power(matrix: Any, exponent: int) -> Any:
 def moderate(matrix: Any, exponent: int = 0) -> Scaled:
     """Return ``2**exponent * matrix`` with entries that can be squared and added up.
 
-    Where they span more than float64 allows for, the smallest are lost, which do not count beside the largest.
+    If they span more than the range of float64, the smallest are lost; they are negligible next to the largest.
     """
     largest, smallest = span(matrix)
     if max(largest, -smallest) <= MODERATE:
@@ -109,8 +109,8 @@ def aligned(left: Scaled, right: Scaled) -> tuple[Any, Any, int]:
 def shared(left: Scaled, right: Scaled, low: float, high: float) -> tuple[Any, Any]:
     """Return two matrices with the same entrywise or Kronecker product as these, entries between 2**low and 2**high.
 
-    The smallest possible power of two moves from one matrix to the other; none where both are in range already. If not
-    all entries can be in range, the largest are.
+    The smallest possible power of two moves from one matrix to the other; if both are in range already, nothing moves.
+    If not all entries can be in range, the largest are.
     """
     left_span, right_span = span(left.matrix), span(right.matrix)
     # How many powers of two may be taken from the right and given to the left: at least and at most.

@@ -51,7 +51,7 @@ def progress_bar(
 
 
 def with_progress(items: Sequence[Item], *, what: str, argument: str) -> Iterator[Item]:
-    """Yield the items beside a progress bar; see `progress_bar`."""
+    """Yield the items and show a progress bar; see `progress_bar`."""
     bar = progress_bar(len(items), unit="it", what=what, argument=argument)
     try:
         for item in items:

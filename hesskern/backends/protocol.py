@@ -67,7 +67,7 @@ class Watch(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Some steps: their inputs, and arrays for what is recorded, NaN where a step is not recorded.
+    """Some steps: their inputs, and arrays for the records, NaN for steps that are not recorded.
 
     With minibatches ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``.
     """
@@ -91,8 +91,8 @@ def _empty(*shape: int) -> NDArray[np.float64]:
 class State(NamedTuple):
     """The state of a descent: all that it needs to go on to the same bits.
 
-    This is the one description of it. Backends, checkpoints and the GPU use these names; what a backend does not keep
-    has the value given here.
+    This is the one description of it. Backends, checkpoints and the GPU use these names. A quantity that a backend does
+    not keep has the value given here.
     """
 
     steps: int  # updates taken
@@ -275,5 +275,5 @@ class HostBackend(Backend, Protocol):
     ) -> ProductSvd:
         """Return the singular values of ``first @ W_1.T @ W_2.T ...`` and its rank.
 
-        `rotated`: `first` is a triangular factor, whose small rows may be nothing but rounding errors.
+        `rotated`: `first` is a triangular factor, whose small rows may be only rounding errors.
         """

@@ -92,7 +92,7 @@ def layer_condition(point: Point, part: Part, shift: float) -> Condition:
 
 
 def _input_svd(point: Point, part: Part, tolerance: float) -> ProductSvd:
-    """Return the singular values of what goes into this layer."""
+    """Return the singular values of the inputs of this layer."""
     num_samples = point.objective.num_samples
     reduced = len(point.data.X) < num_samples
     svd = _product_svd(point, _input_chain(point, part, point.data), tolerance, rotated=reduced)

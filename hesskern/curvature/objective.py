@@ -52,7 +52,7 @@ class Objective(ABC):
     def reduction(self, *, bias: bool) -> Data:
         """Return the exact reduction of the samples to at most i (+1 with biases) rows, computed once.
 
-        In float64 where anything was reduced: what the curvature is computed from.
+        The curvature is computed from it. It is in float64 if anything was reduced.
         """
 
     @abstractmethod

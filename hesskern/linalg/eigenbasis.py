@@ -37,7 +37,7 @@ class Eigenbasis(Protocol):
 
     @property
     def structural_zeros(self) -> int:
-        """How many eigenvalues are zero whatever the weights and data are."""
+        """How many eigenvalues are zero for any weights and data."""
 
     def coordinates(self, columns: Matrix) -> Matrix:
         """Return ``V.T columns``, (P, k) to (P, k)."""

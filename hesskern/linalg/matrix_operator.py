@@ -17,8 +17,8 @@ from hesskern._base.numpy_protocol import as_numpy
 class MatrixOperator(LinearOperator):
     """An operator whose ``np.asarray(H)`` is its dense matrix; products never make that matrix.
 
-    ``A @ H`` with an array A is ``(H.T @ A.T).T``, a product as well, and NumPy's functions of entries (``np.sin(H)``,
-    ``H + A``) are refused: ask for ``H.toarray()`` where the matrix is wanted.
+    ``A @ H`` with an array A is ``(H.T @ A.T).T``, also a product. NumPy's elementwise functions (``np.sin(H)``, ``H +
+    A``) are refused: if you need the matrix, call ``H.toarray()``.
     """
 
     dtype: np.dtype[np.floating[Any]]

@@ -306,7 +306,7 @@ class ModelProblem:
 def _extreme(
     operator: CurvatureOperator, k: int, which: Which, *, certain: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return a few extreme eigenpairs by Lanczos' method; None if they are not those of the exact spectrum.
+    """Return a few extreme eigenpairs by Lanczos' method; None if they do not come from the exact spectrum.
 
     With `certain`, all eigenvalues are computed too, in less than half the time of all eigenvectors. They show whether
     the method found the right k, with all copies of repeated ones. Without `certain`, the method's result is returned.

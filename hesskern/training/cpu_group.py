@@ -122,7 +122,7 @@ class CpuGroup:
         return [member for member in self._members if member.status is None]
 
     def measure(self, interruption: Interruption) -> None:
-        """Record what is recorded between steps."""
+        """Measure the quantities that are recorded between steps."""
         record: dict[str, list[Values]] = {name: [] for name in self._problem.records.between}
         for member in self._members:
             if interruption.requested:
@@ -238,16 +238,16 @@ class CpuGroup:
         return [member.status or "max_steps" for member in self._members]
 
     def history(self, index: int) -> History:
-        """Return what was recorded of one network."""
+        """Return the records of one network."""
         return self._histories.of(index, self._members[index].seen)
 
     def histories(self) -> History:
-        """Return what was recorded of all, in float64."""
+        """Return the records of all networks, in float64."""
         stacked = self._histories.stacked(self._seen())
         return {name: column if name == "step" else column.astype(np.float64) for name, column in stacked.items()}
 
     def reduction(self) -> Reduction:
-        """Return what the networks and their data were reduced to."""
+        """Return the sizes of the networks and their data after the reductions."""
         net, reduced = self._problem.networks[0], self._members[0].reduced
         leak = self._leak() if reduced.widths != net.widths else 0.0
         unbalanced = sum(member.reduced.unbalanced for member in self._members)

@@ -35,17 +35,17 @@ class Histories:
         self._rows: dict[str, list[Sequence[Values] | NDArray[Any]]] = {name: [] for name in records.between}
 
     def add_steps(self, columns: Mapping[ColumnName, Column]) -> None:
-        """Keep what the recorded steps of a piece have seen, (networks, records) each."""
+        """Keep the records of the steps of a piece, (networks, records) each."""
         for name, (column, of_column) in self._records.in_loop.items():
             self._pieces[name].append(of_column(columns[column]))
 
     def add_record(self, values: Mapping[str, Sequence[Values] | NDArray[Any]]) -> None:
-        """Keep what was measured between two steps, of every network."""
+        """Keep the quantities measured between two steps, of every network."""
         for name, rows in self._rows.items():
             rows.append(values[name])
 
     def of(self, index: int, seen: int) -> History:
-        """Return what was recorded of one network in its first `seen` steps; "step" says when."""
+        """Return the records of one network in its first `seen` steps; "step" says when."""
         steps = recorded_steps(seen, self._every)
         count = len(steps)
         history: History = {"step": steps}
@@ -59,7 +59,7 @@ class Histories:
         return history
 
     def stacked(self, seen: NDArray[np.int64]) -> History:
-        """Return what was recorded of all in so many steps of each.
+        """Return the records of all networks, each in its number of steps.
 
         "step" is (K,), everything else (networks, K, ...), NaN from where a network had stopped.
         """

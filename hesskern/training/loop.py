@@ -59,7 +59,7 @@ class Loop:
         self._step, self._warned = 0, False
 
     def restore(self, state: RunState) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from the state in a checkpoint."""
         self._group.restore(state)
         self._step = state.step
 
@@ -123,8 +123,8 @@ class Loop:
             checkpoint.write(saving.path, saving.identity, self._group.state().arrays())
         except (OSError, MemoryError) as error:
             if last or not self._warned:
-                what = "last checkpoint was not written" if last else "checkpoint was not written, the run goes on"
+                what = "last checkpoint was not written" if last else "checkpoint was not written, the run continues"
                 why = str(error) or "out of memory"
-                message = f"the {what}: {why} What {str(saving.path)!r} held before is left as it was."
+                message = f"the {what}: {why} The old content of {str(saving.path)!r} is unchanged."
                 warnings.warn(checkpoint.CheckpointWarning(message, last=last), stacklevel=5)
             self._warned = True

@@ -223,7 +223,7 @@ class Records:
         for name in record:
             quantity = self._quantity(name, net)
             if quantity.of_minibatches and not minibatches:
-                raise ValueError(f'record holds "{name}", but batch_size is None; "loss" is that of all samples.')
+                raise ValueError(f'record holds "{name}", but batch_size is None; "loss" is the loss of all samples.')
             quantities[name] = quantity
         for quantity in [*quantities.values()]:
             if quantity.brings is not None:

@@ -290,7 +290,7 @@ class ConditionCheck:
             count = self._count(evidence)
             verdict, note = (
                 HESSKERN_WRONG,
-                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are not rounding",
+                f"rank {ours.rank} of hesskern; {count} of autograd's eigenvalues are not rounding errors",
             )
         elif tolerance >= USELESS:
             note = note or f"rounding in a dense matrix leaves it uncertain by {tolerance:.0e}"
@@ -327,9 +327,9 @@ class ConditionCheck:
     def _against_differences(
         self, ours: Condition, theirs: float, evidence: Evidence
     ) -> tuple[tuple[float, float], tuple[float, float]] | None:
-        """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences.
+        """Return how far hesskern's and autograd's condition numbers are from the third witness's.
 
-        None if these have none: the spectrum vanishes beside the gradient, or is not finite.
+        None if the third witness has none: its spectrum is negligible next to the gradient, or is not finite.
         """
         values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
         smallest = float(values[ours.rank - 1])

@@ -54,7 +54,7 @@ def cache_folder() -> Path:
 def _warn(why: str) -> None:
     warnings.warn(
         f"compiled kernels of hesskern cannot be kept ({why}) and are compiled again in each process; set "
-        "XDG_CACHE_HOME to a folder that can be written to by you and nobody else.",
+        "XDG_CACHE_HOME to a folder that only you can write to.",
         stacklevel=2,
     )
 

@@ -1,4 +1,4 @@
-"""What a training run on the device is made of: the problem, the steps of a piece, and the state of all networks."""
+"""The parts of a training run on the device: the problem, the steps of a piece, and the state of all networks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RecordedColumns(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Some steps: the first, how many, and what they need, on the device."""
+    """Some steps: the first, their number, and their inputs, on the device."""
 
     first: int
     steps: int
