@@ -1,7 +1,7 @@
 """Arrays from ``.npy`` and ``.npz`` files of any origin: the one place that reads them.
 
 A file is not trusted. Before anything is allocated, the sizes it states are compared with its own size and with the
-free memory. Objects, which are pickles, are never read. Whatever is wrong is one ValueError that says what.
+free memory. Objects, which are pickles, are never read. Each fault is one ValueError that names it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _understood(read_content: Callable[[], Result]) -> Result:
 
 
 class _DamagedError(ValueError):
-    """What is wrong with a file, in words."""
+    """A fault of a file, in words."""
 
 
 def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:

@@ -1,4 +1,4 @@
-"""What is running: versions, instruction set, BLAS, threads, GPU."""
+"""The environment: versions, instruction set, BLAS, threads, GPU."""
 
 from __future__ import annotations
 

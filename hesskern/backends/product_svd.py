@@ -91,7 +91,7 @@ class _Decisions:
         self.unknown = max(self.unknown, unknown)
 
     def without_noise(self, entries: Matrix, errors: Matrix) -> Matrix:
-        """Return the entries with zeros for those that are not above their errors."""
+        """Return the entries, with zeros for entries that are not above their errors."""
         noise = np.abs(entries) <= self.tolerance * errors
         if noise.any():
             worst = np.max(np.abs(entries[noise]) / np.where(errors[noise] > 0, errors[noise], 1.0))
@@ -230,7 +230,7 @@ def _parted(qr: _Qr) -> tuple[Matrix, Matrix]:
 
     To first order ``R + E`` is ``(I + Y) (R + U)``, Y below the diagonal and U above: ``E_low R^-1`` is Y and what it
     has above the diagonal, which times R goes into ``U = E_up + ...``. As rows and columns are pivoted, neither divides
-    errors of a large scale by a small one. Y is in units of ``2**(row k - row l)``, U in those of R.
+    errors of a large scale by a small one. Y is in units of ``2**(row k - row l)``, U in the units of R.
     """
     r, count = qr.rank, qr.v.shape[1]
     R, E, below = np.abs(qr.R.entries[:r]), qr.R.errors, _below(*qr.R.errors.shape)

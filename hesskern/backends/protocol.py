@@ -89,7 +89,7 @@ def _empty(*shape: int) -> NDArray[np.float64]:
 
 
 class State(NamedTuple):
-    """The state of a descent: all that it needs to go on to the same bits.
+    """The state of a descent: all that it needs to continue bit for bit.
 
     This is the one description of it. Backends, checkpoints and the GPU use these names. A quantity that a backend does
     not keep has the value given here.
@@ -131,7 +131,7 @@ class Descent(Protocol):
         """Return its state."""
 
     def restore(self, state: State) -> None:
-        """Go on from what `save` returned."""
+        """Continue from the result of `save`."""
 
 
 class Side(NamedTuple):
@@ -234,8 +234,8 @@ class HostBackend(Backend, Protocol):
         """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``.
 
         It converges on the loss of `data`: at most `rtol` times the first one (< 0: never). The steps use `data` too,
-        or minibatches of `samples`. `ensemble`: other descents of the same shape run beside it; the last bits of its
-        results may depend on whether there are any, but not on which.
+        or minibatches of `samples`. `ensemble`: other descents of the same shape run at the same time. The last bits of
+        its results may depend on whether there are others, but not on which.
         """
 
     def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:

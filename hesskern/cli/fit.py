@@ -137,7 +137,7 @@ def fit(arguments: argparse.Namespace) -> int:
 
 
 def _as_option(message: str, arguments: argparse.Namespace) -> str:
-    """Return the library's message with the option in the place of the argument it begins with."""
+    """Return the library's message, with the option instead of the argument at its beginning."""
     name, blank, rest = message.partition(" ")
     return f"--{name.replace('_', '-')}{blank}{rest}" if name in vars(arguments) else message
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments after the program's name; default: those of this process.
+        The arguments after the program's name; default: the arguments of this process.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def _refuse(why: str, code: int) -> int:
 
 
 def _discard_output() -> None:
-    """Discard what is still buffered for stdout; otherwise the interpreter fails on it again when it ends."""
+    """Discard the buffered output of stdout; otherwise the interpreter fails on it again when it ends."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is no real file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -132,6 +132,6 @@ _OPTIONS = {
 
 
 def _as_option(message: str) -> str:
-    """Return the library's message with the option in the place of the argument it begins with."""
+    """Return the library's message, with the option instead of the argument at its beginning."""
     name, blank, rest = message.partition(" ")
     return f"{_OPTIONS.get(name, name)}{blank}{rest}"

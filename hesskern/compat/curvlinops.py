@@ -33,7 +33,7 @@ class HessianLinearOperator(TensorOperator):
         ``nn.MSELoss()``, with any reduction to a number, or another multiple of the squared error. With a mean, all
         samples have the same weight, as in curvlinops.
     params : list of Parameter, or dict of str to tensor
-        They determine the order of the results. The tensors of a dict replace those of the module.
+        They determine the order of the results. The tensors of a dict replace the module's tensors.
     data : iterable of (X, Y)
         It is moved to the parameters' device, reduced when the operator is made, and not read again; curvlinops reads
         it at every product. Later changes of the parameters are taken into account.

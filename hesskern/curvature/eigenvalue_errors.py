@@ -1,7 +1,7 @@
 """How well the eigenvalues of a Hessian are known: what counts as zero, and the error of the others.
 
-All is computed in float64 from the numbers given, also those of a float32 network. The errors of the eigenproblem and
-the errors of the products in its matrix (`hesskern.curvature.rounding`) add up.
+All is computed in float64 from the given numbers, also for a float32 network. The errors of the eigenproblem and the
+errors of the products in its matrix (`hesskern.curvature.rounding`) add up.
 """
 
 from __future__ import annotations

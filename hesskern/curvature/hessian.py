@@ -215,7 +215,7 @@ class Hessian(CurvatureOperator):
     def _reduced_basis(
         self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
     ) -> Eigenbasis:
-        """Return the basis of a network whose hidden `layers` are reduced next; those of `across` were before."""
+        """Return the basis of a network whose hidden `layers` are reduced next, after the layers of `across`."""
         if not layers:
             return self._dense_basis(factors, lift=lift)
         reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})

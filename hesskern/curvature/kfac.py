@@ -290,7 +290,7 @@ def _unpickled(net: LinearNetwork, loss: Objective, params: Sequence[int | str] 
 
 
 def _heuristic(inputs: Matrix | None, output: Matrix, damping: float) -> tuple[float, float]:
-    """Return what is added to the input and to the output factor, in proportion to the means of their eigenvalues."""
+    """Return the damping of the input and of the output factor, in proportion to the means of their eigenvalues."""
     mean_in = 0.0 if inputs is None else float(np.trace(inputs)) / len(inputs)
     mean_out = float(np.trace(output)) / len(output)
     if mean_in <= 0 or mean_out <= 0:

@@ -57,7 +57,7 @@ class Objective(ABC):
 
     @abstractmethod
     def reach(self, *, bias: bool) -> float:
-        """Return the largest absolute exponent of the reduced samples plus that of the targets."""
+        """Return the largest absolute exponent of the reduced samples plus the largest of the targets."""
 
     @abstractmethod
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:

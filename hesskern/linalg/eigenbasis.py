@@ -68,7 +68,7 @@ class DenseBasis:
 
 
 class ValuesOnly:
-    """Eigenvalues without their vectors, and how many zeros there are besides."""
+    """Eigenvalues without their vectors, and the number of further zeros."""
 
     def __init__(self, values: Values, zeros: int = 0, dense_size: int | None = None) -> None:
         padded, multiplicities = np.zeros(len(values) + 1), np.ones(len(values) + 1, np.int64)

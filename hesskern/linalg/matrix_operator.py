@@ -56,7 +56,7 @@ def product_with(V: Array, dtype: np.dtype[Any], apply: Callable[[Array], Array]
 
 
 def _factor(other: Any, axis: int, size: int, shapes: str) -> Any:
-    """Return numbers of a shape that fits, from whatever NumPy reads, and another operator as it is."""
+    """Return an array of a shape that fits, from anything that NumPy reads; another operator stays unchanged."""
     if isinstance(other, LinearOperator):
         return other
     array = checks.vectors(other, "v")

@@ -161,7 +161,7 @@ class SquaredLoss(Objective):
             )
 
     def __call__(self, net: LinearNetwork) -> float:
-        """Return the loss, computed from the residual. O(N·o·i) or O(N·Σ m_l·m_{l-1}), whichever is less."""
+        """Return the loss, computed from the residual. O(N·o·i) or O(N·Σ m_l·m_{l-1}), the smaller of the two."""
         self.check_network(net)
         with self._enough_memory("the loss"):
             squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))

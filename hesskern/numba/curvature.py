@@ -195,7 +195,7 @@ def _dense(layout: Layout, flat: Array, X: Array, Y: Array, scale: float, weight
 def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biases: Any = None, kind: int = HALF_SUM,
                   weight_decay: float = 0.0, gauss_newton: bool = True,
                   functional: bool = True) -> Array:  # fmt: skip
-    """Return the dense block of the Hessian: rows for the parameters of layer `row`, columns for those of `column`.
+    """Return the dense block of the Hessian: rows for the parameters of layer `row`, columns for layer `column`.
 
     Layers are counted from 0. Every entry is written once, O(size of the block).
 

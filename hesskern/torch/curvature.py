@@ -32,7 +32,7 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
         counts **all its samples at once**: with a mean, the samples of a shorter last batch have the same weight as all
         others.
     params : iterable of str or Parameter, optional
-        The parameters to differentiate with respect to; default: those that require grad. Results are in the order of
+        The parameters to differentiate with respect to; default: all that require grad. Results are in the order of
         ``model.named_parameters()``, for any order of `params` and of the layers in forward.
     form : {"matrix", "dict", "tuple"}
         "matrix": (P, P). "dict": ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, as ``torch.func.hessian`` returns it

@@ -44,7 +44,7 @@ def recognised(
     device : torch.device
         The device of these predictions and targets.
     targets : sequence of int, optional
-        The shape of one sample's targets; default: that of its predictions.
+        The shape of one sample's targets; default: the shape of its predictions.
 
     Raises
     ------

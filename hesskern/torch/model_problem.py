@@ -70,7 +70,7 @@ class ModelProblem:
     loss : ReducedLoss
         In float64.
     wanted : sequence of Wanted
-        The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
+        The parameters, in the order of the results. Parameters that the chain does not have get zeros, as in PyTorch.
     gauss_newton : bool
         Whether to take the Gauss-Newton part instead of the Hessian.
 

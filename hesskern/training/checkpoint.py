@@ -1,4 +1,4 @@
-"""Checkpoints of training runs: one ``.npz`` file, replaced as a whole, that one run only can go on from."""
+"""Checkpoints of training runs: one ``.npz`` file, replaced as a whole, from which only the same run can continue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
 
 
 class CheckpointWarning(RuntimeWarning):
-    """A checkpoint could not be written; the run goes on, or is returned, all the same.
+    """A checkpoint could not be written; the run nevertheless continues, or is returned.
 
     Attributes
     ----------

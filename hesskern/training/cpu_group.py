@@ -152,7 +152,7 @@ class CpuGroup:
         self._histories.add_steps(seen)
 
     def _columns(self, active: Sequence[_Member], start: int, stop: int) -> dict[ColumnName, Column]:
-        """Return the rates of all networks, and columns for the jobs of those that run to fill in."""
+        """Return the rates of all networks, and columns for the jobs of the running networks to fill in."""
         shape = len(active), stop - start
         columns: dict[ColumnName, Column] = {"rates": self._problem.schedule.rates(start, stop)}
         for name in self._filled:
@@ -179,7 +179,7 @@ class CpuGroup:
         return chosen.scales(self._scale, self._batch_scale), chosen.order, chosen.ends
 
     def _of_all(self, active: Sequence[_Member], column: Column) -> Column:
-        """Return a column with a row for every network, given one for those that run, or for every network."""
+        """Return a column with a row for every network, given one for the running networks, or for all."""
         if len(column) == len(self._members):
             return column
         rows = np.full((len(self._members), column.shape[1]), np.nan)
@@ -207,7 +207,7 @@ class CpuGroup:
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the result of `state`."""
         for member in self._members:
             member.descent.restore(state.descent(member.index))
             member.status = _STATUS[str(state.status[member.index])]

@@ -96,7 +96,7 @@ def train(
 
 
 def _resume(path: StrPath, identity: dict[str, Any], problem: TrainingProblem, group: NetworkGroup, loop: Loop) -> None:
-    """Go on from a checkpoint."""
+    """Continue from a checkpoint."""
     arrays = checkpoint.read(path, identity)
     try:
         loop.restore(run_state.read(arrays, group.state(), problem.options.record_every, problem.records.shapes))

@@ -159,7 +159,7 @@ class GpuGroup:
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the result of `state`."""
         status = np.array([ENDED.index(word) for word in state.status])
         columns = {**state.descents, "status": status, "seen": state.seen}
         for name, column in self._states._asdict().items():
@@ -235,7 +235,7 @@ def _problem_on_device(problem: TrainingProblem) -> DescentProblem:
 def _reduced(backend: CudaBackend, stack: NetworkStack, *, reduce: bool) -> ReducedStack:
     """Return the small networks; if a stack of weights has a lower rank, the CPU computes its basis.
 
-    There, directions that hold nothing but rounding errors are found by a QR decomposition with pivots.
+    There, directions that hold only rounding errors are found by a QR decomposition with pivots.
     """
     small = backend.reduced(stack.weights, stack.biases, reduce=reduce)
     for index in np.flatnonzero(devices.to_host(small.suspicious)):

@@ -80,11 +80,11 @@ class Histories:
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def save(self, seen: NDArray[np.int64]) -> History:
-        """Return what `restore` takes."""
+        """Return the argument of `restore`."""
         return {name: self._whole(name, column) for name, column in self.stacked(seen).items() if name != "step"}
 
     def restore(self, history: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `save` returned."""
+        """Continue from the result of `save`."""
         for name in self._pieces:
             self._pieces[name] = [history[name]]
         for name in self._rows:

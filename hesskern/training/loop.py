@@ -118,7 +118,7 @@ class Loop:
         return time.perf_counter() - saved > _CHECKPOINT_SECONDS
 
     def _save(self, saving: Saving, *, last: bool) -> None:
-        """Write a checkpoint; where that fails the run is worth more than its checkpoint, and goes on."""
+        """Write a checkpoint; if this fails, the run continues, because it is worth more than its checkpoint."""
         try:
             checkpoint.write(saving.path, saving.identity, self._group.state().arrays())
         except (OSError, MemoryError) as error:

@@ -1,8 +1,8 @@
 """What training knows of the networks that it trains: one protocol, `NetworkGroup`, in main memory and on a GPU.
 
 `hesskern.training.cpu_group.CpuGroup` has a descent of a backend for each network,
-`hesskern.training.gpu_group.GpuGroup` all networks as tensors with one row for each. Whatever is around them, `driver`,
-`loop`, `fit` and `fit_ensemble`, uses nothing but the protocol.
+`hesskern.training.gpu_group.GpuGroup` all networks as tensors with one row for each. The code around them, `driver`,
+`loop`, `fit` and `fit_ensemble`, uses only the protocol.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class NetworkGroup(Protocol):
         """Return all that a checkpoint needs."""
 
     def restore(self, state: RunState) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the result of `state`."""
 
     # Results
 

@@ -21,7 +21,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class RunState(NamedTuple):
-    """All that the networks of a run need to go on.
+    """All that the networks of a run need to continue.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class RunState(NamedTuple):
     seen : array of int
         Steps whose loss was finite.
     history : dict of arrays
-        What was recorded, (networks, records, ...); NaN from where a network had stopped.
+        The records, (networks, records, ...); NaN from where a network had stopped.
     """
 
     descents: Arrays

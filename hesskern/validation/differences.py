@@ -242,7 +242,7 @@ class DifferenceWitness:
     def product_error(self) -> float:
         """Bound on the error of a product with a vector of length 1.
 
-        The weights of the differences along a line add up to less than 4, whatever the depth.
+        The weights of the differences along a line add up to less than 4, for any depth.
         """
         moved = Bounds(self.problem, self.unit, rotated=False, margin=self._reach)
         shortest = self._reach / len(self.problem.weights) / 2

@@ -1,9 +1,9 @@
 """Spectra, condition numbers and ranks, eigenvectors, solutions and determinants.
 
 The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices do (Hoffman and Wielandt), so a
-bound on the rounding of a matrix also bounds that of its spectrum. Condition numbers are different: the smallest
-eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides nothing.
-Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
+bound on the rounding of a matrix also bounds the rounding of its spectrum. Condition numbers are different: the
+smallest eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides
+nothing. Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
 """
 
 from __future__ import annotations

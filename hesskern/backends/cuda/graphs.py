@@ -1,4 +1,4 @@
-"""CUDA graphs: work recorded once and replayed, on whichever GPU its tensors are."""
+"""CUDA graphs: work recorded once and replayed, on the GPU of its tensors."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Samples(NamedTuple):
 
 
 class DescentProblem(NamedTuple):
-    """What is trained on: ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``."""
+    """The loss to train on: ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``."""
 
     data: Samples
     ones: Tensor  # what biases multiply, (networks or 1, rows)
@@ -34,7 +34,7 @@ class DescentProblem(NamedTuple):
 
 
 class RecordedColumns(NamedTuple):
-    """What is recorded in the loop, at the steps divisible by `every`."""
+    """The quantities recorded in the loop, at the steps divisible by `every`."""
 
     every: int
     loss: bool
@@ -54,7 +54,7 @@ class Piece(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was recorded, (networks, records) float64; None where it was not asked for."""
+    """The records, (networks, records) float64; None for quantities that are not recorded."""
 
     losses: Tensor | None
     batch_losses: Tensor | None

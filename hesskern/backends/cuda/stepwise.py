@@ -42,7 +42,7 @@ class Stepwise:
         Changed in place.
     piece : Piece
     seen : Seen
-        What is recorded; filled in.
+        The records; filled in.
     """
 
     def __init__(

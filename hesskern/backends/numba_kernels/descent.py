@@ -27,7 +27,7 @@ STEPS, LOOKED = range(2)
 
 
 class Rule(NamedTuple):
-    """The loss ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``, the update, when it has converged and what is recorded."""
+    """The loss ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``, the update, the test for convergence, the records."""
 
     scale: float
     constant: float
@@ -59,7 +59,7 @@ class Leak(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The inputs of some steps, and the arrays where they record; those that are not recorded are empty.
+    """The inputs of some steps, and the arrays for their records, empty for quantities that are not recorded.
 
     ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``; empty: all samples.
     """

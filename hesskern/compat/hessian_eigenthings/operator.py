@@ -31,7 +31,7 @@ class HessianOperator:
         hessian-eigenthings. hesskern calls it with modules that return test predictions, and once with the model and
         the first batch.
     param_filter : callable, optional
-        ``param_filter(name, parameter)``: whether to take a parameter; default: those that require grad.
+        ``param_filter(name, parameter)``: whether to take a parameter; default: all that require grad.
     full_dataset : bool
         Must be True; in hessian-eigenthings, False means another batch at each product.
     num_batches : int, optional
