@@ -21,7 +21,7 @@ def require(size: int, what: str, instead: str) -> None:
     size : int
         Bytes.
     what, instead : str
-        What would take them, and what to do instead; parts of the message.
+        The work that needs them, and the advice to the user; parts of the message.
     """
     free = available() if size >= _LOOK_AT_GROUPS else int(psutil.virtual_memory().available)
     if size > free:

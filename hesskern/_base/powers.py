@@ -1,8 +1,8 @@
 """Powers of two moved between the factors of a product, so that no factor overflows or vanishes.
 
 A Hessian of order one may be the product of a matrix of 1e+320 and one of 1e-320. Multiplying by a power of two is
-exact, so it costs no digit to keep each factor as a matrix of moderate size and an exponent, and to put the exponents
-together at the end.
+exact. So no digit is lost by keeping each factor as a matrix of moderate size and an exponent, and by adding the
+exponents at the end.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def in_dtype(left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Any, An
 
 
 def too_large(dtype: np.dtype[Any]) -> OverflowError:
-    """Return what to raise where the curvature does not fit into this dtype."""
+    """Return the error to raise if the curvature does not fit into this dtype."""
     wider = " or use float64" if np.dtype(dtype) == np.float32 else ""
     return OverflowError(
         f"entries of the matrix are larger than {np.dtype(dtype)} can hold ({np.finfo(dtype).max:.2g}); "

@@ -151,7 +151,7 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
         """Choose for the process, unless a block was entered.
 
         A call does not know whether it belongs to a ``with`` statement, and other threads must not see a block's choice
-        even for a moment. What comes next in this thread shows that it does not: the object is dropped, or a backend is
+        even for a moment. The next event in this thread shows that it does not: the object is dropped, or a backend is
         requested.
         """
         global _of_process  # noqa: PLW0603 - the one process-wide choice

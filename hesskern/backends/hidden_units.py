@@ -1,4 +1,4 @@
-"""The weights around a hidden layer, one row for each unit: what an orthogonal change of its units acts on.
+"""The weights around a hidden layer, one row for each unit; an orthogonal change of units multiplies them.
 
 For a hidden layer l with h units, ``S = [W_l, b_l, W_{l+1}.T]`` (h, touching). The prediction depends on products of
 columns of S only, so ``Q.T S`` gives the same function for any orthogonal Q (h, h). With the thin QR ``S = Q R``, a

@@ -4,9 +4,9 @@ After Drmač (1998, SIAM J. Matrix Anal. Appl. 19, 1055). One stage takes C and 
 the same singular values: with ``W = Q R P.T``, ``C W.T = (C P R.T) Q.T``, so C becomes ``C P R.T`` and the next W
 becomes ``W_next Q``. The last factor's values come from one-sided Jacobi (dgejsv).
 
-Rows and columns of any scale lose nothing: every matrix is kept as ``2**row * entries * 2**column`` with integer
-exponents, and in every QR decomposition columns *and* rows are pivoted (Cox and Higham 1998, Higham 2000: a plain one
-mixes small rows with the rounding errors of large ones).
+Rows and columns of any scale keep their digits. Every matrix is kept as ``2**row * entries * 2**column`` with integer
+exponents. In every QR decomposition columns *and* rows are pivoted (Cox and Higham 1998, Higham 2000), because a plain
+decomposition mixes small rows with the rounding errors of large ones.
 
 With every matrix goes the size of its errors: for each entry, the effect of a relative rounding error in the data. An
 entry no larger than its error counts as zero, so that scaling hides no direction and rounding errors make none. The
@@ -79,7 +79,7 @@ class _Qr(NamedTuple):
 
 
 class _Decisions:
-    """What counts as zero along the product, and how certain that is."""
+    """The decisions along the product on which entries are zero, and their certainty."""
 
     def __init__(self, tolerance: float, factor: Factor) -> None:
         self.tolerance, self.factor = tolerance, factor

@@ -1,4 +1,4 @@
-"""What a backend is: the kernels of the package behind one set of signatures."""
+"""The protocol of a backend: the kernels of the package behind one set of signatures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Update(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What a descent records."""
+    """The quantities that a descent records, and how often."""
 
     every: int  # steps 0, every, 2 every, ... are recorded
     loss: bool  # whether the full-batch loss is recorded; with minibatches it costs extra
@@ -168,7 +168,7 @@ class HessianProduct(Protocol):
 
 
 class Backend(Protocol):
-    """What every backend does, on NumPy arrays or on tensors of a GPU.
+    """The operations of every backend, on NumPy arrays or on tensors of a GPU.
 
     Arguments are checked, C-contiguous, of one dtype, and where the backend computes.
     """
@@ -241,8 +241,8 @@ class HostBackend(Backend, Protocol):
     def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
         """Run each job with its descent; return how it stopped and how many steps had a finite loss.
 
-        Stops before a step whose loss is not finite ("diverged"), back at the parameters before the update that led
-        there, and after one whose loss was small enough ("converged"). The results do not depend on `threads`.
+        Stops before a step whose loss is not finite ("diverged"), and restores the parameters before the last update.
+        Also stops after a step whose loss was small enough ("converged"). The results do not depend on `threads`.
         """
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, errors of one sentence, and messages on stderr."""
+"""Common parts of the commands: exit codes, errors of one sentence, and messages on stderr."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class KFAC(CurvatureOperator):
 
     @property
     def output_factors(self) -> tuple[Array, ...]:
-        """``scale N B_l.T B_l`` (out, out) for each block; what curvlinops calls gradient covariance."""
+        """``scale N B_l.T B_l`` (out, out) for each block; curvlinops calls it gradient covariance."""
         return tuple(self.factors(k, k).output for k in range(len(self.parts)))
 
     @property

@@ -33,7 +33,7 @@ class Objective(ABC):
     @property
     @abstractmethod
     def scale(self) -> float:
-        """What the half-sum loss, its gradient and Hessian are multiplied by."""
+        """The factor of the half-sum loss, its gradient and its Hessian."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-r"""What rounding in the products of a network's matrices does to its Hessian.
+r"""Errors of a Hessian by rounding in the products of a network's matrices.
 
 The Hessian consists of products of matrices: inputs ``Z_m``, maps ``M_lm = W_{m-1} ... W_{l+1}`` between layers and
 ``B_l`` from a layer to the prediction, and the residual E. Forming ``A B`` adds an error of at most about
@@ -11,9 +11,9 @@ products are known already:
     ``dE = dZ_prediction + u |Y|``.
 
 So the bound does not grow with the depth unless the errors do. Magnitudes are multiplied entry by entry, because a
-product of norms is far too large for hidden units with large weights into them and small ones out of them, or for small
-features next to a bias. Of Z and E only the norms of their columns are used: samples are reduced by rotations, which
-mix them.
+product of norms can be far too large. Examples are hidden units with large input weights and small output weights, and
+small features next to a bias. Of Z and E only the norms of their columns are used: samples are reduced by rotations,
+which mix them.
 
 With the Jacobian's blocks ``J_l = B_l ⊗ Z_l``, singular values of J are known up to ‖dJ‖; the functional part has the
 blocks ``M_lm ⊗ (E B_m).T Z_l``.
@@ -199,7 +199,7 @@ class Magnitudes:
 
     @cached_property
     def _terms(self) -> list[list[Scaled]]:
-        """What each layer sums up to its outputs: products with its weights, and the bias."""
+        """The terms of each layer's outputs: products with its weights, and the bias."""
         terms = []
         for layer, (columns, bias) in enumerate(zip(self._columns, self._factors.biases, strict=True)):
             terms.append([_times(columns, _transposed(self._weight(layer)))])

@@ -1,4 +1,4 @@
-"""What every curvature operator does with its products, its dense matrix and its eigenbasis."""
+"""The methods that every curvature operator derives from its products, its dense matrix and its eigenbasis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fit` and `fit_ensemble` have in common: networks in, trained networks out, wherever they are."""
+"""The common part of `fit` and `fit_ensemble`: it trains networks on any device."""
 
 from __future__ import annotations
 

@@ -118,9 +118,9 @@ class GpuMeasures:
     def _block(self, parts: Parts) -> dict[str, Column]:
         """Return condition number, smallest nonzero eigenvalue and rank of each network's block, if asked for.
 
-        One layer's block comes from its factors on the device. Where those are so badly conditioned that singular
-        values taken there would not be right to nine digits or so, and for several layers, `Hessian.condition` computes
-        the numbers on the CPU, one network after another.
+        One layer's block comes from its factors on the device. If these are so badly conditioned that their singular
+        values would have fewer than about nine right digits, and for several layers, `Hessian.condition` computes the
+        numbers on the CPU, one network after another.
         """
         if parts in self._blocks:
             return self._blocks[parts]

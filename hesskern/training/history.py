@@ -1,4 +1,4 @@
-"""What has been recorded of the networks of a run, and how it leaves the run: of one network, or of all."""
+"""The records of the networks of a run, and their output: for one network, or for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training knows of the networks that it trains: one protocol, `NetworkGroup`, in main memory and on a GPU.
+"""The interface of training to its networks: one protocol, `NetworkGroup`, in main memory and on a GPU.
 
 `hesskern.training.cpu_group.CpuGroup` has a descent of a backend for each network,
 `hesskern.training.gpu_group.GpuGroup` all networks as tensors with one row for each. The code around them, `driver`,

@@ -1,4 +1,4 @@
-"""What a training run can record: one table, `QUANTITIES`.
+"""The quantities that a training run can record: one table, `QUANTITIES`.
 
 To record something new, add one entry to the table. It has
 

@@ -1,6 +1,6 @@
 """Spectra, condition numbers and ranks, eigenvectors, solutions and determinants.
 
-The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices do (Hoffman and Wielandt), so a
+The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices (Hoffman and Wielandt). So a
 bound on the rounding of a matrix also bounds the rounding of its spectrum. Condition numbers are different: the
 smallest eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides
 nothing. Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
@@ -250,7 +250,7 @@ class ConditionCheck:
 
     @property
     def quantity(self) -> str:
-        """What it is called."""
+        """Name of the quantity."""
         where = _SPECTRA[self.mode] if self.layer is None else f"block ({self.layer}, {self.layer})"
         return f"condition and rank of {where}"
 

@@ -27,7 +27,7 @@ class Descents:
     ----------
     launch : callable
     limits : callable
-        What a device has; see `hesskern.backends.cuda.launch.limits`.
+        The limits of a device; see `hesskern.backends.cuda.launch.limits`.
     layout : FlatLayout
     parameters : (networks, P) tensor
         Where to start; not changed.

@@ -83,7 +83,7 @@ class Stepwise:
                     self._one(*kind)
 
     def _kind(self, number: int) -> tuple[bool, bool]:
-        """Return what tells steps from one another: recorded or not, the very first or not."""
+        """Return the kind of a step: recorded or not, the very first or not."""
         return number % self._watched.every == 0, number == 0
 
     def _one(self, recorded: bool, first: bool) -> None:
