@@ -150,7 +150,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     path = arguments.checkpoint
     if path is not None and os.path.lexists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         # A device or a pipe would be replaced by the checkpoint; the library refuses folders.
-        raise RefusedError(f"--checkpoint is {path!r}, which exists and is not a file.")
+        raise RefusedError(f"--checkpoint is {path!r}, which exists and is not an ordinary file.")
     first_options: dict[str, str] = {}
     for option in ("X", "Y", "net", "resume", *_WRITTEN):
         path = getattr(arguments, option)
