@@ -65,7 +65,7 @@ class Descent:
         """
     def restore(self, state: dict[str, typing.Any]) -> None:
         """
-        Go on from what save() returned.
+        Continue from the result of save().
         """
     def save(self) -> dict[str, typing.Any]:
         """

@@ -317,7 +317,7 @@ void bind_descent(py::module_ &module) {
             "Everything needed to continue from here, as arrays.")
         .def(
             "restore", [](Descent &self, const py::dict &state) { self.visit([&](auto &d) { d.restore(state); }); },
-            py::arg("state"), "Go on from what save() returned.")
+            py::arg("state"), "Continue from the result of save().")
         .def_property_readonly(
             "steps", [](Descent &self) { return self.visit([](auto &d) { return d.memory->steps(); }); },
             "Steps taken.")

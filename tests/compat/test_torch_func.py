@@ -144,7 +144,7 @@ REFUSED = {
     "negative": (lambda W: -F.mse_loss(X @ W.T, Y), r"-0.0714286 times a squared error; expected"),
     "changing": (changing, r"another function at other parameters"),
     "tied": (lambda W: (X @ (W @ torch.eye(3).double()).T - Y).square().sum(), r"Tensor.*matmul"),
-    "twice": (lambda W: F.mse_loss(X @ W.T @ W, Y @ W2[:, :3]), r"used twice: a stack of independent layers has another"),
+    "twice": (lambda W: F.mse_loss(X @ W.T @ W, Y @ W2[:, :3]), r"used twice: a stack of independent layers has"),
     "batches": (lambda W: F.mse_loss(X[:4] @ W.T, Y[:4]) + F.mse_loss(X[4:] @ W.T, Y[4:]), r"applies a second network"),
 }  # fmt: skip
 
