@@ -1,7 +1,7 @@
 """Exact curvature of linear networks at compiled speed.
 
 Conventions: samples in rows, weights (out, in) as ``nn.Linear.weight``, arrays row-major, parameters in
-``named_parameters()`` order, loss half the squared norm of the residual unless said otherwise.
+``named_parameters()`` order, loss half the squared norm of the residual by default.
 """
 
 import importlib

@@ -65,11 +65,11 @@ class Descent:
         """
     def restore(self, state: dict[str, typing.Any]) -> None:
         """
-        Go on from what save() returned.
+        Continue from the result of save().
         """
     def save(self) -> dict[str, typing.Any]:
         """
-        Everything needed to go on from here, as arrays.
+        Everything needed to continue from here, as arrays.
         """
     def step_back(self) -> None:
         """
@@ -222,7 +222,7 @@ def triangular_factor(parts: collections.abc.Sequence[typing.Any]) -> numpy.typi
 
 def unload_blas() -> None:
     """
-    Use hesskern's own loops for every product, whatever its size.
+    Use hesskern's own loops for products of any size.
     """
 
 def wide_layer(

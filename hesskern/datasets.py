@@ -42,9 +42,10 @@ class Case:
 def two_layer_case() -> Case:
     """Return the 5-100-5 network whose Hessian started this package.
 
-    A researcher trained it by full-batch SGD until the loss was 1e-20 times the first loss, and got two condition
-    numbers for the Hessian with respect to W_2: 174 by autograd, and 5345 by a formula from a paper that has samples in
-    columns. The matrices are those of that run (newer SciPy draws other orthogonal matrices from the same seed).
+    A researcher trained it by full-batch SGD until the loss was 1e-20 times the first loss. For the Hessian with
+    respect to W_2 there were two condition numbers: 174 by autograd, and 5345 by a formula from a paper that has
+    samples in columns. The matrices come from this run (newer SciPy draws other orthogonal matrices from the same
+    seed).
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Pictures, drawn by matplotlib on axes that the caller passes; matplotlib is loaded on first use.
 
-Install it with ``pip install "hesskern[plot]"``. The colours are those of Okabe and Ito, which people with any kind of
-colour vision can tell apart. No meaning depends on colour alone.
+Install it with ``pip install "hesskern[plot]"``. The colours come from Okabe and Ito; people with any kind of colour
+vision can tell them apart. No meaning depends on colour alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the suffix is not that of a picture format.
+        If the suffix is not a picture format.
     OSError
         If the file cannot be written.
     """
@@ -245,8 +245,8 @@ def save_explanation(why: Explanation, path: str | os.PathLike[str]) -> None:
 def draw_explanation(figure: Any, why: Explanation) -> None:
     """Draw the difference of a candidate from the Hessian, and from the Hessian after the findings, on an empty figure.
 
-    Each cell is the root mean square of a small square of entries, relative to that of the whole candidate, on one log
-    scale for both; lines separate the parameters.
+    Each cell is the root mean square of a small square of entries, relative to the root mean square of the whole
+    candidate. Both pictures have one log scale; lines separate the parameters.
     """
     matrices = why.matrices
     if matrices is None:

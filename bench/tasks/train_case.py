@@ -1,6 +1,6 @@
 """Training the case to 1e-20 of its first loss: from the arrays to the trained weights.
 
-The thousand rows are an orthonormal basis times the case's five: the same Gram matrices, hence the same trajectory,
+The thousand rows are an orthonormal basis times the case's five: the same Gram matrices, so the same trajectory,
 from data that a loop has to read in full.
 """
 

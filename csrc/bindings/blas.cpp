@@ -62,7 +62,7 @@ void bind_blas(py::module_ &module) {
             blas_f64.gemm = nullptr;
             blas_f32.gemm = nullptr;
         },
-        "Use hesskern's own loops for every product, whatever its size.");
+        "Use hesskern's own loops for products of any size.");
 }
 
 }  // namespace hesskern::bindings

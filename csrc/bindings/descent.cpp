@@ -314,10 +314,10 @@ void bind_descent(py::module_ &module) {
             "Return to the parameters before the last update.")
         .def(
             "save", [](Descent &self) { return self.visit([](auto &d) { return d.save(); }); },
-            "Everything needed to go on from here, as arrays.")
+            "Everything needed to continue from here, as arrays.")
         .def(
             "restore", [](Descent &self, const py::dict &state) { self.visit([&](auto &d) { d.restore(state); }); },
-            py::arg("state"), "Go on from what save() returned.")
+            py::arg("state"), "Continue from the result of save().")
         .def_property_readonly(
             "steps", [](Descent &self) { return self.visit([](auto &d) { return d.memory->steps(); }); },
             "Steps taken.")

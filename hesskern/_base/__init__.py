@@ -1,1 +1,1 @@
-"""What knows nothing of networks: arguments, arrays, devices, memory, files, interruptions."""
+"""Helpers that do not depend on networks: arguments, arrays, devices, memory, files, interruptions."""

@@ -1,7 +1,7 @@
 """Arrays from ``.npy`` and ``.npz`` files of any origin: the one place that reads them.
 
 A file is not trusted. Before anything is allocated, the sizes it states are compared with its own size and with the
-free memory. Objects, which are pickles, are never read. Whatever is wrong is one ValueError that says what.
+free memory. Objects, which are pickles, are never read. Each fault is one ValueError that names it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_npy(path: str) -> NDArray[np.generic]:
     OSError
         If the file cannot be read.
     ValueError
-        If it is damaged, or holds no plain array; the message says what is wrong and does not name the file.
+        If it is damaged, or holds no plain array; the message names the fault, but not the file.
     MemoryError
         If the array needs more memory than is free.
     """
@@ -70,7 +70,7 @@ def read_npz(path: str) -> dict[str, NDArray[np.generic]]:
 
 
 def _understood(read_content: Callable[[], Result]) -> Result:
-    """Return what `read_content` returns; whatever NumPy and zipfile raise for a damaged file becomes a ValueError."""
+    """Return the result of `read_content`; all errors of NumPy and zipfile for a damaged file become a ValueError."""
     try:
         return read_content()
     except _DamagedError as error:
@@ -83,7 +83,7 @@ def _understood(read_content: Callable[[], Result]) -> Result:
 
 
 class _DamagedError(ValueError):
-    """What is wrong with a file, in words."""
+    """A fault of a file, in words."""
 
 
 def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
@@ -107,7 +107,7 @@ def _members(file: BinaryIO, size: int) -> dict[str, NDArray[np.generic]]:
 
 
 def _check_complete(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) -> None:
-    """Refuse an archive whose directory does not list all that is in the file: an array would be missing."""
+    """Refuse an archive whose directory does not list all entries of the file: an array would be missing."""
     at = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         gap = member.header_offset - at

@@ -1,4 +1,4 @@
-"""Files written as a whole: a reader finds the old file or the new one, never a part, whatever happens.
+"""Files written as a whole: a reader always finds the old file or the new one, never a part.
 
 The content goes to a temporary file in the same folder and to the disk; then the file is renamed. Its name is random
 and new (``O_EXCL``, symbolic links are not followed). Two processes may write to one path: each replaces the whole
@@ -63,7 +63,7 @@ def check(path: object, name: str) -> Path:
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{subject} is in a folder that cannot be written to; choose another folder.")
     if mode is not None and not os.access(target, os.W_OK):
-        raise PermissionError(f"{subject} may not be written to; choose another name, or change its permissions.")
+        raise PermissionError(f"{subject} is write-protected; choose another name, or change its permissions.")
     return target
 
 
@@ -133,7 +133,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def _followed(path: Path, label: str) -> Path:
-    """Return where a link points to; refuse one that somebody else put into a folder open to all."""
+    """Return the target of a link; refuse a link of another user in a folder open to all."""
     try:
         linked = path.is_symlink()
     except OSError as error:  # a name that is too long

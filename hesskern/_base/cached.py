@@ -1,4 +1,4 @@
-"""What an object computes once, without the lock that `functools.cached_property` holds before Python 3.12."""
+"""Properties computed once per object, without the lock that `functools.cached_property` holds before Python 3.12."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments, checked once, with messages that say what was wrong and how to fix it.
+"""Arguments, checked once, with messages that name the fault and the way to fix it.
 
 Accepted: float32 and float64 arrays, read-only ones too, with any strides (Fortran order, slices, reversed). An array
 that is not C-contiguous is copied. Refused: other dtypes, wrong shapes, empty arrays, NaN and infinities.
@@ -198,7 +198,7 @@ def seed(value: object, name: str = "seed") -> int:
 
 
 def entries(value: object, name: str, expected: str) -> Iterator[Any]:
-    """Return an iterator over the entries; TypeError, with what was `expected`, if the value cannot be iterated."""
+    """Return an iterator over the entries; TypeError, with `expected` in its text, if there is none."""
     if not isinstance(value, str | bytes | memoryview | Mapping) and not hasattr(value, "toarray"):
         with contextlib.suppress(TypeError):  # what is iterable by its type may be an array without axes
             return iter(cast("Iterable[Any]", value))

@@ -1,7 +1,7 @@
 """LAPACK, as all of the package calls it: with finite matrices only, and so that Ctrl-C works.
 
 LAPACK's iterations may loop for ever on a matrix with an infinity or a NaN in it, and Ctrl-C does not stop them.
-Weights and data are checked when they come in; what was computed from them may have overflowed.
+Weights and data are checked when a user passes them, but products of them may have overflowed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def finite(*matrices: FloatArray) -> None:
         if not math.isfinite(_sum_of_squares(matrix)) and not np.isfinite(matrix).all():
             count = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
             raise np.linalg.LinAlgError(
-                f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: what is computed "
-                f"from the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
+                f"a matrix of shape {matrix.shape} holds {count} values that are NaN or infinite: a product of "
+                f"the weights and the data overflows {matrix.dtype}; scale the weights or the samples down."
             )
 
 

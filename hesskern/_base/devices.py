@@ -105,7 +105,7 @@ def enough_memory(array: Any, work: str, instead: str) -> Iterator[None]:
     work : str
         What is done and how much memory it takes; begins the message.
     instead : str
-        What needs less memory; ends the message.
+        A way that needs less memory; ends the message.
     """
     if not on_device(array):
         yield

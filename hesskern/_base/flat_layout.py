@@ -1,4 +1,4 @@
-"""The order of a network's parameters in one vector: that of `named_parameters()`.
+"""The order of a network's parameters in one vector: the order of `named_parameters()`.
 
 Layer after layer; for each layer the weight (out, in) row by row, then the bias (out,). All conversions between
 parameters and vectors use this module. Compiled kernels have the same order (`csrc/kernels/network.hpp`,

@@ -20,8 +20,8 @@ class Interruption:
     The first one also ends a long call of compiled code (see `interruptibly`), with KeyboardInterrupt; `forced` stays
     False.
 
-    It replaces Python's own handler of SIGINT only, not one that the user has installed, and only in the main thread,
-    which alone receives the signal.
+    It replaces only Python's own handler of SIGINT, not a handler that the user has installed. It does so only in the
+    main thread, because no other thread receives the signal.
 
     Examples
     --------
@@ -76,8 +76,8 @@ def interruptibly(function: Callable[..., Result], *arguments: Any, seconds: flo
 
     A long call of the main thread (`seconds`: roughly how long it takes) runs in a second thread, while the main thread
     waits for signals. After Ctrl-C the second thread ends in the background; until then it uses its memory and a core.
-    The function must not hold the GIL; LAPACK, BLAS and the kernels of the package do not. Short calls run directly,
-    and so do calls of other threads, which receive no signals.
+    The function must not hold the GIL; LAPACK, BLAS and the kernels of the package do not. Short calls run directly.
+    Calls in other threads also run directly, because these receive no signals.
     """
     if seconds < _LONG or threading.current_thread() is not threading.main_thread():
         return function(*arguments, **options)

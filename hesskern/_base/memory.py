@@ -21,7 +21,7 @@ def require(size: int, purpose: str, instead: str) -> None:
     size : int
         Bytes.
     purpose, instead : str
-        What would take them, and what to do instead; parts of the message.
+        The work that needs them, and the advice to the user; parts of the message.
     """
     free = available() if size >= _LOOK_AT_GROUPS else int(psutil.virtual_memory().available)
     if size > free:
@@ -40,10 +40,10 @@ def available(root: Path = Path("/")) -> int:
 
 
 def _left_in_groups(root: Path) -> list[int]:
-    """Return what is left of the memory limit of each control group (cgroup) around this process, versions 1 and 2.
+    """Return the free part of the memory limit of each control group (cgroup) of this process, versions 1 and 2.
 
-    A group within another is limited by both. A container often sees its own group as the root of the tree, whatever
-    path the kernel says it has.
+    A group within another is limited by both. A container often sees its own group as the root of the tree, although
+    the kernel reports another path.
     """
     remaining = []
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -63,7 +63,7 @@ def _left_in_groups(root: Path) -> list[int]:
 
 
 def _left_of_limit(group: Path, limit: str, usage: str, cache: str) -> list[int]:
-    """Return what a group has left of its limit, or nothing where it has none."""
+    """Return the free part of a group's limit, or nothing if it has no limit."""
     most = _text(group / limit).strip()
     if not most.isdigit() or int(most) >= _NO_LIMIT:
         return []

@@ -1,4 +1,4 @@
-"""PyTorch, loaded only when something asks for it: an optional dependency, and one that takes seconds."""
+"""PyTorch, loaded only when it is needed: it is an optional dependency, and loading it takes seconds."""
 
 from __future__ import annotations
 

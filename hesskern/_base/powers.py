@@ -1,8 +1,8 @@
 """Powers of two moved between the factors of a product, so that no factor overflows or vanishes.
 
 A Hessian of order one may be the product of a matrix of 1e+320 and one of 1e-320. Multiplying by a power of two is
-exact, so it costs no digit to keep each factor as a matrix of moderate size and an exponent, and to put the exponents
-together at the end.
+exact. So no digit is lost by keeping each factor as a matrix of moderate size and an exponent, and by adding the
+exponents at the end.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def times_power(matrix: Any, exponent: int) -> Any:
 def moderate(matrix: Any, exponent: int = 0) -> Scaled:
     """Return ``2**exponent * matrix`` with entries that can be squared and added up.
 
-    Where they span more than float64 allows for, the smallest are lost, which do not count beside the largest.
+    If they span more than the range of float64, the smallest are lost; they are negligible next to the largest.
     """
     largest, smallest = span(matrix)
     if max(largest, -smallest) <= MODERATE:
@@ -109,8 +109,8 @@ def aligned(left: Scaled, right: Scaled) -> tuple[Any, Any, int]:
 def shared(left: Scaled, right: Scaled, low: float, high: float) -> tuple[Any, Any]:
     """Return two matrices with the same entrywise or Kronecker product as these, entries between 2**low and 2**high.
 
-    The smallest possible power of two moves from one matrix to the other; none where both are in range already. If not
-    all entries can be in range, the largest are.
+    The smallest possible power of two moves from one matrix to the other; if both are in range already, nothing moves.
+    If not all entries can be in range, the largest are.
     """
     left_span, right_span = span(left.matrix), span(right.matrix)
     # How many powers of two may be taken from the right and given to the left: at least and at most.
@@ -144,7 +144,7 @@ def in_dtype(left: Scaled, right: Scaled, dtype: np.dtype[Any]) -> tuple[Any, An
 
 
 def too_large(dtype: np.dtype[Any]) -> OverflowError:
-    """Return what to raise where the curvature does not fit into this dtype."""
+    """Return the error to raise if the curvature does not fit into this dtype."""
     wider = " or use float64" if np.dtype(dtype) == np.float32 else ""
     return OverflowError(
         f"entries of the matrix are larger than {np.dtype(dtype)} can hold ({np.finfo(dtype).max:.2g}); "

@@ -15,7 +15,7 @@ class Bar(Protocol):
     n: float
 
     def update(self, n: float) -> object:
-        """Add to what is done."""
+        """Add to the finished part."""
 
     def close(self) -> None:
         """Leave the bar as it is on the screen."""
@@ -33,7 +33,7 @@ def progress_bar(
         How much is done already.
     unit : str
     label : str, optional
-        What is in progress, in front of the bar.
+        Name of the work, in front of the bar.
     argument : str
         The name of the user's argument that asked for it.
 
@@ -51,7 +51,7 @@ def progress_bar(
 
 
 def with_progress(items: Sequence[Item], *, label: str, argument: str) -> Iterator[Item]:
-    """Yield the items beside a progress bar; see `progress_bar`."""
+    """Yield the items and show a progress bar; see `progress_bar`."""
     bar = progress_bar(len(items), unit="it", label=label, argument=argument)
     try:
         for item in items:

@@ -1,8 +1,8 @@
 """Whether code that lies in a folder may be run: only where nobody but this user, or root, can have put it there.
 
-A folder is trusted when it and all above it belong to the user or to root, and none can be written to by a group or by
-others. A folder above may be open to all if it is sticky, as ``/tmp`` is: what is in it cannot be exchanged by others.
-On Windows, whose permissions are not these, everything is trusted.
+A folder is trusted if it and all folders above it belong to the user or to root, and no group and no other user can
+write to them. A folder above may be open to all if it is sticky, like ``/tmp``: others cannot exchange its contents. On
+Windows, which has other permissions, everything is trusted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def make(folder: str | os.PathLike[str]) -> None:
-    """Make a folder, and those above that are missing, for this user alone, whatever the umask is."""
+    """Make a folder and the missing folders above it, for this user alone, for any umask."""
     missing = [Path(folder), *Path(folder).parents]
     for path in reversed(missing):
         if not path.exists():

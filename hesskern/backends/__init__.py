@@ -119,12 +119,11 @@ def _settle() -> None:
 class use_backend:  # noqa: N801 - read and called like a function, and usable in a `with` statement
     """Use this backend from now on in the whole process, or inside a ``with`` block in this thread or task only.
 
-    Called as a statement, it chooses for all threads that are not inside a block. A block chooses for the thread or the
-    asyncio task that entered it, and for tasks created and ``asyncio.to_thread`` called inside; this overrides the
-    choice of the process and ends with the block. Threads started inside a block, also those of a ThreadPoolExecutor,
-    begin with the choice of the process (from Python 3.14 on with that of the block if
-    ``sys.flags.thread_inherit_context`` is set); pass the block's choice on with ``contextvars.copy_context().run``, or
-    pass ``backend=``.
+    A plain call sets the backend for all threads that are not inside a block. A block sets it for the thread or the
+    asyncio task that entered it, and for tasks and ``asyncio.to_thread`` started inside. This overrides the backend of
+    the process and ends with the block. Threads started inside a block, also those of a ThreadPoolExecutor, begin with
+    the backend of the process (from Python 3.14 on with the block's backend if ``sys.flags.thread_inherit_context`` is
+    set). To use the block's backend in them, call ``contextvars.copy_context().run``, or pass ``backend=``.
 
     Parameters
     ----------
@@ -158,7 +157,7 @@ class use_backend:  # noqa: N801 - read and called like a function, and usable i
         """Choose for the process, unless a block was entered.
 
         A call does not know whether it belongs to a ``with`` statement, and other threads must not see a block's choice
-        even for a moment. What comes next in this thread shows that it does not: the object is dropped, or a backend is
+        even for a moment. The next event in this thread shows that it does not: the object is dropped, or a backend is
         requested.
         """
         global _of_process  # noqa: PLW0603 - the one process-wide choice

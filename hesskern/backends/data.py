@@ -45,8 +45,8 @@ def reduce_samples(
     r"""Replace N samples by at most i (with biases i+1) rows with the same loss, gradient and Hessian.
 
     With the thin QR ``[X 1] = Q R``, ``‖X P.T - Y‖² = ‖R P.T - Q.T Y‖² + ‖Y - Q Q.T Y‖²`` for every P. One triangular
-    factor of ``[X 1 Y]`` holds R, ``Q.T Y`` and the rest, so Q is never formed. Orthogonal, hence backward stable; the
-    normal equations would square the condition number.
+    factor of ``[X 1 Y]`` holds R, ``Q.T Y`` and the rest, so Q is never formed. QR is orthogonal, so it is backward
+    stable; the normal equations would square the condition number.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def reduce_samples(
     Returns
     -------
     Data
-        The data itself where N is small already; otherwise float64, whatever the dtype of the samples: rounding the few
-        rows to float32 would lose what many float32 samples determine.
+        The data itself if N is already small; otherwise float64, for any dtype of the samples, because many float32
+        samples determine more digits than a few float32 rows can hold.
     """
     columns = X.shape[1] + bool(bias)
     if len(X) <= columns:

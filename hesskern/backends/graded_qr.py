@@ -30,10 +30,10 @@ def factor(
     a, e : (m, n) array
         In the end R, and the errors of all its entries, those below the diagonal too.
     rows, columns, order, pivot : array of int
-        Exponents of a's rows and columns, and what is to be pivoted with them.
+        Exponents of a's rows and columns, and the arrays that are pivoted with them.
     v, beta : (m, min(m, n)) and (min(m, n),) array of zeros
-        For the reflections ``I - beta v (scale² v).T``, one column each, rows in their own units as those of a are;
-        `scale` takes them to the unit of the pivot's row. The pivot's entry of v is about one.
+        For the reflections ``I - beta v (scale² v).T``, one column each, with rows in their own units, like the rows of
+        a; `scale` takes them to the unit of the pivot's row. The pivot's entry of v is about one.
     tolerance : float
         An entry that is no larger than this times its error is zero.
 
@@ -95,7 +95,7 @@ def factor(
 
 
 def power(exponents: Exponents) -> Matrix:
-    """Return ``2.0**exponents``; 0 or a very large number for what is out of range."""
+    """Return ``2.0**exponents``; 0 or a very large number if it is out of range."""
     powers: Matrix = np.ldexp(1.0, np.minimum(np.maximum(exponents, -1100), 1000))
     return powers
 

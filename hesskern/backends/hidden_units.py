@@ -1,9 +1,9 @@
-"""The weights around a hidden layer, one row for each unit: what an orthogonal change of its units acts on.
+"""The weights around a hidden layer, one row for each unit; an orthogonal change of units multiplies them.
 
 For a hidden layer l with h units, ``S = [W_l, b_l, W_{l+1}.T]`` (h, touching). The prediction depends on products of
 columns of S only, so ``Q.T S`` gives the same function for any orthogonal Q (h, h). With the thin QR ``S = Q R``, a
-layer of more units than weights that touch each of them becomes the smaller layer R. All reductions of width are made
-of these functions. They take arrays, and tensors with leading dimensions for many networks.
+layer of more units than weights that touch each of them becomes the smaller layer R. All reductions of width use these
+functions. They take arrays, and tensors with leading dimensions for many networks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AnyLayers(Protocol):
 
 
 def reducible(net: AnyLayers, selected: Container[int] | None = None) -> list[int]:
-    """Return the layers whose outputs outnumber everything that touches them.
+    """Return the layers with more outputs than weights that touch each of them.
 
     No two of them are neighbours, and reducing one neither makes another nor takes one away.
 
@@ -38,8 +38,8 @@ def reducible(net: AnyLayers, selected: Container[int] | None = None) -> list[in
     ----------
     net : AnyLayers
     selected : container of int, optional
-        Layers of which one must touch those outputs. Of a hidden layer that no selected layer touches, curvature sees
-        the product of the weights on both sides only, and there is no parameter that a reduction would leave out.
+        Layers of which one must touch those outputs. If no selected layer touches a hidden layer, curvature depends
+        only on the product of the weights on both sides, and a reduction would leave out no parameter.
     """
     layers = []
     for layer in range(len(net.weights) - 1):

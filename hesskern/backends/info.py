@@ -1,4 +1,4 @@
-"""What is running: versions, instruction set, BLAS, threads, GPU."""
+"""The environment: versions, instruction set, BLAS, threads, GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def info() -> dict[str, Any]:
     Returns
     -------
     dict
-        Values are plain strings, numbers, lists and dicts, so that it goes into JSON as it is.
+        Values are plain strings, numbers, lists and dicts, which JSON can hold.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The "numba" backend: the package's own jitted functions, compiled on first use for the processor at hand."""
+"""The "numba" backend: the package's own jitted functions, compiled on first use for this processor."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ class JittedDescent:
 
 
 class JittedProduct:
-    """Products with the Hessian; what does not depend on the vector is kept in memory."""
+    """Products with the Hessian; intermediate results that do not depend on the vector are kept in memory."""
 
     def __init__(
         self, net: Layers, data: Data, scale: float, decay: float, gauss_newton: bool, functional: bool

@@ -50,7 +50,7 @@ def _gradients(net: Layers, data: Data, scale: float) -> tuple[float, list[tuple
 def _swept(
     net: Layers, activations: Sequence[Array], column: Array, delta: Array
 ) -> tuple[list[tuple[Array, Array | None]], Array]:
-    """Return each layer's gradient from D_L, and D_0, that of the samples."""
+    """Return each layer's gradient from D_L, and D_0, the gradient of the samples."""
     gradients: list[tuple[Array, Array | None]] = []
     for layer in reversed(range(len(net.weights))):
         bias = net.biases[layer]

@@ -4,9 +4,9 @@ After Drmač (1998, SIAM J. Matrix Anal. Appl. 19, 1055). One stage takes C and 
 the same singular values: with ``W = Q R P.T``, ``C W.T = (C P R.T) Q.T``, so C becomes ``C P R.T`` and the next W
 becomes ``W_next Q``. The last factor's values come from one-sided Jacobi (dgejsv).
 
-Rows and columns of any scale lose nothing: every matrix is kept as ``2**row * entries * 2**column`` with integer
-exponents, and in every QR decomposition columns *and* rows are pivoted (Cox and Higham 1998, Higham 2000: a plain one
-mixes small rows with the rounding errors of large ones).
+Rows and columns of any scale keep their digits. Every matrix is kept as ``2**row * entries * 2**column`` with integer
+exponents. In every QR decomposition columns *and* rows are pivoted (Cox and Higham 1998, Higham 2000), because a plain
+decomposition mixes small rows with the rounding errors of large ones.
 
 With every matrix goes the size of its errors: for each entry, the effect of a relative rounding error in the data. An
 entry no larger than its error counts as zero, so that scaling hides no direction and rounding errors make none. The
@@ -79,7 +79,7 @@ class _Qr(NamedTuple):
 
 
 class _Decisions:
-    """What counts as zero along the product, and how certain that is."""
+    """The decisions along the product on which entries are zero, and their certainty."""
 
     def __init__(self, tolerance: float, factor: Factor) -> None:
         self.tolerance, self.factor = tolerance, factor
@@ -91,7 +91,7 @@ class _Decisions:
         self.unknown = max(self.unknown, unknown)
 
     def without_noise(self, entries: Matrix, errors: Matrix) -> Matrix:
-        """Return the entries with zeros for those that are not above their errors."""
+        """Return the entries, with zeros for entries that are not above their errors."""
         noise = np.abs(entries) <= self.tolerance * errors
         if noise.any():
             worst = np.max(np.abs(entries[noise]) / np.where(errors[noise] > 0, errors[noise], 1.0))
@@ -230,7 +230,7 @@ def _parted(qr: _Qr) -> tuple[Matrix, Matrix]:
 
     To first order ``R + E`` is ``(I + Y) (R + U)``, Y below the diagonal and U above: ``E_low R^-1`` is Y and what it
     has above the diagonal, which times R goes into ``U = E_up + ...``. As rows and columns are pivoted, neither divides
-    errors of a large scale by a small one. Y is in units of ``2**(row k - row l)``, U in those of R.
+    errors of a large scale by a small one. Y is in units of ``2**(row k - row l)``, U in the units of R.
     """
     r, count = qr.rank, qr.v.shape[1]
     R, E, below = np.abs(qr.R.entries[:r]), qr.R.errors, _below(*qr.R.errors.shape)

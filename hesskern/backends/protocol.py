@@ -1,4 +1,4 @@
-"""What a backend is: the kernels of the package behind one set of signatures."""
+"""The protocol of a backend: the kernels of the package behind one set of signatures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Update(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What a descent records."""
+    """The quantities that a descent records, and how often."""
 
     every: int  # steps 0, every, 2 every, ... are recorded
     loss: bool  # whether the full-batch loss is recorded; with minibatches it costs extra
@@ -67,7 +67,7 @@ class Watch(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Some steps: their inputs, and arrays for what is recorded, NaN where a step is not recorded.
+    """Some steps: their inputs, and arrays for the records, NaN for steps that are not recorded.
 
     With minibatches ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``.
     """
@@ -89,10 +89,10 @@ def _empty(*shape: int) -> NDArray[np.float64]:
 
 
 class State(NamedTuple):
-    """The state of a descent: all that it needs to go on to the same bits.
+    """The state of a descent: all that it needs to continue bit for bit.
 
-    This is the one description of it. Backends, checkpoints and the GPU use these names; what a backend does not keep
-    has the value given here.
+    This is the one description of it. Backends, checkpoints and the GPU use these names. A quantity that a backend does
+    not keep has the value given here.
     """
 
     steps: int  # updates taken
@@ -131,7 +131,7 @@ class Descent(Protocol):
         """Return its state."""
 
     def restore(self, state: State) -> None:
-        """Go on from what `save` returned."""
+        """Continue from the result of `save`."""
 
 
 class Side(NamedTuple):
@@ -168,7 +168,7 @@ class HessianProduct(Protocol):
 
 
 class Backend(Protocol):
-    """What every backend does, on NumPy arrays or on tensors of a GPU.
+    """The operations of every backend, on NumPy arrays or on tensors of a GPU.
 
     Arguments are checked, C-contiguous, of one dtype, and where the backend computes.
     """
@@ -234,15 +234,15 @@ class HostBackend(Backend, Protocol):
         """Return a descent on ``scale/2 ‖E‖² + decay/2 ‖θ‖² + scale * data.constant``.
 
         It converges on the loss of `data`: at most `rtol` times the first one (< 0: never). The steps use `data` too,
-        or minibatches of `samples`. `ensemble`: other descents of the same shape run beside it; the last bits of its
-        results may depend on whether there are any, but not on which.
+        or minibatches of `samples`. `ensemble`: other descents of the same shape run at the same time. The last bits of
+        its results may depend on whether there are others, but not on which.
         """
 
     def advance(self, descents: Sequence[Descent], jobs: Sequence[Job], threads: int) -> list[tuple[Stop, int]]:
         """Run each job with its descent; return how it stopped and how many steps had a finite loss.
 
-        Stops before a step whose loss is not finite ("diverged"), back at the parameters before the update that led
-        there, and after one whose loss was small enough ("converged"). The results do not depend on `threads`.
+        Stops before a step whose loss is not finite ("diverged"), and restores the parameters before the last update.
+        Also stops after a step whose loss was small enough ("converged"). The results do not depend on `threads`.
         """
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
@@ -275,5 +275,5 @@ class HostBackend(Backend, Protocol):
     ) -> ProductSvd:
         """Return the singular values of ``first @ W_1.T @ W_2.T ...`` and its rank.
 
-        `rotated`: `first` is a triangular factor, whose small rows may be nothing but rounding errors.
+        `rotated`: `first` is a triangular factor, whose small rows may be only rounding errors.
         """

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, errors of one sentence, and messages on stderr."""
+"""Common parts of the commands: exit codes, errors of one sentence, and messages on stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CommandParser(argparse.ArgumentParser):
     refused = REFUSED
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where help is, and exit."""
+        """Print the fault and how to get help, and exit."""
         self.exit(self.refused, f"hesskern: {message}; {self.prog} --help lists the options.\n")
 
 

@@ -1,4 +1,4 @@
-"""The command ``hesskern explain``: say why a matrix, a spectrum or a number differs from that of the Hessian.
+"""The command ``hesskern explain``: say why a matrix, a spectrum or a number differs from the Hessian's.
 
 Exit codes: 0 it matches, 1 the cause was found, 2 no known cause explains the difference, 3 it cannot be compared (bad
 input, a size that no choice of parameters has, NaN).
@@ -36,10 +36,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "explain",
         help="why a Hessian disagrees",
-        description="Say why a Hessian that somebody computed, its eigenvalues, or only its condition number, rank or "
-        "largest eigenvalue, is not that of the network: transposed data, another order, a factor, a missing part, "
-        "fewer digits. Exit code 0 if it matches, 1 if the cause was found, 2 if no known cause explains it, 3 if "
-        "there is no answer: bad input, not enough memory, or no space for the output.",
+        description="Say why a Hessian differs from the exact one: transposed data, another order, a factor, a missing "
+        "part, fewer digits. The command also explains eigenvalues alone, or only a condition number, a rank or a "
+        "largest eigenvalue. Exit code 0 if it matches, 1 if the cause was found, 2 if no known cause explains it, "
+        "3 if there is no answer: bad input, not enough memory, or no space for the output.",
     )
     parser.refused = _BAD_INPUT
     parser.add_argument(
@@ -58,13 +58,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--params", metavar="NAME,...", help="layers counted from 0, or names like 1.weight (default: all)"
     )
-    parser.add_argument("--quantity", choices=["condition", "rank", "largest"], help="what a number is (default: any)")
+    parser.add_argument(
+        "--quantity", choices=["condition", "rank", "largest"], help="kind of the number (default: any)"
+    )
     parser.add_argument(
         "--other-net",
         metavar="FILE",
         action="append",
         default=[],
-        help="a network at whose weights it may have been computed; may be repeated",
+        help="another network whose weights may have been used; may be repeated",
     )
     parser.add_argument("--lr", type=float, metavar="NUMBER", help="learning rate, if the weights may be one step off")
     parser.add_argument("--batch-size", type=int, metavar="N", help="size of the minibatches that were used")

@@ -69,10 +69,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--lr", type=float, required=True, metavar="NUMBER", help="learning rate")
     parser.add_argument("--max-steps", type=int, default=10_000, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
-        "--rtol", type=float, metavar="NUMBER", help="converged when the loss is at most this times the first one"
+        "--rtol",
+        type=float,
+        metavar="NUMBER",
+        help="converged when the loss is at most this number times the first loss",
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples in a step (default: all)")
-    parser.add_argument("--no-shuffle", action="store_true", help="take the samples in the order given")
+    parser.add_argument("--no-shuffle", action="store_true", help="take the samples in their given order")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of random weights and of batches (default: %(default)s)"
     )
@@ -82,7 +85,7 @@ def add_parser(commands: Any) -> None:
         "--record",
         default="loss",
         metavar="NAME,...",
-        help='what the history holds: loss, sharpness, "condition[1.weight]", ... (default: %(default)s)',
+        help='quantities in the history: loss, sharpness, "condition[1.weight]", ... (default: %(default)s)',
     )
     parser.add_argument("--record-every", type=int, default=1, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--reduce", choices=["auto", "none"], default="auto", help="(default: %(default)s)")
@@ -93,11 +96,13 @@ def add_parser(commands: Any) -> None:
         help="show a progress bar (default: on a terminal, if tqdm is installed)",
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="write the state of the run here from time to time")
-    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps (default: about a minute)")
+    parser.add_argument(
+        "--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: about a minute)"
+    )
     parser.add_argument("--resume", metavar="FILE", help="continue from this checkpoint of the same run")
 
     parser.add_argument("--out", metavar="FILE", help="write the network to this .npz file")
-    parser.add_argument("--history", metavar="FILE", help="write what was recorded to this .npz or .csv file")
+    parser.add_argument("--history", metavar="FILE", help="write the recorded quantities to this .npz or .csv file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(command=fit_command, parser=parser)
 
@@ -132,7 +137,7 @@ def fit_command(arguments: argparse.Namespace) -> int:
 
 
 def _as_option(message: str, arguments: argparse.Namespace) -> str:
-    """Return the library's message with the option in the place of the argument it begins with."""
+    """Return the library's message, with the option instead of the argument at its beginning."""
     name, blank, following = message.partition(" ")
     return f"--{name.replace('_', '-')}{blank}{following}" if name in vars(arguments) else message
 
@@ -145,7 +150,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     path = arguments.checkpoint
     if path is not None and os.path.lexists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         # A device or a pipe would be replaced by the checkpoint; the library refuses folders.
-        raise RefusedError(f"--checkpoint is {path!r}, which exists and is not a file.")
+        raise RefusedError(f"--checkpoint is {path!r}, which exists and is not an ordinary file.")
     first_options: dict[str, str] = {}
     for option in ("X", "Y", "net", "resume", *_WRITTEN):
         path = getattr(arguments, option)
@@ -169,7 +174,7 @@ def _network(arguments: argparse.Namespace) -> LinearNetwork:
             raise RefusedError(f"--widths is {arguments.widths!r}: {one_line(error)}.") from error
     for option in ("bias", "dtype"):
         if getattr(arguments, option):
-            raise RefusedError(f"--{option} goes with --widths; the network of --net has its own.")
+            raise RefusedError(f"--{option} needs --widths; the network of --net has its own.")
     return read_network(arguments.net)
 
 
@@ -239,7 +244,7 @@ def _text(summary: dict[str, Any]) -> str:
     endings = {
         "converged": "converged after {} steps",
         "max_steps": "stopped after {} steps, the most allowed",
-        "diverged": "diverged; the last network with a finite loss is that after {} steps",
+        "diverged": "diverged; the last network with a finite loss is the one after {} steps",
         "interrupted": "interrupted after {} steps",
     }
     samples = summary["samples"]

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments after the program's name; default: those of this process.
+        The arguments after the program's name; default: the arguments of this process.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def _parser() -> CommandParser:
         "demo",
         help="174 or 5345? The case this package started with",
         description="Train a 5-100-5 linear network, compute the condition number of its Hessian with respect to W_2 "
-        "in each of the ways that were discussed, and say which is right and why. Exit code 1 if something does not "
+        "by each of the discussed methods, and say which one is right and why. Exit code 1 if something does not "
         "agree.",
     )
     demo.add_argument(
@@ -115,7 +115,7 @@ def _parser() -> CommandParser:
     info = commands.add_parser(
         "info",
         help="versions, instruction set, BLAS, threads, GPU",
-        description="Print what is running: versions, backend, instruction set, BLAS with its threads, GPU.",
+        description="Print versions, backend, instruction set, BLAS with its threads, GPU.",
     )
     info.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     info.set_defaults(command=_info, parser=info)
@@ -195,7 +195,7 @@ def _refuse(why: str, code: int) -> int:
 
 
 def _discard_output() -> None:
-    """Discard what is still buffered for stdout; otherwise the interpreter fails on it again when it ends."""
+    """Discard the buffered output of stdout; otherwise the interpreter fails on it again when it ends."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is no real file
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -20,8 +20,8 @@ def add_parser(commands: Any) -> None:
         "validate",
         help="compare everything with PyTorch's autograd",
         description="Compare loss, gradient, Hessians, products, spectra, condition numbers and training of every "
-        "backend with PyTorch's autograd in float64 and with a third witness, on your network and data, or without "
-        "--net on a built-in set. Exit code 1 if anything disagrees. After Ctrl-C the results so far are shown.",
+        "backend with PyTorch's autograd in float64 and with a third witness. Without --net it uses a built-in set of "
+        "networks. Exit code 1 if anything disagrees. After Ctrl-C the results so far are shown.",
     )
     parser.add_argument("--net", metavar="FILE", help="network, as LinearNetwork.save writes it (.npz)")
     parser.add_argument("--X", metavar="FILE", help="with --net: inputs, (samples, inputs)")
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=1000,
         metavar="P",
-        help="parameters up to which matrices are compared whole (default: %(default)s)",
+        help="largest number of parameters for comparing whole matrices (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the random vectors (default: %(default)s)"
@@ -102,9 +102,7 @@ def _network_and_loss(arguments: argparse.Namespace) -> tuple[Any, SquaredLoss |
     if arguments.net is None:
         for option in ("X", "Y", "kind", "weight_decay"):
             if getattr(arguments, option) is not None:
-                raise RefusedError(
-                    f"--{option.replace('_', '-')} goes with --net; without it built-in networks are used."
-                )
+                raise RefusedError(f"--{option.replace('_', '-')} needs --net; without it built-in networks are used.")
         return None, None
     for option in ("X", "Y"):
         if getattr(arguments, option) is None:
@@ -134,6 +132,6 @@ _OPTIONS = {
 
 
 def _as_option(message: str) -> str:
-    """Return the library's message with the option in the place of the argument it begins with."""
+    """Return the library's message, with the option instead of the argument at its beginning."""
     name, blank, following = message.partition(" ")
     return f"{_OPTIONS.get(name, name)}{blank}{following}"

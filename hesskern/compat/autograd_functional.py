@@ -25,13 +25,13 @@ def hessian(
     Parameters
     ----------
     func : callable
-        A squared loss of a linear network, of the parameters: typically
-        ``lambda W1, W2: loss_fn(X @ W1.T @ W2.T, Y)``. It is called a few times to trace its operations. It may
-        cut them out of one vector: ``lambda theta: loss_fn(X @ theta[:12].view(4, 3).T, Y)``.
+        A squared loss of a linear network, of the parameters: typically ``lambda W1, W2: loss_fn(X @ W1.T @ W2.T, Y)``.
+        It is called a few times to trace its operations. It may cut the parameters out of one vector:
+        ``lambda theta: loss_fn(X @ theta[:12].view(4, 3).T, Y)``.
     inputs : tensor or tuple of tensors
         The parameters.
     create_graph : bool
-        False: the result has no graph, and cannot be differentiated further.
+        Must be False: the result has no graph, so you cannot differentiate it further.
     strict : bool
         Whether a parameter that `func` does not depend on raises an error; otherwise its entries are zero.
     vectorize, outer_jacobian_strategy
@@ -46,7 +46,7 @@ def hessian(
     Raises
     ------
     TypeError, ValueError
-        If the parameters are not float32 or float64 tensors, or `func` is something else; the message names the first
+        If the parameters are not float32 or float64 tensors, or `func` is not such a loss; the message names the first
         operation that does not fit.
 
     Examples

@@ -20,10 +20,10 @@ from hesskern.torch.reduced_loss import ReducedLoss
 
 
 class HessianLinearOperator(TensorOperator):
-    """The Hessian of ``loss_func(model(X), Y)`` over all data, with the call of curvlinops' operator of that name.
+    """The Hessian of ``loss_func(model(X), Y)`` over all data, like curvlinops' operator of the same name.
 
-    The signature is that of curvlinops 3.0.1; the dict form of `params` and `mc_samples` are those of its later main
-    branch. Products are computed in float64 and rounded once to the parameters' dtype.
+    The signature follows curvlinops 3.0.1; the dict form of `params` and the argument `mc_samples` come from its later
+    main branch. Products are computed in float64 and rounded once to the parameters' dtype.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ class HessianLinearOperator(TensorOperator):
         A chain of linear layers. With a dict as `params` also a function ``(params, X) -> predictions``.
     loss_func : callable
         ``nn.MSELoss()``, with any reduction to a number, or another multiple of the squared error. With a mean, all
-        samples weigh the same, as in curvlinops.
+        samples have the same weight, as in curvlinops.
     params : list of Parameter, or dict of str to tensor
-        The order of the results. The tensors of a dict replace the module's.
+        They determine the order of the results. The tensors of a dict replace the module's tensors.
     data : iterable of (X, Y)
-        Moved to the parameters' device, reduced when the operator is made, and not read again; curvlinops reads it at
-        every product. Later changes of the parameters are taken into account.
+        It is moved to the parameters' device, reduced when the operator is made, and not read again; curvlinops reads
+        it at every product. Later changes of the parameters are taken into account.
     progressbar : bool
         A bar for each product.
     check_deterministic : bool

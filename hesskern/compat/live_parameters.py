@@ -1,7 +1,8 @@
-"""What the objects that replace other libraries' share: a model, its loss and data, and the model's live parameters.
+"""Common parts of the replacements for other libraries' objects: a model, its loss and data, its live parameters.
 
 Other libraries read the model and the data again for every product. Here the data are reduced once, when the object is
-created. The parameters are compared with those of the last call and read again if they have changed.
+created. At each call the parameters are compared with their values at the last call, and read again if they have
+changed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hesskern.torch_modules import tracing
 
 @contextmanager
 def keep(original: str) -> Iterator[None]:
-    """Add to an error what to use for such a model or loss."""
+    """Add to an error which call to keep for such a model or loss."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -79,8 +80,8 @@ class CountedBatches:
 def per_batch(scale: LossScale, samples: int, batches: int) -> float:
     """Return the factor of the half-sum loss of all samples, for a library that averages over batches.
 
-    For a loss that averages over samples the result is the loss of all samples at once, for any batches. For one that
-    sums over samples it is the sum over all samples divided by the number of batches.
+    For a loss that averages over samples the result is the loss of all samples at once, for any batches. For a loss
+    that sums over samples it is the sum over all samples divided by the number of batches.
     """
     return scale.of(samples) if scale.per_sample else scale.factor / batches
 

@@ -15,31 +15,31 @@ from hesskern.torch.reduced_loss import ReducedLoss
 
 
 class hessian:  # noqa: N801 - its name there
-    """Eigenvalues, trace and spectral density of the Hessian of ``criterion(model(X), Y)``, as PyHessian's `hessian`.
+    """Eigenvalues, trace and spectral density of the Hessian of ``criterion(model(X), Y)``, like PyHessian's `hessian`.
 
-    The signatures are those of PyHessian 0.1. What it estimates by power iteration, Hutchinson's method and Lanczos
-    quadrature is exact here, so numbers of iterations and tolerances are checked and then ignored.
+    The signatures follow PyHessian 0.1. PyHessian estimates these numbers by power iteration, Hutchinson's method and
+    Lanczos quadrature. Here they are exact, so numbers of iterations and tolerances are checked and then ignored.
     Computed in float64 and rounded once to the model's dtype.
 
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers. Set to eval mode, as PyHessian does; its gradients are not touched.
+        A chain of linear layers. It is set to eval mode, as PyHessian does; its gradients do not change.
     criterion : callable
         ``nn.MSELoss()``, or another multiple of the squared error.
     data : (X, Y), optional
         One batch.
     dataloader : iterable of (X, Y), optional
-        Batches; either this or `data`. With a mean the loss is that of all samples at once, as in PyHessian, which
-        weighs batches by their sizes. With a sum it is divided by the number of batches, as PyHessian's is for batches
-        of equal size. Read once; later changes of the parameters are taken into account.
+        Batches; either this or `data`. With a mean the loss counts all samples at once, as in PyHessian, which weights
+        batches by their sizes. With a sum it is divided by the number of batches, as in PyHessian for batches of equal
+        size. The data are read once; later changes of the parameters are taken into account.
     cuda : bool
         Whether the model is on a CUDA device. Data are moved to the model's device.
 
     Attributes
     ----------
     params : list of Parameter
-        Those that require grad; results are in their order and shapes.
+        The parameters that require grad; results are in their order and shapes.
 
     Raises
     ------
@@ -106,11 +106,13 @@ class hessian:  # noqa: N801 - its name there
         Raises
         ------
         ValueError
-            If they are of other shapes.
+            If the tensors have other shapes.
         """
         shapes = [tuple(part.shape) for part in v]
         if shapes != list(map(tuple, self._shapes)):
-            raise ValueError(f"v has the shapes {shapes}; expected those of params, {list(map(tuple, self._shapes))}.")
+            raise ValueError(
+                f"v has the shapes {shapes}; expected the shapes of params, {list(map(tuple, self._shapes))}."
+            )
         flat = torch.cat([part.detach().reshape(-1) for part in v])
         product = self._live.problem.product(flat[:, None])[:, 0]
         return float(flat @ product), split(product, self._shapes)
@@ -130,7 +132,8 @@ class hessian:  # noqa: N801 - its name there
         values : list of float
             With their signs, largest in magnitude first.
         vectors : list of lists of tensors
-            Each in the shapes of `params`, of norm 1; their signs are arbitrary, and so is the basis of an eigenspace.
+            Each eigenvector has the shapes of `params` and norm 1. The signs and the basis of an eigenspace are
+            arbitrary.
         """
         _iterations(maxIter, tol)
         problem = self._live.problem
@@ -165,7 +168,7 @@ class hessian:  # noqa: N801 - its name there
         Returns
         -------
         values : list of lists of float
-            All eigenvalues of the Hessian, ascending; those that the network's structure repeats are listed once.
+            All eigenvalues of the Hessian, ascending; eigenvalues that the network's structure repeats are listed once.
         weights : list of lists of float
             How often each occurs, divided by P; they sum to 1.
         """

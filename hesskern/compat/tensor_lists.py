@@ -85,8 +85,8 @@ class TensorOperator:
         behind = {shape[-1] for shape in shapes if len(shape)}
         if not vector and ([shape[:-1] for shape in shapes] != self._in_shape or len(behind) != 1):
             raise ValueError(
-                f"X has the shapes {list(map(tuple, shapes))}; expected {list(map(tuple, self._in_shape))}, or those "
-                "with one number of columns behind."
+                f"X has the shapes {list(map(tuple, shapes))}; expected {list(map(tuple, self._in_shape))}, or these "
+                "shapes with the same number of columns at the end."
             )
         for number, part in enumerate(X):
             self._check(part, f"X[{number}]")

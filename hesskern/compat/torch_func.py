@@ -18,9 +18,9 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
     Parameters
     ----------
     func : callable
-        A squared loss of a linear network, of the parameters in any dicts, lists and tuples, typically
+        A squared loss of a linear network, as a function of parameters in any dicts, lists and tuples, typically
         ``lambda params: loss_fn(functional_call(model, params, (X,)), Y)``. It is called a few times to trace its
-        operations; parameters that it does not take are constants. It may cut them out of one vector.
+        operations. Parameters that it does not take are constants. It may cut the parameters out of one vector.
     argnums : int or tuple of int
         Which arguments are the parameters.
 
@@ -28,14 +28,14 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
     -------
     callable
         Takes the arguments of `func` and returns the same as ``torch.func.hessian(func, argnums)``: for a dict of
-        parameters ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, in their dtype and on their device. Computed in
-        float64 and rounded once; it cannot be differentiated further.
+        parameters ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, in their dtype and on their device. The result is
+        computed in float64 and rounded once; you cannot differentiate it further.
 
     Raises
     ------
     TypeError, ValueError
-        When the returned function is called: if the parameters are not float32 or float64 tensors, or `func` is
-        something else; the message names the first operation that does not fit.
+        When the returned function is called: if the parameters are not float32 or float64 tensors, or `func` is not
+        such a loss; the message names the first operation that does not fit.
 
     Examples
     --------

@@ -82,8 +82,8 @@ class CrossBlock(MatrixOperator):
     def condition(self) -> Condition:
         """Return largest over smallest nonzero singular value, with the decision about the rank.
 
-        The errors are those of the decomposition, and what rounding the weights, the data and products of them to the
-        network's dtype does to the block (`hesskern.curvature.rounding`), which may cancel.
+        The errors come from the decomposition, and from rounding the weights, the data and their products to the
+        network's dtype (`hesskern.curvature.rounding`); terms of the block may cancel.
         """
         error = float(self._point.magnitudes.blocks(sorted((self.row, self.column)), self._mode)[0, 1])
         rounded = float(np.finfo(self.dtype).eps / np.finfo(np.float64).eps)
@@ -94,7 +94,7 @@ class CrossBlock(MatrixOperator):
         return self.condition().value
 
     def rank(self) -> int:
-        """Return the numerical rank, by the tolerance of `condition`; the exact one may be larger."""
+        """Return the numerical rank, by the tolerance of `condition`; the exact rank may be larger."""
         return self.condition().rank
 
     def gauss_newton(self) -> CrossBlock:

@@ -30,7 +30,7 @@ def interleaved(inner: int, outer: int, part: Part) -> NDArray[np.intp]:
 def grid(
     factors: Factors, rows: Sequence[Part], columns: Sequence[Part], mode: Mode, vec: str, dtype: np.dtype[Any]
 ) -> tuple[list[Side], list[Side], list[Block]]:
-    """Return what `Backend.assemble` needs for the block of these rows and columns."""
+    """Return the arguments of `Backend.assemble` for the block of these rows and columns."""
     lower: dict[tuple[int, int], Block] = {}
     for row in rows:
         for column in columns:

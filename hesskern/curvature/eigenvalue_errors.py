@@ -1,7 +1,7 @@
-"""How well the eigenvalues of a Hessian are known: what counts as zero, and the error of the others.
+"""The accuracy of the eigenvalues of a Hessian: which of them count as zero, and the error of the others.
 
-All is computed in float64 from the numbers given, also those of a float32 network. The errors of the eigenproblem and
-those of the products that it was made from (`hesskern.curvature.rounding`) add up.
+All is computed in float64 from the given numbers, also for a float32 network. The errors of the eigenproblem and the
+errors of the products in its matrix (`hesskern.curvature.rounding`) add up.
 """
 
 from __future__ import annotations
@@ -99,5 +99,5 @@ class EigenvalueErrors:
 
     @property
     def _input_error(self) -> float:
-        """What rounding to the network's dtype has changed weights and data by, relative."""
+        """The relative change of weights and data by rounding to the network's dtype."""
         return 0.5 * float(np.finfo(self._point.dtype).eps)

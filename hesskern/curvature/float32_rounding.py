@@ -1,4 +1,4 @@
-"""What a float32 network does not determine: its weights and data were rounded before they came here.
+"""Eigenvalues that a float32 network does not determine, because its weights and data were rounded before.
 
 A second network, whose numbers are moved by about one unit in the last place, shows which eigenvalues depend on that.
 """
@@ -45,8 +45,8 @@ def moved_by_rounding(
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64] | None], Data]:
     """Return weights, biases and data in float64, moved by about one unit in the last place of float32, at random.
 
-    Rounding has moved each number by half a unit at most. Where `samples` were reduced to fewer rows, a number moves by
-    what rounding does to a column of samples. The random numbers are the same in each call.
+    Rounding has moved each number by half a unit at most. If `samples` were reduced to fewer rows, a number moves by
+    the rounding error of a column of samples. The random numbers are the same in each call.
     """
     generator = np.random.default_rng(0)
 

@@ -23,7 +23,7 @@ from hesskern.network.parameters import Part, part_size, parts_in_words, positio
 
 
 class DeviceHessian:
-    """Second derivatives of a loss whose samples and network are on a GPU; made by ``loss.hessian(net, params)``.
+    """Second derivatives of a loss with samples and network on a GPU; made by ``loss.hessian(net, params)``.
 
     The counterpart of `Hessian`, of shape (P, P); a `block` of two layers is rectangular. The dense matrix and products
     are tensors on the same device. Eigenvalues, condition numbers and solutions come from small matrices on the CPU:
@@ -54,7 +54,7 @@ class DeviceHessian:
 
     @property
     def device(self) -> str:
-        """Where it is: "cuda:0"."""
+        """The device, for instance "cuda:0"."""
         return self._net.device
 
     def gauss_newton(self) -> DeviceHessian:

@@ -1,12 +1,12 @@
 r"""The Hessian of a squared loss with respect to any parameters of a linear network.
 
-With respect to parameters of one layer it is a Kronecker product that is never formed unless asked for. For layer l of
+With respect to parameters of one layer it is a Kronecker product, which is formed only by ``toarray``. For layer l of
 ``P = W_L ... W_1`` with ``A_l = W_{l-1} ... W_1`` and ``B_l = W_L ... W_{l+1}``, and samples in the rows of X:
 
     ``H_ll = scale * (B_l.T B_l) ⊗ (A_l X.T X A_l.T) + weight_decay * I``
 
 in PyTorch's row-major order of ``W_l (m_l, m_{l-1})``: output factor ⊗ input factor. (Papers that stack columns have
-the factors the other way round: the same spectrum, another matrix.)
+the factors in the other order: the same spectrum, but a different matrix.)
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from hesskern.network.parameters import Part, part_size, parts_in_words, positio
 
 #: `Condition.note` at an interpolating minimum.
 _NOISE = (
-    "the residual is no larger than rounding of weights and data makes it, so the functional part is rounding noise: "
-    "this is the number of the Gauss-Newton part"
+    "the residual is not larger than the rounding errors of weights and data, so the functional part is rounding "
+    "noise: this is the condition number of the Gauss-Newton part"
 )
 
 #: `Condition.note` where nonzero eigenvalues of a float32 network count as zero.
@@ -60,8 +60,8 @@ _HIDDEN = (
 class Hessian(CurvatureOperator):
     """Hessian with respect to the selected parameters, as an operator; made by ``loss.hessian(net, params)``.
 
-    ``H = gauss_newton() + functional() + weight_decay * I``, of shape (P, P), in `named_parameters()` order. Nothing of
-    size P x P or proportional to the number of samples is stored: the data are reduced once, and products, eigenvalues
+    ``H = gauss_newton() + functional() + weight_decay * I``, of shape (P, P), in `named_parameters()` order. It stores
+    nothing of size P x P or proportional to the number of samples: the data are reduced once, and products, eigenvalues
     and solutions come from small matrices.
 
     Examples
@@ -142,7 +142,8 @@ class Hessian(CurvatureOperator):
         Parameters
         ----------
         out : (P, P) array, optional
-            C-contiguous array of the network's dtype to write into (a ``numpy.memmap`` for one larger than memory).
+            C-contiguous array of the network's dtype to write into (a ``numpy.memmap`` if the matrix is larger than the
+            memory).
         vec : {"row", "column"}
             How each weight becomes a vector: "row", row after row, as PyTorch flattens; "column", column after column,
             as papers write vec. The order of the layers is the same, and biases follow weights.
@@ -150,7 +151,7 @@ class Hessian(CurvatureOperator):
         Raises
         ------
         MemoryError
-            If a new array would not fit in the memory that is free; the message says how much it takes.
+            If a new array would not fit in the free memory; the message says how much it takes.
         TypeError, ValueError
             If `out` has another shape, dtype or layout.
         """
@@ -200,7 +201,7 @@ class Hessian(CurvatureOperator):
     def _reduced_basis(
         self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
     ) -> Eigenbasis:
-        """Return the basis of a network whose hidden `layers` are reduced next; those of `across` were before."""
+        """Return the basis of a network whose hidden `layers` are reduced next, after the layers of `across`."""
         if not layers:
             return self._dense_basis(factors, lift=lift)
         reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
@@ -269,7 +270,7 @@ class Hessian(CurvatureOperator):
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`.
 
-        Where the residual is rounding noise (at an interpolating minimum) the result is that of the Gauss-Newton part,
+        If the residual is rounding noise (at an interpolating minimum), the result belongs to the Gauss-Newton part,
         and its `note` says so.
         """
         self._eigenbasis(lift=False)
@@ -365,8 +366,8 @@ class KroneckerHessian(Hessian):
     def condition(self) -> Condition:
         """Return the condition number with its rank, tolerance, gap and uncertainty; see `Condition`.
 
-        From the singular values of the factors: O(out·in²), independent of the number of samples and of P². Samples of
-        very different scales are read again (`hesskern.curvature.layer_condition`).
+        It comes from the singular values of the factors: O(out·in²), independent of the number of samples and of P².
+        Samples of very different scales are read again (`hesskern.curvature.layer_condition`).
         """
         return layer_condition(self._point, self.parts[0], self._shift)
 

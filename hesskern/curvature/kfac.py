@@ -5,12 +5,12 @@ the Gauss-Newton block of layers l and m is
 
     ``(scale N B_l.T B_m) ⊗ (1/N Σ_n z_n^l z_n^m.T)``,
 
-since the Hessian of a squared loss with respect to the prediction is ``scale * I`` for every sample. K-FAC
-approximates the expectation of a Kronecker product by the product of expectations; where one of the two factors does
-not depend on the sample, as here, nothing is lost.
+since the Hessian of a squared loss with respect to the prediction is ``scale * I`` for every sample. K-FAC approximates
+the expectation of a Kronecker product by the product of expectations. Here one of the two factors does not depend on
+the sample, so this is exact.
 
-The convention is that of curvlinops: the input factor is an average over the samples, and the output factor carries
-the rest, N with a loss that is summed, nothing with one that is averaged.
+The convention is the same as in curvlinops: the input factor is an average over the samples, and the output factor
+holds the remaining scale: N for a summed loss, nothing for an averaged one.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class KroneckerFactors(NamedTuple):
 
 
 class KFAC(CurvatureOperator):
-    """K-FAC of a linear network: the blocks of the Gauss-Newton matrix of the layers on their own, as an operator.
+    """K-FAC of a linear network: the diagonal blocks of the Gauss-Newton matrix, as an operator.
 
-    For linear networks with squared loss it does not approximate these blocks but equals them. It is what
-    ``KFACLinearOperator(..., fisher_type="type-2", kfac_approx="expand")`` of curvlinops computes; its types "mc" and
-    "empirical" estimate the same from random or observed residuals, and have no exact value here. Without weight decay.
+    For linear networks with squared loss K-FAC equals these blocks. curvlinops computes the same with
+    ``KFACLinearOperator(..., fisher_type="type-2", kfac_approx="expand")``. Its types "mc" and "empirical" use random
+    or observed residuals; this class has no exact value for them. Weight decay is not included.
 
     Shape (P, P), in `named_parameters()` order. Products, the matrix, spectra, condition numbers, ranks, solutions and
-    determinants come from the factors, block by block; nothing grows with the number of samples.
+    determinants come from the factors, block by block. Their cost does not grow with the number of samples.
 
     Parameters
     ----------
@@ -72,13 +72,13 @@ class KFAC(CurvatureOperator):
     Raises
     ------
     TypeError, ValueError
-        If the network does not fit the data, or `params` names something it does not have.
+        If the network does not fit the data, or `params` names a parameter that it does not have.
 
     Notes
     -----
-    Martens and Grosse (2015), "Optimizing neural networks with Kronecker-factored approximate curvature". That it is
-    exact for linear networks with squared loss: Bernacchia, Lengyel and Hennequin (2018), "Exact natural gradient in
-    deep linear networks".
+    Martens and Grosse (2015), "Optimizing neural networks with Kronecker-factored approximate curvature". Bernacchia,
+    Lengyel and Hennequin (2018), "Exact natural gradient in deep linear networks", show that it is exact for linear
+    networks with squared loss.
 
     Examples
     --------
@@ -133,7 +133,7 @@ class KFAC(CurvatureOperator):
 
     @property
     def output_factors(self) -> tuple[Array, ...]:
-        """``scale N B_l.T B_l`` (out, out) for each block; what curvlinops calls gradient covariance."""
+        """``scale N B_l.T B_l`` (out, out) for each block; curvlinops calls it gradient covariance."""
         return tuple(self.factors(k, k).output for k in range(len(self.parts)))
 
     @property
@@ -144,7 +144,7 @@ class KFAC(CurvatureOperator):
     def factors(self, row: int, column: int) -> KroneckerFactors:
         """Return the exact Kronecker factors of a block of the Gauss-Newton matrix, rows first.
 
-        Off the diagonal they are what K-FAC leaves out, and what its block-tridiagonal variant estimates.
+        K-FAC leaves out the blocks off the diagonal; its block-tridiagonal variant estimates them.
 
         Parameters
         ----------
@@ -222,9 +222,9 @@ class KFAC(CurvatureOperator):
             As in `Hessian.solve`; with ``how="exact"`` only.
         how : {"exact", "factored", "heuristic"}
             How damping enters. "exact": added to the block, in its factors' eigenbasis (``use_exact_damping`` of
-            curvlinops). "factored": added to both factors of each block, curvlinops' default: another matrix, whose
-            distance from the first grows with damping. "heuristic": likewise, in the proportion of Martens and Grosse
-            (2015), section 6.3, each at least 1e-8 (``use_heuristic_damping``).
+            curvlinops). "factored": added to both factors of each block, curvlinops' default. This is a different
+            matrix; the difference from "exact" grows with damping. "heuristic": likewise, in the proportion of Martens
+            and Grosse (2015), section 6.3, each at least 1e-8 (``use_heuristic_damping``).
 
         Raises
         ------
@@ -290,7 +290,7 @@ def _unpickled(net: LinearNetwork, loss: Objective, params: Sequence[int | str] 
 
 
 def _heuristic(inputs: Matrix | None, output: Matrix, damping: float) -> tuple[float, float]:
-    """Return what is added to the input and to the output factor, in proportion to the means of their eigenvalues."""
+    """Return the damping of the input and of the output factor, in proportion to the means of their eigenvalues."""
     mean_in = 0.0 if inputs is None else float(np.trace(inputs)) / len(inputs)
     mean_out = float(np.trace(output)) / len(output)
     if mean_in <= 0 or mean_out <= 0:

@@ -33,10 +33,10 @@ _MOST_NUMBERS = 1 << 21
 def layer_condition(point: Point, part: Part, shift: float) -> Condition:
     """Return the condition number of a layer's Gauss-Newton block plus `shift` times the identity.
 
-    From singular values of the factors, never from the dense matrix or from ``X.T X``: squaring loses half of the
-    digits, and the product ``X W_1.T ...`` itself is not formed (product SVD after Drmač 1998). O(out·in²), independent
-    of the number of samples and of P². Samples of very different scales are read again, because their reduction has
-    lost the small ones.
+    It comes from singular values of the factors, never from the dense matrix or from ``X.T X``, because squaring loses
+    half of the digits. The product ``X W_1.T ...`` itself is not formed either (product SVD after Drmač 1998).
+    O(out·in²), independent of the number of samples and of P². Samples of very different scales are read again, because
+    their reduction has lost the small ones.
     """
     net, scale, size = point.net, point.objective.scale, part_size(point.net, part)
     outputs = len(net.weights[part.layer])
@@ -92,7 +92,7 @@ def layer_condition(point: Point, part: Part, shift: float) -> Condition:
 
 
 def _input_svd(point: Point, part: Part, tolerance: float) -> ProductSvd:
-    """Return the singular values of what goes into this layer."""
+    """Return the singular values of the inputs of this layer."""
     num_samples = point.objective.num_samples
     reduced = len(point.data.X) < num_samples
     svd = _product_svd(point, _input_chain(point, part, point.data), tolerance, rotated=reduced)

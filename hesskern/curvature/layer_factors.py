@@ -12,9 +12,9 @@ Then the Hessian between parameters (r, s) of layer m and (p, q) of layer l < m 
 ``(B_m.T B_l)[r,p] (inputs_m.T inputs_l)[s,q] + M_lm[s,p] ((E B_m).T inputs_l)[r,q]``, times the scale of the loss. The
 first product is the Gauss-Newton part; the second, functional part is zero for m = l.
 
-All of it is computed in float64, whatever the network's dtype, and on the device where the network is. Each matrix is
-kept with an exponent (`hesskern._base.powers`), zero unless weights or data are so large or small that squares or
-products of them leave the range of float64: data of 1e-160 and weights of 1e+160 have a Hessian of order one.
+All of it is computed in float64, for any dtype of the network, and on the network's device. Each matrix is kept with an
+exponent (`hesskern._base.powers`), zero unless weights or data are so large or small that squares or products of them
+leave the range of float64: data of 1e-160 and weights of 1e+160 have a Hessian of order one.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Objective(ABC):
     @property
     @abstractmethod
     def scale(self) -> float:
-        """What the half-sum loss, its gradient and Hessian are multiplied by."""
+        """The factor of the half-sum loss, its gradient and its Hessian."""
 
     @property
     @abstractmethod
@@ -52,12 +52,12 @@ class Objective(ABC):
     def reduction(self, *, bias: bool) -> Data:
         """Return the exact reduction of the samples to at most i (+1 with biases) rows, computed once.
 
-        In float64 where anything was reduced: what the curvature is computed from.
+        The curvature is computed from it. It is in float64 if anything was reduced.
         """
 
     @abstractmethod
     def reach(self, *, bias: bool) -> float:
-        """Return the largest absolute exponent of the reduced samples plus that of the targets."""
+        """Return the largest absolute exponent of the reduced samples plus the largest of the targets."""
 
     @abstractmethod
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:

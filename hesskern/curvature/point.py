@@ -28,7 +28,7 @@ _FEW_NUMBERS = 1 << 16
 class Point:
     """Where second derivatives are taken: the objective, the network, and the small matrices that determine them.
 
-    The Hessian of some parameters, its parts and its blocks are made of the same matrices, which are computed once.
+    The Hessian of some parameters, its parts and its blocks use the same matrices, which are computed once.
 
     Parameters
     ----------

@@ -1,19 +1,19 @@
-r"""What rounding in the products of a network's matrices does to its Hessian.
+r"""Errors of a Hessian by rounding in the products of a network's matrices.
 
-The Hessian is made of products of matrices: inputs ``Z_m``, maps ``M_lm = W_{m-1} ... W_{l+1}`` between layers and
+The Hessian consists of products of matrices: inputs ``Z_m``, maps ``M_lm = W_{m-1} ... W_{l+1}`` between layers and
 ``B_l`` from a layer to the prediction, and the residual E. Forming ``A B`` adds an error of at most about
 ``sqrt(n) * eps * |A| |B|``, entry by entry, with n the length of the sums (rounding errors add up like sqrt(n); long
-sums are made of blocks). To first order such an error is multiplied by the matrices before and after it, and those
+sums are computed in blocks). To first order such an error is multiplied by the matrices before and after it, and those
 products are known already:
 
     ``dZ_m = Σ_{k<m} u_k (|Z_k| |W_k|.T + 1 |b_k|.T) |M_km|.T``
-    ``dM_lm = Σ_{l+1<j<m} u_j |M_jm| |W_j| |M_lj|``,  ``dB_l`` likewise with the prediction in the place of m
+    ``dM_lm = Σ_{l+1<j<m} u_j |M_jm| |W_j| |M_lj|``, ``dB_l`` in the same way, with the prediction instead of m
     ``dE = dZ_prediction + u |Y|``.
 
 So the bound does not grow with the depth unless the errors do. Magnitudes are multiplied entry by entry, because a
-product of norms is far too large for hidden units with large weights into them and small ones out of them, or for small
-features beside a bias. Of Z and E only the norms of their columns are used: samples are reduced by rotations, which mix
-them.
+product of norms can be far too large. Examples are hidden units with large input weights and small output weights, and
+small features next to a bias. Of Z and E only the norms of their columns are used: samples are reduced by rotations,
+which mix them.
 
 With the Jacobian's blocks ``J_l = B_l ⊗ Z_l``, singular values of J are known up to ‖dJ‖; the functional part has the
 blocks ``M_lm ⊗ (E B_m).T Z_l``.
@@ -72,7 +72,7 @@ class Magnitudes:
         self._maps: dict[tuple[int, int], Scaled | None] = {}
 
     def errors(self, parts: Sequence[Part], input_error: float) -> Errors:
-        """Return bounds on the errors of these parameters' Hessian; `input_error`: that of weights and data."""
+        """Return bounds on the errors of these parameters' Hessian; `input_error`: the error of weights and data."""
         scale = log2(self._factors.scale)
         blocks = [scale / 2 + self._jacobian(part) for part in parts]
         pairs = [scale + self._functional(lower, upper) for lower, upper in _pairs(parts)]
@@ -199,7 +199,7 @@ class Magnitudes:
 
     @cached_property
     def _terms(self) -> list[list[Scaled]]:
-        """What each layer sums up to its outputs: products with its weights, and the bias."""
+        """The terms of each layer's outputs: products with its weights, and the bias."""
         terms = []
         for layer, (columns, bias) in enumerate(zip(self._columns, self._factors.biases, strict=True)):
             terms.append([_times(columns, _transposed(self._weight(layer)))])

@@ -1,8 +1,8 @@
 r"""Products with Hessians of networks whose weights or data are so large or small that squares leave the dtype.
 
 Let ``W_l = 2**c_l W'_l``, ``X = 2**x X'``, ``b_l = 2**(x + c_1 + ... + c_l) b'_l`` and ``Y = 2**t Y'`` with
-``t = x + Σ c_l``. The residual is then ``2**t`` times that of the primed problem, and with p the exponent of each
-parameter ``H = 2**(2t) D H' D``, ``D = diag(2**-p)``. Powers of two round nothing.
+``t = x + Σ c_l``. The residual is then ``2**t`` times the residual of the primed problem, and with p the exponent of
+each parameter ``H = 2**(2t) D H' D``, ``D = diag(2**-p)``. Powers of two round nothing.
 """
 
 from __future__ import annotations

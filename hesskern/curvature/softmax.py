@@ -6,17 +6,17 @@ Hessian
 
     ``H = Σ_n s_n (diag(p_n) - p_n p_n.T) ⊗ f_n f_n.T``,
 
-whatever the labels are: it is the Gauss-Newton matrix too, and positive semidefinite. Adding the same vector to the
-weights of all classes changes no probability, so its rank is at most ``(classes - 1) * features``.
+for any labels. It equals its Gauss-Newton matrix, so it is positive semidefinite. Adding the same vector to the weights
+of all classes changes no probability, so its rank is at most ``(classes - 1) * features``.
 
-Eigenvalues come from a factor, since squaring would lose half of the digits. The factor of ``diag(p) - p p.T`` is that
-of a stick which is broken class by class: with the rest ``r_k = p_{k+1} + ... + p_C``,
+Eigenvalues come from a factor, because squaring would lose half of the digits. The factor of ``diag(p) - p p.T``
+follows from a stick that is broken class by class. With the rest ``r_k = p_{k+1} + ... + p_C`` it is
 
     ``diag(p) - p p.T = Σ_k  p_k r_k / (p_k + r_k)  w_k w_k.T,   w_k = e_k - Σ_{j>k} (p_j / r_k) e_j``,
 
-sums of positive numbers throughout, so that probabilities near 0 and 1 keep their digits. They enter as logarithms, and
-the factor is divided by a power of two: samples whose other classes have probabilities below 1e-308 have a condition
-number as well.
+which has only sums of positive numbers, so that probabilities near 0 and 1 keep their digits. The code uses logarithms
+of the probabilities, and divides the factor by a power of two. So samples whose other classes have probabilities below
+1e-308 also have a condition number.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MOST_EXPONENT = 1 << 30
 
 
 class _Sticks(NamedTuple):
-    """What the factor of ``diag(p) - p p.T`` is made of."""
+    """The parts of the factor of ``diag(p) - p p.T``."""
 
     logs: NDArray[np.float64]  # of the probabilities (N, C)
     rests: NDArray[np.float64]  # of the probability of a class and all behind it (N, C)
@@ -62,20 +62,20 @@ class _Sticks(NamedTuple):
 class SoftmaxHessian(CurvatureOperator):
     """Hessian of softmax cross-entropy with respect to a last layer's weight (and bias), as an operator.
 
-    Of shape (P, P) with P = C·d (+ C with a bias), in `named_parameters()` order: the weight (C, d) row after row, then
-    the bias. Products take O(N·C·d), the dense matrix O(N·C²·d²), eigenvalues O(N·C³·d²).
+    It has shape (P, P) with P = C·d (+ C with a bias), in `named_parameters()` order: the weight (C, d) row after row,
+    then the bias. Products take O(N·C·d), the dense matrix O(N·C²·d²), eigenvalues O(N·C³·d²).
 
     Parameters
     ----------
     features : (N, d) array, float32 or float64
-        What goes into the layer, samples in rows.
+        Inputs of the layer, samples in rows.
     logits : (N, C) array
-        What comes out of it, same dtype. The probabilities are computed in float64.
+        Outputs of the layer, same dtype. The probabilities are computed in float64.
     bias : bool
         Whether the layer has a bias.
     sample_weights : (N,) array, optional
-        What the loss of each sample is multiplied by, >= 0; default 1, ``nn.CrossEntropyLoss(reduction="sum")``. For
-        its mean ``numpy.full(N, 1 / N)``.
+        Factor of each sample's loss, >= 0; default 1, as ``nn.CrossEntropyLoss(reduction="sum")``. For the mean pass
+        ``numpy.full(N, 1 / N)``.
     backend : str, optional
         "cpp", "numba" or "numpy"; default: see `use_backend`.
 
@@ -90,7 +90,7 @@ class SoftmaxHessian(CurvatureOperator):
     Notes
     -----
     Böhning (1992), "Multinomial logistic regression algorithm", gives the matrix. It is exact for the last layer of any
-    model; `hesskern.torch.last_layer_hessian` takes features and logits from one.
+    model; `hesskern.torch.last_layer_hessian` takes features and logits from a model.
 
     Examples
     --------
@@ -194,7 +194,7 @@ class SoftmaxHessian(CurvatureOperator):
         Raises
         ------
         MemoryError
-            If a new array would not fit in the memory that is free; the message says how much it takes.
+            If a new array would not fit in the free memory; the message says how much it takes.
         TypeError, ValueError
             If `out` has another shape, dtype or layout.
         """
@@ -345,8 +345,9 @@ class SoftmaxHessian(CurvatureOperator):
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `Condition`.
 
-        From singular values of a factor, never from the matrix. Zero is what is below ``max(N, P)`` times the rounding
-        unit of the largest singular value; the d (+1) eigenvalues of the common shift of all classes are zero exactly.
+        It comes from singular values of a factor, never from the matrix. A singular value counts as zero if it is below
+        ``max(N, P)`` times the rounding unit of the largest; the d (+1) eigenvalues of the common shift of all classes
+        are exactly zero.
         """
         values, unit = self._singular_values**2, min(self._unit + self._sticks.error, 1.0)
         zeros, largest = self.shape[0] - len(values), float(values.max(initial=0.0))

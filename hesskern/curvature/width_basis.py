@@ -1,4 +1,4 @@
-"""The eigenbasis of a network with a wide hidden layer, from that of the reduced network."""
+"""The eigenbasis of a network with a wide hidden layer, from the eigenbasis of the reduced network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo computed: its numbers, and the comparisons that its verdict rests on."""
+"""The results of the demo: its numbers, and the comparisons behind its verdict."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Demo:
     values, multiplicities
         Its nonzero eigenvalues, descending, and how often each occurs.
     numpy_cond : float
-        What ``numpy.linalg.cond`` says of the dense matrix.
+        Result of ``numpy.linalg.cond`` for the dense matrix.
     as_posted, fixed : DenseCondition
         The formula with ``w1.dot(x)``, and with ``w1.dot(x.T)``.
     autograd : AutogradResult or None

@@ -61,8 +61,8 @@ def _conditions(demo: Demo) -> str:
 def _why(demo: Demo) -> str:
     return (
         "Why: autograd was right. The formula, (W_1 X X^T W_1^T) kron I_5, has samples in columns; the code has them\n"
-        "in rows, as nn.Linear takes them. There X is x.T, so `w1.dot(x)` should be `w1.dot(x.T)`. What was posted is\n"
-        "the Hessian for transposed data. x is square, 5 by 5, so both products exist and nothing complained."
+        "in rows, as nn.Linear takes them. There X is x.T, so `w1.dot(x)` should be `w1.dot(x.T)`. The posted formula\n"
+        "gives the Hessian for transposed data. x is square, 5 by 5, so both products exist, without an error."
     )
 
 

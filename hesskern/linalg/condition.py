@@ -1,4 +1,4 @@
-"""Condition number and rank, with the decision that they are based on."""
+"""Condition number and rank, with the decision on which eigenvalues are zero."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from hesskern.linalg.spectrum import Spectrum
 class Condition:
     """Condition number of a symmetric matrix: its largest over its smallest nonzero eigenvalue, in absolute value.
 
-    Which eigenvalues are zero is a decision. The other attributes say what it is based on. ``float(condition)`` is
-    `value`.
+    It depends on a decision: which eigenvalues are zero. The other attributes describe this decision.
+    ``float(condition)`` is `value`.
 
-    Eigenvalues are of three kinds: the `rank` that are counted, since rounding errors cannot have made them; the
-    `undecided`, left out because they cannot be told from zero; and the rest, which are zero whatever the numbers are
-    (more inputs than samples, say). So the exact rank is at least `rank`, and at most `undecided` more.
+    There are three kinds of eigenvalues. `rank` eigenvalues count, because rounding errors alone cannot have produced
+    them. `undecided` eigenvalues are left out, because they cannot be told from zero. All others are zero for any
+    numbers of these shapes (for instance with more inputs than samples). So the exact rank is at least `rank` and at
+    most ``rank + undecided``.
 
     Attributes
     ----------
     value : float
-        ``largest / smallest``; NaN for the zero matrix; infinite where it is beyond the largest float64, 1.8e308.
+        ``largest / smallest``; NaN for the zero matrix; infinite if it is beyond the largest float64, 1.8e308.
     largest, smallest : float
-        Largest and smallest nonzero absolute eigenvalue; infinite and 0 where beyond what float64 holds, though their
-        ratio may be an ordinary number.
+        Largest and smallest nonzero absolute eigenvalue. If float64 cannot hold them, they are infinite and 0, even if
+        it can hold their ratio.
     rank, size : int
         How many eigenvalues are certainly not zero, and how many there are.
     tolerance : float
-        Up to where an eigenvalue was left out, relative to the largest (absolute where the rank is 0). For the block of
-        one layer, an entry of a triangular factor relative to the magnitudes it was summed from, so that units of
-        measurement decide nothing: ``eps`` of the dtype times the largest of the numbers of samples and units.
+        Level up to which an eigenvalue was left out, relative to the largest (absolute if the rank is 0). For the block
+        of one layer it is the level for an entry of a triangular factor, relative to the magnitudes of its terms, so
+        that units of measurement do not matter: ``eps`` of the dtype times the largest of the numbers of samples and
+        units.
     gap : float
-        Smallest of these values counted over the largest that one left out may have, its rounding error included;
-        infinite where all that was left out is certainly zero. A gap near 1 means that the rank is arbitrary. A large
-        gap does not mean that what was left out is zero: see `undecided`.
+        Smallest value that counts, divided by the upper bound of the values left out, rounding errors included;
+        infinite if all values left out are certainly zero. A gap near 1 means that the rank is arbitrary. A large gap
+        does not prove that the values left out are zero: see `undecided`.
     uncertainty : float
-        Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows,
-        for the `rank` that is stated; 1 or more: no digit of it is known.
+        Estimate of the relative error of `value` that rounding in the data, the weights and the computation allows, for
+        the stated `rank`. 1 or more means that no digit is known.
     negative : int
-        How many eigenvalues are negative; not zero for an indefinite Hessian, whose condition number says nothing about
-        the speed of gradient descent.
+        How many eigenvalues are negative. If there are any, the Hessian is indefinite, and its condition number does
+        not describe the speed of gradient descent.
     undecided : int
-        How many eigenvalues were left out that may be other numbers than zero.
+        How many of the eigenvalues left out may be nonzero.
     below : float
-        Bound on the absolute value of the undecided eigenvalues; 0 where there are none, and infinite for the block of
-        one layer, whose rank is not decided on eigenvalues.
+        Bound on the absolute value of the undecided eigenvalues; 0 if there are none. It is infinite for the block of
+        one layer, because eigenvalues do not decide its rank.
     remark : str
-        What `note` says besides: for instance that the residual is rounding noise, so that the number is that of the
+        An addition to `note`: for instance that the residual is rounding noise, so that the number belongs to the
         Gauss-Newton part.
     """
 
@@ -70,7 +72,7 @@ class Condition:
 
     @property
     def note(self) -> str:
-        """What to know before quoting the number, in words; empty if there is nothing to add."""
+        """Warnings about the number, in words; empty if there are none."""
         if self.rank == 0:
             state = f"cannot be told from zero at this precision{self._below}" if self.undecided else "is zero"
             return f"the matrix {state}: its condition number is undefined"
@@ -88,13 +90,13 @@ class Condition:
                 f"{self._below} and are left out"
             )
         if self.gap < 1e3:
-            notes.append(f"the rank is uncertain: the values around the cut differ by a factor {self.gap:.2g} only")
+            notes.append(f"the rank is uncertain: the values around the cut differ only by a factor {self.gap:.2g}")
         if math.isinf(self.uncertainty):
             notes.append("the data do not determine the value: the bound on its error overflows")
         elif self.uncertainty >= 1:
             notes.append("the data do not determine a single digit of the value")
         elif self.uncertainty > 1e-3:
-            notes.append(f"the data determine the value to a relative error of {self.uncertainty:.1g} only")
+            notes.append(f"the data determine the value only to a relative error of {self.uncertainty:.1g}")
         return "; ".join(notes)
 
     @property
@@ -137,7 +139,7 @@ def from_spectrum(
     errors : (float, float)
         The largest value that a zero eigenvalue may be computed as, and the error of any eigenvalue, both absolute.
     zeros : int
-        How many eigenvalues are zero before the shift, whatever the numbers are.
+        How many eigenvalues are zero before the shift, for any numbers of these shapes.
     """
     least, error = errors
     values, multiplicities = spectrum.values, spectrum.multiplicities
@@ -177,7 +179,7 @@ def from_spectrum(
 def of_squares(condition: Condition, unit: float) -> Condition:
     """Return the condition of ``J.T J`` whose eigenvalues are squared singular values of J, of relative error `unit`.
 
-    The singular values carry the rounding errors; an eigenvalue, their square, twice as many.
+    The singular values have these errors; their squares, the eigenvalues, have twice the relative error.
     """
     if condition.rank == 0:
         return condition

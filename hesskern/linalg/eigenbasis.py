@@ -37,7 +37,7 @@ class Eigenbasis(Protocol):
 
     @property
     def structural_zeros(self) -> int:
-        """How many eigenvalues are zero whatever the weights and data are."""
+        """How many eigenvalues are zero for any weights and data."""
 
     def coordinates(self, columns: Matrix) -> Matrix:
         """Return ``V.T columns``, (P, k) to (P, k)."""
@@ -68,7 +68,7 @@ class DenseBasis:
 
 
 class ValuesOnly:
-    """Eigenvalues without their vectors, and how many zeros there are besides."""
+    """Eigenvalues without their vectors, and the number of further zeros."""
 
     def __init__(self, values: Values, zeros: int = 0, dense_size: int | None = None) -> None:
         padded, multiplicities = np.zeros(len(values) + 1), np.ones(len(values) + 1, np.int64)

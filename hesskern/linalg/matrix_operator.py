@@ -17,8 +17,8 @@ from hesskern._base.numpy_protocol import as_numpy
 class MatrixOperator(LinearOperator):
     """An operator whose ``np.asarray(H)`` is its dense matrix; products never make that matrix.
 
-    ``A @ H`` with an array A is ``(H.T @ A.T).T``, a product as well, and NumPy's functions of entries (``np.sin(H)``,
-    ``H + A``) are refused: ask for ``H.toarray()`` where the matrix is wanted.
+    ``A @ H`` with an array A is ``(H.T @ A.T).T``, also a product. NumPy's elementwise functions (``np.sin(H)``, ``H +
+    A``) are refused: if you need the matrix, call ``H.toarray()``.
     """
 
     dtype: np.dtype[np.floating[Any]]
@@ -56,7 +56,7 @@ def product_with(V: Array, dtype: np.dtype[Any], apply: Callable[[Array], Array]
 
 
 def _factor(other: Any, axis: int, size: int, shapes: str) -> Any:
-    """Return numbers of a shape that fits, from whatever NumPy reads, and another operator as it is."""
+    """Return an array of a shape that fits, from anything that NumPy reads; another operator stays unchanged."""
     if isinstance(other, LinearOperator):
         return other
     array = checks.vectors(other, "v")

@@ -13,7 +13,7 @@ from hesskern._base.numpy_protocol import as_numpy
 
 
 class Spectrum:
-    """All eigenvalues of a symmetric matrix; those that are known to repeat are stored once.
+    """All eigenvalues of a symmetric matrix; eigenvalues that are known to repeat are stored once.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What every curvature operator does with its products, its dense matrix and its eigenbasis."""
+"""The methods that every curvature operator derives from its products, its dense matrix and its eigenbasis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS_AT_ONCE = 1 << 20
 class CurvatureOperator(MatrixOperator):
     """A symmetric operator of a linear network's curvature; made by ``loss.hessian``, not directly.
 
-    A SciPy ``LinearOperator``: it goes into ``eigsh``, ``lobpcg``, ``cg`` or ``minres`` as it is.
+    A SciPy ``LinearOperator``: pass it to ``eigsh``, ``lobpcg``, ``cg`` or ``minres``.
     """
 
     #: Multiple of the identity that is part of the operator (weight decay).
@@ -90,14 +90,13 @@ class CurvatureOperator(MatrixOperator):
     def spectrum(self) -> Spectrum:
         """Return all eigenvalues with their multiplicities.
 
-        Hidden layers wider than their neighbours together are reduced first, exactly, so the cost is that of one thin
-        QR of their weights and of one eigenproblem of the reduced size: for two layers at most ``(i+o)²``, whatever
-        the width.
+        Hidden layers wider than their neighbours together are first reduced exactly. So the cost is one thin QR of
+        their weights and one eigenproblem of the reduced size: for two layers at most ``(i+o)²``, for any width.
 
         Raises
         ------
         MemoryError
-            If the reduced eigenproblem does not fit in the memory that is free.
+            If the reduced eigenproblem does not fit in the free memory.
         """
         return self._eigenbasis(lift=False).groups.shifted(self._shift)
 
@@ -125,9 +124,9 @@ class CurvatureOperator(MatrixOperator):
 
         Notes
         -----
-        All eigenvectors are computed, of the reduced problem, and those asked for are lifted: exact, with every copy
-        of a repeated eigenvalue. Where no reduction makes the problem small and only a few extreme eigenvectors are
-        wanted, ``scipy.sparse.linalg.eigsh(H, k)`` takes milliseconds (and may miss copies).
+        All eigenvectors of the reduced problem are computed, and the requested ones are transformed back. They are
+        exact, with every copy of a repeated eigenvalue. If no reduction makes the problem small and you need only a few
+        extreme eigenvectors, ``scipy.sparse.linalg.eigsh(H, k)`` takes milliseconds (and may miss copies).
         """
         size = self.shape[0]
         count = size if k is None else checks.integer(k, "k", 1)
@@ -146,9 +145,9 @@ class CurvatureOperator(MatrixOperator):
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `Condition`.
 
-        Largest over smallest nonzero absolute eigenvalue. An eigenvalue is left out when rounding alone could have made
-        it: below size times the rounding unit of the largest, or below the rounding error of the residual's part. What
-        was left out without being certainly zero is counted by `Condition.undecided`.
+        The largest absolute eigenvalue over the smallest nonzero one. An eigenvalue is left out if rounding alone could
+        have produced it: below size times the rounding unit of the largest, or below the rounding error of the
+        residual's part. `Condition.undecided` counts the eigenvalues that were left out but are not certainly zero.
         """
         basis = self._eigenbasis(lift=False)
         errors = self._tolerances(basis)
@@ -163,7 +162,8 @@ class CurvatureOperator(MatrixOperator):
     def rank(self) -> int:
         """Return the numerical rank: how many eigenvalues are certainly not zero, by the tolerance of `condition`.
 
-        The exact rank may be larger by ``condition().undecided``: eigenvalues that cannot be told from zero.
+        The exact rank may be larger by up to ``condition().undecided``, the number of eigenvalues that cannot be told
+        from zero.
         """
         return self.condition().rank
 

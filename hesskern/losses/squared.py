@@ -30,8 +30,8 @@ class SquaredLoss(Objective):
     - ``"sum"``: ``‖E‖²``, ``nn.MSELoss(reduction="sum")``
     - ``"mean"``: ``‖E‖²/(N·o)``, ``nn.MSELoss()``
 
-    plus ``weight_decay/2 · ‖θ‖²`` over all weights and biases, whose gradient is that of ``torch.optim.SGD``'s
-    ``weight_decay``.
+    plus ``weight_decay/2 · ‖θ‖²`` over all weights and biases. ``torch.optim.SGD(weight_decay=...)`` adds the same
+    gradient.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class SquaredLoss(Objective):
             )
 
     def __call__(self, net: LinearNetwork) -> float:
-        """Return the loss, computed from the residual. O(N·o·i) or O(N·Σ m_l·m_{l-1}), whichever is less."""
+        """Return the loss, computed from the residual. O(N·o·i) or O(N·Σ m_l·m_{l-1}), the smaller of the two."""
         self.check_network(net)
         with self._enough_memory("the loss"):
             squared = self.kernels.squared_residual(net, self.data(bias=net.has_bias, reduced=False))
@@ -196,7 +196,7 @@ class SquaredLoss(Objective):
         net : LinearNetwork
         params : sequence of int or str, optional
             The parameters to differentiate with respect to: layer numbers counted from 0 or names, ``[1]`` or
-            ``["1.weight"]``. Default: all. The Hessian is in the order of `named_parameters()`, whatever the order of
+            ``["1.weight"]``. Default: all. The Hessian is in the order of `named_parameters()`, for any order of
             `params`.
 
         Returns

@@ -19,9 +19,9 @@ from hesskern.network import network_file
 class LinearNetwork:
     """Weights and biases of a linear network, in the layout of PyTorch.
 
-    The prediction is ``X @ W_1.T @ W_2.T ... @ W_L.T`` (plus biases), with samples in the rows of `X`. A network is a
-    value: its arrays are read-only copies, so its Hessian remains valid. (A read-only ``numpy.memmap``, as joblib
-    passes large arrays to its workers, is not copied: do not change its file.)
+    The prediction is ``X @ W_1.T @ W_2.T ... @ W_L.T`` (plus biases), with samples in the rows of `X`. The arrays of a
+    network are read-only copies, so its Hessian remains valid. The exception is a read-only ``numpy.memmap``, which
+    joblib uses to pass large arrays to its workers. It is not copied: do not change its file.
 
     Arrays on a GPU (tensors of PyTorch, arrays of CuPy, anything with ``__cuda_array_interface__`` or DLPack) give a
     network on that GPU, whose arrays are tensors.
@@ -34,7 +34,7 @@ class LinearNetwork:
         One entry for each layer; ``None`` for a layer (or for all layers) without bias.
     names : sequence of str, optional
         Names of the weights and biases, in the order of `flatten`; default: "0.weight", "0.bias", "1.weight", ... as in
-        an ``nn.Sequential``. `from_torch` takes those of the module.
+        an ``nn.Sequential``. `from_torch` takes the names of the module.
 
     Raises
     ------
@@ -125,12 +125,13 @@ class LinearNetwork:
 
     @classmethod
     def from_torch(cls, module: Any) -> LinearNetwork:
-        """Return a PyTorch module as a network, if it is a chain of linear layers, written in any way.
+        """Return a network with the parameters of a PyTorch module that is a chain of linear layers.
 
-        Possible are linear layers, ``nn.Sequential``, ``nn.Identity``, ``nn.Flatten``, dropout in eval mode, nested
-        modules, and your own modules whose forward only chains linear layers (also with ``F.linear`` and
-        ``x @ self.W.T``). The forward is traced with ``torch.fx``. A parametrised layer gives its effective weight.
-        Frozen layers are included; parameters that forward does not use are not. On a GPU the network stays there.
+        The module may contain linear layers, ``nn.Sequential``, ``nn.Identity``, ``nn.Flatten``, dropout in eval mode
+        and nested modules. It may also be your own module, if its forward only chains linear layers (also with
+        ``F.linear`` and ``x @ self.W.T``). The forward is traced with ``torch.fx``. A parametrised layer gives its
+        effective weight. Frozen layers are included; parameters that forward does not use are not. On a GPU the network
+        stays there.
 
         Parameters
         ----------
@@ -165,10 +166,10 @@ class LinearNetwork:
         """Return a PyTorch module with copies of the parameters, on the network's device, under its `parameter_names`.
 
         Its ``state_dict()`` has the keys of the module that `from_torch` took, without buffers and without parameters
-        that forward does not use. If there are none of these, each module loads the other's. The result is an
-        ``nn.Sequential`` of ``nn.Linear``, nested like the names, if the names allow that (an ``nn.Linear`` for the
-        names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise. It takes samples in rows, and all its
-        parameters require grad.
+        that forward does not use. If the module had neither, each of the two modules can load the other's
+        ``state_dict()``. The result is an ``nn.Sequential`` of ``nn.Linear``, nested like the names, if the names allow
+        that (an ``nn.Linear`` for the names "weight" and "bias"), and a `hesskern.torch.LinearChain` otherwise. It
+        takes samples in rows, and all its parameters require grad.
 
         Examples
         --------

@@ -34,8 +34,8 @@ def predicted_rank(widths: Sequence[int], N: int) -> PredictedRank:
 
     Notes
     -----
-    Singh, Bachmann, Hofmann (2021), "Analytic insights into structure and rank of neural network Hessian maps".
-    At an interpolating minimum the functional part vanishes and the rank is that of the Gauss-Newton part.
+    Singh, Bachmann, Hofmann (2021), "Analytic insights into structure and rank of neural network Hessian maps". At an
+    interpolating minimum the functional part vanishes, so the Hessian has the rank of the Gauss-Newton part.
 
     Examples
     --------

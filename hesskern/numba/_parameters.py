@@ -200,7 +200,7 @@ def _read_of(flat: Any, offset: Any, weights: Any, biases: Any) -> Any:
 
 
 def _check(weights: Any, biases: Any) -> None:
-    """Refuse types that compile to wrong code, or whose errors from Numba are pages long."""
+    """Refuse types that compile to wrong code, or for which Numba's errors are pages long."""
     if isinstance(weights, types.BaseTuple):
         arrays = list(weights.types)
     elif isinstance(weights, types.ListType | types.List):

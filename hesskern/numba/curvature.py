@@ -4,13 +4,14 @@ Arguments that all functions share:
 
 - `weights`: tuple or ``numba.typed.List`` of arrays (out, in), the ``nn.Linear.weight`` of each layer
 - `X` (N, i), `Y` (N, o): samples in **rows**
-- `biases`: None; or a tuple of arrays (out,) and None; or a typed list of arrays (out,), empty where a layer has none
+- `biases`: None; or a tuple of arrays (out,) and None; or a typed list of arrays (out,), empty for a layer without a
+  bias
 - `kind`: `HALF_SUM` (``‖E‖²/2``), `SUM` (``‖E‖²``) or `MEAN` (``‖E‖²/(N·o)``) of the residual ``E = prediction - Y``
 - `weight_decay`: adds ``weight_decay/2 ‖θ‖²``
 
-All arrays have one dtype, float32 or float64, which is that of the result. Vectors of parameters are in
-`named_parameters()` order: each weight row by row, then its bias. Shapes that do not fit raise ValueError, types that
-do not fit ``numba.TypingError``; numbers are not checked.
+All arrays and the result have one dtype, float32 or float64. Vectors of parameters are in `named_parameters()` order:
+each weight row by row, then its bias. Shapes that do not fit raise ValueError, types that do not fit
+``numba.TypingError``; numbers are not checked.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def _dense(layout: Layout, flat: Array, X: Array, Y: Array, scale: float, weight
 def block_hessian(weights: Any, X: Array, Y: Array, row: int, column: int, biases: Any = None, kind: int = HALF_SUM,
                   weight_decay: float = 0.0, gauss_newton: bool = True,
                   functional: bool = True) -> Array:  # fmt: skip
-    """Return the dense block of the Hessian: rows for the parameters of layer `row`, columns for those of `column`.
+    """Return the dense block of the Hessian: rows for the parameters of layer `row`, columns for layer `column`.
 
     Layers are counted from 0. Every entry is written once, O(size of the block).
 

@@ -1,8 +1,8 @@
 """Training steps, epochs and whole runs for jitted code; they change the weights in place.
 
-The update is that of ``torch.optim.SGD``: with g the gradient of the loss (weight decay included), ``θ ← θ - lr g``;
-with momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov` ``θ ← θ - lr (g + momentum v)``. The other
-arguments are those of `hesskern.numba.curvature`.
+The update is the same as in ``torch.optim.SGD``: with g the gradient of the loss (weight decay included),
+``θ ← θ - lr g``; with momentum ``v ← momentum v + g``, ``θ ← θ - lr v``; with `nesterov`
+``θ ← θ - lr (g + momentum v)``. `hesskern.numba.curvature` describes the other arguments.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def sample_weights(loss: nn.CrossEntropyLoss, logits: Tensor, targets: Tensor, n
 
 
 def compare_entropy(loss: nn.CrossEntropyLoss, output: Tensor, targets: Tensor, weights: Tensor, name: str) -> None:
-    """Compare the second derivative that follows from the sample weights with that of the loss, on one batch.
+    """Compare the second derivative by the sample weights with the second derivative of the loss, on one batch.
 
     Both are taken along a random direction.
 
@@ -98,7 +98,7 @@ def compare_entropy(loss: nn.CrossEntropyLoss, output: Tensor, targets: Tensor, 
     ----------
     loss : nn.CrossEntropyLoss
     output : (n, C) tensor
-        What the model returns.
+        The model's output.
     targets : tensor
     weights : (n,) tensor
         The weight of each sample in the loss of the batch.

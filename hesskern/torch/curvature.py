@@ -22,17 +22,18 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers, written in any way: see `hesskern.LinearNetwork.from_torch`.
+        A chain of linear layers, see `hesskern.LinearNetwork.from_torch`.
     loss_fn : callable
         ``nn.MSELoss()`` with any reduction to a number, or any function ``loss_fn(predictions, targets)`` that returns
-        c times the squared norm of their difference, divided by the number of samples or not. It is recognised by
+        c times the squared norm of their difference, divided by the number of samples or not. hesskern recognises it by
         calling it, see `hesskern.torch.losses.recognised`.
     data : (X, Y), or an iterable of such pairs
-        (N, i) and (N, o) tensors of the model's dtype, on its device. A ``DataLoader`` is read once, and the loss is
-        that of **all its samples at once**: with a mean, each sample of a shorter last batch weighs the same as others.
+        (N, i) and (N, o) tensors of the model's dtype, on its device. A ``DataLoader`` is read once, and the loss
+        counts **all its samples at once**: with a mean, the samples of a shorter last batch have the same weight as all
+        others.
     params : iterable of str or Parameter, optional
-        The parameters to differentiate with respect to; default: those that require grad. Results are in the order of
-        ``model.named_parameters()``, whatever the order of `params` and whatever the order of the layers in forward.
+        The parameters to differentiate with respect to; default: all that require grad. Results are in the order of
+        ``model.named_parameters()``, for any order of `params` and of the layers in forward.
     form : {"matrix", "dict", "tuple"}
         "matrix": (P, P). "dict": ``out[a][b]`` of shape ``(*a.shape, *b.shape)``, as ``torch.func.hessian`` returns it
         for ``dict(model.named_parameters())``. "tuple": ``out[k][l]``, as ``torch.autograd.functional.hessian`` returns
@@ -43,7 +44,7 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
     Tensor, dict or tuple of tensors
         In the model's dtype, on its device. It is computed in float64 from the model's numbers and rounded once, so for
         a float32 model it is more accurate than autograd. Entries of a parameter that forward does not use are zero. It
-        has no graph: it cannot be differentiated further.
+        has no graph: you cannot differentiate it further.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def hessian(model: nn.Module, loss_fn: Any, data: Any, params: Params = None, *,
 
     Notes
     -----
-    O(N (i + o)²) for the data and O(P²) for the matrix; no backward pass. The formula is that of `hesskern.Hessian`.
+    O(N (i + o)²) for the data and O(P²) for the matrix; no backward pass. `hesskern.Hessian` has the formula.
 
     Examples
     --------
@@ -169,9 +170,9 @@ def _check(v: Any, name: str, reference: Tensor) -> None:
 def spectrum(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
     """Return all eigenvalues of the Hessian (P,), ascending, like ``torch.linalg.eigvalsh`` of the matrix.
 
-    No P x P matrix is built: the eigenproblem that remains after all exact reductions is that of a network as wide as
-    its inputs and outputs, see `hesskern.Hessian.spectrum`. They are computed in float64, and returned in the model's
-    dtype.
+    No P x P matrix is built: after all exact reductions, the remaining eigenproblem belongs to a network as wide as its
+    inputs and outputs, see `hesskern.Hessian.spectrum`. The eigenvalues are computed in float64, and returned in the
+    model's dtype.
 
     Parameters
     ----------
@@ -198,13 +199,13 @@ def spectrum(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -
 def condition(model: nn.Module, loss_fn: Any, data: Any, params: Params = None) -> Tensor:
     """Return the condition number of the Hessian: its largest over its smallest nonzero absolute eigenvalue.
 
-    Which eigenvalues are zero is a decision. It assumes that the model's numbers are exact to its dtype's precision.
-    The decision (rank, tolerance, gap, uncertainty) is in the attribute `decision` of the tensor.
+    hesskern has to decide which eigenvalues are zero. It assumes that the model's numbers are exact to the precision of
+    their dtype. The decision (rank, tolerance, gap, uncertainty) is in the attribute `decision` of the tensor.
 
     Parameters
     ----------
     model, loss_fn, data, params
-        As in `hessian`. For the weights of one layer (``params=["1.weight"]``) it is computed from singular values,
+        As in `hessian`. For the weights of one layer (``params=["1.weight"]``) the number comes from singular values,
         which keep the digits that the dense matrix loses, see `hesskern.KroneckerHessian.condition`.
 
     Returns

@@ -1,7 +1,7 @@
 """Samples as PyTorch users have them, reduced to few rows while they are read.
 
-The loss is that of all samples at once, for any batches: with ``nn.MSELoss()`` every sample weighs the same, also in a
-shorter last batch. (The mean of the batches' means weighs the samples of that batch more.)
+The loss counts all samples at once, for any batches: with ``nn.MSELoss()`` every sample has the same weight, also in a
+shorter last batch. (In the mean of the batches' means, the samples of that batch have a larger weight.)
 """
 
 from __future__ import annotations

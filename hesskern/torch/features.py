@@ -42,7 +42,7 @@ class LastLayer:
     Parameters
     ----------
     model : nn.Module
-        In evaluation mode, if that makes a difference.
+        In evaluation mode, if the mode changes the output.
     layer : nn.Linear or str, optional
         The layer, or its name; default: the last ``nn.Linear`` that forward applies.
 
@@ -92,7 +92,7 @@ class LastLayer:
             yield Batch(name, features.cpu(), logits.cpu(), output, targets.detach())
 
     def _run(self, X: Any, run: Callable[[Any], Any] | None = None) -> tuple[_Call, Tensor]:
-        """Return the call of the last layer, and what the model returns; `run` replaces the model."""
+        """Return the call of the last layer, and the model's output; `run` replaces the model."""
         calls: list[_Call] = []
 
         def hook(module: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> None:
@@ -108,8 +108,8 @@ class LastLayer:
         own = [call for call in calls if call.layer is self.layer]
         if len(own) != 1:
             raise ValueError(
-                f"the layer {self.name!r} is applied {len(own)} times to one batch; expected once: only then is its "
-                "Hessian that of a linear layer on fixed features."
+                f"the layer {self.name!r} is applied {len(own)} times to one batch; expected once: otherwise "
+                "it is not a linear layer on fixed features."
             )
         call = own[0]
         same = isinstance(output, Tensor) and output.numel() == call.outputs.numel() and output.is_contiguous()

@@ -287,7 +287,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         """Return the symbol of predictions plus a bias, or of predictions compared with targets."""
         if len(args) < 2 or not all(isinstance(value, Tensor) for value in args[:2]):
-            raise UnsupportedError("what it adds is neither a bias nor the targets")
+            raise UnsupportedError("it adds a tensor that is neither a bias nor the targets")
         first = isinstance(symbols[0], TracedSamples | Residual)
         one, other = (symbols[0], args[1]) if first else (symbols[1], args[0])
         constant = isinstance(self.symbol(other), Tensor)
@@ -318,7 +318,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _residual(value: TracedSamples | Residual, like: Tensor) -> Residual:
-    """Return predictions as a residual whose targets are zeros."""
+    """Return predictions as a residual with targets of zero."""
     return value if isinstance(value, Residual) else Residual(value, torch.zeros_like(like))
 
 

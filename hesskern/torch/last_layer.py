@@ -1,4 +1,4 @@
-"""The Hessian with respect to the last linear layer of any model, which is that of a linear layer on its features."""
+"""The Hessian with respect to the last linear layer of any model: the Hessian of a linear layer on fixed features."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def last_layer_hessian(
     Parameters
     ----------
     model : nn.Module
-        Any model that returns the output of its last ``nn.Linear`` (or a reshaped view of it): convolutions, attention
-        and activations may come before, nothing after. In evaluation mode if that makes a difference.
+        Any model that returns the output of its last ``nn.Linear`` (or a reshaped view of it). Convolutions, attention
+        and activations may come before this layer, but nothing may come after it. Call ``model.eval()`` first if the
+        mode changes the output.
     data : (X, Y), or an iterable of such pairs
-        X is the model's input. A ``DataLoader`` is read once, batch by batch, without a graph; the loss is that of
-        **all its samples at once**. With squared loss d + 1 rows are kept; with cross-entropy the features and logits
-        of all samples, O(N (d + C)).
+        X is the model's input. A ``DataLoader`` is read once, batch by batch, without a graph; the loss counts **all
+        its samples at once**. With squared loss, d + 1 rows are kept; with cross-entropy, the features and logits of
+        all samples, O(N (d + C)).
     loss : str or callable
         "half_sum", "sum" or "mean" as in `SquaredLoss`; ``nn.MSELoss`` and other multiples of the squared error, see
         `hesskern.torch.losses.recognised`; ``nn.CrossEntropyLoss`` with class weights, ``ignore_index``, label
@@ -62,8 +63,8 @@ def last_layer_hessian(
     Raises
     ------
     TypeError, ValueError
-        If the model applies something after its last layer, applies that layer twice, shares its weight, or is random;
-        if the loss is another one; if the data do not fit.
+        If the model applies an operation after its last layer, applies that layer twice, shares its weight, or is
+        random; if the loss is not one of these; if the data do not fit.
 
     Examples
     --------
@@ -106,8 +107,8 @@ def _squared(batches: Iterable[Batch], loss: Any, layer: nn.Linear, name: str) -
 class _Rows:
     """Rows of features and targets, and their number of samples as the loss counts them.
 
-    Strings and ``nn.MSELoss`` weigh all numbers alike, in any shape: their samples are the rows of the layer. Any other
-    function is recognised in the shape that the model returns, and its samples are along the first dimension.
+    Strings and ``nn.MSELoss`` give all numbers the same weight, in any shape: their samples are the rows of the layer.
+    Any other function is recognised in the shape that the model returns, with samples along the first dimension.
     """
 
     scale: LossScale

@@ -1,12 +1,13 @@
 r"""A stack of linear layers as one operation of PyTorch, forward and backward in hesskern's C++ kernels.
 
-The backward of the stack is an operation too, and its derivative is again a stack: along a direction ``(u, U_l)`` of
-samples and weights, values beside their tangents go through the network with the weights
+The backward pass of the stack is also an operation, and its derivative is again a stack. Along a direction ``(u, U_l)``
+of samples and weights, values and their tangents go together through the network with the weights
 
     ``[[W_l, 0], [U_l, W_l]]``,
 
-whose predictions end in the tangents and whose backward from ``[0, delta]`` is the derivative of the backward. So both
-operations can be differentiated any number of times, and all of it runs in the same two kernels.
+The predictions of this network contain the tangents, and its backward pass from ``[0, delta]`` is the derivative of the
+backward pass. So you can differentiate both operations any number of times, and all of them run in the same two
+kernels.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from hesskern.torch_modules import chain
 def linear_stack(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None] | None = None) -> Tensor:
     """Return ``x @ W_1.T + b_1`` and so on through all layers, computed by hesskern's kernels.
 
-    Differentiable any number of times, by `torch.autograd` and `torch.func.grad`. With many samples and few inputs and
-    outputs, the layers are multiplied first, so the cost of wide hidden layers does not grow with the number of
-    samples. The hidden activations are not kept; the backward computes them again.
+    You can differentiate it any number of times, with `torch.autograd` and `torch.func.grad`. With many samples and few
+    inputs and outputs, the layers are multiplied first, so the cost of wide hidden layers does not grow with the number
+    of samples. The hidden activations are not kept; the backward pass computes them again.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ chain.recognise(linear_stack, "linear_stack")
 class LinearStack(nn.Sequential):
     """``nn.Sequential`` of ``nn.Linear`` layers that runs as one operation, see `linear_stack`.
 
-    Its parameters have the names, shapes and values of those of an ``nn.Sequential``, so a ``state_dict`` fits both.
+    Its parameters have the same names, shapes and values as in an ``nn.Sequential``, so a ``state_dict`` fits both.
 
     Parameters
     ----------
@@ -100,7 +101,8 @@ class LinearStack(nn.Sequential):
     Raises
     ------
     TypeError
-        If a layer is something else, has hooks, or is parametrized: one operation for all layers would ignore that.
+        If a layer is not an ``nn.Linear``, has hooks, or is parametrized: one operation for all layers would ignore
+        this.
 
     Examples
     --------
@@ -217,7 +219,7 @@ class _LinearStack(Function):
 
 
 class _LinearStackGradient(Function):
-    """Gradients with respect to the samples and the parameters; None for those that are not asked for."""
+    """Gradients with respect to the samples and the parameters; None for gradients that are not needed."""
 
     @staticmethod
     def forward(

@@ -44,7 +44,7 @@ def recognised(
     device : torch.device
         The device of these predictions and targets.
     targets : sequence of int, optional
-        The shape of one sample's targets; default: that of its predictions.
+        The shape of one sample's targets; default: the shape of its predictions.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def _check_derivative(
 def _pairs(
     shape: tuple[int, ...], target_shape: tuple[int, ...], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield predictions and targets whose errors have many sizes and signs."""
+    """Yield predictions and targets with errors of many sizes and signs."""
     generator = torch.Generator("cpu").manual_seed(0)
 
     def normal() -> Tensor:

@@ -70,7 +70,7 @@ class ModelProblem:
     loss : ReducedLoss
         In float64.
     requested : sequence of RequestedParameter
-        The parameters, in the order of the results. Those that the chain does not have get zeros, as in PyTorch.
+        The parameters, in the order of the results. Parameters that the chain does not have get zeros, as in PyTorch.
     gauss_newton : bool
         Whether to take the Gauss-Newton part instead of the Hessian.
 
@@ -311,7 +311,7 @@ class ModelProblem:
 def _extreme(
     operator: CurvatureOperator, k: int, which: Which, *, certain: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return a few extreme eigenpairs by Lanczos' method; None if they are not those of the exact spectrum.
+    """Return a few extreme eigenpairs by Lanczos' method; None if they do not come from the exact spectrum.
 
     With `certain`, all eigenvalues are computed too, in less than half the time of all eigenvectors. They show whether
     the method found the right k, with all copies of repeated ones. Without `certain`, the method's result is returned.

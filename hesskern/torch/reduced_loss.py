@@ -38,7 +38,7 @@ class ReducedLoss(SquaredLoss):
         return self._scale
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
-        """Return the reduced samples, whatever is asked for: their reduction already fits the model's biases."""
+        """Return the reduced samples in each case: their reduction already fits the model's biases."""
         return self._data.astype(devices.numpy_dtype(self.X))
 
     def reduction(self, *, bias: bool) -> Data:

@@ -50,8 +50,8 @@ def split_leaf(
         start = pieces[parameter.name].start
         if start < end:
             raise ValueError(
-                f"func uses a part of {parameter.name} a second time in another parameter: its Hessian is not that of "
-                "a stack of independent layers."
+                f"func uses a part of {parameter.name} a second time in another parameter: a stack of "
+                "independent layers has another Hessian."
             )
         yield RequestedParameter(f"{leaf.name} from {end}", torch.Size([start - end]))
         yield RequestedParameter(parameter.name, parameter.tensor.shape)

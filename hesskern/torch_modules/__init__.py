@@ -1,1 +1,1 @@
-"""What a `torch.nn.Module` is as arrays and names."""
+"""Conversion between a `torch.nn.Module` and arrays with names."""

@@ -93,7 +93,7 @@ def _refuse_tied(first: Parameter, second: Parameter) -> None:
         names = f"the parameter {first.name!r} is used twice"
         if first.name != second.name:
             names = f"the parameters {first.name!r} and {second.name!r} are the same tensor (tied weights)"
-        raise UnsupportedError(f"{names}: its Hessian is not that of a stack of independent layers")
+        raise UnsupportedError(f"{names}: a stack of independent layers has another Hessian")
 
 
 # Rules, with PyTorch's names of the arguments -------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def _add(input: Any, other: Any, *, alpha: float = 1) -> TracedSamples:
     if isinstance(bias, TracedSamples):
         raise UnsupportedError("it adds the outputs of two paths through the network (a residual connection)")
     if not isinstance(bias, Parameter) or alpha != 1:
-        raise UnsupportedError("what it adds is not a bias")
+        raise UnsupportedError("it adds a tensor that is not a bias")
     if not samples.layers:
         raise UnsupportedError(f"it adds the parameter {bias.name!r} to the data, before the first layer")
     last = samples.layers[-1]

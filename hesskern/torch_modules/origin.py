@@ -144,7 +144,7 @@ def effective(layer: nn.Module, attribute: str) -> Any:
 
 
 def known_hooks(layer: nn.Module) -> bool:
-    """Return whether all hooks of a layer are those that compute its weight or bias."""
+    """Return whether all hooks of a layer only compute its weight or bias."""
     hooks = (WeightNorm, SpectralNorm, BasePruningMethod)
     return not layer._forward_hooks and all(isinstance(hook, hooks) for hook in layer._forward_pre_hooks.values())
 

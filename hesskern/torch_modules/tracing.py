@@ -199,7 +199,7 @@ def check(chain: Chain) -> None:
 
 
 def _verify(chain: Chain, module: nn.Module) -> None:
-    """Refuse a module whose predictions differ from those of its chain, because of hooks or changes in place."""
+    """Refuse a module whose predictions differ from its chain's, because of hooks or changes in place."""
     reference = chain.reference
     with torch.no_grad():
         generator = torch.Generator(reference.device).manual_seed(0)

@@ -1,1 +1,1 @@
-"""Training with SGD, and what is recorded along it."""
+"""Training with SGD, and recorded quantities."""

@@ -1,4 +1,4 @@
-"""Checkpoints of training runs: one ``.npz`` file, replaced as a whole, that one run only can go on from."""
+"""Checkpoints of training runs: one ``.npz`` file, replaced as a whole, from which only the same run can continue."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
 
 
 class CheckpointWarning(RuntimeWarning):
-    """A checkpoint could not be written; the run goes on, or is returned, all the same.
+    """A checkpoint could not be written; the run nevertheless continues, or is returned.
 
     Attributes
     ----------
     last : bool
-        Whether it was the one at the end of the run: what the file holds is older.
+        Whether it was the checkpoint at the end of the run; then the file holds an older state.
     """
 
     def __init__(self, message: str, *, last: bool) -> None:
@@ -79,11 +79,11 @@ def read(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str,
     except OSError as error:
         raise type(error)(f"resume is {name!r}, which cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise ValueError(f"resume is {name!r}, which is no checkpoint of hesskern: {error}.") from error
+        raise ValueError(f"resume is {name!r}, which is not a checkpoint of hesskern: {error}.") from error
     if header["format"] != _FORMAT:
         raise ValueError(
             f"resume is {name!r}, written as {header['format']!r} by another version of hesskern; this version reads "
-            f"{_FORMAT!r}. Go on with the version that wrote it, or start again from the beginning."
+            f"{_FORMAT!r}. Continue with the version that wrote it, or start again from the beginning."
         )
     for key, expected in identity.items():
         written = header["problem"].get(key)
@@ -91,8 +91,8 @@ def read(path: str | os.PathLike[str], identity: Mapping[str, Any]) -> dict[str,
             continue
         if key in _BITS_ONLY:
             warnings.warn(
-                f"the checkpoint {name!r} was written with {key} = {written}, this is {expected}: the run goes on, but "
-                "will not be equal to the uninterrupted one to the last bit.",
+                f"the checkpoint {name!r} was written with {key} = {written}, this is {expected}: the run continues, "
+                "but its last bits may differ from those of a run without interruption.",
                 stacklevel=5,
             )
             continue
@@ -117,6 +117,6 @@ def _header(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         raise ValueError("its header is damaged") from error
     right = isinstance(header, dict) and isinstance(header.get("problem"), dict)
     if not right or not str(header.get("format")).startswith(_FORMAT.rstrip("0123456789")):
-        raise ValueError("its header is that of another kind of file")
+        raise ValueError("its header belongs to another kind of file")
     checked: dict[str, Any] = header
     return checked

@@ -122,7 +122,7 @@ class CpuGroup:
         return [member for member in self._members if member.status is None]
 
     def measure(self, interruption: Interruption) -> None:
-        """Record what is recorded between steps."""
+        """Measure the quantities that are recorded between steps."""
         record: dict[str, list[Values]] = {name: [] for name in self._problem.records.between}
         for member in self._members:
             if interruption.requested:
@@ -152,7 +152,7 @@ class CpuGroup:
         self._histories.add_steps(recorded_columns)
 
     def _columns(self, active: Sequence[_Member], start: int, stop: int) -> dict[ColumnName, Column]:
-        """Return the rates of all networks, and columns for the jobs of those that run to fill in."""
+        """Return the rates of all networks, and columns for the jobs of the running networks to fill in."""
         shape = len(active), stop - start
         columns: dict[ColumnName, Column] = {"rates": self._problem.schedule.rates(start, stop)}
         for name in self._filled:
@@ -179,7 +179,7 @@ class CpuGroup:
         return chosen.scales(self._scale, self._batch_scale), chosen.order, chosen.ends
 
     def _of_all(self, active: Sequence[_Member], column: Column) -> Column:
-        """Return a column with a row for every network, given one for those that run, or for every network."""
+        """Return a column with a row for every network, given one for the running networks, or for all."""
         if len(column) == len(self._members):
             return column
         rows = np.full((len(self._members), column.shape[1]), np.nan)
@@ -207,7 +207,7 @@ class CpuGroup:
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the result of `state`."""
         for member in self._members:
             member.descent.restore(state.descent(member.index))
             member.status = _STATUS[str(state.status[member.index])]
@@ -238,16 +238,16 @@ class CpuGroup:
         return [member.status or "max_steps" for member in self._members]
 
     def history(self, index: int) -> History:
-        """Return what was recorded of one network."""
+        """Return the records of one network."""
         return self._histories.of(index, self._members[index].seen)
 
     def histories(self) -> History:
-        """Return what was recorded of all, in float64."""
+        """Return the records of all networks, in float64."""
         stacked = self._histories.stacked(self._seen())
         return {name: column if name == "step" else column.astype(np.float64) for name, column in stacked.items()}
 
     def reduction(self) -> Reduction:
-        """Return what the networks and their data were reduced to."""
+        """Return the sizes of the networks and their data after the reductions."""
         net, reduced = self._problem.networks[0], self._members[0].reduced
         leak = self._leak() if reduced.widths != net.widths else 0.0
         unbalanced = sum(member.reduced.unbalanced for member in self._members)

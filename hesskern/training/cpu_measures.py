@@ -1,4 +1,4 @@
-"""What is recorded between steps of one network in main memory, measured on the reduced network."""
+"""The quantities recorded between steps of one network in main memory, measured on the reduced network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CpuMeasures:
     net : LinearNetwork
         As given by the user.
     reduced : ReducedNetwork
-        What is trained in its place.
+        The network that is trained instead.
     """
 
     def __init__(self, records: Records, loss: SquaredLoss, net: LinearNetwork, reduced: ReducedNetwork) -> None:

@@ -1,4 +1,4 @@
-"""What `fit` and `fit_ensemble` have in common: networks in, trained networks out, wherever they are."""
+"""The common part of `fit` and `fit_ensemble`: it trains networks on any device."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def train(
 
 
 def _resume(path: StrPath, identity: dict[str, Any], problem: TrainingProblem, group: NetworkGroup, loop: Loop) -> None:
-    """Go on from a checkpoint."""
+    """Continue from a checkpoint."""
     arrays = checkpoint.read(path, identity)
     try:
         loop.restore(run_state.read(arrays, group.state(), problem.options.record_every, problem.records.shapes))
     except ValueError as error:
         name = os.fspath(path)
-        raise ValueError(f"resume is {name!r}, which is no checkpoint of such a run: {error}.") from error
+        raise ValueError(f"resume is {name!r}, which is not a checkpoint of such a run: {error}.") from error
 
 
 def _identity(problem: TrainingProblem) -> dict[str, Any]:
-    """Return what a checkpoint must agree with, by the name of the argument, as JSON holds it."""
+    """Return the values that must agree with a checkpoint, by the name of the argument, as JSON holds them."""
     options, losses = problem.options, problem.losses
     return {
         "number of nets": len(problem.networks),

@@ -1,4 +1,4 @@
-"""Training one network: gradient descent, its stochastic and accelerated forms, and what to look at along the way."""
+"""Training one network: gradient descent, its stochastic and accelerated forms, and recorded quantities."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from hesskern.training.reduced_network import Reduction
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """What `fit` did.
+    """The result of `fit`.
 
     Attributes
     ----------
     network : LinearNetwork
-        The network reached. After a divergence the last one whose loss was finite.
+        The network at the end. After a divergence: the last network with a finite loss.
     steps : int
-        Updates taken. After a divergence: up to that network.
+        Number of updates. After a divergence: the updates up to `network`.
     status : {"converged", "max_steps", "diverged", "interrupted"}
     history : dict of arrays
-        "step": how many updates came before; then, under its name, everything `fit` was asked to record at that point.
+        "step": the number of updates before each record; and one array for each name in `record`.
     reduction : Reduction
-        What the training was reduced to; ``str(run.reduction)`` says it in words, empty where it ran as given.
+        Size of the data and the network after the reductions; ``str(run.reduction)`` describes it, and is empty if
+        nothing was reduced.
     execution : str
-        On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
+        On a GPU, the method: many steps in one launch, or several launches for each step and the reason; else empty.
     """
 
     network: LinearNetwork
@@ -74,7 +75,7 @@ def fit(
 ) -> Run:
     r"""Train by (stochastic) gradient descent, with exactly the update of ``torch.optim.SGD``.
 
-    A step is what it is in a PyTorch loop: take the loss and the gradient at the current weights, then update. With
+    A step is the same as in a PyTorch loop: compute the loss and the gradient at the current weights, then update. With
     ``g`` the gradient of the loss (weight decay included):
 
     - plain: ``θ ← θ - lr g``
@@ -84,22 +85,22 @@ def fit(
     Parameters
     ----------
     net : LinearNetwork
-        Where to start; it is not changed.
+        The network at the start; it is not changed.
     loss : SquaredLoss
         On a GPU with the network, or both in main memory.
     lr : float, array or callable
-        Learning rate: a number > 0, one for each step (at least `max_steps` of them), or a function of the step, which
-        counts from 0.
+        Learning rate: a number > 0, an array with at least `max_steps` of them, or a function of the step, counted from
+        0.
     max_steps : int, >= 1
     rtol : float, >= 0, optional
-        The run has converged when the loss of all samples is at most this times the first one; the update of that step
-        is still made. Default: run all `max_steps`.
+        The run has converged when the loss of all samples is at most `rtol` times the first loss; the update of that
+        step is still made. Default: run all `max_steps`.
     batch_size : int, optional
-        Samples in a step; default: all. Epoch e goes through the samples in the order
-        ``numpy.random.default_rng([seed, e]).permutation(N)``, in consecutive batches; the last may be shorter. The
-        loss of a batch is that of its samples alone: their sum, or with kind "mean" their mean.
+        Samples in a step; default: all. Epoch e goes through the samples in the order ``numpy.random.default_rng([seed,
+        e]).permutation(N)``, in consecutive batches; the last may be shorter. The loss of a batch is the sum over its
+        samples alone, or with kind "mean" their mean.
     shuffle : bool
-        False: every epoch takes the samples in the order given.
+        False: every epoch takes the samples in their given order.
     seed : int, >= 0
     momentum : float, >= 0
     nesterov : bool
@@ -110,48 +111,50 @@ def fit(
         - "gradient_norm": of the gradient of "loss"
         - "sharpness": largest eigenvalue of the full Hessian, to 1e-10; "2/lr" comes with it
         - "condition", "rank", "smallest" (nonzero eigenvalue in absolute value) of the full Hessian, or of a block:
-          "condition[1.weight]", "rank[0]"; the brackets hold what ``loss.hessian(net, params=[...])`` takes
+          "condition[1.weight]", "rank[0]"; the brackets hold an entry of ``params`` in ``loss.hessian(net, params)``
         - "balance": ``‖W_{l+1}.T W_{l+1} - W_l W_l.T - b_l b_l.T‖`` (Frobenius) for each hidden layer, (records, L-1)
         - "distance": ``‖θ - θ_0‖``; "weights": θ, flat, (records, P)
     record_every : int, >= 1
         Record the steps 0, k, 2k, ... only.
     reduce : {"auto", "none"}
-        "auto" trains on the QR factor of the data when there are more samples than inputs (full batch only), and a
-        network whose hidden layers are as wide as their neighbours together where they were wider, and lifts the result
-        back: exactly the same run, in exact arithmetic. "none" trains the network on the samples as they are.
+        "auto" reduces the problem and transforms the result back; in exact arithmetic the run is the same. If there are
+        more samples than inputs, it trains on the QR factor of the data (full batch only). If a hidden layer is wider
+        than its neighbours together, it trains a network with their joint width. "none" trains the given network on the
+        given samples.
     backend : str, optional
-        "cpp", "numba" or "numpy"; default: the one of the loss, see `use_backend`. "cuda" on a GPU, its default there.
+        "cpp", "numba" or "numpy"; default: the backend of the loss, see `use_backend`. On a GPU "cuda", the default
+        there.
     progress : bool
         Show a progress bar (needs tqdm, ``pip install "hesskern[progress]"``).
     checkpoint : path, optional
-        File for the state of the run, replaced as a whole each time: a run that was killed goes on with `resume`. Where
-        it cannot be written the run goes on, with a RuntimeWarning.
+        File for the state of the run, replaced as a whole each time: with `resume` you can continue a killed run. If
+        the file cannot be written, the run continues with a RuntimeWarning.
     checkpoint_every : int, optional
-        Steps between checkpoints; default: about a minute. One is always written at the end, and on Ctrl-C.
+        Steps between checkpoints; default: about a minute. A checkpoint is always written at the end, and on Ctrl-C.
     resume : path, optional
-        Go on from this checkpoint, made with the same arguments (`max_steps` may differ; a function for `lr` is not
-        compared), to the same end, bit for bit.
+        Checkpoint to continue from, with the same result bit for bit. It must come from a run with the same arguments
+        (`max_steps` may differ; a function for `lr` is not compared).
 
     Returns
     -------
     Run
-        Ctrl-C does not raise: the run ends with status "interrupted" and holds what was reached.
+        Ctrl-C does not raise: the run ends with status "interrupted" and holds the result so far.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as said above, or `resume` belongs to another run.
+        If an argument is not as described above, or `resume` belongs to another run.
     FileNotFoundError
         If `resume` does not exist.
     ImportError
-        If `progress` is asked for and tqdm is not installed.
+        If `progress` is True and tqdm is not installed.
 
     Notes
     -----
-    A step costs ``O(i·o·Σ m)`` or ``O(N·Σ m_l·m_{l-1})``, whichever is less for these shapes, N being the rows and m
-    the widths after all reductions. The loss is the squared norm of the residual itself; the expansion with ``X.T X``
-    cancels near a minimum. Results depend on the arguments, the backend and the instruction set, not on the number of
-    threads: BLAS, whose results do, is kept on one while `fit` runs. The reductions hold for these updates (and not
+    A step costs the smaller of ``O(i·o·Σ m)`` and ``O(N·Σ m_l·m_{l-1})``, with N the rows and m the widths after all
+    reductions. The loss is the squared norm of the residual itself, because the expansion with ``X.T X`` cancels near a
+    minimum. Results depend on the arguments, the backend and the instruction set, but not on the number of threads.
+    BLAS results would depend on it, so `fit` limits BLAS to one thread. The reductions hold for these updates (but not
     for Adam, sign updates, clipping by entries or L1).
 
     Examples

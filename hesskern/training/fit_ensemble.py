@@ -26,25 +26,26 @@ from hesskern.training.reduced_network import Reduction
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """What `fit_ensemble` did with B networks.
+    """The result of `fit_ensemble` for B networks.
 
     Attributes
     ----------
     weights : list of (B, out, in) arrays
-        One for each layer; on a GPU tensors there. Everything else is in main memory.
+        One array for each layer; on a GPU, tensors there. Everything else is in main memory.
     biases : list of (B, out) arrays or None
     steps : (B,) array of int
-        Updates taken by each; see `Run`.
+        Number of updates of each network; see `Run`.
     status : (B,) array of str
         "converged", "max_steps", "diverged" or "interrupted".
     history : dict of arrays
-        "step" (K,); everything recorded is (B, K, ...), NaN from where a network had stopped.
+        "step" (K,); all other arrays are (B, K, ...), with NaN after a network has stopped.
     reduction : Reduction
-        What the training was reduced to; its leak is the largest of the networks that did not diverge.
+        Size of the data and the networks after the reductions; its leak is the largest of the networks that did not
+        diverge.
     parameter_names : tuple of str
-        What the networks call their weights and biases.
+        Names of the weights and biases.
     execution : str
-        On a GPU, how the steps were taken: many in one launch, or several launches a step and why; else empty.
+        On a GPU, the method: many steps in one launch, or several launches for each step and the reason; else empty.
     """
 
     weights: list[Array]
@@ -95,22 +96,24 @@ def fit_ensemble(
     resume: StrPath | None = None,
     threads: int | None = None,
 ) -> Ensemble:
-    """Train many networks of one shape, each as `fit` would alone.
+    """Train many networks of one shape, each as `fit` would train it.
 
-    Small networks (full batch, float64) are trained several at a time, one in each lane of the processor's vectors,
-    which adds in another order than `fit` does: results agree to rounding. What becomes of one network does not depend
-    on the others, not even in the last bit; only whether widths are reduced is decided for all together (see
-    `Reduction`).
+    Small networks (full batch, float64) are trained several at a time, one in each lane of the processor's vectors. The
+    lanes add in another order than `fit`, so results agree with `fit` to rounding. The result of a network does not
+    depend on the other networks, not even in the last bit. The only exception is the reduction of widths, which is
+    decided for all networks together (see `Reduction`).
 
     Parameters
     ----------
     nets : sequence of LinearNetwork, or NetworkStack
-        B networks of the same widths, biases and dtype, not changed; on a GPU, with the losses, or in main memory.
+        B networks of the same widths, biases and dtype; they are not changed. On a GPU together with the losses, or in
+        main memory.
     loss : SquaredLoss or sequence of them
-        One for all, or one for each network: data of the same shapes, the same kind and weight decay.
+        One loss for all networks, or one for each. Their data must have the same shapes, and their kind and weight
+        decay must be the same.
     lr : float, (B,) array, (B, max_steps) array or callable
-        One learning rate for all, one for each network, one for each and every step, or a function of the step that
-        returns one or B of them. (To change one common rate from step to step, pass a function.)
+        One learning rate for all networks, one for each network, one for each network and step, or a function of the
+        step that returns one rate or B rates. (To change one common rate from step to step, pass a function.)
     seed : int or (B,) sequence of int
         An int: all networks see the same batches.
     threads : int, optional
@@ -119,7 +122,7 @@ def fit_ensemble(
     max_steps, rtol, batch_size, shuffle, momentum, nesterov, record, record_every
         As in `fit`.
     reduce, backend, progress, checkpoint, checkpoint_every, resume
-        As in `fit`. Each network stops on its own; the others go on.
+        As in `fit`. Each network stops on its own; the others continue.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def fit_ensemble(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as said above.
+        If an argument is not as described above.
 
     Examples
     --------

@@ -66,7 +66,7 @@ class GpuGroup:
         """Return a block in which "out of memory" of the device becomes a MemoryError that says how much it takes."""
         # Parameters as given and lifted, before the last update, velocity, and the stacks of the reduction.
         needed = memory.human(6 * 8 * len(networks) * networks[0].num_parameters)
-        work = f"training {len(networks)} networks (about {needed}, and what is recorded)"
+        work = f"training {len(networks)} networks (about {needed}, and the records)"
         return devices.enough_memory(networks[0].weights[0], work, "train fewer at a time, or record less.")
 
     def __init__(self, problem: TrainingProblem) -> None:
@@ -113,7 +113,7 @@ class GpuGroup:
         return bool((self._states.status == RUNNING).any())
 
     def measure(self, interruption: Interruption) -> None:
-        """Record what is recorded between steps."""
+        """Measure the quantities that are recorded between steps."""
         values = self._measures.record(interruption)
         if values is not None:  # else no more steps are taken, and a part of a record is no record
             self._histories.add_record(values)
@@ -133,7 +133,7 @@ class GpuGroup:
         self._runs = self._any_runs()
 
     def _columns(self, rates: Column, start: int, stop: int, values: RecordedValues) -> dict[ColumnName, Column]:
-        """Return what the recorded steps have seen, in main memory."""
+        """Return the records of the steps, in main memory."""
         every, count = self._problem.options.record_every, len(self._states.parameters)
         recorded = np.broadcast_to(rates, (len(rates), stop - start))[:, -start % every :: every]
         columns: dict[ColumnName, Column] = {"rates": np.broadcast_to(recorded, (count, recorded.shape[1]))}
@@ -167,7 +167,7 @@ class GpuGroup:
         )
 
     def restore(self, state: RunState) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the result of `state`."""
         status = np.array([ENDED.index(word) for word in state.status])
         columns = {**state.descents, "status": status, "seen": state.seen}
         for name, column in self._states._asdict().items():
@@ -202,15 +202,15 @@ class GpuGroup:
         return devices.to_host(self._states.seen)
 
     def history(self, index: int) -> History:
-        """Return what was recorded of one network."""
+        """Return the records of one network."""
         return self._histories.of(index, int(self._seen()[index]))
 
     def histories(self) -> History:
-        """Return what was recorded of all."""
+        """Return the records of all networks."""
         return self._histories.stacked(self._seen())
 
     def reduction(self) -> Reduction:
-        """Return what the networks and their data were reduced to; the leak is not followed here."""
+        """Return the sizes of the networks and their data after the reductions; the leak is not computed here."""
         net, small = self._problem.networks[0], self._small
         loss = self._problem.losses[0]
         return self._problem.options.reduction(loss, net.has_bias, net.widths, small.widths, np.nan, small.unbalanced)
@@ -241,9 +241,9 @@ def _problem_on_device(problem: TrainingProblem) -> DescentProblem:
 
 
 def _reduced(backend: CudaBackend, stack: NetworkStack, *, reduce: bool) -> ReducedStack:
-    """Return the small networks; one whose stack of weights has a lower rank gets its basis from the CPU.
+    """Return the small networks; if a stack of weights has a lower rank, the CPU computes its basis.
 
-    There, directions that hold nothing but rounding errors are found by a QR decomposition with pivots.
+    There, directions that hold only rounding errors are found by a QR decomposition with pivots.
     """
     small = backend.reduced(stack.weights, stack.biases, reduce=reduce)
     for index in np.flatnonzero(devices.to_host(small.suspicious)):

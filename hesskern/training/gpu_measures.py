@@ -1,4 +1,4 @@
-"""What is recorded between steps of networks on a GPU, of all of them at once where that is possible."""
+"""The quantities recorded between steps of networks on a GPU, of all of them at once where that is possible."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GpuMeasures:
     backend : CudaBackend
     descents : Descents
     small : ReducedStack
-        What is trained in the place of the networks given.
+        The networks that are trained instead.
     data : Rows
         All data, float64.
     """
@@ -118,9 +118,9 @@ class GpuMeasures:
     def _block(self, parts: Parts) -> dict[str, Column]:
         """Return condition number, smallest nonzero eigenvalue and rank of each network's block, if asked for.
 
-        One layer's block comes from its factors on the device. Where those are so badly conditioned that singular
-        values taken there would not be right to nine digits or so, and for several layers, the numbers are those that
-        `Hessian.condition` finds on the CPU, one network after another.
+        One layer's block comes from its factors on the device. If these are so badly conditioned that their singular
+        values would have fewer than about nine right digits, and for several layers, `Hessian.condition` computes the
+        numbers on the CPU, one network after another.
         """
         if parts in self._blocks:
             return self._blocks[parts]

@@ -1,4 +1,4 @@
-"""What has been recorded of the networks of a run, and how it leaves the run: of one network, or of all."""
+"""The records of the networks of a run, and their output: for one network, or for all."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Histories:
         self._rows: dict[str, list[Sequence[Values] | NDArray[Any]]] = {name: [] for name in records.between}
 
     def add_steps(self, columns: Mapping[ColumnName, Column]) -> None:
-        """Keep what the recorded steps of a piece have seen, (networks, records) each."""
+        """Keep the records of the steps of a piece, (networks, records) each."""
         for name, (column, of_column) in self._records.in_loop.items():
             self._pieces[name].append(of_column(columns[column]))
 
     def add_record(self, values: Mapping[str, Sequence[Values] | NDArray[Any]]) -> None:
-        """Keep what was measured between two steps, of every network."""
+        """Keep the quantities measured between two steps, of every network."""
         for name, rows in self._rows.items():
             rows.append(values[name])
 
     def of(self, index: int, seen: int) -> History:
-        """Return what was recorded of one network in its first `seen` steps; "step" says when."""
+        """Return the records of one network in its first `seen` steps; "step" says when."""
         steps = recorded_steps(seen, self._every)
         count = len(steps)
         history: History = {"step": steps}
@@ -59,7 +59,7 @@ class Histories:
         return history
 
     def stacked(self, seen: NDArray[np.int64]) -> History:
-        """Return what was recorded of all in so many steps of each.
+        """Return the records of all networks, each in its number of steps.
 
         "step" is (K,), everything else (networks, K, ...), NaN from where a network had stopped.
         """
@@ -80,11 +80,11 @@ class Histories:
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def save(self, seen: NDArray[np.int64]) -> History:
-        """Return what `restore` takes."""
+        """Return the argument of `restore`."""
         return {name: self._whole(name, column) for name, column in self.stacked(seen).items() if name != "step"}
 
     def restore(self, history: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `save` returned."""
+        """Continue from the result of `save`."""
         for name in self._pieces:
             self._pieces[name] = [history[name]]
         for name in self._rows:

@@ -86,7 +86,7 @@ class Schedule:
         return rate
 
     def describe(self) -> str:
-        """Return what tells this schedule from others; nothing tells one function from another."""
+        """Return a text that identifies this schedule; all functions have the same text."""
         if self._rates is None:
             return "a function"
         if self._rates.size == 1:

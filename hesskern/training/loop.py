@@ -59,7 +59,7 @@ class Loop:
         self._step, self._warned = 0, False
 
     def restore(self, state: RunState) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from the state in a checkpoint."""
         self._group.restore(state)
         self._step = state.step
 
@@ -118,13 +118,13 @@ class Loop:
         return time.perf_counter() - saved > _CHECKPOINT_SECONDS
 
     def _save(self, saving: Saving, *, last: bool) -> None:
-        """Write a checkpoint; where that fails the run is worth more than its checkpoint, and goes on."""
+        """Write a checkpoint; if this fails, the run continues, because it is worth more than its checkpoint."""
         try:
             checkpoint.write(saving.path, saving.identity, self._group.state().arrays())
         except (OSError, MemoryError) as error:
             if last or not self._warned:
-                failure = "last checkpoint was not written" if last else "checkpoint was not written, the run goes on"
+                failure = "last checkpoint was not written" if last else "checkpoint was not written, the run continues"
                 why = str(error) or "out of memory"
-                message = f"the {failure}: {why} What {str(saving.path)!r} held before is left as it was."
+                message = f"the {failure}: {why} The old content of {str(saving.path)!r} is unchanged."
                 warnings.warn(checkpoint.CheckpointWarning(message, last=last), stacklevel=5)
             self._warned = True

@@ -11,14 +11,14 @@ Indices = NDArray[np.int64]
 
 
 class Chosen(NamedTuple):
-    """The samples of some steps: those of step k are ``order[ends[k-1]:ends[k]]``."""
+    """The samples of some steps: step k has ``order[ends[k-1]:ends[k]]``."""
 
     order: Indices
     ends: Indices
     sizes: Indices
 
     def scales(self, scale: float, per_sample: float | None) -> NDArray[np.float64]:
-        """Return what the loss of each batch is multiplied by: `scale`, or `per_sample` over its number of samples."""
+        """Return the factor of each batch's loss: `scale`, or `per_sample` over its number of samples."""
         return np.full(len(self.sizes), scale) if per_sample is None else per_sample / self.sizes
 
 

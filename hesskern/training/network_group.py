@@ -1,8 +1,8 @@
-"""What training knows of the networks that it trains: one protocol, `NetworkGroup`, in main memory and on a GPU.
+"""The interface of training to its networks: one protocol, `NetworkGroup`, in main memory and on a GPU.
 
 `hesskern.training.cpu_group.CpuGroup` has a descent of a backend for each network,
-`hesskern.training.gpu_group.GpuGroup` all networks as tensors with one row for each. Whatever is around them, `driver`,
-`loop`, `fit` and `fit_ensemble`, uses nothing but the protocol.
+`hesskern.training.gpu_group.GpuGroup` all networks as tensors with one row for each. The code around them, `driver`,
+`loop`, `fit` and `fit_ensemble`, uses only the protocol.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Status = Literal["converged", "max_steps", "diverged", "interrupted"]
 
 
 class TrainingProblem(NamedTuple):
-    """What a group is made of."""
+    """The inputs of a group."""
 
     options: TrainingOptions
     networks: Sequence[LinearNetwork]  # of one shape
@@ -64,13 +64,13 @@ class NetworkGroup(Protocol):
         """Return whether any network runs."""
 
     def measure(self, interruption: Interruption) -> None:
-        """Record what is recorded between steps; stop early, and record nothing, after Ctrl-C."""
+        """Measure the quantities that are recorded between steps; stop early, and record nothing, after Ctrl-C."""
 
     def advance(self, start: int, stop: int) -> None:
         """Take the steps from `start` to before `stop` with all networks that run."""
 
     def finish(self, ended: Status) -> None:
-        """Give each network that still runs this status; one whose last update overflowed has diverged."""
+        """Give each network that still runs this status; a network whose last update overflowed has diverged."""
 
     # Checkpoints
 
@@ -78,7 +78,7 @@ class NetworkGroup(Protocol):
         """Return all that a checkpoint needs."""
 
     def restore(self, state: RunState) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the result of `state`."""
 
     # Results
 
@@ -95,13 +95,13 @@ class NetworkGroup(Protocol):
         """Return how each network has ended, after `finish`."""
 
     def history(self, index: int) -> History:
-        """Return what was recorded of one network."""
+        """Return the records of one network."""
 
     def histories(self) -> History:
-        """Return what was recorded of all; see `hesskern.training.history.Histories.stacked`."""
+        """Return the records of all networks; see `hesskern.training.history.Histories.stacked`."""
 
     def reduction(self) -> Reduction:
-        """Return what the networks and their data were reduced to."""
+        """Return the sizes of the networks and their data after the reductions."""
 
     def execution(self) -> str:
         """Return how the steps were taken, in words; empty in main memory."""

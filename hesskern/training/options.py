@@ -1,4 +1,4 @@
-"""The arguments that `fit` and `fit_ensemble` share, checked once, and what follows from them in every run."""
+"""The arguments that `fit` and `fit_ensemble` share, checked once, and their consequences in every run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TrainingOptions:
             self.saving_path = checkpoint.check_writable(self.checkpoint)
 
     def chosen_backend(self, loss: SquaredLoss) -> str | None:
-        """Return the backend that was asked for, here or with the loss."""
+        """Return the requested backend, from here or from the loss."""
         return loss.backend if self.backend is None else self.backend
 
     def update(self, loss: SquaredLoss) -> Update:
@@ -106,7 +106,7 @@ class TrainingOptions:
         leak: float,
         unbalanced: int,
     ) -> Reduction:
-        """Return what was reduced: the samples of this loss, and widths, of all networks but the `unbalanced`."""
+        """Return the reduction: the samples of this loss, and the widths of all networks except the `unbalanced`."""
         samples = None
         if self.batch_size is None and self.reduce == "auto":
             rows = len(loss.data(bias=bias, reduced=True).X)
@@ -117,5 +117,5 @@ class TrainingOptions:
 
 
 def batch_scale(loss: SquaredLoss) -> float | None:
-    """Return the scale of a batch's loss for each sample in it ("mean"); None: that of all, whatever the size."""
+    """Return the scale of a batch's loss for each sample in it ("mean"); None: the scale of all samples."""
     return 2.0 / loss.Y.shape[1] if loss.kind == "mean" else None

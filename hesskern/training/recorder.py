@@ -1,4 +1,4 @@
-"""What a training run can record: one table, `QUANTITIES`.
+"""The quantities that a training run can record: one table, `QUANTITIES`.
 
 To record something new, add one entry to the table. It has
 
@@ -10,8 +10,8 @@ To record something new, add one entry to the table. It has
     for each network. It is written once for main memory and for a GPU: there, arrays are tensors with one more
     dimension in front, so ``W.mT`` is right and ``W.T`` is not. This is the way for anything new.
   - ``of_block``: the same with the parts of a block of the Hessian, for names like "condition[1.weight]".
-  - ``column``: one of `ColumnName`, which the backends' kernels fill while they take steps, and ``of_column``, what is
-    made of it. This costs next to nothing, but the kernels must know the quantity.
+  - ``column``: one of `ColumnName`, which the backends' kernels fill while they take steps, and ``of_column``, a
+    function of it. This costs almost nothing, but the kernels must know the quantity.
 
 Everything else follows: `hesskern.fit` accepts the name, groups of networks on the CPU and on a GPU measure it,
 checkpoints hold it. Where an entry has a column and another way, the column is taken if the group's loop can fill it.
@@ -201,7 +201,7 @@ class Records:
     Attributes
     ----------
     in_loop : dict
-        The column that a quantity is taken from and what is made of it, by name.
+        The column of a quantity and the function of it, by name.
     columns : set of str
         The columns that are needed.
     between : dict
@@ -223,7 +223,7 @@ class Records:
         for name in record:
             quantity = self._quantity(name, net)
             if quantity.of_minibatches and not minibatches:
-                raise ValueError(f'record holds "{name}", but batch_size is None; "loss" is that of all samples.')
+                raise ValueError(f'record holds "{name}", but batch_size is None; "loss" is the loss of all samples.')
             quantities[name] = quantity
         for quantity in [*quantities.values()]:
             if quantity.brings is not None:

@@ -1,13 +1,13 @@
-r"""The exact reductions of a training run: what is trained instead of the network given, and the way back.
+r"""The exact reductions of a training run: the smaller network that is trained, and the transformation back.
 
-A hidden layer with more units than its neighbours together is replaced by one of as many units as the weights that
-touch it can span (see `hesskern.backends.hidden_units`). Gradient steps with momentum and weight decay keep every
-iterate in that span, so the small network's run, lifted, is the run of the network given.
+A hidden layer with more units than its neighbours together is replaced by a layer with as many units as the weights
+that touch it can span (see `hesskern.backends.hidden_units`). Gradient steps with momentum and weight decay keep every
+iterate in that span. So the run of the small network, transformed back, is the run of the given network.
 
-That needs units of one size. Where the weights into a hidden unit are large and those out of it small, and it is the
-other way round for the next unit, their product is much smaller than the weights are, and an orthogonal change of
-units, which knows the size of the weights only, leaves rounding errors of that size in it. Such a network is trained
-as it is.
+This needs units of similar size. Suppose that one hidden unit has large weights on its input side and small weights on
+its output side, and the next unit has the opposite. Then the product of the two sides is much smaller than the weights.
+An orthogonal change of units rounds relative to the weights, so its errors are too large for this product. Such a
+network is trained at its given widths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hesskern.network.linear_network import LinearNetwork
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """What a training run was reduced to; false where it ran as given.
+    """Sizes before and after the reductions of a training run; false if nothing was reduced.
 
     Attributes
     ----------
@@ -39,12 +39,12 @@ class Reduction:
     widths : (tuple, tuple) or None
         ``net.widths`` before and after; None: the network as given.
     leak : float
-        ``ε ∏ (1 + η‖G_t‖₂)``, with momentum the growth of its recurrence in the place of each factor: about how far,
-        relatively, rounding may carry the run *without* width reduction off the exact orbit. The reduced run stays on
-        it. 0 where no width was reduced.
+        ``ε ∏ (1 + η‖G_t‖₂)``; with momentum, the growth of its recurrence replaces each factor. It estimates how far,
+        relatively, rounding may move the run *without* width reduction away from the exact trajectory. The reduced run
+        stays on it. 0 if no width was reduced.
     unbalanced : int
-        Networks with hidden units of too different sizes to be mixed. If there are any, all networks are trained at the
-        widths given.
+        Number of networks whose hidden units have too different sizes for the reduction. If there are any, all networks
+        are trained at their given widths.
 
     Examples
     --------
@@ -69,8 +69,8 @@ class Reduction:
             sentences.append(f"widths {before} to {after}")
         if self.unbalanced:
             sentences.append(
-                "widths as given, because weights into and out of the hidden units differ by orders of "
-                "magnitude from unit to unit and a reduction would lose digits"
+                "widths not reduced, because the weights of the hidden units differ by orders of magnitude from unit "
+                "to unit, and a reduction would lose digits"
             )
         return "; ".join(sentences)
 
@@ -85,7 +85,7 @@ class Stage(NamedTuple):
 
 
 class ReducedNetwork:
-    """The small network that is trained in the place of `net`.
+    """The small network that is trained instead of `net`.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ class ReducedNetwork:
     def lift(self, flat: Array) -> LinearNetwork:
         """Return the network given at the small network's parameters.
 
-        What moved is lifted and added to where the run started: exact at the start, and rounding grows with the
-        distance only.
+        The change of the parameters is transformed back and added to the parameters at the start. So the result is
+        exact at the start, and rounding grows only with the distance.
         """
         if not self.stages:
             return self._net._with(flat)
@@ -144,7 +144,7 @@ class ReducedNetwork:
 
 
 def reduced_networks(nets: Sequence[LinearNetwork], backend: HostBackend, *, reduce: bool) -> list[ReducedNetwork]:
-    """Return what is trained in the place of these networks, all of one width: as given if one is unbalanced."""
+    """Return the networks to train instead of these, all of one width; if one is unbalanced, the given ones."""
     reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
     for small in reduced:
         small.unbalanced = any(
@@ -180,9 +180,9 @@ def _reduce(layers: PlainLayers, layer: int) -> Stage:
 
 
 def _without_rounding(basis: Matrix, triangle: Matrix) -> tuple[Matrix, Matrix]:
-    """Turn the basis so that directions which the stack holds rounding errors of, and nothing else, hold zeros.
+    """Rotate the basis so that directions in which the stack has only rounding errors hold zeros.
 
-    A unit without weights stays one for the whole run. With rounding errors for weights it would not: see
+    A unit without weights keeps zero weights for the whole run. A unit with rounding errors as weights would not: see
     `Reduction.leak`. Each weight is judged by its own size over all units, so that small ones next to large ones count.
     """
     from scipy.linalg import qr  # noqa: PLC0415 - `import hesskern` need not wait for it

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run, whatever the backend: arrays with one row for each network."""
+"""The content of a checkpoint, for any backend: arrays with one row for each network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class RunState(NamedTuple):
-    """All that the networks of a run need to go on.
+    """All that the networks of a run need to continue.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class RunState(NamedTuple):
     seen : array of int
         Steps whose loss was finite.
     history : dict of arrays
-        What was recorded, (networks, records, ...); NaN from where a network had stopped.
+        The records, (networks, records, ...); NaN from where a network had stopped.
     """
 
     descents: Arrays
@@ -89,7 +89,7 @@ def completed(columns: Arrays, count: int) -> Arrays:
 
 
 def read(arrays: Arrays, like: RunState, every: int, shapes: Mapping[str, tuple[int, ...]]) -> RunState:
-    """Return what a file holds; refuse arrays that no run of this kind can have written.
+    """Return the content of a file; refuse arrays that no run of this kind can have written.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def read(arrays: Arrays, like: RunState, every: int, shapes: Mapping[str, tuple[
     Raises
     ------
     ValueError
-        With what is wrong, in words.
+        With the fault in words.
     """
     _check(arrays, like.arrays(), every, shapes)
     state = RunState(
@@ -127,7 +127,7 @@ def _check(arrays: Arrays, like: Arrays, every: int, shapes: Mapping[str, tuple[
         if arrays[name].shape != like[name].shape or arrays[name].dtype.kind != like[name].dtype.kind:
             raise ValueError(f"{name} has shape {arrays[name].shape} and dtype {arrays[name].dtype}")
     if not np.isin(status, ENDED).all() or seen.min() < 0:
-        raise ValueError("status or seen holds what no run has")
+        raise ValueError("status or seen holds values that no run has")
     records = -(-int(seen.max()) // every)
     for name, array in arrays.items():
         expected = like[name]

@@ -56,7 +56,7 @@ class AutogradWitness:
 
     @contextlib.contextmanager
     def _mode(self) -> Iterator[None]:
-        """Turn gradients on, whatever the caller has switched off; use one thread where that is faster."""
+        """Turn gradients on, even if the caller has switched them off; use one thread where this is faster."""
         threads = self._torch.get_num_threads()
         if self.problem.work < _THREADED_WORK:
             self._torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What is validated: a network with its data, in float64 for the witnesses, and the ways to train it."""
+"""One problem to validate: a network with its data, in float64 for the witnesses, and the ways to train it."""
 
 from __future__ import annotations
 

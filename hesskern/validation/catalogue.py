@@ -1,4 +1,4 @@
-"""The networks that are validated if the user gives none: small ones of every shape, the case, and a large one."""
+"""The built-in networks, for a call without a network: small ones of every shape, the case, and a large one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values, gradients, products and dense matrices, and the choice of those that are compared for a problem."""
+"""Values, gradients, products and dense matrices, and the choice of the comparisons for a problem."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUPS = {"block": "Hessian", "gauss_newton": "Gauss-Newton part", "functional":
 
 
 def checks_of(evidence: Evidence) -> list[Check]:
-    """Return all comparisons for a problem, whatever the backend."""
+    """Return all comparisons for a problem, for any backend."""
     checks: list[Check] = [*_values(evidence), *_other_losses(evidence)]
     for mode in MODES:
         checks += _products(evidence, mode)
@@ -42,7 +42,7 @@ def checks_of(evidence: Evidence) -> list[Check]:
 
 
 def exact_value(evidence: Evidence) -> float:
-    """Return the third witness's error for values: that of float64, or far less."""
+    """Return the third witness's error for values: as in float64, or far less."""
     return evidence.autograd_bounds.prediction.error * evidence.differences.unit / evidence.autograd.unit
 
 

@@ -51,11 +51,11 @@ class Check(Protocol):
 
     @property
     def group(self) -> str:
-        """What kind of quantity."""
+        """Kind of the quantity."""
 
     @property
     def quantity(self) -> str:
-        """What it is called."""
+        """Name of the quantity."""
 
     @property
     def method(self) -> str:

@@ -1,9 +1,9 @@
 r"""The third witness: exact differences, in extended precision if the processor has it.
 
 The loss of a linear network is a polynomial. In a single parameter both the loss and its gradient have degree 2, so
-central differences with *any* step are derivatives, without truncation error. Along a line the gradient has degree
-2L - 1, and L central differences determine its slope. Steps are about as large as the weights, so little cancels. The
-differences are those of the definition itself, written out here: the residual, its squares, and the chain rule.
+central differences with *any* step are derivatives, without truncation error. Along a line the gradient has degree 2L -
+1, and L central differences determine its slope. Steps are about as large as the weights, so little cancels. They are
+differences of the definition itself, written out here: the residual, its squares, and the chain rule.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class DifferenceWitness:
     def product_error(self) -> float:
         """Bound on the error of a product with a vector of length 1.
 
-        The weights of the differences along a line add up to less than 4, whatever the depth.
+        The weights of the differences along a line add up to less than 4, for any depth.
         """
         moved = Bounds(self.problem, self.unit, rotated=False, margin=self._reach)
         shortest = self._reach / len(self.problem.weights) / 2

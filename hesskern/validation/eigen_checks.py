@@ -1,9 +1,9 @@
 """Spectra, condition numbers and ranks, eigenvectors, solutions and determinants.
 
-The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices do (Hoffman and Wielandt), so a
-bound on the rounding of a matrix also bounds that of its spectrum. Condition numbers are different: the smallest
-eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides nothing.
-Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
+The eigenvalues of two symmetric matrices differ, in norm, by no more than the matrices (Hoffman and Wielandt). So a
+bound on the rounding of a matrix also bounds the rounding of its spectrum. Condition numbers are different: the
+smallest eigenvalue has a relative error of ``error / smallest``. If that is not small, autograd's dense matrix decides
+nothing. Then exact arithmetic decides if the block is small enough for it; otherwise the row says that it is undecided.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class ConditionCheck:
 
     @property
     def quantity(self) -> str:
-        """What it is called."""
+        """Name of the quantity."""
         where = _SPECTRA[self.mode] if self.layer is None else f"block ({self.layer}, {self.layer})"
         return f"condition and rank of {where}"
 
@@ -290,7 +290,7 @@ class ConditionCheck:
             count = self._count(evidence)
             verdict, note = (
                 HESSKERN_WRONG,
-                f"rank {condition.rank} of hesskern; {count} of autograd's eigenvalues are not rounding",
+                f"rank {condition.rank} of hesskern; {count} of autograd's eigenvalues are not rounding errors",
             )
         elif tolerance >= USELESS:
             note = note or f"rounding in a dense matrix leaves it uncertain by {tolerance:.0e}"
@@ -327,9 +327,9 @@ class ConditionCheck:
     def _against_differences(
         self, condition: Condition, autograd_value: float, evidence: Evidence
     ) -> tuple[tuple[float, float], tuple[float, float]] | None:
-        """Return the differences of hesskern's and autograd's condition numbers from that of the exact differences.
+        """Return how far hesskern's and autograd's condition numbers are from the third witness's.
 
-        None if these have none: the spectrum vanishes beside the gradient, or is not finite.
+        None if the third witness has none: its spectrum is negligible next to the gradient, or is not finite.
         """
         values = np.sort(np.abs(evidence.eigenvalues(evidence.differences, self.mode, self.layer)))[::-1]
         smallest = float(values[condition.rank - 1])

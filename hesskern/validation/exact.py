@@ -26,7 +26,7 @@ _BITS = 60
 def block_condition(problem: ValidationCase, layer: int) -> tuple[float, int] | None:
     """Return condition number and rank of a layer's Hessian without decay, exact; None if that would take long.
 
-    The rank is that of the numbers as they are: a matrix that is singular up to rounding has full rank here.
+    The rank takes the numbers as exact: a matrix that is singular up to rounding has full rank here.
     """
     chains = [_inputs(problem, layer)]
     if layer + 1 < problem.net.depth:

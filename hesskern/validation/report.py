@@ -37,7 +37,7 @@ class Row:
     method : str
         "whole", or the samples that were compared: "3 directions".
     error, tolerance : float
-        hesskern against autograd, and how far apart rounding can bring two right answers.
+        The difference of hesskern and autograd, and the largest difference of two right answers by rounding.
     third : str
         The third witness: "differences", "exact", or empty if there was none.
     third_error, third_tolerance : float
@@ -64,7 +64,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether this row is no failure; undecided, overflowed and absent rows are not failures."""
+        """Whether this row is not a failure; undecided, overflowed and absent rows are not failures."""
         return self.verdict not in _FAILURES
 
     @property
@@ -131,7 +131,7 @@ class ValidationReport:
         Version of PyTorch.
     seconds : float
     interrupted : bool
-        Whether Ctrl-C ended it; `rows` then holds what was checked before.
+        Whether Ctrl-C ended it; `rows` then holds the checks made so far.
 
     Examples
     --------
@@ -313,7 +313,7 @@ def _verdict(report: ValidationReport) -> str:
         return f"Interrupted: {said}; {len(report.failures)} disagree so far."
     if report.failures:
         return f"Verdict: {len(report.failures)} of {said}, DISAGREE."
-    subject = "what did not overflow" if overflowed else "everything"
+    subject = "everything that did not overflow" if overflowed else "everything"
     return f"Verdict: {subject} agrees ({said})." if compared else "Verdict: nothing was compared."
 
 

@@ -2,7 +2,7 @@ r"""How far apart two right answers may be: bounds on rounding, from the sizes a
 
 Every quantity is a sum of products of the same matrices, in any order of multiplication. A product over an inner
 dimension n, in arithmetic of unit u, is wrong by at most ``g(n) ‖A‖_F ‖B‖_F`` in the Frobenius norm, with
-``g(n) = min(n, 8 sqrt(n)) u``: the first is the worst case (Higham 2002, chapter 3), the second fails with a
+``g(n) = min(n, 8 sqrt(n)) u``. The first is the worst case (Higham 2002, chapter 3). The second fails with a
 probability of about 1e-13 if rounding errors are independent (Higham and Mary 2019). The R of a QR of n rows and k
 columns is wrong by ``g(n k)`` of each column's norm (Connolly and Higham 2023). In a chain ``F_1 F_2 ...`` the errors
 add up:

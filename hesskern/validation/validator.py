@@ -38,18 +38,19 @@ def validate(
     Parameters
     ----------
     net : LinearNetwork, optional
-        Default: a built-in set of networks, among them the case of `hesskern.datasets.two_layer_case`.
+        Default: a built-in set of networks, which includes `hesskern.datasets.two_layer_case`.
     loss : SquaredLoss, optional
-        The loss of `net`. Its kind is compared in full; the other kinds by loss, gradient and products.
+        The loss of `net`. All quantities are compared for its kind; only loss, gradient and products for the other
+        kinds.
     backends : sequence of str, optional
-        Default: all backends; one whose package is not installed is reported as absent.
+        Default: all backends; a backend without its package is reported as absent.
     problems : sequence of str, optional
         Names of built-in networks, if only some of them are to be validated.
     directions : int, >= 1
         Random vectors for each matrix that is too large to form.
     dense_size : int, >= 1
-        The most parameters for which whole matrices are compared, 8·P² bytes each. Above, and if autograd would take
-        more than seconds, products with random vectors are compared instead, and `Row.method` says so.
+        Largest number of parameters for which whole matrices are compared, 8·P² bytes each. Above, and if autograd
+        would take more than seconds, products with random vectors are compared instead, and `Row.method` says so.
     seed : int, >= 0
         Seed of the random vectors.
     progress : bool
@@ -59,12 +60,12 @@ def validate(
     -------
     ValidationReport
         ``report.ok``, ``report.rows``, ``print(report)``, ``report.as_dict()``. Ctrl-C does not raise: the report then
-        holds what was checked before, and ``report.interrupted`` is True.
+        holds the checks made so far, and ``report.interrupted`` is True.
 
     Raises
     ------
     ImportError
-        If PyTorch, the package of a backend that was asked for by name, or that of `progress` is not installed.
+        If PyTorch, the package of a backend in `backends`, or the package for `progress` is not installed.
     TypeError, ValueError
         If an argument is wrong.
 
@@ -162,7 +163,7 @@ def _problems(net: object, loss: object, names: Sequence[str] | None) -> list[Va
 
 
 def _backends(names: Sequence[str] | None) -> tuple[list[str], list[Row]]:
-    """Return the backends that load, and a row for each that does not; an error if that was asked for by name."""
+    """Return the backends that load, and a row for each other one; an error if it was requested by name."""
     if names is not None:
         if isinstance(names, str | bytes) or not isinstance(names, Sequence) or len(names) == 0 or None in names:
             raise TypeError(

@@ -90,8 +90,8 @@ def test_without_torch(files, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (["--X", "X.npy"], "--X goes with --net"),
-        (["--kind", "sum"], "--kind goes with --net"),
+        (["--X", "X.npy"], "--X needs --net"),
+        (["--kind", "sum"], "--kind needs --net"),
         (["--net", "nothing.npz", "--X", "X.npy"], "--net is given, but --Y is not"),
         (["--net", "nothing.npz", "--X", "X.npy", "--Y", "Y.npy"], "--net: cannot read 'nothing.npz': No such file"),
         (["--problem", "round"], "--problem is 'round'"),

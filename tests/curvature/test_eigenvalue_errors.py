@@ -38,7 +38,7 @@ def test_an_interpolating_minimum_has_the_condition_number_of_the_gauss_newton_p
     found, true = H.condition(), np.linalg.eigvalsh(H.gauss_newton().toarray().astype(np.float64))
     nonzero = np.sort(true)[-H.gauss_newton().rank() :]
     largest, smallest = nonzero[-1] + decay, decay or nonzero[0]
-    assert "rounding noise: this is the number of the Gauss-Newton part" in found.note
+    assert "rounding noise: this is the condition number of the Gauss-Newton part" in found.note
     assert found.value == pytest.approx(largest / smallest, rel=1e-3 if dtype == "float32" else 1e-9)
     assert found.rank == (H.shape[0] if decay else H.gauss_newton().rank())
     assert found.uncertainty < 1e-3

@@ -99,7 +99,7 @@ def test_runs_agree(backend, method):
 
 
 WHY = (
-    "widths as given, because weights into and out of the hidden units differ by orders of magnitude from unit to unit "
+    "widths not reduced, because the weights of the hidden units differ by orders of magnitude from unit to unit, "
     "and a reduction would lose digits"
 )
 

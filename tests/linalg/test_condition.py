@@ -58,8 +58,8 @@ def test_from_singular_values():
 
 def test_notes_about_doubt():
     condition = Condition(10.0, 10.0, 1.0, 2, 3, 1e-15, 12.0, 0.25)
-    assert "the rank is uncertain: the values around the cut differ by a factor 12 only" in condition.note
-    assert "the data determine the value to a relative error of 0.2 only" in condition.note
+    assert "the rank is uncertain: the values around the cut differ only by a factor 12" in condition.note
+    assert "the data determine the value only to a relative error of 0.2" in condition.note
     assert "rank-deficient: 1 of 3" in condition.note
     assert "indefinite" not in condition.note
 

@@ -23,12 +23,23 @@ BANNED = {
     "door": (r"\bdoors?\b", "entry point, access"),
     "of taste": (r"\bof taste\b", "not well determined"),
     "for they": (r"\bfor they\b", "because they"),
+    "in the way": (r"\bin the way\b(?! (?:that|of)\b)", "unsupported, the reason for the refusal"),
+    "in the place of": (r"\bin the place of\b", "instead of"),
+    "whatever": (r"(?i)\bwh(?:at|o|om)ever\b", "for any, every ... that, name the thing"),
+    "go on": (r"(?i)\b(?:go|goes|going|went) on\b", "continue"),
+    "hence": (r"(?i)\bhence\b", "so, therefore"),
+    "weighs": (r"\bweighs?\b", "has the weight, weights"),
+    "at hand": (r"\bat hand\b", "this, the current"),
+    "without a word": (r"\bwithout a word\b", "silently, without a warning"),
+    "what was asked for": (r"\bwhat (?:is|was) asked for\b", "the requested ..."),
+    "the other way round": (r"\bthe other way round\b", "in the opposite order, the opposite"),
+    "is no checkpoint": (r"\bis no (?:checkpoint|failure|network)\b", "is not a ..."),
     "as it should be": (r"(?i)\bnot as it should be\b", "CHECKS FAILED"),
 }
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md")
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md")
     if path.exists()
 )
 MODULES = sorted(

@@ -154,7 +154,7 @@ REFUSED = {
         lambda: Wrapped(lambda m, x: _aliased(m, m.a(x)), a=linear(3, 3, bias=False), b=nn.Parameter(torch.ones(3))),
         r"something else than the chain of linear layers that torch.fx traces",
     ),
-    "offset": (lambda: Wrapped(lambda m, x: m.a(x) + 1, a=linear(3, 3)), r"what it adds is not a bias"),
+    "offset": (lambda: Wrapped(lambda m, x: m.a(x) + 1, a=linear(3, 3)), r"it adds a tensor that is not a bias"),
     "early bias": (
         lambda: Wrapped(lambda m, x: m.a(x + m.b), a=linear(3, 3), b=nn.Parameter(torch.ones(3))),
         r"adds the parameter 'b' to the data, before the first layer",
@@ -182,7 +182,7 @@ REFUSED = {
     ),
     "twice": (
         lambda: Wrapped(lambda m, x: m.a(m.a(x)), a=linear(3, 3)),
-        r"'a.weight' is used twice: its Hessian is not that of a stack of independent layers",
+        r"'a.weight' is used twice: a stack of independent layers has another Hessian",
     ),
     "tied": (lambda: Wrapped(lambda m, x: F.linear(m.a(x), m.a.weight), a=linear(3, 3)), r"'a.weight' is used twice"),
     "views": (lambda: nn.Sequential(*_views()), r"'0.weight' and '1.weight' are the same tensor \(tied weights\)"),

@@ -152,6 +152,6 @@ def test_a_checkpoint_that_no_run_wrote(backend, tmp_path, lie):
         arrays = {name: file[name] for name in file.files}
     LIES[lie](arrays)
     np.savez(path, **arrays)
-    with pytest.raises(ValueError, match=r"^resume is .*state\.npz', which is no checkpoint of") as caught:
+    with pytest.raises(ValueError, match=r"^resume is .*state\.npz', which is not a checkpoint of") as caught:
         hk.fit(net, loss, max_steps=9, resume=path, **options)
     assert str(caught.value).count("\n") == 0

@@ -70,7 +70,7 @@ def test_a_run_is_a_run():
     [
         ({"more": np.ones(2)}, r"other arrays than such a run writes \(more\)"),
         ({"seen": np.array([4.0, 4.0])}, "seen has shape"),
-        ({"status": np.array(["", "ended"])}, "status or seen holds what no run has"),
+        ({"status": np.array(["", "ended"])}, "status or seen holds values that no run has"),
         ({"seen": np.array([3, 4]), "history.loss": np.ones((2, 4))}, "the numbers of steps do not fit each other"),
         ({"history.loss": np.ones((2, 3))}, "history.loss has shape"),
         ({"state.parameters": np.ones((2, 4))}, "state.parameters has shape"),

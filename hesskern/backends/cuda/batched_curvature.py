@@ -84,7 +84,7 @@ def _largest(layout: FlatLayout, parameters: Tensor, data: Rows, scale: float, d
 
 
 def _exponent(numbers: Tensor) -> Tensor:
-    """Return the exponent of the largest number of each row: squares of what is over ``2**exponent`` are numbers."""
+    """Return the exponent of the largest number of each row: over ``2**exponent``, squares do not overflow."""
     return torch.frexp(numbers.abs().amax(1)).exponent
 
 

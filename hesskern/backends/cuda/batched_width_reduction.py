@@ -91,7 +91,7 @@ def _qr(stacks: Tensor) -> tuple[Tensor, Tensor]:
     """Return Q (networks, units, columns) and R of thin QR decompositions, by Gram and Schmidt's method done twice.
 
     Libraries compute Q for one matrix of a batch after the other. Twice is enough for Q to be orthogonal up to
-    rounding. Only columns of which nothing is left are not: they are zero, and `ReducedStack.suspicious` reports them.
+    rounding. The exception is columns that become zero; `ReducedStack.suspicious` reports them.
     """
     basis = torch.zeros_like(stacks)
     triangle = stacks.new_zeros(len(stacks), stacks.shape[2], stacks.shape[2])

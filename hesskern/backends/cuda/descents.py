@@ -27,7 +27,7 @@ class Descents:
     ----------
     launch : callable
     limits : callable
-        What a device has; see `hesskern.backends.cuda.launch.limits`.
+        The limits of a device; see `hesskern.backends.cuda.launch.limits`.
     layout : FlatLayout
     parameters : (networks, P) tensor
         Where to start; not changed.
@@ -61,7 +61,7 @@ class Descents:
         return layers.split(self.layout, self.states.parameters)
 
     def advance(self, piece: Piece) -> RecordedValues:
-        """Take some steps with every network that runs; what one that has stopped would have recorded is NaN."""
+        """Take some steps with every network that runs; the records of a network that has stopped are NaN."""
         watched, states = self._watched, self.states
         records = (piece.first + piece.steps - 1) // watched.every - (piece.first - 1) // watched.every
         shape = len(states.parameters), records

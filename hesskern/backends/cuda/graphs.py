@@ -1,4 +1,4 @@
-"""CUDA graphs: work recorded once and replayed, on whichever GPU its tensors are."""
+"""CUDA graphs: work recorded once and replayed, on the GPU of its tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Recorded:
     Parameters
     ----------
     work : callable
-        It must have run before: what libraries set up on first use cannot be recorded.
+        It must have run before, because the initialisation of libraries on first use cannot be recorded.
     device : torch.device
     """
 

@@ -2,8 +2,8 @@
 
 cuda-core makes the key of an entry from the source, the options (architecture, ``--fmad``) and the version of the
 compiler, and replaces files as a whole, so that processes may compile at the same time. It does not notice a damaged
-file, hence the checksum in front of the code, nor a file from somebody else: code is read only from a folder that
-nobody else can write to (`hesskern._base.trusted`).
+file, so there is a checksum in front of the code. It does not notice a file from another user either, so code is read
+only from a folder to which nobody else can write (`hesskern._base.trusted`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def cache_folder() -> Path:
 def _warn(why: str) -> None:
     warnings.warn(
         f"compiled kernels of hesskern cannot be kept ({why}) and are compiled again in each process; set "
-        "XDG_CACHE_HOME to a folder that can be written to by you and nobody else.",
+        "XDG_CACHE_HOME to a folder that only you can write to.",
         stacklevel=2,
     )
 

@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply in the precision of the tensors inside this block, whatever the user has set outside."""
+    """Multiply in the precision of the tensors inside this block, for any setting of the user outside."""
     settings: Any = torch.backends.cuda.matmul
     exact: Any
     try:

@@ -82,9 +82,8 @@ class Linearised:
 class CudaProduct:
     """Products with one network's Hessian, in k directions at the same time.
 
-    A product of small matrices takes less time than its launches; the second product of a shape on a GPU is therefore
-    recorded as a CUDA graph, and from then on replayed. The replays share one memory: use an object on one stream at
-    a time.
+    A product of small matrices takes less time than its launches. So the second product of a shape on a GPU is recorded
+    as a CUDA graph, which later products replay. The replays share one memory: use an object on one stream at a time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a training run on the device is made of: the problem, the steps of a piece, and the state of all networks."""
+"""The parts of a training run on the device: the problem, the steps of a piece, and the state of all networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Samples(NamedTuple):
 
 
 class DescentProblem(NamedTuple):
-    """What is trained on: ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``."""
+    """The loss to train on: ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``."""
 
     data: Samples
     ones: Tensor  # what biases multiply, (networks or 1, rows)
@@ -34,7 +34,7 @@ class DescentProblem(NamedTuple):
 
 
 class RecordedColumns(NamedTuple):
-    """What is recorded in the loop, at the steps divisible by `every`."""
+    """The quantities recorded in the loop, at the steps divisible by `every`."""
 
     every: int
     loss: bool
@@ -43,7 +43,7 @@ class RecordedColumns(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Some steps: the first, how many, and what they need, on the device."""
+    """Some steps: the first, their number, and their inputs, on the device."""
 
     first: int
     steps: int
@@ -54,7 +54,7 @@ class Piece(NamedTuple):
 
 
 class RecordedValues(NamedTuple):
-    """What was recorded, (networks, records) float64; None where it was not asked for."""
+    """The records, (networks, records) float64; None for quantities that are not recorded."""
 
     losses: Tensor | None
     batch_losses: Tensor | None

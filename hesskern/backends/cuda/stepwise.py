@@ -1,6 +1,6 @@
 """Training by matrix products of PyTorch, several launches a step: for networks that do not fit into shared memory.
 
-All networks take each step together, and nothing waits for the device: one that has stopped keeps its parameters.
+All networks take each step together, and nothing waits for the device: a stopped network keeps its parameters.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Stepwise:
         Changed in place.
     piece : Piece
     columns : RecordedValues
-        What is recorded; filled in.
+        The records; filled in.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Stepwise:
                     self._one(*kind)
 
     def _kind(self, number: int) -> tuple[bool, bool]:
-        """Return what tells steps from one another: recorded or not, the very first or not."""
+        """Return the kind of a step: recorded or not, the very first or not."""
         return number % self._watched.every == 0, number == 0
 
     def _one(self, recorded: bool, first: bool) -> None:
@@ -151,7 +151,7 @@ class Stepwise:
             states.status.add_(CONVERGED * (goes & (loss <= states.target)).long())
 
     def _batch(self, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the samples of a step, with rows of zeros behind those of a shorter batch."""
+        """Return the samples of a step, with rows of zeros after the samples of a shorter batch."""
         samples, piece = self._problem.samples, self._piece
         assert samples is not None and piece.order is not None
         inside = self._inside.index_select(0, k)[0]

@@ -52,7 +52,7 @@ def _sources() -> bytes:
 def _warn(why: str) -> None:
     warnings.warn(
         f"compiled functions of hesskern.numba cannot be kept ({why}) and are compiled again in each process; set "
-        "NUMBA_CACHE_DIR to a folder that can be written to by you and nobody else.",
+        "NUMBA_CACHE_DIR to a folder that only you can write to.",
         stacklevel=2,
     )
 

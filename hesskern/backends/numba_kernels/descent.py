@@ -27,7 +27,7 @@ STEPS, LOOKED = range(2)
 
 
 class Rule(NamedTuple):
-    """The loss ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``, the update, when it has converged and what is recorded."""
+    """The loss ``scale/2 ‖E‖² + decay/2 ‖θ‖² + constant``, the update, the test for convergence, the records."""
 
     scale: float
     constant: float
@@ -59,7 +59,7 @@ class Leak(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The inputs of some steps, and the arrays where they record; those that are not recorded are empty.
+    """The inputs of some steps, and the arrays for their records, empty for quantities that are not recorded.
 
     ``order[ends[k-1]:ends[k]]`` are the samples of step k, of a loss ``scales[k]/2 ‖E‖²``; empty: all samples.
     """
@@ -128,9 +128,9 @@ def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: DescentSha
             sharpness: bool | None) -> tuple[int, int]:  # fmt: skip
     """Take some steps; return how they ended and how many had a finite loss.
 
-    Stops before a step whose loss is not finite, back at the parameters before the update that led there, and after one
-    whose loss of all samples is at most ``target[0]``, which is `rtol` times the first. Minibatches are gathered from X
-    and Y. `sharpness` is None if it is not recorded: then its code is not compiled either.
+    Stops before a step whose loss is not finite, and restores the parameters before the last update. Also stops after a
+    step whose loss of all samples is at most ``target[0]``, which is `rtol` times the first loss. Minibatches are
+    gathered from X and Y. `sharpness` is None if it is not recorded: then its code is not compiled either.
     """
     at = places_of(memory, layout, shape)
     full_batch, samples, product, count = len(steps.ends) == 0, shape.samples, shape.product, layout[0, START]

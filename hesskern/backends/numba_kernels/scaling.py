@@ -26,7 +26,7 @@ def _exponent(numbers: Array, first: int, count: int) -> int:
 
 @jit
 def scaled(layout: Layout, flat: Array, X: Array) -> tuple[int, int, NDArray[np.int64]]:
-    """Scale the parameters (P,) in place; return by which powers X and Y must be divided, and those of the Hessian.
+    """Scale the parameters (P,) in place; return the powers to divide X and Y by, and the powers of the Hessian.
 
     Return zeros and an empty array if everything is of moderate size already.
     """

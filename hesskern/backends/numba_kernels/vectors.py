@@ -47,7 +47,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 class _Emitter:
-    """LLVM's builder with the few operations that all functions here are made of."""
+    """LLVM's builder with the few operations that all functions here use."""
 
     def __init__(self, context: Any, builder: Any, dtype: types.Float) -> None:
         self.context, self.builder = context, builder
@@ -346,7 +346,7 @@ def store_past_caches(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
 
 @intrinsic
 def fence(typingctx: Any) -> Any:
-    """Make what was stored past the caches visible to other threads before anything that follows."""
+    """Make stores past the caches visible to other threads before all later operations."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.fence("seq_cst")

@@ -5,7 +5,7 @@ From version 0.0.2 (the repository until 2021): `compute_hessian_eigenthings` an
 functions accept this `HessianOperator` like their own.
 
 Both versions average over batches without weights, so the samples of a short batch count more than others in the mean.
-Here the loss is that of all samples at once, which is the same for batches of equal size.
+Here the loss counts all samples at once, which is the same for batches of equal size.
 """
 
 from hesskern.compat.hessian_eigenthings.algorithms import (

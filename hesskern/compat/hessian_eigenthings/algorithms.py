@@ -22,7 +22,7 @@ class EigenResult(NamedTuple):
 
 
 class TraceResult(NamedTuple):
-    """The trace, its standard error 0, and the one sample of which it is the mean: the trace itself."""
+    """The trace, its standard error 0, and one sample: the trace itself."""
 
     estimate: float
     stderr: float
@@ -40,7 +40,7 @@ def lanczos(
     seed: int | None = None,
     backend: Any = None,
 ) -> EigenResult:
-    """Return eigenvalues and eigenvectors, exact; the signature is that of hessian-eigenthings 1.0.0a6.
+    """Return eigenvalues and eigenvectors, exact; the signature follows hessian-eigenthings 1.0.0a6.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def trace(
     seed: int | None = None,
     backend: Any = None,
 ) -> TraceResult:
-    """Return the trace, exact; the signature is that of hessian-eigenthings 1.0.0a6.
+    """Return the trace, exact; the signature follows hessian-eigenthings 1.0.0a6.
 
     Parameters
     ----------

@@ -27,12 +27,13 @@ class HessianOperator:
         Read once; moved to the model's device. For batches of unequal size see this package's docstring.
     loss_fn : callable
         ``loss_fn(model, batch)``, such as `supervised_loss` of ``nn.functional.mse_loss``: a multiple of the squared
-        error of ``model(X)``. A loss that sums over samples is divided by the number of batches, as there. It is called
-        with modules that return made-up predictions, and once with the model and the first batch.
+        error of ``model(X)``. A loss that sums over samples is divided by the number of batches, as in
+        hessian-eigenthings. hesskern calls it with modules that return test predictions, and once with the model and
+        the first batch.
     param_filter : callable, optional
-        ``param_filter(name, parameter)``: whether to take a parameter; default: those that require grad.
+        ``param_filter(name, parameter)``: whether to take a parameter; default: all that require grad.
     full_dataset : bool
-        Must be True; there, False means another batch at each product.
+        Must be True; in hessian-eigenthings, False means another batch at each product.
     num_batches : int, optional
         Number of batches to read; default: all.
     microbatch_size, microbatch_unsafe, method, fd_eps, backend
@@ -161,7 +162,7 @@ def _of_batch(loss_fn: Callable[[nn.Module, Any], Tensor], X: Tensor) -> Criteri
 def _compared(
     batches: Iterable[Any], model: nn.Module, loss_fn: Any, chain: tracing.Chain, scale: LossScale
 ) -> Iterator[Any]:
-    """Yield the batches; compare the loss of the model with that of its predictions alone."""
+    """Yield the batches; compare the loss of the model with the loss of its predictions alone."""
     for number, batch in enumerate(batches):
         yield batch  # the reader checks that it is a pair that fits
         X, Y = batch

@@ -36,35 +36,37 @@ def compute_hessian_eigenthings(
     Parameters
     ----------
     model : torch.nn.Module
-        A chain of linear layers; moved to the GPU with `use_gpu`, as there.
+        A chain of linear layers; with `use_gpu` it is moved to the GPU, as in hessian-eigenthings.
     dataloader : iterable of (X, Y)
         Read once; moved to the model's device.
     loss : callable
         ``nn.MSELoss()``, or another multiple of the squared error; for batches of unequal size see this package's
-        docstring. A loss that sums over samples is divided by the number of batches, as there.
+        docstring. A loss that sums over samples is divided by the number of batches, as in hessian-eigenthings.
     num_eigenthings : int
         Number of eigenvalues.
     full_dataset : bool
-        Ignored: there, whether each step uses all batches or one. The Hessian here is always that of all batches.
+        Ignored. In hessian-eigenthings it says whether each step uses all batches or one; here the Hessian always uses
+        all batches.
     mode : {"power_iter", "lanczos"}
         The order of the results: descending, or ascending.
     use_gpu : bool
         Whether to use a CUDA device.
     fp16 : bool
-        Must be False: in half precision nothing would be exact.
+        Must be False: in half precision the results would not be exact.
     max_possible_gpu_samples : int
         Ignored: the data are reduced batch by batch.
     **kwargs
-        Arguments of ``deflated_power_iteration`` or ``lanczos`` there. Of these `which` says which eigenvalues with
-        ``mode="lanczos"``: "LM" (default), "SM", "LA" or "SA". The others concern iterations and are ignored.
+        Arguments of hessian-eigenthings' ``deflated_power_iteration`` or ``lanczos``. With ``mode="lanczos"``, `which`
+        selects the eigenvalues: "LM" (default), "SM", "LA" or "SA". All other arguments concern iterations and are
+        ignored.
 
     Returns
     -------
     eigenvals : (k,) float64 array
         The largest in magnitude, with their signs.
     eigenvecs : (k, P) array
-        In rows, of the model's dtype (there float32 for all), in the order of ``model.named_parameters()``; the signs
-        are arbitrary, and so is the basis of an eigenspace.
+        In rows, in the model's dtype (in hessian-eigenthings always float32), in the order of
+        ``model.named_parameters()``. The signs and the basis of an eigenspace are arbitrary.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def compute_hessian_eigenthings(
 
 
 class HVPOperator:
-    """Products with the Hessian, as hessian-eigenthings 0.0.2; see `compute_hessian_eigenthings` on the arguments.
+    """Products with the Hessian, like hessian-eigenthings 0.0.2; `compute_hessian_eigenthings` describes the arguments.
 
     Attributes
     ----------
@@ -111,7 +113,8 @@ class HVPOperator:
     Raises
     ------
     TypeError, ValueError
-        As there, and for ``full_dataset=False``, for which each product would use another batch.
+        As `compute_hessian_eigenthings`, and for ``full_dataset=False``, with which each product would use another
+        batch.
 
     Examples
     --------

@@ -88,11 +88,11 @@ def _wrong_size(description: str, question: Question, corrected: Any, weight: st
     net, samples, outputs = question.net, question.scales.samples, question.scales.outputs
     meanings = {
         samples * outputs: "N*o, the size of J @ J.T (the tangent kernel)",
-        samples: "N, that of a kernel matrix",
+        samples: "N, the size of a kernel matrix",
     }
     inputs_outputs = net.widths[0] * outputs
     meanings.setdefault(inputs_outputs, "inputs times outputs, the size of a matrix of the end-to-end map W_L ... W_1")
-    meanings |= {width: f"the width {width} of a layer, that of one Kronecker factor" for width in net.widths}
+    meanings |= {width: f"the width {width} of a layer, the size of one Kronecker factor" for width in net.widths}
     sizes = [int(word) for word in description.split() if word.isdigit()]
     notes = [f"{size} is {meanings[size]}" for size in dict.fromkeys(sizes) if size in meanings]
     cause = Finding(
@@ -102,12 +102,12 @@ def _wrong_size(description: str, question: Question, corrected: Any, weight: st
     )
     if weight:
         notes.append(
-            f"that is the shape of {weight}; it is neither {weight} itself, nor its gradient, nor the diagonal or the "
+            f"this is the shape of {weight}; it is neither {weight} itself, nor its gradient, nor the diagonal or the "
             "row sums of a Hessian"
         )
     if sizes == [requested.size**2]:
         notes.append(
-            f"that is {requested.size} squared: a flattened Hessian becomes a matrix by reshape({requested.size}, -1)"
+            f"this is {requested.size} squared: a flattened Hessian becomes a matrix by reshape({requested.size}, -1)"
         )
     verdict = f"expected size {requested.size} for {shown(requested.tensors)}, not {description.removesuffix(',')}."
     return Explanation("invalid", verdict, (cause,), notes=tuple(notes), _corrected=corrected)

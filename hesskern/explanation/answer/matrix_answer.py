@@ -72,7 +72,8 @@ class MatrixAnswer:
             if better is not None:
                 return self._explained(search, [better.match], better.confidence)
         return self._unexplained(
-            "no known cause: nothing that was tried brings the difference down to rounding.", near[0] if near else None
+            "no known cause: no explanation that was tried brings the difference down to rounding.",
+            near[0] if near else None,
         )
 
     def _other(self, search: Search) -> list[Match]:

@@ -68,11 +68,11 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
         Alternative(keys(match.causes), f"the {NAMES[match.quantity]}, {match.value:.10g}: {sentence(match.causes)}")
         for match in other_matches
     )
-    verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; that of the Hessian is {expected:.10g}."
+    verdict = f"{value:.10g} is the {NAMES[kind]} where {words}; for the Hessian it is {expected:.10g}."
     if first.causes[0].key.startswith("noise"):
         verdict = f"{value:.3g} means nothing, because {words}; the condition number is {expected:.10g}."
     if first.causes[0].key.startswith("solver-rounding"):
-        verdict = f"{value:.10g} is {words.removeprefix('it is ')}; that of the Hessian is {expected:.10g}."
+        verdict = f"{value:.10g} is {words.removeprefix('it is ')}; for the Hessian it is {expected:.10g}."
     certain = chance <= CHANCE
     if not certain:
         verdict = f"no certain cause: {value:.10g} may be the {NAMES[kind]} where {words}, or it may be chance."
@@ -81,7 +81,7 @@ def explain_number(candidate: Candidate, question: Question, quantity: Quantity 
         verdict,
         findings if certain else (),
         confidence=first.evidence
-        or f"one number only; the probability that something that was tried gives it by chance is {chance:.1g}",
+        or f"one number only; the probability that one of the tried causes gives it by chance is {chance:.1g}",
         alternatives=alternatives if certain else (Alternative(keys(first.causes), words), *alternatives),
         before=before,
         after=abs(first.value - value) / abs(value) if value and math.isfinite(value) else 0.0,

@@ -26,7 +26,7 @@ def explain_spectrum(candidate: Candidate, question: Question) -> Explanation:
     search = scaled, question.data, question.weights, question.selections, question.scales, question.epsilon
     if not values.any() and np.abs(expected).max() > 0.0:
         return Explanation(
-            "unexplained", "all these eigenvalues are zero; those of the Hessian are not.",
+            "unexplained", "all these eigenvalues are zero; the Hessian's are not.",
             before=1.0, after=1.0, _corrected=partial(itself, expected),
         )  # fmt: skip
     matches = spectrum_matches(*search, most=0)
@@ -51,7 +51,7 @@ def explain_spectrum(candidate: Candidate, question: Question) -> Explanation:
             else (f"the largest difference is in eigenvalue {at}: {values[at]:.10g}, not {expected[at]:.10g}",)
         )
         return Explanation(
-            "unexplained", f"no known cause: these are not the eigenvalues of {of}, nor of anything that was tried.",
+            "unexplained", f"no known cause: these are not the eigenvalues of {of}, nor of any known mistake.",
             before=before, after=before, notes=note, _corrected=corrected,
         )  # fmt: skip
     best = matches[0]

@@ -33,5 +33,5 @@ def test_unbalanced_units_are_not_mixed(bias):
     agree(found, wanted)
     for runs in (run, found, wanted):
         assert (runs.reduction.widths, runs.reduction.unbalanced) == (None, 1)
-        assert "widths as given, because" in str(runs.reduction)
+        assert "widths not reduced, because" in str(runs.reduction)
     assert both(nets[0], loss, lr=1e-4, max_steps=4).reduction.unbalanced == 0
