@@ -16,7 +16,7 @@ from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_torch
 from bench.problems import TOLERANCE, Array, Size
 from hesskern import backends
-from hesskern.backends.data import reduce_samples
+from hesskern.backends.data import Data, reduce_samples
 
 NAME = "data_reduction"
 SUMMARY = "Reduce N samples to i rows with the same loss, gradient and Hessian: `SquaredLoss(X, Y)` and its QR."
@@ -55,7 +55,7 @@ def _problem(size: Size) -> TimedProblem:
         return data.X, data.Y, data.constant
 
     def unchecked() -> Reduced:
-        data = reduce_samples(X, Y, bias=False, triangular_factor=triangular_factor)
+        data = reduce_samples(Data(X, None, Y, 0.0), bias=False, triangular_factor=triangular_factor)
         return data.X, data.Y, data.constant
 
     def with_q() -> Reduced:

@@ -40,7 +40,7 @@ class Data(NamedTuple):
 
 
 def reduce_samples(
-    X: Array, Y: Array, *, bias: bool, triangular_factor: Callable[[Sequence[Array]], NDArray[np.float64]]
+    data: Data, *, bias: bool, triangular_factor: Callable[[Sequence[Array]], NDArray[np.float64]]
 ) -> Data:
     r"""Replace N samples by at most i (with biases i+1) rows with the same loss, gradient and Hessian.
 
@@ -50,10 +50,10 @@ def reduce_samples(
 
     Parameters
     ----------
-    X : (N, i) array
-    Y : (N, o) array
+    data : Data
+        N samples without a constant; instead of the column of ones it may have another, which biases multiply.
     bias : bool
-        Whether the network has biases, that is whether a column of ones belongs to X.
+        Whether the network has biases, that is whether this column belongs to X.
     triangular_factor : callable
         R of the thin QR of matrices side by side, of a backend.
 
@@ -63,10 +63,11 @@ def reduce_samples(
         The data itself if N is already small; otherwise float64, for any dtype of the samples, because many float32
         samples determine more digits than a few float32 rows can hold.
     """
+    X, Y = data.X, data.Y
     columns = X.shape[1] + bool(bias)
     if len(X) <= columns:
-        return Data(X, None, Y, 0.0)
-    ones = devices.ones((len(X), int(bias)), X)
+        return data
+    ones = data.column[:, None] if bias else devices.ones((len(X), 0), X)
     seconds = 2.0 * len(X) * (columns + Y.shape[1]) ** 2 / RATE
     triangle = interruptibly(triangular_factor, (X, ones, Y), seconds=seconds)
     if span(triangle).reach <= MODERATE:
@@ -75,9 +76,9 @@ def reduce_samples(
     left, right = moderate(devices.converted(X, np.float64)), moderate(devices.converted(Y, np.float64))
     parts = left.matrix, devices.converted(ones, np.float64), right.matrix
     triangle = interruptibly(triangular_factor, parts, seconds=seconds)
-    data = of_triangle(triangle, X.shape[1], bias=bias)
-    constant = data.constant * math.ldexp(1.0, right.exponent) * math.ldexp(1.0, right.exponent)
-    return Data(times_power(data.X, left.exponent), data.ones, times_power(data.Y, right.exponent), constant)
+    scaled = of_triangle(triangle, X.shape[1], bias=bias)
+    constant = scaled.constant * math.ldexp(1.0, right.exponent) * math.ldexp(1.0, right.exponent)
+    return Data(times_power(scaled.X, left.exponent), scaled.ones, times_power(scaled.Y, right.exponent), constant)
 
 
 def of_triangle(triangle: NDArray[np.float64], inputs: int, *, bias: bool) -> Data:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from hesskern._base import devices
 from hesskern.backends.data import Data
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 
 
-class ReducedLoss(SquaredLoss):
+class ReducedLoss(LeastSquaresLoss):
     """A multiple of the squared loss of samples that were reduced while they were read.
 
     Parameters
@@ -31,6 +33,11 @@ class ReducedLoss(SquaredLoss):
     def num_samples(self) -> int:
         """Number of samples before they were reduced."""
         return self._samples
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The scale."""
+        return {"scale": self._scale}
 
     @property
     def scale(self) -> float:

@@ -15,7 +15,7 @@ from hesskern._base.array_types import Array
 from hesskern._base.blas_threads import one_thread
 from hesskern._base.interrupt import Interruption
 from hesskern.backends.protocol import Descent, Job, Watch
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
 from hesskern.training import run_state
@@ -23,7 +23,7 @@ from hesskern.training.cpu_measures import CpuMeasures
 from hesskern.training.history import Histories, History
 from hesskern.training.minibatches import Batches, Indices
 from hesskern.training.network_group import Status, TrainingProblem
-from hesskern.training.options import TrainingOptions, batch_scale
+from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Column, ColumnName, Values
 from hesskern.training.reduced_network import ReducedNetwork, Reduction, reduced_networks
 from hesskern.training.run_state import RunState
@@ -63,7 +63,7 @@ class CpuGroup:
 
     @staticmethod
     def surroundings(
-        options: TrainingOptions, networks: Sequence[LinearNetwork], loss: SquaredLoss
+        options: TrainingOptions, networks: Sequence[LinearNetwork], loss: LeastSquaresLoss
     ) -> AbstractContextManager[None]:
         """Return a block with BLAS on one thread."""
         return one_thread(options.largest(loss) or len(loss.X), *networks[0].widths)
@@ -74,7 +74,7 @@ class CpuGroup:
         assert backends.on_host(backend)
         self._backend = backend
         net, loss = problem.networks[0], problem.losses[0]
-        self._scale, self._batch_scale = loss.scale, batch_scale(loss)
+        self._scale, self._scale_per_sample = loss.scale, loss.scale_per_sample
         self._histories = Histories(records, len(problem.networks), options.record_every)
         reduced = reduced_networks(problem.networks, backend, reduce=options.reduce == "auto")
         watch = Watch(
@@ -176,7 +176,7 @@ class CpuGroup:
         if batches is None:
             return np.full(stop - start, self._scale), None, None
         chosen = batches.steps(start, stop)
-        return chosen.scales(self._scale, self._batch_scale), chosen.order, chosen.ends
+        return chosen.scales(self._scale, self._scale_per_sample), chosen.order, chosen.ends
 
     def _of_all(self, active: Sequence[_Member], column: Column) -> Column:
         """Return a column with a row for every network, given one for the running networks, or for all."""

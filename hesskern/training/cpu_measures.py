@@ -9,7 +9,7 @@ import numpy as np
 
 from hesskern._base.array_types import Array
 from hesskern.backends.protocol import PlainLayers
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import select
 from hesskern.training.recorder import Parts, Records, Values
@@ -29,14 +29,14 @@ class CpuMeasures:
     Parameters
     ----------
     records : Records
-    loss : SquaredLoss
+    loss : LeastSquaresLoss
     net : LinearNetwork
         As given by the user.
     reduced : ReducedNetwork
         The network that is trained instead.
     """
 
-    def __init__(self, records: Records, loss: SquaredLoss, net: LinearNetwork, reduced: ReducedNetwork) -> None:
+    def __init__(self, records: Records, loss: LeastSquaresLoss, net: LinearNetwork, reduced: ReducedNetwork) -> None:
         self._records, self._loss, self._reduced = records, loss, reduced
         self._left_over = reduced.left_over()
         self._parameters: Array = np.empty(0)

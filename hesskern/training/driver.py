@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from hesskern import backends
 from hesskern._base.array_types import Array
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
 from hesskern.training import checkpoint, run_state
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 def train(
     options: TrainingOptions,
     networks: Sequence[LinearNetwork],
-    losses: Sequence[SquaredLoss],
+    losses: Sequence[LeastSquaresLoss],
     seeds: Sequence[int],
     *,
     ensemble: bool,
@@ -40,7 +40,7 @@ def train(
     options : TrainingOptions
     networks : sequence of LinearNetwork
         Of one shape. On a GPU, with the losses, or in main memory.
-    losses : sequence of SquaredLoss
+    losses : sequence of LeastSquaresLoss
         One for each network, or one for all.
     seeds : sequence of int
         One for each network.
@@ -112,9 +112,8 @@ def _identity(problem: TrainingProblem) -> dict[str, Any]:
         "number of nets": len(problem.networks),
         "training (one net, or an ensemble)": "fit_ensemble" if problem.ensemble else "fit",
         "nets" if problem.ensemble else "net": checkpoint.digest(_parameters(problem.networks)),
-        "X": checkpoint.digest([loss.X for loss in losses]),
-        "Y": checkpoint.digest([loss.Y for loss in losses]),
-        "kind": losses[0].kind,
+        **{name: checkpoint.digest([loss.arrays[name] for loss in losses]) for name in losses[0].arrays},
+        **losses[0].options,
         "weight_decay": losses[0].weight_decay,
         "lr": problem.schedule.describe(),
         "rtol": options.rtol,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.training.driver import train
 from hesskern.training.learning_rate import LearningRate
@@ -54,7 +54,7 @@ class Run:
 
 def fit(
     net: LinearNetwork,
-    loss: SquaredLoss,
+    loss: LeastSquaresLoss,
     *,
     lr: LearningRate,
     max_steps: int,
@@ -168,7 +168,7 @@ def fit(
     >>> bool(run.history["sharpness"][0] > run.history["2/lr"][0] > run.history["sharpness"][-1])
     True
     """
-    if not isinstance(loss, SquaredLoss):
+    if not isinstance(loss, LeastSquaresLoss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
     loss.check_network(net)
     options = TrainingOptions(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hesskern._base import checks
 from hesskern._base.array_types import Array
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
 from hesskern.training.driver import train
@@ -76,7 +76,7 @@ class Ensemble:
 
 def fit_ensemble(
     nets: Sequence[LinearNetwork],
-    loss: SquaredLoss | Sequence[SquaredLoss],
+    loss: LeastSquaresLoss | Sequence[LeastSquaresLoss],
     *,
     lr: LearningRate,
     max_steps: int,
@@ -195,23 +195,28 @@ def _networks(nets: Sequence[LinearNetwork]) -> Sequence[LinearNetwork]:
     return list(nets)
 
 
-def _losses(loss: SquaredLoss | Sequence[SquaredLoss], nets: Sequence[LinearNetwork]) -> list[SquaredLoss]:
-    losses = [loss] if isinstance(loss, SquaredLoss) else loss
-    if not isinstance(losses, Sequence) or not all(isinstance(own_loss, SquaredLoss) for own_loss in losses):
+def _losses(
+    loss: LeastSquaresLoss | Sequence[LeastSquaresLoss], nets: Sequence[LinearNetwork]
+) -> list[LeastSquaresLoss]:
+    losses = [loss] if isinstance(loss, LeastSquaresLoss) else loss
+    if not isinstance(losses, Sequence) or not all(isinstance(own_loss, LeastSquaresLoss) for own_loss in losses):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss, or one for each network.")
     if len(losses) not in (1, len(nets)):
         raise ValueError(f"loss has {len(losses)} losses for {len(nets)} networks; expected one, or one for each.")
     for k, own_loss in enumerate(losses):
         own_loss.check_network(nets[k])
         first = losses[0]
-        same_problem = (own_loss.X.shape, own_loss.Y.shape, own_loss.kind, own_loss.weight_decay) == (
-            first.X.shape, first.Y.shape, first.kind, first.weight_decay,
-        )  # fmt: skip
-        if not same_problem:
+        if _signature(own_loss) != _signature(first):
             raise ValueError(
                 f"loss[{k}] is {own_loss}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
             )
     return list(losses)
+
+
+def _signature(loss: LeastSquaresLoss) -> object:
+    """Return what the losses of an ensemble must share."""
+    shapes = {name: tuple(array.shape) for name, array in loss.arrays.items()}
+    return type(loss), shapes, dict(loss.options), loss.weight_decay
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:

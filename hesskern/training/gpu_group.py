@@ -26,7 +26,7 @@ from hesskern.backends.cuda.state import (
 )
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import State
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
 from hesskern.training import run_state
@@ -34,7 +34,7 @@ from hesskern.training.gpu_measures import GpuMeasures
 from hesskern.training.history import Histories, History
 from hesskern.training.minibatches import Batches
 from hesskern.training.network_group import Status, TrainingProblem
-from hesskern.training.options import TrainingOptions, batch_scale
+from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Column, ColumnName
 from hesskern.training.reduced_network import ReducedNetwork, Reduction
 from hesskern.training.run_state import ENDED, RunState
@@ -61,7 +61,7 @@ class GpuGroup:
 
     @staticmethod
     def surroundings(
-        options: TrainingOptions, networks: Sequence[LinearNetwork], loss: SquaredLoss
+        options: TrainingOptions, networks: Sequence[LinearNetwork], loss: LeastSquaresLoss
     ) -> AbstractContextManager[None]:
         """Return a block in which "out of memory" of the device becomes a MemoryError that says how much it takes."""
         # Parameters as given and lifted, before the last update, velocity, and the stacks of the reduction.
@@ -127,7 +127,7 @@ class GpuGroup:
             chosen = [batches.steps(start, stop) for batches in self._batches]
             order = self._placed(np.stack([samples.order for samples in chosen]))
             ends = self._placed(chosen[0].ends)
-            scales = self._placed(chosen[0].scales(loss.scale, batch_scale(loss)))
+            scales = self._placed(chosen[0].scales(loss.scale, loss.scale_per_sample))
         piece = Piece(start, stop - start, self._placed(rates), order, ends, scales)
         self._histories.add_steps(self._columns(rates, start, stop, self._descents.advance(piece)))
         self._runs = self._any_runs()
@@ -223,16 +223,15 @@ class GpuGroup:
 def _problem_on_device(problem: TrainingProblem) -> DescentProblem:
     """Return the data of all networks and the rule of a step, as the device takes them."""
     options, loss, bias = problem.options, problem.losses[0], problem.networks[0].has_bias
-    data, ones, constants = _stacked([options.data(own_loss, problem.records, bias)[0] for own_loss in problem.losses])
-    samples = None
-    if options.batch_size is not None:
-        samples = Samples(*_rows([Data(own_loss.X, None, own_loss.Y, 0.0) for own_loss in problem.losses]))
+    pairs = [options.data(own_loss, problem.records, bias) for own_loss in problem.losses]
+    data, ones, constants = _stacked([full for full, _ in pairs])
+    of_batches = [samples for _, samples in pairs if samples is not None]
     scaled = loss.scale * ones.new_tensor(constants, dtype=devices.namespace(ones).float64)
     return DescentProblem(
         data=Samples(*data),
         ones=ones,
         constants=scaled.expand(len(problem.networks)).contiguous(),
-        samples=samples,
+        samples=Samples(*_rows(of_batches)) if of_batches else None,
         most=options.largest(loss),
         scale=loss.scale,
         rtol=options.relative_target,

@@ -17,7 +17,7 @@ from hesskern.backends.cuda.descents import Descents
 from hesskern.backends.cuda.layers import TensorLayers
 from hesskern.backends.cuda.operations import CudaBackend
 from hesskern.backends.cuda.state import RUNNING
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size
 from hesskern.training.recorder import Column, Parts, Records, Values, in_range
@@ -34,7 +34,7 @@ class GpuMeasures:
     records : Records
     net : LinearNetwork
         The first of the networks given, for its shape.
-    losses : sequence of SquaredLoss
+    losses : sequence of LeastSquaresLoss
         One for each network, or one for all.
     backend : CudaBackend
     descents : Descents
@@ -48,7 +48,7 @@ class GpuMeasures:
         self,
         records: Records,
         net: LinearNetwork,
-        losses: Sequence[SquaredLoss],
+        losses: Sequence[LeastSquaresLoss],
         backend: CudaBackend,
         descents: Descents,
         small: ReducedStack,

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from hesskern._base.array_types import AnyArray
 from hesskern._base.interrupt import Interruption
 from hesskern.backends.protocol import Backend
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.training.history import History
 from hesskern.training.learning_rate import Schedule
@@ -31,7 +31,7 @@ class TrainingProblem(NamedTuple):
 
     options: TrainingOptions
     networks: Sequence[LinearNetwork]  # of one shape
-    losses: Sequence[SquaredLoss]  # one for each network, or one for all
+    losses: Sequence[LeastSquaresLoss]  # one for each network, or one for all
     seeds: Sequence[int]  # of the minibatches, one for each network
     backend: Backend
     schedule: Schedule
@@ -52,7 +52,7 @@ class NetworkGroup(Protocol):
 
     @staticmethod
     def surroundings(
-        options: TrainingOptions, networks: Sequence[LinearNetwork], loss: SquaredLoss
+        options: TrainingOptions, networks: Sequence[LinearNetwork], loss: LeastSquaresLoss
     ) -> AbstractContextManager[None]:
         """Return the block inside which a group is made, trained and asked for what came of it."""
 

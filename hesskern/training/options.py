@@ -11,7 +11,7 @@ from hesskern import backends
 from hesskern._base import checks
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import Update
-from hesskern.losses.squared import SquaredLoss
+from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.training import checkpoint
 from hesskern.training.learning_rate import LearningRate
 from hesskern.training.minibatches import Batches
@@ -61,11 +61,11 @@ class TrainingOptions:
         if self.checkpoint is not None:
             self.saving_path = checkpoint.check_writable(self.checkpoint)
 
-    def chosen_backend(self, loss: SquaredLoss) -> str | None:
+    def chosen_backend(self, loss: LeastSquaresLoss) -> str | None:
         """Return the requested backend, from here or from the loss."""
         return loss.backend if self.backend is None else self.backend
 
-    def update(self, loss: SquaredLoss) -> Update:
+    def update(self, loss: LeastSquaresLoss) -> Update:
         """Return the rule of a step."""
         return Update(self.momentum, self.nesterov, loss.weight_decay)
 
@@ -79,27 +79,32 @@ class TrainingOptions:
         """Whether a checkpoint is written or read."""
         return self.saving_path is not None or self.resume is not None
 
-    def largest(self, loss: SquaredLoss) -> int:
+    def largest(self, loss: LeastSquaresLoss) -> int:
         """Return how many samples the largest minibatch has, 0 where steps use all."""
         return 0 if self.batch_size is None else min(self.batch_size, len(loss.X))
 
-    def batches(self, loss: SquaredLoss, seed: int) -> Batches:
+    def batches(self, loss: LeastSquaresLoss, seed: int) -> Batches:
         """Return the minibatches of a run with this seed."""
         return Batches(len(loss.X), self.largest(loss), shuffle=self.shuffle, seed=seed)
 
-    def data(self, loss: SquaredLoss, records: Records, bias: bool) -> tuple[Data, Data | None]:
+    def data(self, loss: LeastSquaresLoss, records: Records, bias: bool) -> tuple[Data, Data | None]:
         """Return the data of the full loss, and the samples that minibatches are taken from."""
         reduced = self.reduce == "auto"
         if self.batch_size is None:
             return loss.data(bias=bias, reduced=reduced), None
         samples = loss.data(bias=bias, reduced=False)
+        if samples.ones is not None and bias:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but this {type(loss).__name__} multiplies biases by numbers other "
+                "than 1, which minibatches do not; expected None (all samples in each step)."
+            )
         if self.rtol is None and not records.of_all_samples:
             return Data(samples.X[:1], None, samples.Y[:1], 0.0), samples  # nobody looks at the full loss
         return loss.data(bias=bias, reduced=reduced), samples
 
     def reduction(
         self,
-        loss: SquaredLoss,
+        loss: LeastSquaresLoss,
         bias: bool,
         before: tuple[int, ...],
         after: tuple[int, ...],
@@ -114,8 +119,3 @@ class TrainingOptions:
         if before == after:
             return Reduction(samples, unbalanced=unbalanced)
         return Reduction(samples, (before, after), leak, unbalanced)
-
-
-def batch_scale(loss: SquaredLoss) -> float | None:
-    """Return the scale of a batch's loss for each sample in it ("mean"); None: the scale of all samples."""
-    return 2.0 / loss.Y.shape[1] if loss.kind == "mean" else None

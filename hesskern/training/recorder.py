@@ -138,7 +138,7 @@ QUANTITIES = {
         ),
         Quantity(
             "sharpness",
-            "products with the Hessian, started from the record before",
+            "products with the Hessian, started from the previous record",
             column="sharpness",
             of_column=in_range,
             between=lambda networks: networks.sharpness(),

@@ -116,7 +116,7 @@ TORCH = [path for path in MODULES if {"torch", "torch_modules", "compat"} & set(
 def test_the_reader_sees_imports():
     assert "hesskern._core" in ours(PACKAGE / "backends" / "cpp_backend.py")
     assert "hesskern.backends.protocol" in ours(PACKAGE / "backends" / "cpp_backend.py")
-    assert "hesskern.losses.squared" in ours(PACKAGE / "training" / "fit.py")
+    assert "hesskern.losses.least_squares" in ours(PACKAGE / "training" / "fit.py")
     assert "scipy" in packages(PACKAGE / "backends" / "cpp_backend.py")
     assert "scipy" not in packages(PACKAGE / "backends" / "cpp_backend.py", top_level_only=True)
     assert ("hesskern.network.linear_network", "hesskern.backends") in edges()

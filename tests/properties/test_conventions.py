@@ -303,7 +303,7 @@ def test_a_pickle_keeps_the_reduced_samples_once(monkeypatch):
     """A worker does not factor N samples again."""
     loss = problem.loss()
     data = pickle.dumps([loss.hessian(problem.network()), loss.hessian(problem.network()).block(0, 1)])
-    monkeypatch.setattr("hesskern.losses.squared.reduce_samples", forbid)
+    monkeypatch.setattr("hesskern.losses.least_squares.reduce_samples", forbid)
     again, block = pickle.loads(data)
     np.testing.assert_array_equal(again.toarray(), H.toarray())
     np.testing.assert_array_equal(block.toarray(), MATRICES["block"].toarray())
