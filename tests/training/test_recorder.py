@@ -272,3 +272,8 @@ def test_every_quantity_is_in_the_documentation():
         if name != "2/lr":  # comes with the sharpness
             assert any(f"`{name}`" in row[0] and row[2] == quantity.cost for row in rows), name
     assert "adds the column `2/lr`" in page
+    gpu = (ROOT / "docs" / "cuda.md").read_text()
+    where = "".join(line for line in gpu.splitlines() if line.startswith("| `"))
+    for name in recorder.QUANTITIES:
+        assert f'"{name}"' in hk.fit.__doc__, f"{name} is not in the docstring of fit"
+        assert name == "2/lr" or f"`{name}`" in where or f"`{name}[...]`" in where, f"{name} is not in docs/cuda.md"
