@@ -13,10 +13,10 @@ To record something new, add one entry to the table. It has
   - ``column``: one of `ColumnName`, which the backends' kernels fill while they take steps, and ``of_column``, a
     function of it. This costs almost nothing, but the kernels must know the quantity.
 
-Write it in three places too: the table of docs/training.md (with the cost word for word), the table of docs/cuda.md, and
-the docstring of `hesskern.fit`; a test compares them. Everything else follows: `hesskern.fit` accepts the name, groups of
-networks on the CPU and on a GPU measure it, checkpoints hold it. If an entry has a column and another way, the column is
-taken if the group's loop can fill it.
+Write it in three places too: the table of docs/training.md (with the cost word for word), the table of docs/cuda.md,
+and the docstring of `hesskern.fit`; a test compares them. Everything else follows: `hesskern.fit` accepts the name,
+groups of networks on the CPU and on a GPU measure it, checkpoints hold it. If an entry has a column and another way,
+the column is taken if the group's loop can fill it.
 """
 
 from __future__ import annotations
