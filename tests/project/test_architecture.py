@@ -133,6 +133,19 @@ def test_imports_point_one_way():
     assert upward == []
 
 
+def test_the_folders_of_explanation_import_one_way():
+    """What is given, then the search among it, then the answer."""
+    order = ["given", "search", "answer", "entry", "explanation"]  # the last one is the package itself
+    folders = [(first.split(".")[1:], second.split(".")[1:]) for first, second in sorted(edges())]
+    inside = [
+        (a[-1] if len(a) < 2 else a[1], b[-1] if len(b) < 2 else b[1])
+        for a, b in folders
+        if a[0] == b[0] == "explanation"
+    ]
+    assert {name for pair in inside for name in pair} == set(order)
+    assert [pair for pair in inside if order.index(pair[1]) > order.index(pair[0])] == []
+
+
 def on_a_circle(pairs):
     """Modules that import themselves by way of others, or import one that does."""
     remaining = {module: {imported for first, imported in pairs if first == module} for module, _ in pairs}
