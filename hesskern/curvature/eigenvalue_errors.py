@@ -19,6 +19,7 @@ from hesskern.curvature.rounding import Errors, logarithm
 from hesskern.curvature.rounding_norms import errors_from_norms
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.network.parameters import Part
+from hesskern.reductions.deep_ranks import Dropped
 
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Bounds on errors that are this many times those of LAPACK are good enough.
@@ -39,6 +40,8 @@ class EigenvalueErrors:
 
     #: Factors of the network that was decomposed: after the reductions of width.
     decomposed: Factors
+    #: What was taken for zero on the way to the matrix that was decomposed.
+    dropped = Dropped(0.0, 0.0)
 
     def __init__(self, point: Point, parts: Sequence[Part], mode: Mode, *, of_squares: bool) -> None:
         self._point, self._parts, self._mode, self._of_squares = point, parts, mode, of_squares
@@ -56,8 +59,8 @@ class EigenvalueErrors:
         if self._mode == "full":
             # Blocks on the diagonal are Gauss-Newton, so the norm of J J.T is at most the number of layers times that
             # of H.
-            error += 2.0 * math.sqrt(largest * len(self._parts)) * bounds.jacobian
-        error += bounds.functional
+            error += 2.0 * math.sqrt(largest * len(self._parts)) * (bounds.jacobian + self.dropped.jacobian)
+        error += bounds.functional + self.dropped.functional
         return error, error
 
     def with_noise(self, tolerance: float) -> float:
@@ -65,6 +68,11 @@ class EigenvalueErrors:
         if not self._of_squares and self.residual_is_noise:
             return max(tolerance, self._point.magnitudes.functional_part(self._parts))
         return tolerance
+
+    @property
+    def residual_error(self) -> float:
+        """A bound on the rounding error of the residual's norm, from norms."""
+        return 2.0**self.rough.residual if self._mode != "gauss_newton" else 0.0
 
     @cached_property
     def residual_is_noise(self) -> bool:

@@ -27,6 +27,7 @@ from hesskern._base.powers import Scaled, too_large
 from hesskern.backends.hidden_units import reducible
 from hesskern.backends.protocol import Block, PlainLayers, Side
 from hesskern.curvature.cross_block import CrossBlock
+from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
@@ -216,18 +217,23 @@ class Hessian(CurvatureOperator):
         self._errors.decomposed = factors
         if self._mode == "gauss_newton":
             return gauss_newton_basis(factors, self.parts, lift=lift)
-        _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
-        size = sum(side.outer * (side.inner + side.bias) for side in sides)
+        deep = deep_ranks_of(factors, self.parts, self._mode, self._errors.residual_error)
+        if deep is None:
+            _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
+            size = sum(side.outer * (side.inner + side.bias) for side in sides)
+        else:
+            size = deep.size
+            sides, blocks, self._errors.dropped = deep.problem()
         memory.require(
             8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
             f"the eigenproblem of size {size} that is left after all reductions",
             "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
         )
         dense = np.empty((size, size))
-        interruptibly(self._backend.assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
-        if lift:
-            return DenseBasis(*decompositions.eigh(dense))
-        return ValuesOnly(decompositions.eigvalsh(dense))
+        if size:
+            interruptibly(self._backend.assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
+        inner = DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
+        return inner if deep is None else deep_basis(deep, inner, factors, self.parts, self._mode)
 
     @property
     def _of_squares(self) -> bool:

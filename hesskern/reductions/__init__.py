@@ -1,0 +1,1 @@
+"""Exact reductions: smaller problems with the same values, and how their results are transformed back."""
