@@ -17,7 +17,7 @@ constexpr int partial_sums = 32;
 
 enum Status : index { running = 0, converged = 1, diverged = 2 };
 
-// Fields of eight bytes each, in this order, as the Python side packs them.
+// The Python side fills it: `TRAINING` of hesskern/backends/cuda/shared_memory_kernel.py.
 template <class T>
 struct Training {
     index networks, depth, count_parameters;

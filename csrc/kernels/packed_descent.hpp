@@ -137,7 +137,7 @@ class PackedDescent {
                                                                                        : Pack{};
             Pack rates(0);
             for (index j = 0; j < count_; ++j)
-                if (running_[j]) look(j, k, step, losses.lane[j], norms.lane[j], rates.lane[j]);
+                if (running_[j]) look(j, k, step, losses, norms, rates);
             if (packed_.velocity)
                 update<Pack, true>(theta, packed_.parameters[1 - now], packed_.gradient, packed_.velocity,
                                    packed_.count, rates, Pack(rule.momentum), rule.nesterov, Pack(rule.decay));
@@ -170,20 +170,21 @@ class PackedDescent {
     }
 
     // Before the update: what is recorded, and whether this network stops here.
-    void look(index j, index k, index step, double &loss, double norm, double &rate) {
+    void look(index j, index k, index step, Pack &losses, const Pack &norms, Pack &rates) {
         PackedLane &lane = lane_[j];
         const DescentJob &job = *lane.job;
         const bool recorded = step % lane.problem->every == 0;
-        loss += lane.problem->constant;
+        losses.lane[j] += lane.problem->constant;
+        const double loss = losses.lane[j];
         job.losses[k] = loss;
-        if (job.gradient_norms) job.gradient_norms[k] = recorded ? square_root(norm) : __builtin_nan("");
+        if (job.gradient_norms) job.gradient_norms[k] = recorded ? square_root(norms.lane[j]) : __builtin_nan("");
         if (!is_finite(loss)) {
             lane.stop = DescentStop::diverged;
             if (step > 0) --lane.state->steps;
             stop(j, k);
             return;
         }
-        rate = job.rates[k];
+        rates.lane[j] = job.rates[k];
         if (!lane.problem->curvature) return;
         if ((recorded && job.sharpness) || leak_is_due(lane.problem->curvature->leak, step)) {
             exchange_layers(lane.problem->network[0], lane.problem->network[step & 1].layer, packed_.layer[step & 1], j,

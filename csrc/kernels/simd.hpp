@@ -123,9 +123,9 @@ inline double square_root(double a) { return __builtin_sqrt(a); }
 // Copies a finished row to memory past the caches (a matrix larger than the cache would only evict what is needed).
 template <class T>
 inline void stream_row(T *target, const T *source, index count) {
-    constexpr index step = HESSKERN_VECTOR_BYTES / index(sizeof(T));
     index at = 0;
 #if defined(__SSE2__)
+    constexpr index step = HESSKERN_VECTOR_BYTES / index(sizeof(T));
     const auto misaligned = index(reinterpret_cast<std::uintptr_t>(target) % HESSKERN_VECTOR_BYTES);
     if (misaligned % index(sizeof(T)) == 0) {
         const index head = smaller(count, misaligned ? (HESSKERN_VECTOR_BYTES - misaligned) / index(sizeof(T)) : 0);

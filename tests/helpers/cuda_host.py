@@ -17,12 +17,17 @@ from hesskern.backends.cuda.shared_memory_kernel import Limits
 SOURCES = ROOT / "csrc" / "cuda"
 
 
+def compiler() -> str:
+    """Return the system's C++ compiler; skip the test where there is none."""
+    found = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
+    if found is None:
+        pytest.skip("no C++ compiler on PATH to compile the GPU's kernels for the host")
+    return found
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """Return the kernels, compiled with all warnings and checks of undefined behaviour."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-    if compiler is None:
-        pytest.skip("no C++ compiler on PATH to compile the GPU's kernels for the host")
     # Where the process has the address sanitizer loaded, the kernels are built for it.
     extra = ["-fsanitize=address"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
     with for_all_workers("kernels.so") as target:
@@ -30,7 +35,7 @@ def library() -> ctypes.CDLL:
             made = target.with_suffix(".made")
             subprocess.run(
                 [
-                    compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared",
+                    compiler(), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared",
                     "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", *extra,
                     f"-I{SOURCES}", str(HELPERS / "cuda_host.cpp"), "-o", str(made),
                 ],

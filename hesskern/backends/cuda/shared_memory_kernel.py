@@ -5,21 +5,36 @@ The kernel is ``csrc/cuda/training.cuh``. Nothing chosen here changes a bit of a
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-#: Fields of the kernel's struct `Training`, eight bytes each, in its order.
-FIELDS = (
-    "networks", "depth", "count_parameters", "widths", "has_bias", "parameters", "previous", "velocity",
-    "rows", "own_rows", "x", "ones", "y", "constants",
-    "samples", "own_samples", "most", "sample_x", "sample_y", "order", "ends", "order_step", "scales", "rates",
-    "rate_network", "rate_step", "scale", "rtol", "decay", "momentum", "nesterov", "first", "count", "every",
-    "loss_wanted", "losses", "batch_losses", "norms", "records", "targets", "status", "steps", "seen", "bytes",
+_INTEGER, _NUMBER, _ADDRESS = np.int64, np.float64, np.uint64
+#: The kernel's struct `Training`: its fields in their order.
+TRAINING = np.dtype(
+    [
+        ("networks", _INTEGER), ("depth", _INTEGER), ("count_parameters", _INTEGER),
+        ("widths", _ADDRESS), ("has_bias", _ADDRESS),
+        ("parameters", _ADDRESS), ("previous", _ADDRESS), ("velocity", _ADDRESS),
+        ("rows", _INTEGER), ("own_rows", _INTEGER),
+        ("x", _ADDRESS), ("ones", _ADDRESS), ("y", _ADDRESS), ("constants", _ADDRESS),
+        ("samples", _INTEGER), ("own_samples", _INTEGER), ("most", _INTEGER),
+        ("sample_x", _ADDRESS), ("sample_y", _ADDRESS), ("order", _ADDRESS), ("ends", _ADDRESS),
+        ("order_step", _INTEGER), ("scales", _ADDRESS), ("rates", _ADDRESS),
+        ("rate_network", _INTEGER), ("rate_step", _INTEGER),
+        ("scale", _NUMBER), ("rtol", _NUMBER), ("decay", _NUMBER), ("momentum", _NUMBER), ("nesterov", _INTEGER),
+        ("first", _INTEGER), ("count", _INTEGER), ("every", _INTEGER), ("loss_wanted", _INTEGER),
+        ("losses", _ADDRESS), ("batch_losses", _ADDRESS), ("norms", _ADDRESS), ("records", _INTEGER),
+        ("targets", _ADDRESS), ("status", _ADDRESS), ("steps", _ADDRESS), ("seen", _ADDRESS), ("bytes", _INTEGER),
+    ],
+    align=True,
 )  # fmt: skip
+#: What a field of each kind takes; None is an address of nothing.
+_TYPES = {"i": (int, np.integer), "f": (int, float), "u": (Tensor, type(None))}
+_FIELD_TYPES = {name: _TYPES[TRAINING[name].kind] for name in TRAINING.names or ()}
 
 _PARTIAL_SUMS, _LAYER_BYTES = 32, 32
 #: Threads of a processor that hide its latencies, and the most that one network gets.
@@ -91,14 +106,13 @@ def plan(networks: int, widths: Sequence[int], rows: int, size: int, itemsize: i
     return Plan(f"train_warp_float{8 * itemsize}", -(-networks // per_block), _WARP * per_block, size * per_block)
 
 
-def packed(fields: Mapping[str, Any], like: Tensor) -> Tensor:
+def packed(fields: Mapping[str, Tensor | float | int | None], like: Tensor) -> Tensor:
     """Return the kernel's struct, on the device."""
-    assert set(fields) == set(FIELDS)
-    content = b"".join(_bytes(fields[name]) for name in FIELDS)
-    return torch.frombuffer(bytearray(content), dtype=torch.int64).to(like.device)
-
-
-def _bytes(value: Tensor | float | int | None) -> bytes:
-    if isinstance(value, float):
-        return struct.pack("<d", value)
-    return struct.pack("<q", value.data_ptr() if isinstance(value, Tensor) else value or 0)
+    assert fields.keys() == _FIELD_TYPES.keys()
+    values: list[float] = []
+    for name, types in _FIELD_TYPES.items():
+        value = fields[name]
+        assert isinstance(value, types), name
+        values.append(value.data_ptr() if isinstance(value, Tensor) else value or 0)
+    struct = np.array([tuple(values)], TRAINING)
+    return torch.from_numpy(struct.view(np.uint8)).to(like.device)

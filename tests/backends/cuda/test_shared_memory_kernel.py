@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import cuda_host
 import numpy as np
 import pytest
@@ -9,11 +12,68 @@ import pytest
 import hesskern as hk
 
 pytest.importorskip("torch")
+import torch
 from device_runs import ensemble, there
 
 from hesskern.backends.cuda import shared_memory_kernel
 
 pytestmark = pytest.mark.usefixtures("place")
+
+#: Prints the size of the kernel's struct, and the kind, offset and size of each field, as JSON.
+LAYOUT = """
+#include <cstddef>
+#include <cstdio>
+#include <type_traits>
+#include "training.cuh"
+
+template <class Field>
+constexpr char kind() {
+    return std::is_pointer_v<Field> ? 'u' : std::is_floating_point_v<Field> ? 'f' : 'i';
+}
+template <class T>
+void print() {
+    using Struct = hesskern::Training<T>;
+    std::printf("[%zu", sizeof(Struct));
+#define FIELD(name)                                                                             \\
+    std::printf(", [\\"%s\\", \\"%c\\", %zu, %zu]", #name, kind<decltype(Struct::name)>(), \\
+                offsetof(Struct, name), sizeof(Struct::name));
+    FIELDS
+    std::printf("]");
+}
+int main() {
+    std::printf("[");
+    print<float>();
+    std::printf(", ");
+    print<double>();
+    std::printf("]");
+}
+"""
+
+
+def test_the_struct_is_the_kernels(tmp_path):
+    """As the compiler lays it out. A field that only one side has is an error, or makes another size."""
+    struct = shared_memory_kernel.TRAINING
+    source, program = tmp_path / "layout.cpp", tmp_path / "layout"
+    source.write_text(LAYOUT.replace("FIELDS", " ".join(f"FIELD({name})" for name in struct.names)))
+    options = ["-std=c++20", f"-I{cuda_host.SOURCES}"]
+    subprocess.run([cuda_host.compiler(), *options, str(source), "-o", str(program)], check=True)
+    fields = [[name, field.kind, offset, field.itemsize] for name, (field, offset) in struct.fields.items()]
+    for layout in json.loads(subprocess.check_output([program])):
+        assert layout == [struct.itemsize, *fields]
+
+
+def test_a_field_takes_its_own_kind_only():
+    struct = shared_memory_kernel.TRAINING
+    value = {"i": 3, "f": 2, "u": None}
+    fields = {name: value[field.kind] for name, (field, _) in struct.fields.items()}
+    there = torch.ones(2, dtype=torch.float64)
+    packed = shared_memory_kernel.packed({**fields, "x": there, "nesterov": True}, there)
+    (record,) = packed.cpu().numpy().view(struct)
+    assert record["x"] == there.data_ptr()
+    assert (record["scale"], record["networks"], record["nesterov"], record["velocity"]) == (2.0, 3, 1, 0)
+    for name, wrong in (("x", 3), ("networks", there), ("networks", 2.5), ("rtol", None)):
+        with pytest.raises(AssertionError, match=name):
+            shared_memory_kernel.packed({**fields, name: wrong}, there)
 
 
 @pytest.mark.parametrize("kernel", ["train_warp_float64", "train_block_float64"])

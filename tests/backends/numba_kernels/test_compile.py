@@ -84,7 +84,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     hits, warned = outcome(run(blocked, script=script))
     assert hits == 0
     assert len(warned) == 1
-    assert "set NUMBA_CACHE_DIR to a folder that can be written to" in warned[0]
+    assert "set NUMBA_CACHE_DIR to a folder that only you can write to" in warned[0]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
