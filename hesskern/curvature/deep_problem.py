@@ -40,7 +40,7 @@ def deep_ranks_of(factors: Factors, parts: Sequence[Part], mode: Mode, residual_
         residual_error,
         between,
         factors.scale,
-        functional_only=mode == "functional",
+        mode=mode,
     )
     whole = sum(
         len(factors.weights[part.layer]) * layer.inputs.shape[1] for part, layer in zip(parts, layers, strict=True)
@@ -64,6 +64,6 @@ def deep_basis(
         inputs_rank = min(rows, n, min(below) + factors.has_bias)
         bounds.append((m, n, min(above), inputs_rank))
     zeros = sum(m * n for m, n in shapes) - largest_size(
-        bounds, outputs, factors.inputs[parts[0].layer].matrix.shape[1], functional_only=mode == "functional"
+        bounds, outputs, factors.inputs[parts[0].layer].matrix.shape[1], mode
     )
     return DeepBasis(reduction, inner, order, zeros)

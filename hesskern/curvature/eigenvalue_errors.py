@@ -52,7 +52,7 @@ class EigenvalueErrors:
         unit = basis.dense_size * _EPSILON
         if self._of_squares:
             root = math.sqrt(largest)
-            error = unit * root + self._bounds(unit * root).jacobian
+            error = unit * root + self._bounds(unit * root).jacobian + self.dropped.jacobian
             return error**2, error * root
         error = unit * largest
         bounds = self._bounds(error / (2.0 * math.sqrt(largest * len(self._parts)) or 1.0), error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Matrix
@@ -23,13 +24,44 @@ _NUMBERS_AT_ONCE = 1 << 14
 
 def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -> Eigenbasis:
     """Return the eigenbasis of ``J.T J`` for the selected parameters; `lift`: with eigenvectors."""
-    weights, scale = factors.weights, factors.scale
-    jacobians = [factors.jacobian(part.layer, inner_indices(part, weights[part.layer].shape[1])) for part in parts]
-    outer, inner = [top for top, _ in jacobians], [below for _, below in jacobians]
-    outputs, rows = len(weights[-1]), len(factors.X)
-    size = sum(matrix.shape[1] * len(weights[part.layer]) for matrix, part in zip(inner, parts, strict=True))
+    weights = factors.weights
+    pairs = [factors.jacobian(part.layer, inner_indices(part, weights[part.layer].shape[1])) for part in parts]
+    orders = [
+        interleaved(below.shape[1], len(weights[part.layer]), part)
+        for (_, below), part in zip(pairs, parts, strict=True)
+    ]
+    two = factors.depth == 2
+    return squares_of_jacobian(pairs, orders, len(weights[-1]), factors.scale, two_layers=two, lift=lift)
+
+
+def squares_of_jacobian(
+    pairs: Sequence[tuple[Matrix | None, Matrix]],
+    orders: Sequence[NDArray[np.intp] | None],
+    outputs: int,
+    scale: float,
+    *,
+    two_layers: bool,
+    lift: bool,
+) -> Eigenbasis:
+    """Return the eigenbasis of ``scale * J.T J`` for a Jacobian of Kronecker products, side by side.
+
+    Parameters
+    ----------
+    pairs : sequence of (o, b) array or None, and (N, a) array
+        The two factors of each layer, None: the identity.
+    orders : sequence of arrays or None
+        The Kronecker position of each column that the Jacobian has, None: as they are.
+    outputs : int
+    scale : float
+    two_layers : bool
+        Whether the network has two layers.
+    lift : bool
+    """
+    outer, inner = [top for top, _ in pairs], [below for _, below in pairs]
+    rows = len(inner[0])
+    size = sum(below.shape[1] * (outputs if top is None else top.shape[1]) for top, below in pairs)
     largest = max(size, outputs * rows)
-    if not lift and factors.depth == 2 and len(parts) == 2 and outer[0] is not None:
+    if not lift and two_layers and len(pairs) == 2 and outer[0] is not None:
         strengths = decompositions.svdvals(outer[0])
         columns = inner[0].shape[1] + inner[1].shape[1]
         step = max(1, _NUMBERS_AT_ONCE // (rows * columns))
@@ -48,9 +80,9 @@ def gauss_newton_basis(factors: Factors, parts: Sequence[Part], *, lift: bool) -
         "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
     )
     pieces = []
-    for top, matrix, part in zip(outer, inner, parts, strict=True):
+    for top, matrix, order in zip(outer, inner, orders, strict=True):
         piece = np.kron(np.eye(outputs) if top is None else top, matrix)
-        pieces.append(piece[:, interleaved(matrix.shape[1], len(weights[part.layer]), part)])
+        pieces.append(piece if order is None else piece[:, order])
     jacobian = np.hstack(pieces)
     if not lift:
         values: Values = scale * decompositions.svdvals(jacobian) ** 2

@@ -32,7 +32,7 @@ from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
-from hesskern.curvature.gauss_newton import gauss_newton_basis
+from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacobian
 from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
@@ -44,6 +44,7 @@ from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, Iden
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
+from hesskern.reductions.deep_ranks import Dropped
 
 #: `Condition.note` at an interpolating minimum.
 _NOISE = (
@@ -215,9 +216,16 @@ class Hessian(CurvatureOperator):
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
         self._errors.decomposed = factors
-        if self._mode == "gauss_newton":
-            return gauss_newton_basis(factors, self.parts, lift=lift)
         deep = deep_ranks_of(factors, self.parts, self._mode, self._errors.residual_error)
+        if self._mode == "gauss_newton":
+            if deep is None:
+                return gauss_newton_basis(factors, self.parts, lift=lift)
+            self._errors.dropped = Dropped(deep.dropped_jacobian, 0.0)
+            pairs, outputs = deep.jacobian, len(factors.weights[-1])
+            squares = squares_of_jacobian(
+                pairs, [None] * len(pairs), outputs, factors.scale, two_layers=factors.depth == 2, lift=lift
+            )
+            return deep_basis(deep, squares, factors, self.parts, self._mode)
         if deep is None:
             _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
             size = sum(side.outer * (side.inner + side.bias) for side in sides)

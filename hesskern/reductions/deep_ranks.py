@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from hesskern.linalg.eigenbasis import Eigenbasis, Values
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.linalg.tall_qr import TallQR
 
+Mode = Literal["full", "gauss_newton", "functional"]
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Singular values up to this many units of rounding of a matrix of their size are taken for zero.
 _UNITS = 4.0
@@ -103,7 +104,8 @@ class DeepRanks:
         inputs of the upper one.
     scale : float
         Of the loss.
-    parts : {"full", "functional"}
+    mode : {"full", "gauss_newton", "functional"}
+        Which part of the Hessian.
     """
 
     def __init__(
@@ -115,10 +117,10 @@ class DeepRanks:
         between: Callable[[int, int], Matrix],
         scale: float,
         *,
-        functional_only: bool = False,
+        mode: Mode = "full",
     ) -> None:
         self._layers, self._between, self._scale = layers, between, scale
-        self._functional_only = functional_only
+        self._functional_only = mode == "functional"
         outputs = residual.shape[1]
         size_of_residual = float(np.linalg.norm(residual))
         gradient = lowest.T @ residual  # (n, o)
@@ -136,8 +138,10 @@ class DeepRanks:
             def of_columns(kept: Matrix, inputs: Matrix = inputs, noise: float = noise) -> tuple[Matrix, float]:
                 return residual.T @ (inputs @ kept), noise * float(np.linalg.norm(inputs))
 
-            self.rows.append(Directions(top, of_rows if number else None))
-            self.columns.append(Directions(inputs, of_columns if number + 1 < len(layers) else None))
+            self.rows.append(Directions(top, of_rows if number and mode != "gauss_newton" else None))
+            self.columns.append(
+                Directions(inputs, of_columns if number + 1 < len(layers) and mode != "gauss_newton" else None)
+            )
 
     @cached_property
     def rectangles(self) -> list[list[tuple[slice, slice]]]:
@@ -173,6 +177,11 @@ class DeepRanks:
             for (_, inputs), columns in zip(self._layers, self.columns, strict=True)
         ]
 
+    @property
+    def jacobian(self) -> list[tuple[Matrix, Matrix]]:
+        """Of each layer, the two matrices whose Kronecker product is the Jacobian of the directions that are left."""
+        return list(zip(self._tops, self._inputs, strict=True))
+
     def problem(self) -> tuple[list[Side], list[Block], Dropped]:
         """Return the reduced Hessian as `Backend.assemble` takes it, and what it leaves out."""
         corners = [(layer, corner) for layer, all_of_it in enumerate(self.rectangles) for corner in all_of_it]
@@ -188,12 +197,16 @@ class DeepRanks:
             for second, second_corner in corners:
                 block = lower[first, second] if first >= second else _transposed(lower[second, first])
                 blocks.append(_cut(block, first_corner, second_corner))
-        jacobian = 0.0
+        return sides, blocks, Dropped(self.dropped_jacobian, math.sqrt(2.0) * functional)
+
+    @cached_property
+    def dropped_jacobian(self) -> float:
+        """The norm of what is taken for zero in the Jacobian, times the root of the scale."""
+        total = 0.0
         for top, inputs, rows, columns in zip(self._tops, self._inputs, self.rows, self.columns, strict=True):
-            lost = 0.0 if self._functional_only else float(np.linalg.norm(top)) * columns.dropped
-            lost += 0.0 if self._functional_only else rows.dropped * float(np.linalg.norm(inputs))
-            jacobian = math.hypot(jacobian, lost)
-        return sides, blocks, Dropped(math.sqrt(abs(self._scale)) * jacobian, math.sqrt(2.0) * functional)
+            lost = float(np.linalg.norm(top)) * columns.dropped + rows.dropped * float(np.linalg.norm(inputs))
+            total = math.hypot(total, lost)
+        return 0.0 if self._functional_only else math.sqrt(abs(self._scale)) * total
 
     def _block(self, upper: int, lower: int) -> tuple[Block, float]:
         """Return the block of all rows and columns of two layers, and the norm of what is left out of it."""
@@ -243,7 +256,7 @@ class DeepBasis:
     ) -> None:
         self._reduction, self._inner, self._order = reduction, inner, order
         self.dense_size = inner.dense_size
-        self.structural_zeros = structural_zeros
+        self.structural_zeros = structural_zeros + inner.structural_zeros
         self._zeros = sum(map(len, order)) - reduction.size
 
     @cached_property
@@ -300,9 +313,7 @@ class DeepBasis:
         return np.ascontiguousarray(turned.reshape(n, m, k).transpose(1, 0, 2))
 
 
-def largest_size(
-    layers: Sequence[tuple[int, int, int, int]], outputs: int, inputs: int, *, functional_only: bool
-) -> int:
+def largest_size(layers: Sequence[tuple[int, int, int, int]], outputs: int, inputs: int, mode: Mode) -> int:
     """Return the size of the reduced problem for numbers in general position.
 
     Parameters
@@ -314,9 +325,9 @@ def largest_size(
     """
     total = 0
     for number, (m, n, b, a) in enumerate(layers):
-        beta = min(b, outputs, inputs) if number else 0
-        alpha = min(a, outputs) if number + 1 < len(layers) else 0
-        total += m * n - (m - beta) * (n - alpha) + (0 if functional_only else (b - beta) * (a - alpha))
+        beta = min(b, outputs, inputs) if number and mode != "gauss_newton" else 0
+        alpha = min(a, outputs) if number + 1 < len(layers) and mode != "gauss_newton" else 0
+        total += m * n - (m - beta) * (n - alpha) + (0 if mode == "functional" else (b - beta) * (a - alpha))
     return total
 
 
