@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from hesskern._base import checks, devices
 from hesskern._base.array_types import Array
 from hesskern.losses.least_squares import LeastSquaresLoss
@@ -81,8 +79,3 @@ class SquaredLoss(LeastSquaresLoss):
     def scale_per_sample(self) -> float | None:
         """The scale of a minibatch's loss times its number of samples ("mean"); None: `scale` for every size."""
         return 2.0 / self.Y.shape[1] if self.kind == "mean" else None
-
-    @property
-    def options(self) -> Mapping[str, object]:
-        """The kind."""
-        return {"kind": self.kind}
