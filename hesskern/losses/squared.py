@@ -73,7 +73,9 @@ class SquaredLoss(LeastSquaresLoss):
     @property
     def scale(self) -> float:
         """The factor of the half-sum loss, its gradient and its Hessian: 1, 2, or 2/(N·o)."""
-        return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / devices.size(self.Y)}[self.kind]
+        if self.kind == "mean":
+            return 2.0 / devices.size(self.Y)
+        return 1.0 if self.kind == "half_sum" else 2.0
 
     @property
     def scale_per_sample(self) -> float | None:
