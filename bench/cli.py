@@ -205,13 +205,19 @@ def _side_by_side(args: argparse.Namespace) -> int:
         return 2
     effort = side_by_side.Effort(args.rounds, args.budget, args.quick)
     try:
-        before, after = side_by_side.measure(args.before, args.after, args.task or list(TASKS), effort, _tell)
+        before, after, wrong = side_by_side.measure(args.before, args.after, args.task or list(TASKS), effort, _tell)
     except side_by_side.CheckoutError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C; nothing is kept.", file=sys.stderr)
+        return 130
     for path, run in zip(args.json or (), (before, after), strict=False):
         path.write_text(runs.json_text(run), encoding="utf-8")
-    return _told(before, after, args.threshold)
+    status = _told(before, after, args.threshold)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else status
 
 
 def _told(before: dict[str, Any], after: dict[str, Any], threshold: float) -> int:

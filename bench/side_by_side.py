@@ -49,10 +49,17 @@ class Checkout:
             raise CheckoutError(f"{root} has no .venv: run `make install` there first.")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= dict.fromkeys(PINNED, "1") | {"PYTHONSAFEPATH": "1"}
-        self._process = subprocess.Popen(
-            [python, WORKER, self.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-            cwd=self.root,
-        )  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                [python, WORKER, self.root],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                cwd=self.root,
+            )
+        except OSError as error:
+            raise CheckoutError(f"{python} cannot be started: {error.strerror}.") from error
 
     def __enter__(self) -> Checkout:
         return self
@@ -60,10 +67,13 @@ class Checkout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
         if error is not None:
             self._process.kill()
-        with self._process, contextlib.suppress(BrokenPipeError):
-            pass  # closes what it reads, upon which it ends
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # without input it ends
+        self._process.stdout.close()
+        self._process.wait()
 
     def ask(self, **request: object) -> Any:
         """Return the answer to one request; see `bench.worker`."""
@@ -88,8 +98,12 @@ class Checkout:
 
 def measure(
     before: Path, after: Path, tasks: list[str], effort: Effort, tell: Callable[[str], object]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two runs, as `bench.compare.compare` takes them: hesskern's own contestants, timed in the same rounds."""
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Return two runs, as `bench.compare.compare` takes them: hesskern's own contestants, timed in the same rounds.
+
+    Third are the contestants whose results are wrong in one of the checkouts, in words; they are not timed.
+    """
+    wrong: list[str] = []
     with Checkout(before) as first, Checkout(after) as second:
         pair = first, second
         runs: list[dict[str, Any]] = [
@@ -97,17 +111,17 @@ def measure(
             for own in pair
         ]
         for task in tasks:
-            measured = list(_problems(task, pair, effort, tell))
+            measured = list(_problems(task, pair, effort, tell, wrong))
             for which, run in enumerate(runs):
                 problems = [problem[which] for problem in measured]
                 run["tasks"].append({"name": task, "about": TASKS[task].SUMMARY, "notes": [], "problems": problems})
         for run in runs:
             run["machine"]["load_average"]["end"] = machine.load()
-    return runs[0], runs[1]
+    return runs[0], runs[1], wrong
 
 
 def _problems(
-    task: str, pair: tuple[Checkout, Checkout], effort: Effort, tell: Callable[[str], object]
+    task: str, pair: tuple[Checkout, Checkout], effort: Effort, tell: Callable[[str], object], wrong: list[str]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield each problem that both checkouts have, as each of them has timed it."""
     number = 0
@@ -120,6 +134,10 @@ def _problems(
             tell(f"{task}: {made[0]['label']} before is {made[1]['label']} after; not compared")
             continue
         tell(f"{task}: {made[0]['label']}")
+        for checkout, answer in zip(pair, made, strict=True):
+            wrong += [
+                f"{task}: {answer['label']}: {name} of {checkout.root}: {why}" for name, why in answer["wrong"].items()
+            ]
         calls = {name: min(count, made[1]["calls"].get(name, 0)) for name, count in made[0]["calls"].items()}
         names = [name for name in calls if calls[name]]
         seconds: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in pair]

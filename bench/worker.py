@@ -3,7 +3,8 @@
     python bench/worker.py CHECKOUT
 
 It takes the tasks of that checkout, which may be an older one, and the hesskern that is installed for this Python. So
-it uses nothing but a task's `problems`, and a contestant's `name`, `role`, `run` and `context`.
+it uses nothing but `problems` of a task; `contestants`, `error`, `tolerance` and `spoil` of a problem; `name`, `role`,
+`run` and `context` of a contestant.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def main(checkout: str) -> None:
                 if request["problem"] < len(makers):
                     problem = makers[request["problem"]]()
                     ours |= {c.name: c for c in problem.contestants if _is_ours(c) and c.run is not None}
-                    answer = {"label": problem.label, "calls": {name: _calls(c) for name, c in ours.items()}}
+                    wrong = {name: why for name, c in ours.items() if (why := _wrong(problem, c))}
+                    calls = {name: _calls(c) for name, c in ours.items() if name not in wrong}
+                    answer = {"label": problem.label, "calls": calls, "wrong": wrong}
             else:
                 contestant = ours[request["contestant"]]
                 with contestant.context():
@@ -54,17 +57,23 @@ def _is_ours(contestant: Any) -> bool:
     return bool(contestant.role == "ours" or contestant.name.startswith("hesskern"))
 
 
-def _calls(contestant: Any, least: float = 0.01) -> int:
-    """Return how many calls last at least `least` seconds; 0 for a contestant that fails."""
-    calls = 1
+def _wrong(problem: Any, contestant: Any) -> str:
+    """Return why the result of a contestant is wrong; empty for a right one."""
+    problem.spoil()
     try:
         with contestant.context():
-            contestant.run()
-            while (took := timeit.timeit(contestant.run, number=calls)) < least:
-                calls *= max(2, min(100, int(1.2 * least / max(took, 1e-9))))
-    except Exception as error:  # it is not compared, and named
-        print(f"{contestant.name}: {type(error).__name__}: {error}", file=sys.stderr)
-        return 0
+            error = problem.error(contestant.run())
+    except Exception as failure:  # it is reported, and the others are timed
+        return f"{type(failure).__name__}: {failure}"
+    return "" if error <= problem.tolerance else f"relative error {error:.1e} > {problem.tolerance:.0e}"
+
+
+def _calls(contestant: Any, least: float = 0.01) -> int:
+    """Return how many calls last at least `least` seconds."""
+    calls = 1
+    with contestant.context():
+        while (took := timeit.timeit(contestant.run, number=calls)) < least:
+            calls *= max(2, min(100, int(1.2 * least / max(took, 1e-9))))
     return calls
 
 

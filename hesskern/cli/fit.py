@@ -64,10 +64,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--X", metavar="FILE", required=True, help="inputs, (samples, inputs)")
     parser.add_argument("--Y", metavar="FILE", required=True, help="targets, (samples, outputs)")
     parser.add_argument("--kind", choices=KINDS, default="half_sum", help="kind of squared loss (default: %(default)s)")
-    parser.add_argument("--weight-decay", type=float, default=0.0, metavar="NUMBER")
+    parser.add_argument(
+        "--weight-decay",
+        type=float,
+        default=0.0,
+        metavar="NUMBER",
+        help="coefficient d of the penalty d/2 ‖θ‖², as in torch.optim.SGD (default: %(default)s)",
+    )
 
     parser.add_argument("--lr", type=float, required=True, metavar="NUMBER", help="learning rate")
-    parser.add_argument("--max-steps", type=int, default=10_000, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--max-steps", type=int, default=10_000, metavar="N", help="steps at most (default: %(default)s)"
+    )
     parser.add_argument(
         "--rtol",
         type=float,
@@ -79,17 +87,30 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of random weights and of batches (default: %(default)s)"
     )
-    parser.add_argument("--momentum", type=float, default=0.0, metavar="NUMBER")
-    parser.add_argument("--nesterov", action="store_true")
+    parser.add_argument(
+        "--momentum", type=float, default=0.0, metavar="NUMBER", help="as in torch.optim.SGD (default: %(default)s)"
+    )
+    parser.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, as in torch.optim.SGD")
     parser.add_argument(
         "--record",
         default="loss",
         metavar="NAME,...",
         help='quantities in the history: loss, sharpness, "condition[1.weight]", ... (default: %(default)s)',
     )
-    parser.add_argument("--record-every", type=int, default=1, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--reduce", choices=["auto", "none"], default="auto", help="(default: %(default)s)")
-    parser.add_argument("--backend", metavar="NAME", help=f"one of {', '.join(backends.host_names())}")
+    parser.add_argument(
+        "--record-every", type=int, default=1, metavar="N", help="steps between records (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reduce",
+        choices=["auto", "none"],
+        default="auto",
+        help="train a smaller network with the same result where there is one, or never (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help=f"one of {', '.join(backends.host_names())} (default: the variable HESSKERN_BACKEND, else cpp)",
+    )
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -139,6 +160,7 @@ def fit_command(arguments: argparse.Namespace) -> int:
 def _as_option(message: str, arguments: argparse.Namespace) -> str:
     """Return the library's message, with the option instead of the argument at its beginning."""
     name, blank, following = message.partition(" ")
+    following = following.replace("but X has", "but --X has")
     return f"--{name.replace('_', '-')}{blank}{following}" if name in vars(arguments) else message
 
 

@@ -151,9 +151,14 @@ class Demo:
         plain: dict[str, Any] = _plain(
             {name: getattr(self, name) for name in self.__slots__}
             | {"ok": self.ok, "failures": self.failures}
-            | {"checks": [check._asdict() | {"ok": check.ok} for check in self.checks]}
+            | {"checks": [_in_json(check) for check in self.checks]}
         )
         return plain
+
+
+def _in_json(check: NumberCheck) -> dict[str, Any]:
+    fields = check._asdict()
+    return {"what": fields.pop("name")} | fields | {"ok": check.ok}
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,18 @@
 """Losses that are a multiple of half the squared norm of the residual: everything that they share.
 
-To add one, derive from `LeastSquaresLoss`. What a loss must say of itself is marked as abstract; `rows` is for those
-that change the samples, as sample weights do. Hessians, K-FAC, `hesskern.fit` and `hesskern.fit_ensemble` use nothing
-else.
+To add one, derive from `LeastSquaresLoss`. What a loss must say of itself is abstract (`cpu`, `scale`). A loss that
+changes the samples, as sample weights do, has its own `rows`, and a mean its own `scale_per_sample`. Keep the arrays
+and options of the loss in public attributes: checkpoints and ensembles compare them. Hessians, K-FAC, `hesskern.fit`
+and `hesskern.fit_ensemble` use nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hesskern import backends
 from hesskern._base import checks, devices
@@ -68,25 +70,49 @@ class LeastSquaresLoss(Objective):
         """Return the loss of the samples in main memory, with the default backend; the loss itself on the CPU."""
 
     @property
-    @abstractmethod
-    def options(self) -> Mapping[str, object]:
-        """Its own options by name, as JSON holds them: ``{"kind": "mean"}``. A checkpoint compares them."""
-
-    @property
-    def arrays(self) -> Mapping[str, Array]:
-        """The arrays that it was made of, by name. A checkpoint compares them."""
-        return {"X": self.X, "Y": self.Y}
-
-    @property
     def scale_per_sample(self) -> float | None:
         """The scale of a minibatch's loss times its number of samples; None: `scale` for every size."""
         return None
 
     def rows(self) -> Data:
-        """Return the rows whose residual is squared, and the column that biases multiply."""
+        """Return the rows whose residual is squared, one for each sample, and the column that biases multiply."""
         return Data(self.X, None, self.Y, 0.0)
 
     # What follows -----------------------------------------------------------------------------------------------------
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arrays that it was made of, by name: its public attributes that are arrays; checkpoints compare them."""
+        return {name: value for name, value in self._public() if getattr(value, "ndim", 0)}
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Its own options, by name: its other public attributes, ``{"kind": "mean"}``; checkpoints compare them."""
+        return {name: value for name, value in self._public() if not getattr(value, "ndim", 0)}
+
+    def _public(self) -> Iterator[tuple[str, Any]]:
+        common = ("device", "weight_decay", "backend")
+        return ((name, value) for name, value in vars(self).items() if name[0] != "_" and name not in common)
+
+    def _checked_rows(self) -> Data:
+        """Return the rows; refuse those of a derived class that kernels would take in a wrong way."""
+        if type(self).rows is LeastSquaresLoss.rows:
+            return self.rows()
+        data, source = self.rows(), f"{type(self).__name__}.rows()"
+        X, Y = checks.as_data(data.X, f"X of {source}", 2), checks.as_data(data.Y, f"Y of {source}", 2)
+        checks.same_kind(X, f"X of {source}", Y, f"Y of {source}")
+        ones = data.ones
+        if ones is not None:
+            ones = checks.as_data(ones, f"the column of {source}", 1)
+            checks.same_kind(X, f"X of {source}", ones, f"the column of {source}")
+        if X.shape != self.X.shape or Y.shape != self.Y.shape or (ones is not None and len(ones) != len(X)):
+            raise ValueError(
+                f"{source} returns X {tuple(X.shape)} and Y {tuple(Y.shape)}; expected one row for each sample, "
+                f"X {tuple(self.X.shape)} and Y {tuple(self.Y.shape)}, and a column of {len(self.X)} numbers or None."
+            )
+        if data.constant != 0:
+            raise ValueError(f"{source} returns the constant {data.constant:g}; expected 0.")
+        return Data(X, ones, Y, 0.0)
 
     @property
     def kernels(self) -> Backend:
@@ -100,7 +126,7 @@ class LeastSquaresLoss(Objective):
 
     def data(self, *, bias: bool, reduced: bool) -> Data:
         """Return the samples, or their exact reduction to at most i (+1 with biases) rows, in the samples' dtype."""
-        data = self.reduction(bias=bias) if reduced else self.rows()
+        data = self.reduction(bias=bias) if reduced else self._checked_rows()
         return data.astype(devices.numpy_dtype(self.X))
 
     def reduction(self, *, bias: bool) -> Data:
@@ -112,7 +138,9 @@ class LeastSquaresLoss(Objective):
         key = bias, kernels.name
         if key not in self._reduced:
             with self._enough_memory("the reduction of the samples"):
-                self._reduced[key] = reduce_samples(self.rows(), bias=bias, triangular_factor=kernels.triangular_factor)
+                self._reduced[key] = reduce_samples(
+                    self._checked_rows(), bias=bias, triangular_factor=kernels.triangular_factor
+                )
         return self._reduced[key]
 
     def reach(self, *, bias: bool) -> float:
@@ -128,6 +156,9 @@ class LeastSquaresLoss(Objective):
 
     def check_network(self, net: LinearNetwork, *, on_cpu: str | None = None) -> None:
         """Refuse a network that does not fit the data; `on_cpu` names a function that refuses data on a GPU."""
+        scale: object = self.scale
+        if not isinstance(scale, float) or not 0 < scale < math.inf:
+            raise ValueError(f"scale of {type(self).__name__} is {checks.shown(scale)}; expected a float above 0.")
         if not isinstance(net, LinearNetwork):
             raise TypeError(f"net is a {type(net).__name__}; expected a hesskern.LinearNetwork.")
         checks.same_kind(net.weights[0], "the network", self.X, "X")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from hesskern._base import checks, devices
 from hesskern._base.array_types import Array
 from hesskern.losses.least_squares import LeastSquaresLoss
@@ -75,14 +73,11 @@ class SquaredLoss(LeastSquaresLoss):
     @property
     def scale(self) -> float:
         """The factor of the half-sum loss, its gradient and its Hessian: 1, 2, or 2/(N·o)."""
-        return {"half_sum": 1.0, "sum": 2.0, "mean": 2.0 / devices.size(self.Y)}[self.kind]
+        if self.kind == "mean":
+            return 2.0 / devices.size(self.Y)
+        return 1.0 if self.kind == "half_sum" else 2.0
 
     @property
     def scale_per_sample(self) -> float | None:
         """The scale of a minibatch's loss times its number of samples ("mean"); None: `scale` for every size."""
         return 2.0 / self.Y.shape[1] if self.kind == "mean" else None
-
-    @property
-    def options(self) -> Mapping[str, object]:
-        """The kind."""
-        return {"kind": self.kind}

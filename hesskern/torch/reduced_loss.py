@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from hesskern._base import devices
@@ -35,7 +33,7 @@ class ReducedLoss(LeastSquaresLoss):
         return self._samples
 
     @property
-    def options(self) -> Mapping[str, object]:
+    def options(self) -> dict[str, object]:
         """The scale."""
         return {"scale": self._scale}
 

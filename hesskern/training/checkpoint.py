@@ -60,6 +60,11 @@ class CheckpointWarning(RuntimeWarning):
         self.last = last
 
 
+def as_json(value: object) -> Any:
+    """Return a value as a checkpoint gives it back: lists instead of tuples, Python's numbers instead of NumPy's."""
+    return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else repr(other)))
+
+
 def write(path: Path, identity: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write all of it or nothing: a process killed at any moment leaves the checkpoint before, or this one."""
     header = np.array(json.dumps({"format": _FORMAT, "problem": dict(identity)}))

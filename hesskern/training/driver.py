@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hesskern import backends
 from hesskern._base.array_types import Array
 from hesskern.losses.least_squares import LeastSquaresLoss
+from hesskern.losses.squared import SquaredLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
 from hesskern.training import checkpoint, run_state
@@ -112,8 +113,9 @@ def _identity(problem: TrainingProblem) -> dict[str, Any]:
         "number of nets": len(problem.networks),
         "training (one net, or an ensemble)": "fit_ensemble" if problem.ensemble else "fit",
         "nets" if problem.ensemble else "net": checkpoint.digest(_parameters(problem.networks)),
-        **{name: checkpoint.digest([loss.arrays[name] for loss in losses]) for name in losses[0].arrays},
-        **losses[0].options,
+        "X": checkpoint.digest([loss.X for loss in losses]),
+        "Y": checkpoint.digest([loss.Y for loss in losses]),
+        **_identity_of_loss(losses),
         "weight_decay": losses[0].weight_decay,
         "lr": problem.schedule.describe(),
         "rtol": options.rtol,
@@ -128,6 +130,15 @@ def _identity(problem: TrainingProblem) -> dict[str, Any]:
         "backend": problem.backend.name,
         "isa": problem.backend.instructions,
     }
+
+
+def _identity_of_loss(losses: Sequence[LeastSquaresLoss]) -> dict[str, object]:
+    first = losses[0]
+    if type(first) is SquaredLoss:
+        return {"kind": first.kind}
+    others = {name: checkpoint.digest([loss.arrays[name] for loss in losses]) for name in first.arrays}
+    scales = [(loss.scale, loss.scale_per_sample) for loss in losses]
+    return {"loss": checkpoint.as_json([type(first).__qualname__, first.options, others, scales])}
 
 
 def _parameters(networks: Sequence[LinearNetwork]) -> list[Array | None]:

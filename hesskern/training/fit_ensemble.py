@@ -208,7 +208,8 @@ def _losses(
         first = losses[0]
         if _signature(own_loss) != _signature(first):
             raise ValueError(
-                f"loss[{k}] is {own_loss}, but loss[0] is {first}; expected the same shapes, kind and weight decay."
+                f"loss[{k}] is {own_loss}, but loss[0] is {first}; expected the same class, shapes, options, scale and "
+                "weight decay."
             )
     return list(losses)
 
@@ -216,7 +217,7 @@ def _losses(
 def _signature(loss: LeastSquaresLoss) -> object:
     """Return what the losses of an ensemble must share."""
     shapes = {name: tuple(array.shape) for name, array in loss.arrays.items()}
-    return type(loss), shapes, dict(loss.options), loss.weight_decay
+    return type(loss), shapes, loss.options, loss.weight_decay, loss.scale, loss.scale_per_sample
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:

@@ -54,6 +54,38 @@ def test_what_became_slower_is_found(tmp_path, capsys):
     assert [len(own) for own in times] == [12, 12] and min(times[1]) > 0.0002 > min(times[0]) > 0
 
 
+#: Makes every product with a Hessian of one checkout wrong.
+WRONG = SLOWER.replace("time.sleep(0.0002)", "return 0 * product(self, v)")
+
+
+@pytest.mark.long
+def test_what_became_wrong_is_found(tmp_path, capsys):
+    same, wrong = checkout(tmp_path / "same"), checkout(tmp_path / "wrong", WRONG)
+    assert cli.main(["side-by-side", str(same), str(wrong), "--task", "hvp", "--quick", "--rounds", "2"]) != 0
+    told = capsys.readouterr().err
+    assert f"hesskern of {wrong}: relative error" in told and f"hesskern of {same}" not in told
+
+
+def test_ctrl_c_ends_it_in_one_sentence(tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "_problems", interrupted)
+    both = str(checkout(tmp_path / "both"))
+    assert cli.main(["side-by-side", both, both, "--task", "hvp", "--quick"]) == 130
+    assert "Stopped by Ctrl-C" in capsys.readouterr().err
+
+
+def test_a_python_that_does_not_start_is_named(tmp_path, capsys):
+    broken = checkout(tmp_path / "broken")
+    (broken / ".venv" / "bin" / "python").chmod(0o644)
+    assert cli.main(["side-by-side", str(broken), str(broken)]) == 2
+    assert "cannot be started" in capsys.readouterr().err
+    ended = checkout(tmp_path / "ended", "raise SystemExit(3)")
+    assert cli.main(["side-by-side", str(ended), str(ended), "--task", "hvp", "--quick"]) == 2
+    assert "ended at" in capsys.readouterr().err
+
+
 def test_what_is_no_checkout_is_refused(tmp_path, capsys):
     assert cli.main(["side-by-side", str(tmp_path), str(ROOT)]) == 2
     assert "has no .venv: run `make install` there first" in capsys.readouterr().err

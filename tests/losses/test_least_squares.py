@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import ClassVar
 
 import numpy as np
 import oracle
@@ -21,16 +20,11 @@ from hesskern.losses.least_squares import LeastSquaresLoss
 class WeightedLoss(LeastSquaresLoss):
     """``½ Σ_n s_n ‖e_n‖²``: rows times the roots of their weights, the biases' column of ones too."""
 
-    options: ClassVar = {}
     scale = 1.0
 
     def __init__(self, X, Y, sample_weight, weight_decay=0.0):
         super().__init__(X, Y, weight_decay)
         self.sample_weight = checks.as_data(sample_weight, "sample_weight", 1)
-
-    @property
-    def arrays(self):
-        return {"X": self.X, "Y": self.Y, "sample_weight": self.sample_weight}
 
     def rows(self):
         root = self.sample_weight**0.5
@@ -115,6 +109,109 @@ def test_a_checkpoint_compares_the_arrays_of_the_loss(backend, tmp_path):
     for other in (weighted(problem, 7)[0], hk.SquaredLoss(problem.X, problem.Y)):
         with pytest.raises(ValueError, match="resume is"):
             hk.fit(net, other, lr=1e-3, max_steps=40, resume=path)
+
+
+class MeanLoss(WeightedLoss):
+    """The weighted mean."""
+
+    @property
+    def scale(self):
+        return 1.0 / float(self.sample_weight.sum())
+
+
+class TenTimes(WeightedLoss):
+    scale = 10.0
+
+
+def test_a_checkpoint_compares_class_scale_and_options(tmp_path):
+    problem, path = problems.normal([3, 4, 2], 20), tmp_path / "state.npz"
+    loss, net = weighted(problem)[0], problem.network()
+    hk.fit(net, loss, lr=1e-3, max_steps=20, checkpoint=path)
+    other = TenTimes(*loss.arrays.values())
+    with pytest.raises(ValueError, match=r"resume is .*its loss was .*'WeightedLoss'.*here it is .*'TenTimes'"):
+        hk.fit(net, other, lr=1e-3, max_steps=40, resume=path)
+    loss.reduce = "sum"  # an option with the name of an argument of fit
+    hk.fit(net, loss, lr=1e-3, max_steps=20, checkpoint=path)
+    hk.fit(net, loss, lr=1e-3, max_steps=40, resume=path)
+    loss.reduce = ("mean", np.float32(2))
+    with pytest.raises(ValueError, match=r"resume is .*its loss was .*'sum'"):
+        hk.fit(net, loss, lr=1e-3, max_steps=40, resume=path)
+
+
+def test_losses_of_an_ensemble_have_the_same_scale():
+    """Minibatches use one scale for all."""
+    problem = problems.normal([3, 4, 2], 20)
+    losses = [MeanLoss(*weighted(problem, seed)[0].arrays.values()) for seed in (0, 1)]
+    with pytest.raises(ValueError, match=r"^loss\[1\] is MeanLoss.*expected the same class, shapes, options, scale"):
+        hk.fit_ensemble([problem.network()] * 2, losses, lr=1e-3, max_steps=2, batch_size=4)
+
+
+@each(
+    ("change", "message"),
+    [
+        (
+            lambda data: data._replace(X=np.vstack([data.X, data.X])),
+            "returns X (40, 3) and Y (20, 2); expected one row",
+        ),
+        (lambda data: data._replace(X=data.X[:5], Y=data.Y[:5], ones=data.ones[:5]), "returns X (5, 3)"),
+        (lambda data: data._replace(ones=data.ones[:5]), "and a column of 20 numbers or None"),
+        (lambda data: data._replace(constant=3.0), "WrongLoss.rows() returns the constant 3; expected 0."),
+        (lambda data: data._replace(Y=data.Y.astype(np.float32)), "Y of WrongLoss.rows()"),
+        (lambda data: data._replace(ones=np.full(20, np.nan)), "the column of WrongLoss.rows() holds"),
+    ],
+)
+def test_rows_that_kernels_would_take_in_a_wrong_way_are_refused(change, message):
+    class WrongLoss(WeightedLoss):
+        def rows(self):
+            return change(super().rows())
+
+    problem = problems.normal([3, 4, 2], 20)
+    loss, net = WrongLoss(*weighted(problem)[0].arrays.values()), problem.network()
+    calls = (
+        loss,
+        loss.gradient,
+        lambda net: loss.hessian(net).toarray(),
+        lambda net: hk.fit(net, loss, lr=1.0, max_steps=1),
+    )
+    for call in calls:
+        with pytest.raises((TypeError, ValueError)) as refused:
+            call(net)
+        assert message in str(refused.value)
+
+
+def test_rows_in_any_layout(backend):
+    class TurnedLoss(WeightedLoss):
+        def rows(self):
+            X, ones, Y, constant = super().rows()
+            return Data(np.asfortranarray(X)[::-1], ones[::-1], np.asfortranarray(Y)[::-1], constant)
+
+    problem = problems.normal([3, 4, 2], 20, bias=True)
+    loss = weighted(problem)[0]
+    turned, net = TurnedLoss(*loss.arrays.values()), problem.network()
+    relative(turned.gradient(net), loss.gradient(net))
+    relative(turned.hessian(net).toarray(), loss.hessian(net).toarray())
+
+
+@each("scale", [2, -1.0, 0.0, np.nan, np.inf, np.array([2.0]), None])
+def test_a_scale_that_is_no_positive_float_is_refused(scale):
+    problem = problems.normal([3, 4, 2], 20)
+    loss = weighted(problem)[0]
+    ScaledLoss = type("ScaledLoss", (WeightedLoss,), {"scale": scale})
+    for call in ("__call__", "gradient", "hessian"):
+        with pytest.raises(ValueError, match=r"^scale of ScaledLoss is .*; expected a float above 0\.$"):
+            getattr(ScaledLoss(*loss.arrays.values()), call)(problem.network())
+
+
+def test_explain_and_validate_take_no_derived_class():
+    class OtherLoss(hk.SquaredLoss):
+        def rows(self):
+            return Data(2 * self.X, None, self.Y, 0.0)
+
+    problem = problems.normal([3, 4, 2], 20)
+    loss, net = OtherLoss(problem.X, problem.Y), problem.network()
+    for call in (lambda: hk.explain(3.0, net, loss), lambda: hk.validate(net, loss)):
+        with pytest.raises(TypeError, match=r"loss is a OtherLoss; expected a hesskern\.SquaredLoss"):
+            call()
 
 
 def test_losses_of_an_ensemble_have_the_same_class():

@@ -31,7 +31,7 @@ class Question:
         lr: float | None,
         batch_size: int | None,
     ) -> None:
-        if not isinstance(loss, SquaredLoss):
+        if type(loss) is not SquaredLoss:  # a derived class may change what is squared
             raise TypeError(f"loss is a {type(loss).__name__}; expected a hesskern.SquaredLoss.")
         loss.check_network(net, on_cpu="explain")
         parts = select(net, params)
