@@ -71,8 +71,11 @@ class EigenvalueErrors:
 
     @property
     def residual_error(self) -> float:
-        """A bound on the rounding error of the residual's norm, from norms."""
-        return 2.0**self.rough.residual if self._mode != "gauss_newton" else 0.0
+        """A bound on the error of the residual's norm by the computation alone, from norms."""
+        if self._mode == "gauss_newton":
+            return 0.0
+        widths = self._point.net.widths[:-1]
+        return 2.0 ** errors_from_norms(self.decomposed, self._parts, widths, 0.0, functional=True).residual
 
     @cached_property
     def residual_is_noise(self) -> bool:
