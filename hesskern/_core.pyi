@@ -187,7 +187,7 @@ def softmax_dense(
     features: numpy.ndarray, probabilities: numpy.ndarray, scale: numpy.ndarray, bias: bool, out: numpy.ndarray
 ) -> None:
     """
-    Sum over samples of scale (diag(p) - p p^T) (x) f f^T into out (P, P); a bias stands behind all weights.
+    Sum over samples of scale (diag(p) - p p^T) (x) f f^T into out (P, P); rows of a bias come after all weights.
     """
 
 def softmax_product(

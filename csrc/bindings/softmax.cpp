@@ -92,7 +92,8 @@ void bind_softmax(py::module_ &module) {
             (holds_float32(features) ? dense<float> : dense<double>)(features, probabilities, scale, bias, out);
         },
         py::arg("features"), py::arg("probabilities"), py::arg("scale"), py::arg("bias"), py::arg("out"),
-        "Sum over samples of scale (diag(p) - p p^T) (x) f f^T into out (P, P); rows of a bias come after all weights.");
+        "Sum over samples of scale (diag(p) - p p^T) (x) f f^T into out (P, P); rows of a bias come after all "
+        "weights.");
     module.def(
         "softmax_product",
         [](const py::array &features, const py::array &probabilities, const py::array &scale, bool bias,
