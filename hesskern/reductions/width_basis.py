@@ -11,10 +11,10 @@ from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.protocol import PlainLayers
-from hesskern.curvature.width_reduction import WidthReduction
 from hesskern.linalg.eigenbasis import Eigenbasis, Values
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.network.parameters import Part
+from hesskern.reductions.width_reduction import WidthReduction
 
 
 class WidthBasis:
