@@ -11,6 +11,7 @@ from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.network.parameters import Part
+from hesskern.network.predicted_rank import predicted_rank
 from hesskern.reductions.deep_ranks import DeepBasis, DeepRanks, LayerSides, Shape, largest_size
 
 
@@ -73,8 +74,13 @@ def structural_zeros(factors: Factors, parts: Sequence[Part], mode: Mode) -> int
     def narrowest(lower: int, upper: int) -> int:
         return int(min(widths[parts[lower].layer + 1 : parts[upper].layer + 1]))
 
-    size = sum(m * n for m, n in shapes)
-    return size - largest_size(bounds, _lowest(factors, parts), narrowest, mode)
+    rank = largest_size(bounds, _lowest(factors, parts), narrowest, mode)
+    if mode == "gauss_newton":
+        rank = min(rank, samples * widths[-1])
+    if not factors.has_bias and len(parts) == factors.depth:
+        # The rank in general position is the largest there is; the size may exceed it where layers are narrow.
+        rank = min(rank, getattr(predicted_rank(widths, samples), mode))
+    return sum(m * n for m, n in shapes) - rank
 
 
 def _shapes(factors: Factors, parts: Sequence[Part]) -> list[tuple[int, int]]:

@@ -32,10 +32,34 @@ from hesskern.reductions.width_reduction import AllUnits, WidthReduction
 
 
 class ReducedLayer:
-    """One hidden layer reduced."""
+    """One hidden layer reduced.
 
-    def __init__(self, reduction: WidthReduction, small: PlainLayers, coupling: Matrix) -> None:
+    Parameters
+    ----------
+    reduction : WidthReduction
+    small : PlainLayers
+        After the reduction.
+    coupling : (above, below) array
+        Between the parameters of each unit that is left out.
+    rank : int
+        A bound on its rank.
+    """
+
+    def __init__(self, reduction: WidthReduction, small: PlainLayers, coupling: Matrix, rank: int) -> None:
         self.reduction, self.small, self.coupling = reduction, small, coupling
+        self.rank = min(rank, *coupling.shape) if coupling.any() else 0
+
+    @property
+    def zeros(self) -> int:
+        """How many eigenvalues of all units that are left out are zero."""
+        left_over: int = self.reduction.left_over
+        return left_over * (int(sum(self.coupling.shape)) - 2 * self.rank)
+
+    @property
+    def nonzero(self) -> int:
+        """How many are not."""
+        left_over: int = self.reduction.left_over
+        return left_over * 2 * self.rank
 
 
 class ReducedProblem:
@@ -84,7 +108,7 @@ class ReducedProblem:
         factors = self._point.factors
         reduction = AllUnits(self._layers, self._selected)
         coupling = reduction.coupling(self._gradient(factors, 0))
-        self.stages.append(ReducedLayer(reduction, reduction.empty, coupling))
+        self.stages.append(ReducedLayer(reduction, reduction.empty, coupling, self._rank(factors, 0)))
         return factors
 
     def _reduced(self) -> Factors:
@@ -100,11 +124,19 @@ class ReducedProblem:
             reduction = WidthReduction(layers, layer, self._selected)
             layers, across[layer] = reduction.reduced(self._point.backend, lift=self._lift)
             factors = Factors(layers, data, factors.scale, dict(across), ordinary=factors.ordinary)
-            self.stages.append(ReducedLayer(reduction, layers, reduction.coupling(self._gradient(factors, layer))))
+            coupling = reduction.coupling(self._gradient(factors, layer))
+            self.stages.append(ReducedLayer(reduction, layers, coupling, self._rank(factors, layer)))
         return factors
 
     def _gradient(self, factors: Factors, layer: int) -> Callable[[], Matrix | None]:
         return lambda: None if self._mode == "gauss_newton" else factors.residual_gram(layer + 1, layer).value
+
+    @staticmethod
+    def _rank(factors: Factors, layer: int) -> int:
+        """Return a bound on the rank of the gradient with respect to the product of two layers."""
+        below = [factors.weights[0].shape[1], *(len(weight) for weight in factors.weights[:layer])]
+        above = [len(weight) for weight in factors.weights[layer + 1 :]]
+        return int(min(len(factors.X), *above, min(below) + factors.has_bias))
 
     @cached_property
     def deep(self) -> DeepRanks | None:
@@ -117,7 +149,7 @@ class ReducedProblem:
         """Return the eigenbasis of all selected parameters."""
         basis: Eigenbasis = ZeroBasis(self._last_biases) if self._closed_form else self._decomposed()
         for stage in reversed(self.stages):
-            basis = WidthBasis(stage.reduction, stage.small, stage.coupling, basis, self._parts)
+            basis = WidthBasis(stage.reduction, stage.small, stage.coupling, basis, self._parts, stage.rank)
         return basis if self.span is None else InputsBasis(self.span, self._layers, basis, self._parts)
 
     def _decomposed(self) -> Eigenbasis:
@@ -172,16 +204,14 @@ class ReducedProblem:
     def zeros(self) -> int:
         """How many eigenvalues are zero for any numbers of these shapes."""
         zeros: int = self._last_biases if self._closed_form else structural_zeros(self.factors, self._parts, self._mode)
-        zeros += sum(stage.reduction.left_over * _zeros_of(stage.coupling) for stage in self.stages)
+        zeros += sum(stage.zeros for stage in self.stages)
         return zeros + (0 if self.span is None else self.span.left_out(self._layers))
 
     @property
     def words(self) -> str:
         """What was done, in one line."""
         parameters = sum(part_size(self._net, part) for part in self._parts)
-        closed = sum(
-            stage.reduction.left_over * (sum(stage.coupling.shape) - _zeros_of(stage.coupling)) for stage in self.stages
-        )
+        closed = sum(stage.nonzero for stage in self.stages)
         zeros = parameters - self.size - closed
         if not zeros and not closed:
             return (
@@ -194,10 +224,3 @@ class ReducedProblem:
         if zeros:
             pieces.append(f"{zeros} exact zeros")
         return "; ".join(pieces)
-
-
-def _zeros_of(coupling: Matrix) -> int:
-    """Return how many of the eigenvalues of a left-over unit are zero."""
-    if not coupling.any():
-        return int(sum(coupling.shape))
-    return int(sum(coupling.shape) - 2 * min(coupling.shape))

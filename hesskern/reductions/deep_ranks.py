@@ -312,7 +312,7 @@ class DeepBasis:
     ) -> None:
         self._reduction, self._inner, self._order = reduction, inner, order
         self.dense_size = inner.dense_size
-        self.structural_zeros = structural_zeros + inner.structural_zeros
+        self.structural_zeros = structural_zeros
         self._zeros = sum(map(len, order)) - reduction.size
 
     @cached_property

@@ -40,7 +40,7 @@ def test_it_diagonalises_the_whole_hessian(bias, params):
 
     inner = hessian(small.weights, small.biases, hk.LinearNetwork(list(small.weights), list(small.biases)))
     coupling = reduction.coupling(lambda: Factors(small, data, 1.0, {0: across}).residual_gram(1, 0).value)
-    basis = WidthBasis(reduction, small, coupling, DenseBasis(*np.linalg.eigh(inner)), parts)
+    basis = WidthBasis(reduction, small, coupling, DenseBasis(*np.linalg.eigh(inner)), parts, min(coupling.shape))
 
     wanted = hessian(problem.weights, problem.biases, net)
     size, scale = len(wanted), np.abs(wanted).max()
