@@ -51,6 +51,7 @@ from hesskern.backends.numba_kernels import (
 )
 from hesskern.backends.numba_kernels.compile import processor
 from hesskern.backends.numba_kernels.vectors import VECTOR_BYTES
+from hesskern.linalg.krylov import steps
 
 _STOPS: dict[int, Stop] = {
     descent.RUNNING: "running",
@@ -319,6 +320,18 @@ class JittedBackend:
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> JittedProduct:
         return JittedProduct(net, data, float(scale), float(decay), gauss_newton, functional)
+
+    def krylov_steps(
+        self,
+        product: JittedProduct,
+        inside: NDArray[np.float64] | None,
+        vectors: NDArray[np.float64],
+        images: NDArray[np.float64],
+        start: int,
+        stop: int,
+        block: int,
+    ) -> int:
+        return steps(product.apply, inside, vectors, images, start, stop, block)
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
         features, p, scale, bias = problem

@@ -26,6 +26,7 @@ from hesskern.backends.protocol import (
     Update,
     Watch,
 )
+from hesskern.linalg.krylov import steps
 
 
 def _activations(net: Layers, X: Array, column: Array) -> list[Array]:
@@ -331,6 +332,18 @@ class ReferenceBackend:
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> ReferenceProduct:
         return ReferenceProduct(net, data, scale, decay, gauss_newton, functional)
+
+    def krylov_steps(
+        self,
+        product: ReferenceProduct,
+        inside: NDArray[np.float64] | None,
+        vectors: NDArray[np.float64],
+        images: NDArray[np.float64],
+        start: int,
+        stop: int,
+        block: int,
+    ) -> int:
+        return steps(product.apply, inside, vectors, images, start, stop, block)
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
         features, probabilities, scale, bias = problem

@@ -11,8 +11,9 @@ the factors in the other order: the same spectrum, but a different matrix.)
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
+from hesskern.curvature.extreme_pairs import of_network, reduced_sizes
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
 from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacobian
 from hesskern.curvature.layer_condition import layer_condition
@@ -41,7 +43,8 @@ from hesskern.curvature.width_basis import WidthBasis
 from hesskern.curvature.width_reduction import WidthReduction
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
-from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
+from hesskern.linalg.extreme_pairs import FewPairs, worthwhile
+from hesskern.linalg.symmetric_operator import CurvatureOperator, Which, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
 from hesskern.reductions.deep_ranks import Dropped
@@ -195,24 +198,53 @@ class Hessian(CurvatureOperator):
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
-            factors = self._factors
-            layers = reducible(_layers(factors), {part.layer for part in self.parts})
-            self._bases[lift] = self._reduced_basis(factors, layers, {}, lift=lift)
+            self._bases[lift] = self._reduced_basis(functools.partial(self._dense_basis, lift=lift), lift=lift)
         return self._bases[lift]
 
-    def _reduced_basis(
-        self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
+    def _reduced_basis(self, innermost: Callable[[Factors], Eigenbasis], *, lift: bool) -> Eigenbasis:
+        """Return the basis of a network whose wide hidden layers are reduced first; `innermost`: of what is left."""
+        layers = reducible(_layers(self._factors), {part.layer for part in self.parts})
+        return self._reduced(self._factors, layers, {}, innermost, lift=lift)
+
+    def _reduced(
+        self,
+        factors: Factors,
+        layers: list[int],
+        across: dict[int, Scaled],
+        innermost: Callable[[Factors], Eigenbasis],
+        *,
+        lift: bool,
     ) -> Eigenbasis:
         """Return the basis of a network whose hidden `layers` are reduced next, after the layers of `across`."""
         if not layers:
-            return self._dense_basis(factors, lift=lift)
+            return innermost(factors)
         reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
         small, product = reduction.reduced(self._backend, lift=lift)
         across = across | {layers[0]: product}
         reduced = Factors(small, self._data, self._loss.scale, across, ordinary=factors.ordinary)
         coupling = reduction.coupling(reduced, zero=self._mode == "gauss_newton")
-        inner = self._reduced_basis(reduced, layers[1:], across, lift=lift)
+        inner = self._reduced(reduced, layers[1:], across, innermost, lift=lift)
         return WidthBasis(reduction, small, coupling, inner, self.parts)
+
+    def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        if True in self._bases or not self._factors.ordinary or self._mode == "functional" or which == "SM":
+            return None
+        found: list[FewPairs] = []
+
+        def innermost(factors: Factors) -> Eigenbasis:
+            self._errors.decomposed = factors
+            found.append(
+                of_network(
+                    factors, self.parts, self._mode, self._backend, k, which, self._shift, self._errors, sure=sure
+                )
+            )
+            return found[0].basis
+
+        size, length = reduced_sizes(self._net, self.parts, self._mode, len(self._data.X))
+        if not worthwhile(size, length, k, which):
+            return None
+        basis = self._reduced_basis(innermost, lift=True)
+        return found[0]._replace(basis=basis, values=basis.values + self._shift)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
         self._errors.decomposed = factors
@@ -368,6 +400,9 @@ class KroneckerHessian(Hessian):
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
             self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
         return self._bases[lift]
+
+    def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        return None  # all are cheap
 
     @property
     def _of_squares(self) -> bool:

@@ -1,0 +1,125 @@
+"""A few extreme eigenpairs of an operator by a Krylov method, and a proof that none was missed where it is affordable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import memory
+from hesskern.linalg.certificate import Shifted, certify
+from hesskern.linalg.eigenbasis import ChosenBasis, Eigenbasis
+from hesskern.linalg.krylov import End, KrylovSearch, Steps, most_vectors
+
+#: Up to this size all eigenvalues cost no more than a few.
+SMALL = 300
+#: Largest matrix that is factorised for a certificate: it takes seconds.
+_MOST_FACTORISED = 8192
+#: How often a search goes on after an eigenvalue was missed.
+_MOST_ROUNDS = 6
+
+
+class FewPairs(NamedTuple):
+    """A few extreme eigenpairs, and what is known about them."""
+
+    basis: Eigenbasis
+    values: NDArray[np.float64]  # of the operator, shifts included, in the order of the basis
+    certified: bool
+    error: float
+    note: str
+
+
+def worthwhile(size: int, length: int, k: int, which: str) -> bool:
+    """Return whether a Krylov method is cheaper than all eigenvalues.
+
+    Parameters
+    ----------
+    size : int
+        Of the dense problem that is left.
+    length : int
+        Of the vectors.
+    k : int
+    which : {"LA", "SA", "LM", "SM"}
+    """
+    return which != "SM" and size > SMALL and 20 * k <= size and 2 * most_vectors(k, k + 4) <= length
+
+
+def searched(
+    take: Steps,
+    length: int,
+    k: int,
+    which: End,
+    offset: float,
+    tests: Sequence[Callable[[], Shifted]],
+    size: int,
+    inside: NDArray[np.float64] | None = None,
+    chosen: NDArray[np.intp] | None = None,
+    *,
+    seconds: float = 0.0,
+    sure: bool = True,
+) -> FewPairs:
+    """Return k extreme eigenpairs, certified if that is affordable.
+
+    Parameters
+    ----------
+    take : Steps
+    length : int
+        Of the vectors of `take`.
+    k, which
+    offset : float
+        Multiple of the identity that is part of the operator, but not of `take`: it decides which values are the
+        largest in magnitude.
+    tests : sequence of callables
+        Each returns a matrix for a certificate; the cheapest one first.
+    size : int
+        Of the largest of these matrices.
+    inside, chosen : arrays, optional
+        Which entries of the vectors belong to the operator, as 1 and 0, and as positions.
+    seconds : float
+        About how long a product takes.
+    sure : bool
+        Whether a certificate is wanted.
+    """
+    refusal = _refusal(size) if sure else "not asked for"
+    block = k + 2 if k > 1 and refusal else 1 + k // 4
+    memory.require(
+        8 * 2 * length * most_vectors(k, block), f"the Krylov space for {k} eigenvalues of a Hessian of {length}", ""
+    )
+    search = KrylovSearch(take, length, k, which, block, inside, offset=offset, seconds=seconds)
+    made: dict[int, Shifted] = {}
+    for _ in range(_MOST_ROUNDS):
+        ritz = search.run()
+        vectors = ritz.vectors if chosen is None else ritz.vectors[:, chosen]
+        basis = ChosenBasis(ritz.values, vectors.T)
+        if not ritz.converged:
+            return FewPairs(basis, ritz.values, False, np.nan, "not certified: the iteration did not converge")
+        if refusal:
+            return FewPairs(basis, ritz.values, False, np.nan, f"not certified: {refusal}")
+        verdict = None
+        for number, make in enumerate(tests):
+            if number not in made:
+                made[number] = make()
+            verdict = certify(made[number], ritz, vectors, which, offset)
+            if verdict is not None:
+                break
+        if verdict is not None and verdict.certified:
+            n = made[number].size
+            note = f"certified by a Cholesky factorisation ({n} x {n}): no other eigenvalue is "
+            note += {"LA": "larger", "SA": "smaller", "LM": "larger in magnitude"}[which]
+            return FewPairs(basis, ritz.values, True, verdict.error, note)
+        if 2 * most_vectors(k, search.block + k + 2) > length:
+            break
+        search.more_starts(k + 2)
+    return FewPairs(basis, ritz.values, False, np.nan, "not certified: the factorisation shows that an eigenvalue is missing")
+
+
+def _refusal(size: int) -> str:
+    """Return why a certificate is not affordable; empty: it is."""
+    needed = 3 * 8 * size * size
+    if size > _MOST_FACTORISED:
+        return f"it takes a factorisation of {size} rows, more than {_MOST_FACTORISED}"
+    if needed > (1 << 25) and needed > memory.available():
+        return f"it takes a factorisation of {size} rows, and {memory.human(needed)} of memory"
+    return ""
