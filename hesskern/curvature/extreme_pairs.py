@@ -8,7 +8,7 @@ time that all of them take. It may miss copies of a repeated eigenvalue. A certi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,21 +16,20 @@ from hesskern._base.flat_layout import FlatLayout
 from hesskern._base.interrupt import RATE
 from hesskern.backends.data import Data
 from hesskern.backends.hidden_units import reducible
-from hesskern.backends.protocol import HostBackend, PlainLayers
+from hesskern.backends.protocol import HostBackend, Layers, PlainLayers
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.curvature.shifted import DenseShifted, TwoLayers
-from hesskern.linalg.certificate import Shifted
-from hesskern.linalg.extreme_pairs import FewPairs, searched
+from hesskern.linalg.extreme_pairs import FewPairs, Test, searched
 from hesskern.linalg.krylov import End
-from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part
 from hesskern.reductions.deep_ranks import largest_size
 
 
-def reduced_sizes(net: LinearNetwork, parts: Sequence[Part], mode: Mode, samples: int) -> tuple[int, int]:
+def reduced_sizes(net: Layers, parts: Sequence[Part], mode: Mode, samples: int) -> tuple[int, int]:
     """Return about how large the dense problem is after all reductions, and how many parameters those of width leave."""
-    widths, biases = list(net.widths), [bias is not None for bias in net.biases]
+    widths = [net.weights[0].shape[1], *(len(weight) for weight in net.weights)]
+    biases = [bias is not None for bias in net.biases]
     for layer in reducible(net, {part.layer for part in parts}):
         widths[layer + 1] = widths[layer] + biases[layer] + widths[layer + 2]
     length = sum(n * m + m * bias for n, m, bias in zip(widths, widths[1:], biases, strict=False))
@@ -85,12 +84,11 @@ def of_network(
         functional=mode != "gauss_newton",
     )
     take = functools.partial(backend.krylov_steps, product, inside)
-    dense = DenseShifted(factors, parts, mode, errors.residual_error, backend)
-    tests: list[Callable[[], Shifted]] = [lambda: dense]
-    size = dense.size
+    dense, _ = reduced_sizes(layers, parts, mode, len(factors.X))
+    tests = [Test(dense, lambda: DenseShifted(factors, parts, mode, errors.residual_error, backend))]
     if factors.depth == 2 and len(parts) == 2 and mode != "functional":
-        tests.insert(0, lambda: TwoLayers(factors, parts, mode))
+        upper, weight = parts[1], layers.weights[1]
+        rows = len(weight) * (weight.shape[1] * upper.weight + upper.bias)
+        tests.insert(0, Test(rows, lambda: TwoLayers(factors, parts, mode)))
     seconds = 8.0 * length * len(factors.X) / RATE
-    return searched(
-        take, length, k, which, offset, tests, size, inside, chosen, seconds=seconds, sure=sure
-    )
+    return searched(take, length, k, which, tests, inside, chosen, offset=offset, seconds=seconds, sure=sure)

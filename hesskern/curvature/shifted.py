@@ -15,6 +15,7 @@ from hesskern.backends.protocol import Block, HostBackend, Side
 from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of
 from hesskern.curvature.dense_blocks import grid, inner_indices
 from hesskern.curvature.layer_factors import Factors, Mode
+from hesskern.linalg.certificate import add_product
 from hesskern.linalg.eigenbasis import ChosenBasis
 from hesskern.network.parameters import Part
 
@@ -81,11 +82,12 @@ class TwoLayers:
             rest[both, :, :, both] -= mixed
             rest[:, both, both, :] -= mixed.transpose(2, 0, 1)
         matrix = rest.reshape(self.size, self.size)
-        matrix += self._pushed(sign, inverse, vectors, push)
+        left, right = self._pushed(sign, inverse, vectors, push)
+        add_product(matrix, left, right)
         return decompositions.is_positive_definite(matrix)
 
-    def _pushed(self, sign: int, inverse: Matrix, vectors: Matrix, push: float) -> Matrix:
-        """Return what ``push V.T V`` adds to the Schur complement."""
+    def _pushed(self, sign: int, inverse: Matrix, vectors: Matrix, push: float) -> tuple[Matrix, Matrix]:
+        """Return the two factors of what ``push V.T V`` adds to the Schur complement."""
         o, h, k = self._outputs, self._units, len(vectors)
         split = h * len(self._squares)
         lower = _matrices(vectors[:, :split], h, self._lower)
@@ -100,8 +102,7 @@ class TwoLayers:
             image[:, :, :h] += (moved @ self._gradient.T).transpose(0, 2, 1)
         upper = (upper + sign * image).reshape(k, -1)
         middle = np.eye(k) / push + moved.reshape(k, -1) @ lower.reshape(k, -1).T
-        pushed: Matrix = upper.T @ np.linalg.solve(middle, upper)
-        return pushed
+        return upper, np.linalg.solve(middle, upper)
 
 
 def _matrices(flat: Matrix, outer: int, part: Part) -> Matrix:
@@ -167,7 +168,7 @@ class DenseShifted:
         inside = self._inside(vectors)
         matrix = self._matrix * -float(sign)
         matrix.reshape(-1)[:: self.size + 1] += shift
-        matrix += (push * inside.T) @ inside
+        add_product(matrix, inside, push * inside)
         return decompositions.is_positive_definite(matrix)
 
     def _inside(self, vectors: Matrix) -> Matrix:

@@ -30,6 +30,9 @@ _CLOSE = 1e3
 #: Where between the last value wanted (0) and the next one (1) the shift is.
 _BETWEEN = 0.3
 
+#: Outer products up to this number are added one by one: BLAS is slow for them.
+_FEW = 4
+
 
 class Shifted(Protocol):
     """A symmetric matrix H of which shifted forms can be tested."""
@@ -101,5 +104,14 @@ class DenseOperator:
     def is_definite(self, sign: int, shift: float, vectors: Matrix, push: float) -> bool | None:
         matrix = np.asarray(self._make(), dtype=np.float64) * -float(sign)
         matrix.reshape(-1)[:: self.size + 1] += shift
-        matrix += (push * vectors.T) @ vectors
+        add_product(matrix, vectors, push * vectors)
         return decompositions.is_positive_definite(matrix)
+
+
+def add_product(matrix: Matrix, left: Matrix, right: Matrix) -> None:
+    """Add ``left.T right`` of a few rows."""
+    if len(left) < _FEW:
+        for one, other in zip(left, right, strict=True):
+            matrix += np.multiply.outer(one, other)
+    else:
+        matrix += left.T @ right

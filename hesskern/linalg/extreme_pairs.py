@@ -17,6 +17,8 @@ from hesskern.linalg.krylov import End, KrylovSearch, Steps, most_vectors
 SMALL = 300
 #: Largest matrix that is factorised for a certificate: it takes seconds.
 _MOST_FACTORISED = 8192
+#: Bytes from which the free memory is looked at.
+_LARGE = 1 << 25
 #: How often a search goes on after an eigenvalue was missed.
 _MOST_ROUNDS = 6
 
@@ -46,17 +48,23 @@ def worthwhile(size: int, length: int, k: int, which: str) -> bool:
     return which != "SM" and size > SMALL and 20 * k <= size and 2 * most_vectors(k, k + 4) <= length
 
 
+class Test(NamedTuple):
+    """A matrix for a certificate: how large it is, and how it is made."""
+
+    size: int
+    make: Callable[[], Shifted]
+
+
 def searched(
     take: Steps,
     length: int,
     k: int,
     which: End,
-    offset: float,
-    tests: Sequence[Callable[[], Shifted]],
-    size: int,
+    tests: Sequence[Test],
     inside: NDArray[np.float64] | None = None,
     chosen: NDArray[np.intp] | None = None,
     *,
+    offset: float = 0.0,
     seconds: float = 0.0,
     sure: bool = True,
 ) -> FewPairs:
@@ -67,26 +75,25 @@ def searched(
     take : Steps
     length : int
         Of the vectors of `take`.
-    k, which
+    k : int
+    which : {"LA", "SA", "LM"}
+    tests : sequence of Test
+        The cheapest one first; the next one where a matrix cannot say.
+    inside, chosen : arrays, optional
+        Which entries of the vectors belong to the operator, as 1 and 0, and as positions.
     offset : float
         Multiple of the identity that is part of the operator, but not of `take`: it decides which values are the
         largest in magnitude.
-    tests : sequence of callables
-        Each returns a matrix for a certificate; the cheapest one first.
-    size : int
-        Of the largest of these matrices.
-    inside, chosen : arrays, optional
-        Which entries of the vectors belong to the operator, as 1 and 0, and as positions.
     seconds : float
         About how long a product takes.
     sure : bool
         Whether a certificate is wanted.
     """
-    refusal = _refusal(size) if sure else "not asked for"
+    refusal = _refusal(tests[0].size) if sure else "nobody asked for it"
     block = k + 2 if k > 1 and refusal else 1 + k // 4
-    memory.require(
-        8 * 2 * length * most_vectors(k, block), f"the Krylov space for {k} eigenvalues of a Hessian of {length}", ""
-    )
+    needed = 8 * 2 * length * most_vectors(k, block)
+    if needed > _LARGE:
+        memory.require(needed, f"the Krylov space for {k} eigenvalues of a Hessian of {length}", "ask for fewer.")
     search = KrylovSearch(take, length, k, which, block, inside, offset=offset, seconds=seconds)
     made: dict[int, Shifted] = {}
     for _ in range(_MOST_ROUNDS):
@@ -95,24 +102,27 @@ def searched(
         basis = ChosenBasis(ritz.values, vectors.T)
         if not ritz.converged:
             return FewPairs(basis, ritz.values, False, np.nan, "not certified: the iteration did not converge")
-        if refusal:
-            return FewPairs(basis, ritz.values, False, np.nan, f"not certified: {refusal}")
         verdict = None
-        for number, make in enumerate(tests):
+        for number, test in enumerate(tests):
+            refusal = _refusal(test.size) if sure else refusal
+            if refusal:
+                break
             if number not in made:
-                made[number] = make()
+                made[number] = test.make()
             verdict = certify(made[number], ritz, vectors, which, offset)
             if verdict is not None:
                 break
-        if verdict is not None and verdict.certified:
-            n = made[number].size
-            note = f"certified by a Cholesky factorisation ({n} x {n}): no other eigenvalue is "
-            note += {"LA": "larger", "SA": "smaller", "LM": "larger in magnitude"}[which]
+        if verdict is None:
+            return FewPairs(basis, ritz.values, False, np.nan, f"not certified: {refusal or 'no test can say'}")
+        if verdict.certified:
+            end = {"LA": "larger", "SA": "smaller", "LM": "larger in magnitude"}[which]
+            note = f"certified by a Cholesky factorisation of {made[number].size} rows: no other eigenvalue is {end}"
             return FewPairs(basis, ritz.values, True, verdict.error, note)
         if 2 * most_vectors(k, search.block + k + 2) > length:
             break
         search.more_starts(k + 2)
-    return FewPairs(basis, ritz.values, False, np.nan, "not certified: the factorisation shows that an eigenvalue is missing")
+    note = "not certified: the factorisation shows that an eigenvalue is missing"
+    return FewPairs(basis, ritz.values, False, np.nan, note)
 
 
 def _refusal(size: int) -> str:
@@ -120,6 +130,6 @@ def _refusal(size: int) -> str:
     needed = 3 * 8 * size * size
     if size > _MOST_FACTORISED:
         return f"it takes a factorisation of {size} rows, more than {_MOST_FACTORISED}"
-    if needed > (1 << 25) and needed > memory.available():
+    if needed > _LARGE and needed > memory.available():
         return f"it takes a factorisation of {size} rows, and {memory.human(needed)} of memory"
     return ""

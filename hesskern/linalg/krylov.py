@@ -27,7 +27,7 @@ _UNITS = 8.0
 _ROUNDED = 1e-12
 #: Less than this share of a vector's norm is rounding error: nothing of it is outside the span.
 _NOTHING = 1e-13
-_FIRST_LOOK = 24
+_FIRST_LOOK = 32
 _MOST_RESTARTS = 100
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from hesskern._base import checks, memory
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
-from hesskern.linalg.certificate import DenseOperator, Shifted
+from hesskern.linalg.certificate import DenseOperator
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.eigenpairs import Eigenpairs
-from hesskern.linalg.extreme_pairs import FewPairs, searched, worthwhile
+from hesskern.linalg.extreme_pairs import FewPairs, Test, searched, worthwhile
 from hesskern.linalg.krylov import steps
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.spectrum import Spectrum
@@ -169,7 +169,7 @@ class CurvatureOperator(MatrixOperator):
         >>> X, Y = hk.LinearNetwork.random((20, 500), seed=1).weights[0], np.ones((500, 10))
         >>> pairs = hk.SquaredLoss(X, Y).hessian(net).eigsh(2)
         >>> pairs.note
-        'certified by a Cholesky factorisation (300 x 300): no other eigenvalue is larger'
+        'certified by a Cholesky factorisation of 300 rows: no other eigenvalue is larger'
         """
         count = self._count(k, which, dense=dense)
         few = self._few_pairs(count, which, sure=checks.boolean(certify, "certify"))
@@ -199,8 +199,8 @@ class CurvatureOperator(MatrixOperator):
         def apply(v: Array, out: Array) -> None:
             out[...] = self._apply(v)
 
-        tests: list[Callable[[], Shifted]] = [lambda: DenseOperator(self.toarray, size)]
-        return searched(functools.partial(steps, apply, None), size, k, which, 0.0, tests, size, sure=sure)
+        test = Test(size, lambda: DenseOperator(self.toarray, size))
+        return searched(functools.partial(steps, apply, None), size, k, which, [test], sure=sure)
 
     def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
         basis, size = self._eigenbasis(lift=True), self.shape[0]
