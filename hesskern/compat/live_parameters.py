@@ -39,9 +39,14 @@ def traced(model: Any, loss: Any, original: str) -> tuple[tracing.Chain, LossSca
         return chain, recognised(loss, [chain.outputs], chain.reference.device)
 
 
-def compared(loss: Any, scale: LossScale, original: str) -> Check:
-    """Return a function that compares the loss with the recognised one, on the predictions and targets of a batch."""
+def compared(loss: Any, scale: LossScale, original: str) -> Check | None:
+    """Return a function that compares the loss with the recognised one, on the predictions and targets of a batch.
+
+    None for PyTorch's own loss.
+    """
     check = comparing(loss, scale)
+    if check is None:
+        return None
 
     def of(predictions: Tensor, targets: Tensor, name: str) -> None:
         with keep(original):

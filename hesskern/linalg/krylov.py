@@ -146,6 +146,9 @@ class KrylovSearch:
         self._images = np.empty((self._most, size))
         #: How many vectors have images; `block` more have none.
         self._known = 0
+        #: The operator in the space, as far as it was computed.
+        self._projected = np.empty((self._most, self._most))
+        self._solved = 0
         for j in range(block):
             self._draw(j)
 
@@ -166,6 +169,8 @@ class KrylovSearch:
         self._most = max(self._most, most_vectors(self._k, self.block + count))
         self._vectors = np.empty((self._most + self.block + count, before.shape[1]))
         self._vectors[: self._known + self.block] = before[: self._known + self.block]
+        projected, self._projected = self._projected, np.empty((self._most, self._most))
+        self._projected[: self._known, : self._known] = projected[: self._known, : self._known]
         images, self._images = self._images, np.empty((self._most, before.shape[1]))
         self._images[: self._known] = images[: self._known]
         for j in range(count):
@@ -228,9 +233,14 @@ class KrylovSearch:
 
     def _solve(self) -> None:
         """Compute the Ritz values of the space and the residuals of those wanted."""
-        V, W = self._vectors[: self._known], self._images[: self._known]
-        projected = V @ W.T
-        projected = 0.5 * (projected + projected.T)
+        V, W, solved = self._vectors[: self._known], self._images[: self._known], self._solved
+        added = W[solved:] @ V.T
+        self._projected[solved : self._known, : self._known] = added
+        self._projected[:solved, solved : self._known] = added[:, :solved].T
+        corner = added[:, solved:]
+        self._projected[solved : self._known, solved : self._known] = 0.5 * (corner + corner.T)
+        self._solved = self._known
+        projected = self._projected[: self._known, : self._known]
         if not np.isfinite(projected).all():
             raise OverflowError("products with this operator overflow; expected numbers of moderate size.")
         self._values, self._mix = np.linalg.eigh(projected)
@@ -254,7 +264,8 @@ class KrylovSearch:
         self._vectors[:count] = mix @ self._vectors[: self._known]
         self._images[:count] = mix @ self._images[: self._known]
         self._vectors[count : count + self.block] = following
-        self._known = count
+        self._projected[:count, :count] = np.diag(self._values[kept])
+        self._known = self._solved = count
 
     def _ritz(self, *, converged: bool) -> Ritz:
         order = self._which_first()

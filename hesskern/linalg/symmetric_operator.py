@@ -25,6 +25,8 @@ Which = Literal["LA", "SA", "LM", "SM"]
 WHICH = ("LA", "SA", "LM", "SM")
 #: Numbers of vectors whose coordinates are changed at once: their copies stay small next to the result.
 _NUMBERS_AT_ONCE = 1 << 20
+#: Up to this size of a result nobody looks whether it fits into the memory.
+_FEW_BYTES = 1 << 20
 
 
 class CurvatureOperator(MatrixOperator):
@@ -403,11 +405,13 @@ class Eigenvectors(MatrixOperator):
     def toarray(self) -> Array:
         """Return the eigenvectors as a dense (P, k) array."""
         size, count = self.shape
-        memory.require(
-            8 * size * count + _moved_bytes(size, count),
-            f"a dense array of {count} eigenvectors of length {size}",
-            "ask for fewer (k=), or for dense=False.",
-        )
+        needed = 8 * size * count + _moved_bytes(size, count)
+        if needed > _FEW_BYTES:
+            memory.require(
+                needed,
+                f"a dense array of {count} eigenvectors of length {size}",
+                "ask for fewer (k=), or for dense=False.",
+            )
         out = np.empty(self.shape)
         for some in _pieces(size, count):
             out[:, some] = self._matmat(np.eye(count, some.stop - some.start, -some.start))

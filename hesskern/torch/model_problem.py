@@ -257,6 +257,8 @@ class ModelProblem:
         operator = self._on_host()
         few = min(k, operator.shape[0])
         values, lifted = operator.eigh(few, which)
+        if self._order is None and few == k:
+            return self.tensor(values), self.tensor(lifted)
         every = torch.arange(self.size, device="cpu")
         rows, source = (index.cpu() for index in self._order or (every, every))
         # Each entry of a parameter that forward does not use gives an eigenvector with the eigenvalue 0.
