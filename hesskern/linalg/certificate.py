@@ -30,8 +30,6 @@ _CLOSE = 1e3
 #: Where between the last value wanted (0) and the next one (1) the shift is.
 _BETWEEN = 0.3
 
-#: Outer products up to this number are added one by one: BLAS is slow for them.
-_FEW = 4
 
 
 class Shifted(Protocol):
@@ -109,9 +107,8 @@ class DenseOperator:
 
 
 def add_product(matrix: Matrix, left: Matrix, right: Matrix) -> None:
-    """Add ``left.T right`` of a few rows."""
-    if len(left) < _FEW:
-        for one, other in zip(left, right, strict=True):
-            matrix += np.multiply.outer(one, other)
-    else:
-        matrix += left.T @ right
+    """Add ``left.T right`` of a few rows, without a matrix of that size in between."""
+    from scipy.linalg import blas  # noqa: PLC0415 - `import hesskern` need not wait for it
+
+    # Row-major matrices are the transposes of what BLAS takes, in place.
+    blas.dgemm(1.0, right.T, left.T, 1.0, c=matrix.T, trans_b=1, overwrite_c=1)

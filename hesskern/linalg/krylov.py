@@ -27,7 +27,8 @@ _UNITS = 8.0
 _ROUNDED = 1e-12
 #: Less than this share of a vector's norm is rounding error: nothing of it is outside the span.
 _NOTHING = 1e-13
-_FIRST_LOOK = 32
+#: How many vectors there are when the residuals are looked at for the first time.
+_FIRST_LOOK = 40
 _MOST_RESTARTS = 100
 
 
@@ -208,13 +209,15 @@ class KrylovSearch:
         return self._ritz(converged=best <= _ROUNDED * self._scale)
 
     def _next_look(self, looks: list[tuple[int, float]]) -> int:
-        """Return at how many vectors the residuals may be small enough, judging by the last two looks."""
+        """Return at how many vectors the residuals may be small enough, judging by the last two looks.
+
+        They begin to fall late: at the first look, as if the second half of the vectors had done all of it.
+        """
+        (first, before), (last, now) = ([(looks[0][0] // 2, self._scale), *looks])[-2:]
         step = max(8, self.block)
-        if len(looks) > 1:
-            (first, before), (last, now) = looks[-2:]
-            if 0 < now < before:
-                rate = np.log(before / now) / (last - first)
-                step = min(max(int(np.log(now / self._tolerance) / rate) + 1, 4), 4 * step)
+        if 0 < now < before:
+            rate = np.log(before / now) / (last - first)
+            step = min(max(int(1.3 * np.log(now / self._tolerance) / rate) + 1, 4), 4 * step)
         return self._known + step
 
     def _extend(self, stop: int) -> None:
