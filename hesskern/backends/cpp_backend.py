@@ -163,7 +163,7 @@ class CppBackend:
 
     def krylov_steps(
         self,
-        product: _core.HessianProduct,
+        product: HessianProduct,
         inside: NDArray[np.float64] | None,
         vectors: NDArray[np.float64],
         images: NDArray[np.float64],
@@ -171,6 +171,7 @@ class CppBackend:
         stop: int,
         block: int,
     ) -> int:
+        assert isinstance(product, _core.HessianProduct)
         return product.extend(vectors, images, start, stop, block, inside)
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:

@@ -21,6 +21,7 @@ from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
     UNBALANCED,
     Block,
+    HessianProduct,
     Job,
     Layers,
     ProductSvd,
@@ -323,7 +324,7 @@ class JittedBackend:
 
     def krylov_steps(
         self,
-        product: JittedProduct,
+        product: HessianProduct,
         inside: NDArray[np.float64] | None,
         vectors: NDArray[np.float64],
         images: NDArray[np.float64],

@@ -16,6 +16,7 @@ from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
     UNBALANCED,
     Block,
+    HessianProduct,
     Job,
     Layers,
     ProductSvd,
@@ -335,7 +336,7 @@ class ReferenceBackend:
 
     def krylov_steps(
         self,
-        product: ReferenceProduct,
+        product: HessianProduct,
         inside: NDArray[np.float64] | None,
         vectors: NDArray[np.float64],
         images: NDArray[np.float64],

@@ -247,7 +247,7 @@ class HostBackend(Backend, Protocol):
 
     def krylov_steps(
         self,
-        product: Any,
+        product: HessianProduct,
         inside: NDArray[np.float64] | None,
         vectors: NDArray[np.float64],
         images: NDArray[np.float64],

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hesskern._base import checks
 from hesskern.backends.data import Data
 from hesskern.torch.data import Check, reduced
-from hesskern.torch.losses import LossScale, comparing, recognised
+from hesskern.torch.losses import LossScale, comparison, recognised
 from hesskern.torch.model_problem import ModelProblem
 from hesskern.torch_modules import tracing
 
@@ -44,7 +44,7 @@ def compared(loss: Any, scale: LossScale, original: str) -> Check | None:
 
     None for PyTorch's own loss.
     """
-    check = comparing(loss, scale)
+    check = comparison(loss, scale)
     if check is None:
         return None
 

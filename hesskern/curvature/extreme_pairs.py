@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +21,14 @@ from hesskern.backends.protocol import HostBackend, Layers, PlainLayers
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.curvature.shifted import DenseShifted, TwoLayers
-from hesskern.linalg.extreme_pairs import FewPairs, Test, searched
+from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs, Test, searched
 from hesskern.linalg.krylov import End
 from hesskern.network.parameters import Part
 from hesskern.reductions.deep_ranks import largest_size
 
 
 def reduced_sizes(net: Layers, parts: Sequence[Part], mode: Mode, samples: int) -> tuple[int, int]:
-    """Return about how large the dense problem is after all reductions, and how many parameters those of width leave."""
+    """Return the size of the dense problem that all reductions leave in general position, and that of vectors."""
     widths = [net.weights[0].shape[1], *(len(weight) for weight in net.weights)]
     biases = [bias is not None for bias in net.biases]
     for layer in reducible(net, {part.layer for part in parts}):
@@ -42,31 +43,30 @@ def reduced_sizes(net: Layers, parts: Sequence[Part], mode: Mode, samples: int) 
     return largest_size(bounds, widths[-1], min(inputs, samples), mode), length
 
 
-def of_network(
-    factors: Factors,
-    parts: Sequence[Part],
-    mode: Mode,
-    backend: HostBackend,
-    k: int,
-    which: End,
-    offset: float,
-    errors: EigenvalueErrors,
-    *,
-    sure: bool,
-) -> FewPairs:
+class Question(NamedTuple):
+    """Which eigenpairs of which Hessian."""
+
+    parts: Sequence[Part]
+    mode: Mode
+    backend: HostBackend
+    k: int
+    which: End
+    offset: float  # a multiple of the identity that decides which are the largest in magnitude
+    sure: bool  # whether a certificate is wanted
+
+
+def of_network(factors: Factors, question: Question, errors: EigenvalueErrors) -> FewPairs:
     """Return a few eigenpairs of the Hessian of a network after the reductions of width.
 
     Parameters
     ----------
     factors : Factors
         Of the reduced network.
-    parts, mode
-    backend : HostBackend
-    k, which, offset, sure
-        As in `searched`.
+    question : Question
     errors : EigenvalueErrors
         Of this Hessian.
     """
+    parts, mode, backend, k, which, offset, sure = question
     layers = PlainLayers(tuple(factors.weights), tuple(factors.biases))
     layout = FlatLayout.of(layers.weights, layers.biases)
     chosen = layout.positions(parts)
@@ -91,4 +91,5 @@ def of_network(
         rows = len(weight) * (weight.shape[1] * upper.weight + upper.bias)
         tests.insert(0, Test(rows, lambda: TwoLayers(factors, parts, mode)))
     seconds = 8.0 * length * len(factors.X) / RATE
-    return searched(take, length, k, which, tests, inside, chosen, offset=offset, seconds=seconds, sure=sure)
+    refusal = "" if sure else NOT_ASKED
+    return searched(take, length, k, which, tests, inside, chosen, offset=offset, seconds=seconds, refusal=refusal)

@@ -32,7 +32,7 @@ from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
-from hesskern.curvature.extreme_pairs import of_network, reduced_sizes
+from hesskern.curvature.extreme_pairs import Question, of_network, reduced_sizes
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
 from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacobian
 from hesskern.curvature.layer_condition import layer_condition
@@ -44,6 +44,7 @@ from hesskern.curvature.width_reduction import WidthReduction
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
 from hesskern.linalg.extreme_pairs import FewPairs, worthwhile
+from hesskern.linalg.krylov import End
 from hesskern.linalg.symmetric_operator import CurvatureOperator, Which, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
@@ -227,24 +228,25 @@ class Hessian(CurvatureOperator):
         return WidthBasis(reduction, small, coupling, inner, self.parts)
 
     def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
-        if True in self._bases or not self._factors.ordinary or self._mode == "functional" or which == "SM":
+        known = True in self._bases
+        if which == "SM" or known or self._mode == "functional" or not self._factors.ordinary:
             return None
-        found: list[FewPairs] = []
+        if which == "SA" and self._mode == "gauss_newton":
+            return None  # the smallest are many zeros, which a Krylov method finds slowly
+        end: End = which
+        pairs: list[FewPairs] = []
 
         def innermost(factors: Factors) -> Eigenbasis:
             self._errors.decomposed = factors
-            found.append(
-                of_network(
-                    factors, self.parts, self._mode, self._backend, k, which, self._shift, self._errors, sure=sure
-                )
-            )
-            return found[0].basis
+            question = Question(self.parts, self._mode, self._backend, k, end, self._shift, sure)
+            pairs.append(of_network(factors, question, self._errors))
+            return pairs[0].basis
 
         size, length = reduced_sizes(self._net, self.parts, self._mode, len(self._data.X))
-        if not worthwhile(size, length, k, which):
+        if not worthwhile(size, length, k):
             return None
         basis = self._reduced_basis(innermost, lift=True)
-        return found[0]._replace(basis=basis, values=basis.values + self._shift)
+        return pairs[0]._replace(basis=basis, values=basis.values + self._shift)
 
     def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
         self._errors.decomposed = factors
@@ -402,6 +404,7 @@ class KroneckerHessian(Hessian):
         return self._bases[lift]
 
     def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        del k, which, sure
         return None  # all are cheap
 
     @property

@@ -62,6 +62,7 @@ class TwoLayers:
         return np.concatenate([turned, columns[..., self._units :]], axis=-1) if self._upper.bias else turned
 
     def is_definite(self, sign: int, shift: float, vectors: Matrix, push: float) -> bool | None:
+        """Return whether ``shift I - sign H + push V.T V`` is positive definite; None: it cannot say."""
         o, n, h = self._outputs, self._columns, self._units
         pivots = shift - sign * self._scale * np.multiply.outer(self._strengths[:h] ** 2, self._squares)
         if not pivots.min() > _SMALL_PIVOT * abs(shift):
@@ -102,7 +103,7 @@ class TwoLayers:
             image[:, :, :h] += (moved @ self._gradient.T).transpose(0, 2, 1)
         upper = (upper + sign * image).reshape(k, -1)
         middle = np.eye(k) / push + moved.reshape(k, -1) @ lower.reshape(k, -1).T
-        return upper, np.linalg.solve(middle, upper)
+        return upper, np.asarray(np.linalg.solve(middle, upper), dtype=np.float64)
 
 
 def _matrices(flat: Matrix, outer: int, part: Part) -> Matrix:
@@ -149,6 +150,7 @@ class DenseShifted:
 
     @cached_property
     def lower_bound(self) -> float:
+        """No eigenvalue is below minus this: the norm of the functional part, from those of its blocks."""
         total = 0.0
         for block in self._problem[1]:
             if block.B is not None and block.W is not None:
@@ -163,6 +165,7 @@ class DenseShifted:
         return dense
 
     def is_definite(self, sign: int, shift: float, vectors: Matrix, push: float) -> bool | None:
+        """Return whether ``shift I - sign H + push V.T V`` is positive definite."""
         if self.size < self._whole and shift <= 0:
             return False  # what was left out are zeros
         inside = self._inside(vectors)
@@ -175,9 +178,11 @@ class DenseShifted:
         if self._deep is None:
             return vectors
         unchanged = _Unchanged(self._deep.size)
-        return deep_basis(self._deep, unchanged, self._factors, self._parts, self._mode).coordinates(vectors.T)[
-            : self.size
-        ].T
+        return (
+            deep_basis(self._deep, unchanged, self._factors, self._parts, self._mode)
+            .coordinates(vectors.T)[: self.size]
+            .T
+        )
 
 
 class _Unchanged(ChosenBasis):

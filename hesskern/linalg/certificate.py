@@ -31,12 +31,16 @@ _CLOSE = 1e3
 _BETWEEN = 0.3
 
 
-
 class Shifted(Protocol):
     """A symmetric matrix H of which shifted forms can be tested."""
 
-    size: int  # of the matrix that is factorised
-    lower_bound: float  # no eigenvalue of H is below minus this
+    @property
+    def size(self) -> int:
+        """Rows of the matrix that is factorised."""
+
+    @property
+    def lower_bound(self) -> float:
+        """No eigenvalue of H is below minus this."""
 
     def is_definite(self, sign: int, shift: float, vectors: Matrix, push: float) -> bool | None:
         """Return whether ``shift I - sign H + push V.T V`` is positive definite, V (k, P); None: it cannot say."""
@@ -100,6 +104,7 @@ class DenseOperator:
         self._make, self.size = matrix, size
 
     def is_definite(self, sign: int, shift: float, vectors: Matrix, push: float) -> bool | None:
+        """Return whether ``shift I - sign H + push V.T V`` is positive definite; see `Shifted`."""
         matrix = np.asarray(self._make(), dtype=np.float64) * -float(sign)
         matrix.reshape(-1)[:: self.size + 1] += shift
         add_product(matrix, vectors, push * vectors)

@@ -1,4 +1,4 @@
-"""A few extreme eigenpairs of an operator by a Krylov method, and a proof that none was missed where it is affordable."""
+"""A few extreme eigenpairs by a Krylov method, and a proof that none was missed where that is affordable."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ SMALL = 300
 _MOST_FACTORISED = 8192
 #: Bytes from which the free memory is looked at.
 _LARGE = 1 << 25
+#: The reason for no certificate.
+NOT_ASKED = "nobody asked for it"
 #: How often a search goes on after an eigenvalue was missed.
 _MOST_ROUNDS = 6
 
@@ -31,9 +33,10 @@ class FewPairs(NamedTuple):
     certified: bool
     error: float
     note: str
+    small: bool  # whether all eigenvalues are affordable instead
 
 
-def worthwhile(size: int, length: int, k: int, which: str) -> bool:
+def worthwhile(size: int, length: int, k: int) -> bool:
     """Return whether a Krylov method is cheaper than all eigenvalues.
 
     Parameters
@@ -43,9 +46,8 @@ def worthwhile(size: int, length: int, k: int, which: str) -> bool:
     length : int
         Of the vectors.
     k : int
-    which : {"LA", "SA", "LM", "SM"}
     """
-    return which != "SM" and size > SMALL and 20 * k <= size and 2 * most_vectors(k, k + 4) <= length
+    return size > SMALL and 20 * k <= size and 2 * most_vectors(k, k + 4) <= length
 
 
 class Test(NamedTuple):
@@ -66,7 +68,7 @@ def searched(
     *,
     offset: float = 0.0,
     seconds: float = 0.0,
-    sure: bool = True,
+    refusal: str = "",
 ) -> FewPairs:
     """Return k extreme eigenpairs, certified if that is affordable.
 
@@ -86,11 +88,11 @@ def searched(
         largest in magnitude.
     seconds : float
         About how long a product takes.
-    sure : bool
-        Whether a certificate is wanted.
+    refusal : str
+        Why no certificate is to be made; empty: make one.
     """
-    refusal = _refusal(tests[0].size) if sure else "nobody asked for it"
-    block = k + 2 if k > 1 and refusal else 1 + k // 4
+    refused = refusal or too_large(tests[0].size)
+    block = k + 2 if k > 1 and refused else 1 + k // 4
     needed = 8 * 2 * length * most_vectors(k, block)
     if needed > _LARGE:
         memory.require(needed, f"the Krylov space for {k} eigenvalues of a Hessian of {length}", "ask for fewer.")
@@ -101,11 +103,12 @@ def searched(
         vectors = ritz.vectors if chosen is None else ritz.vectors[:, chosen]
         basis = ChosenBasis(ritz.values, vectors.T)
         if not ritz.converged:
-            return FewPairs(basis, ritz.values, False, np.nan, "not certified: the iteration did not converge")
+            note = "not certified: the iteration did not converge"
+            return FewPairs(basis, ritz.values, False, np.nan, note, not refused)
         verdict = None
         for number, test in enumerate(tests):
-            refusal = _refusal(test.size) if sure else refusal
-            if refusal:
+            refused = refusal or too_large(test.size)
+            if refused:
                 break
             if number not in made:
                 made[number] = test.make()
@@ -113,20 +116,21 @@ def searched(
             if verdict is not None:
                 break
         if verdict is None:
-            return FewPairs(basis, ritz.values, False, np.nan, f"not certified: {refusal or 'no test can say'}")
+            note = f"not certified: {refused or 'no test can say'}"
+            return FewPairs(basis, ritz.values, False, np.nan, note, not refused)
         if verdict.certified:
             end = {"LA": "larger", "SA": "smaller", "LM": "larger in magnitude"}[which]
             note = f"certified by a Cholesky factorisation of {made[number].size} rows: no other eigenvalue is {end}"
-            return FewPairs(basis, ritz.values, True, verdict.error, note)
+            return FewPairs(basis, ritz.values, True, verdict.error, note, True)
         if 2 * most_vectors(k, search.block + k + 2) > length:
             break
         search.more_starts(k + 2)
     note = "not certified: the factorisation shows that an eigenvalue is missing"
-    return FewPairs(basis, ritz.values, False, np.nan, note)
+    return FewPairs(basis, ritz.values, False, np.nan, note, True)
 
 
-def _refusal(size: int) -> str:
-    """Return why a certificate is not affordable; empty: it is."""
+def too_large(size: int) -> str:
+    """Return why a certificate is not affordable, and all eigenvalues are not either; empty: it is."""
     needed = 3 * 8 * size * size
     if size > _MOST_FACTORISED:
         return f"it takes a factorisation of {size} rows, more than {_MOST_FACTORISED}"

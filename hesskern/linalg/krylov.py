@@ -185,7 +185,7 @@ class KrylovSearch:
 
     def run(self) -> Ritz:
         """Go on until the residuals are rounding errors, or until they do not become smaller any more."""
-        best, stuck = np.inf, 0
+        best, largest, stuck = np.inf, np.inf, 0
         target = min(max(_FIRST_LOOK, 2 * self._k + self.block), self._most)
         looks: list[tuple[int, float]] = []
         for restarts in range(_MOST_RESTARTS):
@@ -206,7 +206,7 @@ class KrylovSearch:
             self._restart(self._which_first()[: self._kept])
             looks = []
             target = min(self._known + max(8, self.block), self._most)
-        return self._ritz(converged=best <= _ROUNDED * self._scale)
+        return self._ritz(converged=largest <= _ROUNDED * self._scale)
 
     def _next_look(self, looks: list[tuple[int, float]]) -> int:
         """Return at how many vectors the residuals may be small enough, judging by the last two looks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -133,13 +134,16 @@ class CurvatureOperator(MatrixOperator):
         -----
         Every copy of a repeated eigenvalue is there. A few eigenvalues of a large reduced problem come from `eigsh`;
         where that cannot certify them, and otherwise, all eigenvectors of the reduced problem are computed, and the
-        requested ones are transformed back.
+        requested ones are transformed back. If the reduced problem is too large for both, there is a warning, and
+        `certified` of the result is False.
         """
         count = self._count(k, which, dense=dense)
         few = None if k is None else self._few_pairs(count, which, sure=True)
-        if few is not None and few.certified:
-            return self._chosen(few, count, which, dense=dense)
-        return self._exact(count, which, dense=dense)
+        if few is None or (few.small and not few.certified):
+            return self._exact(count, which, dense=dense)
+        if not few.certified:
+            warnings.warn(f"eigh({count}) may have missed copies of an eigenvalue; {few.note}", stacklevel=2)
+        return self._chosen(few, count, which, dense=dense)
 
     def eigsh(self, k: int = 1, which: Which = "LA", *, certify: bool = True, dense: bool = True) -> Eigenpairs:
         """Return a few extreme eigenvalues and eigenvectors, without computing all of them where that is cheaper.
@@ -175,7 +179,7 @@ class CurvatureOperator(MatrixOperator):
         """
         count = self._count(k, which, dense=dense)
         few = self._few_pairs(count, which, sure=checks.boolean(certify, "certify"))
-        if few is None:
+        if few is None or (few.small and not few.certified and certify):
             return self._exact(count, which, dense=dense)
         return self._chosen(few, count, which, dense=dense)
 
@@ -194,15 +198,23 @@ class CurvatureOperator(MatrixOperator):
 
         `sure`: with a certificate, if that is affordable.
         """
+        del k, which, sure
+        return None
+
+    def _few_by_products(self, k: int, which: Which, *, refusal: str) -> FewPairs | None:
+        """Return the result of `_few_pairs` from products alone; the certificate takes the dense matrix.
+
+        `refusal`: why no certificate is to be made; empty: make one.
+        """
         size = self.shape[0]
-        if not worthwhile(size, size, k, which):
+        if which == "SM" or not worthwhile(size, size, k):
             return None
 
         def apply(v: Array, out: Array) -> None:
             out[...] = self._apply(v)
 
         test = Test(size, lambda: DenseOperator(self.toarray, size))
-        return searched(functools.partial(steps, apply, None), size, k, which, [test], sure=sure)
+        return searched(functools.partial(steps, apply, None), size, k, which, [test], refusal=refusal)
 
     def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
         basis, size = self._eigenbasis(lift=True), self.shape[0]

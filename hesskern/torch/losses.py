@@ -79,13 +79,13 @@ def name_of(loss_fn: Any) -> str:
     return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
 
 
-def comparing(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None] | None:
-    """Return a function that calls `compare` for the predictions, the targets and the name of a batch.
+def comparison(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None] | None:
+    """Return `comparing`; None for PyTorch's own loss, of which no batch needs to be compared."""
+    return None if mean_squared_error(loss_fn) else comparing(loss_fn, scale)
 
-    None for PyTorch's own loss, of which no batch needs to be compared.
-    """
-    if mean_squared_error(loss_fn):
-        return None
+
+def comparing(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None]:
+    """Return a function that calls `compare` for the predictions, the targets and the name of a batch."""
     return lambda predictions, targets, name: compare(loss_fn, predictions, targets, scale.of(len(predictions)), name)
 
 

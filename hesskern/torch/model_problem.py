@@ -18,7 +18,7 @@ from hesskern.linalg.spectrum import Spectrum
 from hesskern.linalg.symmetric_operator import CurvatureOperator, Which
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.torch.data import reduced
-from hesskern.torch.losses import comparing, recognised
+from hesskern.torch.losses import comparison, recognised
 from hesskern.torch.reduced_loss import ReducedLoss
 from hesskern.torch.reparametrised import Reparametrisation, ReparametrisedHessian
 from hesskern.torch_modules import tracing
@@ -101,7 +101,7 @@ class ModelProblem:
         chain = tracing.trace(model)
         scale = recognised(loss_fn, [chain.outputs], chain.reference.device)
         requested = _selected(model, chain, params)
-        reduced_data, samples = reduced(data, chain, comparing(loss_fn, scale))
+        reduced_data, samples = reduced(data, chain, comparison(loss_fn, scale))
         return cls(chain, ReducedLoss(reduced_data, samples, scale.of(samples)), requested)
 
     def _reparametrisation(self) -> Reparametrisation:

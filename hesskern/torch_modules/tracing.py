@@ -22,7 +22,6 @@ from hesskern.torch_modules.chain import (
     described,
     passed,
 )
-from hesskern.torch_modules.plain_modules import plain_modules
 from hesskern.torch_modules.origin import (
     AttributePath,
     Origin,
@@ -32,6 +31,7 @@ from hesskern.torch_modules.origin import (
     known_hooks,
     state_kept,
 )
+from hesskern.torch_modules.plain_modules import plain_modules
 
 _EXPECTED = (
     "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
