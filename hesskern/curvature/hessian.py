@@ -11,44 +11,38 @@ the factors in the other order: the same spectrum, but a different matrix.)
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks, decompositions, memory
+from hesskern._base import checks
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern._base.powers import Scaled, too_large
-from hesskern.backends.hidden_units import reducible
-from hesskern.backends.protocol import Block, PlainLayers, Side
+from hesskern.backends.protocol import Block, Side
 from hesskern.curvature.cross_block import CrossBlock
-from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of
+from hesskern.curvature.deep_problem import structural_zeros
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
-from hesskern.curvature.extreme_pairs import Question, of_network, reduced_sizes
+from hesskern.curvature.extreme_pairs import FewWanted, of_problem
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
-from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacobian
 from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
-from hesskern.curvature.width_basis import WidthBasis
-from hesskern.curvature.width_reduction import WidthReduction
+from hesskern.curvature.reduced_problem import ReducedProblem
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
-from hesskern.linalg.extreme_pairs import FewPairs, worthwhile
-from hesskern.linalg.krylov import End
+from hesskern.linalg.eigenbasis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
+from hesskern.linalg.extreme_pairs import SMALL, FewPairs
 from hesskern.linalg.symmetric_operator import CurvatureOperator, Which, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
-from hesskern.reductions.deep_ranks import Dropped
 
 #: `Condition.note` at an interpolating minimum.
 _NOISE = (
@@ -199,83 +193,30 @@ class Hessian(CurvatureOperator):
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
-            self._bases[lift] = self._reduced_basis(functools.partial(self._dense_basis, lift=lift), lift=lift)
+            self._bases[lift] = self._problem(lift=lift).basis()
         return self._bases[lift]
 
-    def _reduced_basis(self, innermost: Callable[[Factors], Eigenbasis], *, lift: bool) -> Eigenbasis:
-        """Return the basis of a network whose wide hidden layers are reduced first; `innermost`: of what is left."""
-        layers = reducible(_layers(self._factors), {part.layer for part in self.parts})
-        return self._reduced(self._factors, layers, {}, innermost, lift=lift)
-
-    def _reduced(
-        self,
-        factors: Factors,
-        layers: list[int],
-        across: dict[int, Scaled],
-        innermost: Callable[[Factors], Eigenbasis],
-        *,
-        lift: bool,
-    ) -> Eigenbasis:
-        """Return the basis of a network whose hidden `layers` are reduced next, after the layers of `across`."""
-        if not layers:
-            return innermost(factors)
-        reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
-        small, product = reduction.reduced(self._backend, lift=lift)
-        across = across | {layers[0]: product}
-        reduced = Factors(small, self._data, self._loss.scale, across, ordinary=factors.ordinary)
-        coupling = reduction.coupling(reduced, zero=self._mode == "gauss_newton")
-        inner = self._reduced(reduced, layers[1:], across, innermost, lift=lift)
-        return WidthBasis(reduction, small, coupling, inner, self.parts)
-
     def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
-        known = True in self._bases
-        if which == "SM" or known or self._mode == "functional" or not self._factors.ordinary:
+        if which == "SM" or True in self._bases or not self._factors.ordinary or self.shape[0] <= SMALL:
             return None
-        if which == "SA" and self._mode == "gauss_newton":
-            return None  # the smallest are many zeros, which a Krylov method finds slowly
-        end: End = which
-        pairs: list[FewPairs] = []
+        question = FewWanted(self.parts, self._mode, self._backend, k, which, self._shift, sure)
+        return of_problem(self._problem(lift=True), question, self._errors)
 
-        def innermost(factors: Factors) -> Eigenbasis:
-            self._errors.decomposed = factors
-            question = Question(self.parts, self._mode, self._backend, k, end, self._shift, sure)
-            pairs.append(of_network(factors, question, self._errors))
-            return pairs[0].basis
+    def _problem(self, *, lift: bool) -> ReducedProblem:
+        return ReducedProblem(self._point, self.parts, self._mode, self._errors, lift=lift)
 
-        size, length = reduced_sizes(self._net, self.parts, self._mode, len(self._data.X))
-        if not worthwhile(size, length, k):
-            return None
-        basis = self._reduced_basis(innermost, lift=True)
-        return pairs[0]._replace(basis=basis, values=basis.values + self._shift)
+    @cached_property
+    def reduction(self) -> str:
+        """What the exact reductions leave of the eigenproblem, in one line.
 
-    def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
-        self._errors.decomposed = factors
-        deep = deep_ranks_of(factors, self.parts, self._mode, self._errors.residual_error)
-        if self._mode == "gauss_newton":
-            if deep is None:
-                return gauss_newton_basis(factors, self.parts, lift=lift)
-            self._errors.dropped = Dropped(deep.dropped_jacobian, 0.0)
-            pairs, outputs = deep.jacobian, len(factors.weights[-1])
-            squares = squares_of_jacobian(
-                pairs, [None] * len(pairs), outputs, factors.scale, two_layers=factors.depth == 2, lift=lift
-            )
-            return deep_basis(deep, squares, factors, self.parts, self._mode)
-        if deep is None:
-            _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
-            size = sum(side.outer * (side.inner + side.bias) for side in sides)
-        else:
-            size = deep.size
-            sides, blocks, self._errors.dropped = deep.problem()
-        memory.require(
-            8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
-            f"the eigenproblem of size {size} that is left after all reductions",
-            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
-        )
-        dense = np.empty((size, size))
-        if size:
-            interruptibly(self._backend.assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
-        inner = DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
-        return inner if deep is None else deep_basis(deep, inner, factors, self.parts, self._mode)
+        For instance "21000 parameters to 2950; 18050 exact zeros"; see `hesskern.reductions`.
+        """
+        return self._problem(lift=False).words
+
+    @cached_property
+    def predicted_rank(self) -> int:
+        """A bound on the rank, which it reaches for weights, data and residual in general position."""
+        return self.shape[0] - self._problem(lift=False).zeros
 
     @property
     def _of_squares(self) -> bool:
@@ -347,10 +288,6 @@ class Hessian(CurvatureOperator):
         return f"<{self.shape[0]}x{self.shape[1]} {description} {setting(self._loss, self._net)}>"
 
 
-def _layers(factors: Factors) -> PlainLayers:
-    return PlainLayers(tuple(factors.weights), tuple(factors.biases))
-
-
 class KroneckerHessian(Hessian):
     """Hessian with respect to parameters of one layer, as a Kronecker product.
 
@@ -406,6 +343,17 @@ class KroneckerHessian(Hessian):
     def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
         del k, which, sure
         return None  # all are cheap
+
+    @property
+    def reduction(self) -> str:
+        """What the eigenproblem consists of, in one line."""
+        outputs, inputs = len(self.output_factor), len(self.input_factor)
+        return f"{self.shape[0]} parameters to two factors of size {outputs} and {inputs}"
+
+    @property
+    def predicted_rank(self) -> int:
+        """A bound on the rank, which it reaches for weights and data in general position."""
+        return self.shape[0] - structural_zeros(self._factors, self.parts, self._mode)
 
     @property
     def _of_squares(self) -> bool:

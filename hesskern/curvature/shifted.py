@@ -52,7 +52,7 @@ class TwoLayers:
             gradient = factors.residual_gram(1, 0).matrix[:, inner]
             self._gradient = self._left.T @ gradient @ self._turn
         self.size = self._outputs * self._columns
-        self.lower_bound = 0.0 if self._gradient is None else float(np.linalg.norm(self._gradient, 2))
+        self.lower_bound = 0.0 if self._gradient is None else decompositions.norm(self._gradient)
 
     def _turned_hidden(self, columns: Matrix) -> Matrix:
         """Return arrays whose last axis is that of the second layer's inputs in the basis of the singular vectors."""
@@ -103,7 +103,7 @@ class TwoLayers:
             image[:, :, :h] += (moved @ self._gradient.T).transpose(0, 2, 1)
         upper = (upper + sign * image).reshape(k, -1)
         middle = np.eye(k) / push + moved.reshape(k, -1) @ lower.reshape(k, -1).T
-        return upper, np.asarray(np.linalg.solve(middle, upper), dtype=np.float64)
+        return upper, decompositions.solve(middle, upper)
 
 
 def _matrices(flat: Matrix, outer: int, part: Part) -> Matrix:
@@ -141,7 +141,12 @@ class DenseShifted:
 
     @cached_property
     def _problem(self) -> tuple[list[Side], list[Block]]:
-        if self._deep is not None:
+        if self._deep is not None and self._mode == "gauss_newton":
+            pairs = self._deep.jacobian
+            sides = [Side(top.shape[1], inputs.shape[1], False) for top, inputs in pairs]
+            scale = self._factors.scale
+            blocks = [Block(scale * (top.T @ left), inputs.T @ right) for top, inputs in pairs for left, right in pairs]
+        elif self._deep is not None:
             sides, blocks, _ = self._deep.problem()
         else:
             dtype = np.dtype(np.float64)

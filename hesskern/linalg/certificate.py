@@ -4,7 +4,7 @@ r"""Whether a few eigenvalues are the largest ones, with all copies: by the iner
 begins with V, H is ``[[Θ, .], [., B]]`` up to blocks of norm ‖R‖. If ``s I - H + d V V.T`` is positive definite, so is
 its block ``s I - B``: no eigenvalue of B reaches s. By Weyl's theorem the largest k eigenvalues of H are within ‖R‖ of
 the largest k of θ and of the eigenvalues of B, which are below s. With s below θ_k these are θ themselves, and the
-error is about ``‖R‖² / (θ_k - s)``; with s a little above θ_k, where a repeated eigenvalue goes on after the k-th,
+error is about ``‖R‖² / (θ_k - s)``; with s a little above θ_k, where a repeated eigenvalue continues beyond the k-th,
 their error is at most ``‖R‖ + s - θ_k``. An eigenvalue that was missed, or a copy of one, makes the matrix indefinite.
 
 *What it costs.* One Cholesky factorisation, n³/3: half of one that counts eigenvalues.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hesskern._base import memory
 from hesskern.linalg.certificate import Shifted, certify
 from hesskern.linalg.eigenbasis import ChosenBasis, Eigenbasis
-from hesskern.linalg.krylov import End, KrylovSearch, Steps, most_vectors
+from hesskern.linalg.krylov import End, KrylovSearch, LanczosSteps, most_vectors
 
 #: Up to this size all eigenvalues cost no more than a few.
 SMALL = 300
@@ -21,7 +21,7 @@ _MOST_FACTORISED = 8192
 _LARGE = 1 << 25
 #: The reason for no certificate.
 NOT_ASKED = "nobody asked for it"
-#: How often a search goes on after an eigenvalue was missed.
+#: How often a search continues after an eigenvalue was missed.
 _MOST_ROUNDS = 6
 
 
@@ -58,7 +58,7 @@ class Test(NamedTuple):
 
 
 def searched(
-    take: Steps,
+    take: LanczosSteps,
     length: int,
     k: int,
     which: End,
@@ -74,7 +74,7 @@ def searched(
 
     Parameters
     ----------
-    take : Steps
+    take : LanczosSteps
     length : int
         Of the vectors of `take`.
     k : int

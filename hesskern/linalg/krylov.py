@@ -2,7 +2,7 @@
 
 A Krylov space is built from a block of start vectors, one vector at a time: vector j + block is the image of vector j,
 made orthogonal to all others. Rayleigh-Ritz on the space gives the eigenpairs. When the space is full, the best Ritz
-vectors are kept and the next block goes on from them (Wu and Simon, SIAM J. Matrix Anal. Appl. 22, 2000).
+vectors are kept, and the next block continues from them (Wu and Simon, SIAM J. Matrix Anal. Appl. 22, 2000).
 
 A block of b vectors finds at most b copies of a repeated eigenvalue, in exact arithmetic. Nothing here shows that none
 was missed: see `hesskern.curvature.certificate`.
@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
 
@@ -32,7 +33,7 @@ _FIRST_LOOK = 40
 _MOST_RESTARTS = 100
 
 
-class Steps(Protocol):
+class LanczosSteps(Protocol):
     """Lanczos steps with a certain operator; `steps` is their definition."""
 
     def __call__(self, vectors: Matrix, images: Matrix, start: int, stop: int, block: int, /) -> int:
@@ -111,7 +112,7 @@ class KrylovSearch:
 
     Parameters
     ----------
-    take : Steps
+    take : LanczosSteps
     size : int
         P, the length of the vectors.
     k : int
@@ -128,7 +129,7 @@ class KrylovSearch:
 
     def __init__(
         self,
-        take: Steps,
+        take: LanczosSteps,
         size: int,
         k: int,
         which: End,
@@ -184,7 +185,7 @@ class KrylovSearch:
         return min(self._known, self._k + self.block + (self._most - self._k) // 3)
 
     def run(self) -> Ritz:
-        """Go on until the residuals are rounding errors, or until they do not become smaller any more."""
+        """Continue until the residuals are rounding errors, or until they do not become smaller any more."""
         best, largest, stuck = np.inf, np.inf, 0
         target = min(max(_FIRST_LOOK, 2 * self._k + self.block), self._most)
         looks: list[tuple[int, float]] = []
@@ -246,7 +247,7 @@ class KrylovSearch:
         projected = self._projected[: self._known, : self._known]
         if not np.isfinite(projected).all():
             raise OverflowError("products with this operator overflow; expected numbers of moderate size.")
-        self._values, self._mix = np.linalg.eigh(projected)
+        self._values, self._mix = decompositions.eigh(projected)
         chosen = self._which_first()[: self._k]
         mix = self._mix[:, chosen].T
         errors = mix @ W - self._values[chosen, None] * (mix @ V)
