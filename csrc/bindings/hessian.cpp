@@ -47,7 +47,7 @@ class Products {
         delete spare_.exchange(mine.release());
     }
 
-    // Lanczos steps: vectors and images (rows, size) as in `hesskern.linalg.krylov.steps`, which defines what it does.
+    // Lanczos steps: vectors and images (rows, size) as in `hesskern._base.lanczos.steps`, which defines what it does.
     index extend(T *vectors, T *images, index start, index stop, index block, const T *inside) {
         const index size = layout_.size();
         std::vector<T> factors(std::size_t(stop + block));

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join
+from hesskern._base.lanczos import steps
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
@@ -52,7 +53,6 @@ from hesskern.backends.numba_kernels import (
 )
 from hesskern.backends.numba_kernels.compile import processor
 from hesskern.backends.numba_kernels.vectors import VECTOR_BYTES
-from hesskern.linalg.krylov import steps
 
 _STOPS: dict[int, Stop] = {
     descent.RUNNING: "running",

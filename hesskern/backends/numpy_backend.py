@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join, split_as
+from hesskern._base.lanczos import steps
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
@@ -27,7 +28,6 @@ from hesskern.backends.protocol import (
     Update,
     Watch,
 )
-from hesskern.linalg.krylov import steps
 
 
 def _activations(net: Layers, X: Array, column: Array) -> list[Array]:

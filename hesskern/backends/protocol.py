@@ -255,7 +255,7 @@ class HostBackend(Backend, Protocol):
         stop: int,
         block: int,
     ) -> int:
-        """Take steps of the Lanczos method with a product of this backend; see `hesskern.linalg.krylov.steps`."""
+        """Take steps of the Lanczos method with a product of this backend; see `hesskern._base.lanczos.steps`."""
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
         """Write the dense matrix (P, P) into `out`, symmetric to the bit."""

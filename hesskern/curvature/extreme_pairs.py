@@ -21,7 +21,7 @@ from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.layer_factors import Mode
 from hesskern.curvature.reduced_problem import ReducedProblem
 from hesskern.curvature.shifted import DenseShifted, TwoLayers
-from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs, Test, searched, worthwhile
+from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs, ToFactorise, searched, worthwhile
 from hesskern.linalg.symmetric_operator import Which
 from hesskern.network.parameters import Part
 
@@ -71,11 +71,11 @@ def of_problem(problem: ReducedProblem, question: FewWanted, errors: EigenvalueE
         functional=mode != "gauss_newton",
     )
     take = functools.partial(backend.krylov_steps, product, inside)
-    tests = [Test(size, lambda: DenseShifted(factors, parts, mode, errors.residual_error, backend))]
+    tests = [ToFactorise(size, lambda: DenseShifted(factors, parts, mode, errors.residual_error, backend))]
     if factors.depth == 2 and len(parts) == 2:
         upper, weight = parts[1], layers.weights[1]
         rows = len(weight) * (weight.shape[1] * upper.weight + upper.bias)
-        tests.insert(0, Test(rows, lambda: TwoLayers(factors, parts, mode)))
+        tests.insert(0, ToFactorise(rows, lambda: TwoLayers(factors, parts, mode)))
     seconds = 8.0 * length * len(factors.X) / RATE
     refusal = "" if sure else NOT_ASKED
     few = searched(take, length, k, which, tests, inside, chosen, offset=offset, seconds=seconds, refusal=refusal)

@@ -46,14 +46,14 @@ class Shifted(Protocol):
         """Return whether ``shift I - sign H + push V.T V`` is positive definite, V (k, P); None: it cannot say."""
 
 
-class Verdict(NamedTuple):
+class Certificate(NamedTuple):
     """Whether the values are shown to be the extreme ones, with all copies, and how far they may be off."""
 
     certified: bool
     error: float
 
 
-def certify(matrix: Shifted, ritz: Ritz, vectors: Matrix, which: End, offset: float = 0.0) -> Verdict | None:
+def certify(matrix: Shifted, ritz: Ritz, vectors: Matrix, which: End, offset: float = 0.0) -> Certificate | None:
     """Return whether nothing was missed; None where this matrix cannot say.
 
     Parameters
@@ -91,8 +91,8 @@ def certify(matrix: Shifted, ritz: Ritz, vectors: Matrix, which: End, offset: fl
         if None in answers:
             return None
         if all(answers):
-            return Verdict(True, error)
-    return Verdict(False, np.inf)
+            return Certificate(True, error)
+    return Certificate(False, np.inf)
 
 
 class DenseOperator:

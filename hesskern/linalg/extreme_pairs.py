@@ -50,7 +50,7 @@ def worthwhile(size: int, length: int, k: int) -> bool:
     return size > SMALL and 20 * k <= size and 2 * most_vectors(k, k + 4) <= length
 
 
-class Test(NamedTuple):
+class ToFactorise(NamedTuple):
     """A matrix for a certificate: how large it is, and how it is made."""
 
     size: int
@@ -62,7 +62,7 @@ def searched(
     length: int,
     k: int,
     which: End,
-    tests: Sequence[Test],
+    tests: Sequence[ToFactorise],
     inside: NDArray[np.float64] | None = None,
     chosen: NDArray[np.intp] | None = None,
     *,
@@ -79,7 +79,7 @@ def searched(
         Of the vectors of `take`.
     k : int
     which : {"LA", "SA", "LM"}
-    tests : sequence of Test
+    tests : sequence of ToFactorise
         The cheapest one first; the next one where a matrix cannot say.
     inside, chosen : arrays, optional
         Which entries of the vectors belong to the operator, as 1 and 0, and as positions.

@@ -10,7 +10,6 @@ was missed: see `hesskern.curvature.certificate`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
+from hesskern._base.lanczos import orthonormalise
 
 End = Literal["LA", "SA", "LM"]
 _EPSILON = float(np.finfo(np.float64).eps)
@@ -26,73 +26,16 @@ _EPSILON = float(np.finfo(np.float64).eps)
 _UNITS = 8.0
 #: Residuals that stay at this size, relative to the largest eigenvalue, are rounding errors of the products.
 _ROUNDED = 1e-12
-#: Less than this share of a vector's norm is rounding error: nothing of it is outside the span.
-_NOTHING = 1e-13
 #: How many vectors there are when the residuals are looked at for the first time.
 _FIRST_LOOK = 40
 _MOST_RESTARTS = 100
 
 
 class LanczosSteps(Protocol):
-    """Lanczos steps with a certain operator; `steps` is their definition."""
+    """Lanczos steps with a certain operator; `hesskern._base.lanczos.steps` defines them."""
 
     def __call__(self, vectors: Matrix, images: Matrix, start: int, stop: int, block: int, /) -> int:
         """Take the steps."""
-
-
-def steps(
-    apply: Callable[[Array, Array], None],
-    inside: Array | None,
-    vectors: Matrix,
-    images: Matrix,
-    start: int,
-    stop: int,
-    block: int,
-) -> int:
-    """Take the steps `start` ... `stop` - 1 of the band Lanczos method.
-
-    Step j writes the image of vector j, and makes vector j + block of it. O(stop P) a step, and a product.
-
-    Parameters
-    ----------
-    apply : callable
-        Writes the product with its first argument into the second.
-    inside : (P,) array, optional
-        What images are multiplied by: 1, or 0 at entries that do not belong to the operator.
-    vectors : (m, P) array
-        The first ``start + block`` rows are orthonormal.
-    images : (n, P) array
-        The first `start` rows are the images of these rows of `vectors`.
-    start, stop, block : int
-
-    Returns
-    -------
-    int
-        -1, or how many vectors have images, if nothing was left of a new vector; it is missing then.
-    """
-    for j in range(start, stop):
-        apply(vectors[j], images[j])
-        if inside is not None:
-            images[j] *= inside
-        if not orthonormalise(vectors[: j + block], images[j].copy(), vectors[j + block]):
-            return j + 1
-    return -1
-
-
-def orthonormalise(rows: Matrix, vector: Array, out: Array) -> bool:
-    """Write a vector, made orthogonal to orthonormal rows and of norm 1; return False if nothing is left of it."""
-    before = left = float(np.linalg.norm(vector))
-    for _ in range(5):
-        vector -= (rows @ vector) @ rows
-        now = float(np.linalg.norm(vector))
-        if not now > _NOTHING * before:
-            return False
-        enough = now > 0.5 * left
-        left = now
-        if enough:
-            break
-    np.divide(vector, left, out=out)
-    return True
 
 
 class Ritz(NamedTuple):
@@ -202,7 +145,7 @@ class KrylovSearch:
                 target = min(self._next_look(looks), self._most)
             stuck = stuck + 1 if largest > 0.5 * best else 0
             best = min(best, largest)
-            if stuck >= (3 if best <= _ROUNDED * self._scale else 20) or restarts + 1 == _MOST_RESTARTS:
+            if stuck >= (8 if best <= _ROUNDED * self._scale else 20) or restarts + 1 == _MOST_RESTARTS:
                 break
             self._restart(self._which_first()[: self._kept])
             looks = []

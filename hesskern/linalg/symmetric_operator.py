@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from hesskern._base import checks, memory
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
+from hesskern._base.lanczos import steps
 from hesskern.linalg.certificate import DenseOperator
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.eigenpairs import Eigenpairs
-from hesskern.linalg.extreme_pairs import FewPairs, Test, searched, worthwhile
-from hesskern.linalg.krylov import steps
+from hesskern.linalg.extreme_pairs import FewPairs, ToFactorise, searched, worthwhile
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.spectrum import Spectrum
 
@@ -213,7 +213,7 @@ class CurvatureOperator(MatrixOperator):
         def apply(v: Array, out: Array) -> None:
             out[...] = self._apply(v)
 
-        test = Test(size, lambda: DenseOperator(self.toarray, size))
+        test = ToFactorise(size, lambda: DenseOperator(self.toarray, size))
         return searched(functools.partial(steps, apply, None), size, k, which, [test], refusal=refusal)
 
     def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
