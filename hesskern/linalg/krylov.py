@@ -109,7 +109,7 @@ class KrylovSearch:
 
     def more_starts(self, count: int) -> None:
         """Add random start vectors; the pairs found stay in the space."""
-        self._restart(self._which_first()[: self._kept])
+        self._restart(self._which_first()[: self._k + self.block])
         before = self._vectors
         self._most = max(self._most, most_vectors(self._k, self.block + count))
         self._vectors = np.empty((self._most + self.block + count, before.shape[1]))
@@ -130,7 +130,7 @@ class KrylovSearch:
     def run(self) -> Ritz:
         """Continue until the residuals are rounding errors, or until they do not become smaller any more."""
         best, largest, stuck = np.inf, np.inf, 0
-        target = min(max(_FIRST_LOOK, 2 * self._k + self.block), self._most)
+        target = min(max(_FIRST_LOOK, 2 * self._k + self.block, self._known + 8 * self.block), self._most)
         looks: list[tuple[int, float]] = []
         for restarts in range(_MOST_RESTARTS):
             while True:
