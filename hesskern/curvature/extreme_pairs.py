@@ -55,9 +55,9 @@ def of_problem(problem: ReducedProblem, question: FewWanted, errors: EigenvalueE
     factors, size = problem.factors, problem.likely_size
     layers = PlainLayers(tuple(factors.weights), tuple(factors.biases))
     length = count(layers.weights, layers.biases)
-    if not worthwhile(size, length, k):
-        return None
     chosen = FlatLayout.of(layers.weights, layers.biases).positions(parts)
+    if not worthwhile(size, length if chosen is None else len(chosen), k):
+        return None
     inside = None
     if chosen is not None:
         inside = np.zeros(length)

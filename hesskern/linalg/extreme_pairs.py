@@ -44,7 +44,7 @@ def worthwhile(size: int, length: int, k: int) -> bool:
     size : int
         Of the dense problem that is left.
     length : int
-        Of the vectors.
+        Of the vectors that belong to it.
     k : int
     """
     return size > SMALL and 20 * k <= size and 2 * most_vectors(k, k + 4) <= length
@@ -122,7 +122,7 @@ def searched(
             end = {"LA": "larger", "SA": "smaller", "LM": "larger in magnitude"}[which]
             note = f"certified by a Cholesky factorisation of {made[number].size} rows: no other eigenvalue is {end}"
             return FewPairs(basis, ritz.values, True, verdict.error, note, True)
-        if 2 * most_vectors(k, search.block + k + 2) > length:
+        if 2 * most_vectors(k, search.block + k + 2) > (length if chosen is None else len(chosen)):
             break
         search.more_starts(k + 2)
     note = "not certified: the factorisation shows that an eigenvalue is missing"
