@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
 
 #: What PyTorch's classes call, as it was when this was imported: a program may replace it.
 _ORIGINAL = {
@@ -78,6 +80,9 @@ def _distinct(module: nn.Module) -> bool:
 
 
 def _unchanged() -> bool:
+    """Return whether PyTorch does what it did when this was imported: no global hook, no mode, nothing replaced."""
     if any(getattr(torch_module, f"_global{name}", None) for name in _HOOKS):
+        return False
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or _get_current_function_mode_stack():
         return False
     return all(getattr(owner, name) is value for (owner, name), value in _ORIGINAL.items())

@@ -125,7 +125,8 @@ def test_the_result_without_dense_vectors_and_pickled():
     unsure = H.eigsh(3, certify=False)
     np.testing.assert_allclose(unsure.values, pairs.values, rtol=1e-13)
     assert not unsure.certified and unsure.note == "not certified: nobody asked for it"
-    values, vectors = H.eigh(3)
+    values, dense = H.eigh(3)
+    assert dense.shape == (154, 3)
     np.testing.assert_allclose(values, pairs.values, rtol=1e-13)
     assert H.eigh(3, "SM").note == "all 154 eigenvalues were computed"
 

@@ -37,7 +37,7 @@ LADDER = np.linspace(-4.0, 1.0, SIZE)
 def test_what_is_right_is_certified_and_what_misses_one_is_not(which, chosen, following):
     answer, _ = claimed(LADDER, chosen, which, following)
     assert answer.certified and answer.error < 1e-12
-    skipped = chosen[:-1] + [chosen[-1] + (1 if which != "LA" else -1)]
+    skipped = [*chosen[:-1], chosen[-1] + (1 if which != "LA" else -1)]
     assert not claimed(LADDER, skipped, which)[0].certified
     assert np.isinf(claimed(LADDER, skipped, which)[0].error)
 
