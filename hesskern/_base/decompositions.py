@@ -258,6 +258,21 @@ def _jacobi(matrix: Matrix) -> Matrix:
     return scaled
 
 
+def is_positive_definite(matrix: Matrix) -> bool:
+    """Return whether a symmetric float64 matrix has a Cholesky factorisation; it is destroyed.
+
+    Without the GIL, and in place, as LAPACK is called by its address.
+    """
+    finite(matrix)
+    return bool(interruptibly(_has_cholesky, matrix, seconds=len(matrix) ** 3 / 3.0 / RATE))
+
+
+def _has_cholesky(matrix: Matrix) -> bool:
+    size, info = np.array([len(matrix)], np.intc), np.array([0], np.intc)
+    _routine("dpotrf")(b"L", *(number.ctypes.data for number in (size, matrix, size, info)))
+    return not info[0]
+
+
 @functools.cache
 def _routine(routine: str) -> Any:
     """Return a routine of LAPACK as SciPy publishes it for Cython, to be called with addresses, without the GIL."""

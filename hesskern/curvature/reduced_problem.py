@@ -147,7 +147,10 @@ class ReducedProblem:
 
     def basis(self) -> Eigenbasis:
         """Return the eigenbasis of all selected parameters."""
-        basis: Eigenbasis = ZeroBasis(self._last_biases) if self._closed_form else self._decomposed()
+        return self.lifted(ZeroBasis(self._last_biases) if self._closed_form else self._decomposed())
+
+    def lifted(self, basis: Eigenbasis) -> Eigenbasis:
+        """Return the eigenbasis of all selected parameters from that of the network after the reductions of width."""
         for stage in reversed(self.stages):
             basis = WidthBasis(stage.reduction, stage.small, stage.coupling, basis, self._parts, stage.rank)
         return basis if self.span is None else InputsBasis(self.span, self._layers, basis, self._parts)
@@ -168,7 +171,7 @@ class ReducedProblem:
         memory.require(
             8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
             f"the eigenproblem of size {size} that is left after all reductions",
-            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+            "use H.eigsh(k) for a few eigenvalues.",
         )
         dense = np.empty((size, size))
         if size:
@@ -199,6 +202,16 @@ class ReducedProblem:
             len(weights[part.layer]) * int(weights[part.layer].shape[1] * part.weight + part.bias)
             for part in self._parts
         )
+
+    @property
+    def likely_size(self) -> int:
+        """About the size of the matrix that is decomposed, without computing ranks."""
+        if self._closed_form:
+            return 0
+        rows = [len(self.factors.weights[part.layer]) for part in self._parts]
+        inputs = [self.factors.weights[part.layer].shape[1] * part.weight + part.bias for part in self._parts]
+        whole = sum(m * n for m, n in zip(rows, inputs, strict=True))
+        return int(whole - structural_zeros(self.factors, self._parts, self._mode))
 
     @property
     def zeros(self) -> int:

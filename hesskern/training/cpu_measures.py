@@ -86,7 +86,10 @@ class CpuMeasures:
 
     def sharpness(self) -> float:
         """Return the largest eigenvalue of the full Hessian, of a float32 network too in float64."""
-        return _largest_eigenvalue(self._hessian(None))
+        hessian = self._hessian(None)
+        if hessian.shape[0] <= _DENSE:
+            return float(hessian.spectrum().max)
+        return float(hessian.eigsh(1, certify=False, dense=False).values[0])
 
     def condition(self, parts: Parts) -> float:
         """Return the condition number of a block."""
@@ -121,18 +124,3 @@ class CpuMeasures:
         from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         return hessian_of(self._loss, net, select(net, None) if parts is None else parts, "full")
-
-
-def _largest_eigenvalue(hessian: Hessian) -> float:
-    """Return the sharpness of a float32 network; products with float64 vectors are in float64."""
-    size = hessian.shape[0]
-    if size <= _DENSE:
-        return float(hessian.spectrum().max)
-    from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415 - `import hesskern` need not wait for it
-
-    start = np.random.default_rng(0).standard_normal(size)
-    # ARPACK takes what is small beside one for zero: the Hessian is multiplied by a power of two.
-    exponent = int(np.frexp(np.abs(hessian @ start).max())[1])
-    products = LinearOperator(hessian.shape, matvec=lambda v: np.ldexp(hessian @ v, -exponent), dtype=np.float64)
-    value = eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0]
-    return float(np.ldexp(value, exponent))
