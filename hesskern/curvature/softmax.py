@@ -283,9 +283,17 @@ class SoftmaxHessian(CurvatureOperator):
         return SoftmaxBasis(values, rows.T, self._span, classes, order, self._largest)
 
     @property
+    def predicted_rank(self) -> int:
+        """A bound on the rank, which it reaches for features and probabilities in general position."""
+        return int((self.logits.shape[1] - 1) * self._span.kept)
+
+    @property
     def reduction(self) -> str:
-        """What is left of the parameters, in words."""
-        whole, left = self.shape[0], (self.logits.shape[1] - 1) * self._span.kept
+        """What the exact reductions leave of the eigenproblem, in one line.
+
+        For instance "4010 parameters to 180; 3830 exact zeros" of 20 samples with 400 features in 10 classes.
+        """
+        whole, left = self.shape[0], self.predicted_rank
         words = f"{whole} parameters to {left}; {whole - left} exact zeros"
         if self._span.kept < self._span.size:
             return words
