@@ -11,6 +11,7 @@ factor by a power of two. So samples whose other classes have probabilities belo
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -105,16 +106,19 @@ def factor(parts: Sticks, features: Matrix, backend: HostBackend) -> Matrix:
 def _stick(parts: Sticks, kind: int) -> NDArray[np.float64]:
     """Return ``w_k`` times the root of its size (N, C-1-k), for k = `kind`, in the contrasts from the k-th on."""
     logs, rests, sizes, *_ = parts
+    broken = np.ones((len(logs), logs.shape[1] - kind))
     with np.errstate(invalid="ignore"):
-        shares = np.nan_to_num(np.exp(logs[:, kind + 1 :] - rests[:, kind + 1, None]))
-    broken = np.column_stack([np.ones(len(logs)), -shares])
+        shares = np.exp(logs[:, kind + 1 :] - rests[:, kind + 1, None])
+    broken[:, 1:] = -np.where(np.isnan(shares), 0.0, shares)
     rows: NDArray[np.float64] = sizes[:, kind, None] * (broken @ contrasts(logs.shape[1])[kind:, kind:])
     return rows
 
 
+@functools.lru_cache(8)
 def contrasts(classes: int) -> NDArray[np.float64]:
     """Return an orthonormal basis (C, C-1) orthogonal to a common shift: each class against those after it."""
     behind = np.arange(classes - 1, 0, -1)
     lower = np.tril(np.broadcast_to(-1.0 / behind, (classes, classes - 1)), -1)
     basis: NDArray[np.float64] = (lower + np.eye(classes, classes - 1)) * np.sqrt(behind / (behind + 1))
+    basis.setflags(write=False)  # it is kept
     return basis

@@ -23,7 +23,7 @@ def truth(H):
 
 
 def agree(H, *, digits=1e-13):
-    """Compare eigenvalues, rank and condition number with 80 digits, and vectors with the dense matrix."""
+    """Compare eigenvalues, rank and condition number with 60 digits, and vectors with the dense matrix."""
     exact, size = truth(H), H.shape[0]
     found = H.condition()
     assert found.rank <= len(exact) <= found.rank + found.undecided
@@ -40,8 +40,8 @@ def agree(H, *, digits=1e-13):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("samples", [1, 6, 11, 12, 30])
-def test_spectra_and_vectors_against_80_digits(backend, samples, bias):
+@pytest.mark.parametrize("samples", [1, 6, 11, 13])
+def test_spectra_and_vectors_against_60_digits(backend, samples, bias):
     H = hessian(samples, bias=bias)
     found, rank = agree(H)
     assert found.rank == rank == H.predicted_rank == 2 * min(samples, 11 + bias)

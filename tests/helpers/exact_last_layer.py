@@ -12,9 +12,9 @@ from typing import Any
 import mpmath
 import numpy as np
 
-_DIGITS = 80
+_DIGITS = 60
 #: Eigenvalues below this fraction of the largest are zeros.
-_ZERO = mpmath.mpf(10) ** -60
+_ZERO = mpmath.mpf(10) ** -45
 
 
 def eigenvalues(features: np.ndarray, logits: np.ndarray, weights: np.ndarray, *, bias: bool) -> list[Any]:
