@@ -404,11 +404,13 @@ def _rank(values: NDArray[np.float64], length: int) -> int:
 
 def _extended(basis: Matrix, rows: Matrix, least: float, most: int) -> Matrix:
     """Return an orthonormal basis (n, k) with the directions of further rows, at most `most` in all."""
+    if basis.shape[1] >= most:
+        return basis
     rest = rows
-    for _ in range(2):  # twice, so that what is left is orthogonal to the basis
+    for _ in range(2 if basis.shape[1] else 0):  # twice, so that what is left is orthogonal to the basis
         rest = rest - (rest @ basis) @ basis.T
     _, values, vectors = decompositions.svd(rest, full_matrices=False)
-    count = max(0, min(int(np.sum(values > least)), most - basis.shape[1]))
+    count = min(int(np.sum(values > least)), most - basis.shape[1])
     return np.hstack([basis, vectors[:count].T])
 
 
