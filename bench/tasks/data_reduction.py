@@ -16,7 +16,8 @@ from bench.outcomes import ProblemResult
 from bench.peers import with_jax, with_torch
 from bench.problems import TOLERANCE, Array, Size
 from hesskern import backends
-from hesskern.backends.data import Data, reduce_samples
+from hesskern.backends.data import Data
+from hesskern.reductions.samples import reduce_samples
 
 NAME = "data_reduction"
 SUMMARY = "Reduce N samples to i rows with the same loss, gradient and Hessian: `SquaredLoss(X, Y)` and its QR."

@@ -11,7 +11,8 @@ from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.network.parameters import Part
-from hesskern.reductions.deep_ranks import DeepBasis, DeepRanks, Layer, largest_size
+from hesskern.network.predicted_rank import predicted_rank
+from hesskern.reductions.deep_ranks import DeepBasis, DeepRanks, LayerSides, Shape, largest_size
 
 
 def deep_ranks_of(factors: Factors, parts: Sequence[Part], mode: Mode, residual_error: float) -> DeepRanks | None:
@@ -22,25 +23,20 @@ def deep_ranks_of(factors: Factors, parts: Sequence[Part], mode: Mode, residual_
     for part in parts:
         top, inputs = factors.above[part.layer], factors.inputs[part.layer].matrix
         selected = inputs[:, inner_indices(part, factors.weights[part.layer].shape[1])]
-        layers.append(Layer(None if top is None else top.matrix, selected))
+        layers.append(LayerSides(None if top is None else top.matrix, selected))
 
-    def between(lower: int, upper: int) -> Matrix:
+    def between(lower: int, upper: int) -> Matrix | None:
         first, second = parts[lower], parts[upper]
         product = factors.between(first.layer, second.layer)
+        if product is None and second.weight and not second.bias:
+            return None
         matrix = np.eye(len(factors.weights[first.layer])) if product is None else product.matrix
         if factors.has_bias:  # the constant input does not depend on any weight
             matrix = np.concatenate([matrix, np.zeros_like(matrix[:1])])
         return matrix[inner_indices(second, factors.weights[second.layer].shape[1])]
 
-    lowest = factors.inputs[parts[0].layer].matrix
     reduction = DeepRanks(
-        layers,
-        lowest,
-        factors.residual.matrix,
-        residual_error,
-        between,
-        factors.scale,
-        mode=mode,
+        layers, _lowest(factors, parts), factors.residual.matrix, residual_error, between, factors.scale, mode=mode
     )
     whole = sum(
         len(factors.weights[part.layer]) * layer.inputs.shape[1] for part, layer in zip(parts, layers, strict=True)
@@ -52,18 +48,47 @@ def deep_basis(
     reduction: DeepRanks, inner: Eigenbasis, factors: Factors, parts: Sequence[Part], mode: Mode
 ) -> DeepBasis:
     """Return the eigenbasis of all selected parameters."""
-    shapes = [(rows.size, columns.size) for rows, columns in zip(reduction.rows, reduction.columns, strict=True)]
+    shapes = _shapes(factors, parts)
     order = [
         interleaved(n, m, part) if part.bias else np.arange(m * n) for (m, n), part in zip(shapes, parts, strict=True)
     ]
-    rows, outputs = factors.residual.matrix.shape
+    return DeepBasis(reduction, inner, order, structural_zeros(factors, parts, mode))
+
+
+def structural_zeros(factors: Factors, parts: Sequence[Part], mode: Mode) -> int:
+    """Return how many eigenvalues are zero for any numbers of these shapes."""
+    shapes = _shapes(factors, parts)
     widths = [factors.weights[0].shape[1], *(len(weight) for weight in factors.weights)]
-    bounds = []
-    for (m, n), part in zip(shapes, parts, strict=True):
-        below, above = widths[: part.layer + 1], widths[part.layer + 1 :]
-        inputs_rank = min(rows, n, min(below) + factors.has_bias)
-        bounds.append((m, n, min(above), inputs_rank))
-    zeros = sum(m * n for m, n in shapes) - largest_size(
-        bounds, outputs, factors.inputs[parts[0].layer].matrix.shape[1], mode
-    )
-    return DeepBasis(reduction, inner, order, zeros)
+    samples = len(factors.X)
+    bounds = [
+        Shape(
+            m,
+            n,
+            min(widths[part.layer + 1 :]),
+            min(samples, n, min(widths[: part.layer + 1]) + factors.has_bias),
+            part.weight and part.bias >= factors.has_bias,
+        )
+        for (m, n), part in zip(shapes, parts, strict=True)
+    ]
+
+    def narrowest(lower: int, upper: int) -> int:
+        return int(min(widths[parts[lower].layer + 1 : parts[upper].layer + 1]))
+
+    rank = largest_size(bounds, _lowest(factors, parts), narrowest, mode)
+    if mode == "gauss_newton":
+        rank = min(rank, samples * widths[-1])
+    if not factors.has_bias and len(parts) == factors.depth:
+        # The rank in general position is the largest there is; the size may exceed it where layers are narrow.
+        rank = min(rank, getattr(predicted_rank(widths, samples), mode))
+    return sum(m * n for m, n in shapes) - rank
+
+
+def _shapes(factors: Factors, parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """Return rows and selected columns of each layer."""
+    weights = factors.weights
+    return [(len(weights[layer]), weights[layer].shape[1] * weight + bias) for layer, weight, bias in parts]
+
+
+def _lowest(factors: Factors, parts: Sequence[Part]) -> int:
+    """Return a bound on the rank of all inputs of the lowest selected layer."""
+    return int(min(factors.inputs[parts[0].layer].matrix.shape))

@@ -71,11 +71,14 @@ class EigenvalueErrors:
 
     @property
     def residual_error(self) -> float:
-        """A bound on the error of the residual's norm by the computation alone, from norms."""
+        """A bound on the error of the residual's norm by the computation alone."""
         if self._mode == "gauss_newton":
             return 0.0
         widths = self._point.net.widths[:-1]
-        return 2.0 ** errors_from_norms(self.decomposed, self._parts, widths, 0.0, functional=True).residual
+        rough = errors_from_norms(self.decomposed, self._parts, widths, 0.0, functional=True).residual
+        enough = logarithm(self.decomposed.residual) + math.log2(_GOOD_ENOUGH * max(widths) * _EPSILON)
+        error = rough if rough <= enough else self._point.magnitudes.residual_error(0.0)
+        return float(np.exp2(error))
 
     @cached_property
     def residual_is_noise(self) -> bool:

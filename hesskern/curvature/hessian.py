@@ -19,32 +19,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesskern._base import checks, decompositions, memory
+from hesskern._base import checks
 from hesskern._base.array_types import Array
 from hesskern._base.cached import cached_property
 from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern._base.powers import Scaled, too_large
-from hesskern.backends.hidden_units import reducible
-from hesskern.backends.protocol import Block, PlainLayers, Side
+from hesskern.backends.protocol import Block, Side
 from hesskern.curvature.cross_block import CrossBlock
-from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of
+from hesskern.curvature.deep_problem import structural_zeros
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
-from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacobian
 from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
-from hesskern.curvature.width_basis import WidthBasis
-from hesskern.curvature.width_reduction import WidthReduction
+from hesskern.curvature.reduced_problem import ReducedProblem
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis, ValuesOnly
+from hesskern.linalg.eigenbasis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
 from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
-from hesskern.reductions.deep_ranks import Dropped
 
 #: `Condition.note` at an interpolating minimum.
 _NOISE = (
@@ -195,53 +191,24 @@ class Hessian(CurvatureOperator):
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
-            factors = self._factors
-            layers = reducible(_layers(factors), {part.layer for part in self.parts})
-            self._bases[lift] = self._reduced_basis(factors, layers, {}, lift=lift)
+            self._bases[lift] = self._problem(lift=lift).basis()
         return self._bases[lift]
 
-    def _reduced_basis(
-        self, factors: Factors, layers: list[int], across: dict[int, Scaled], *, lift: bool
-    ) -> Eigenbasis:
-        """Return the basis of a network whose hidden `layers` are reduced next, after the layers of `across`."""
-        if not layers:
-            return self._dense_basis(factors, lift=lift)
-        reduction = WidthReduction(_layers(factors), layers[0], {part.layer: part for part in self.parts})
-        small, product = reduction.reduced(self._backend, lift=lift)
-        across = across | {layers[0]: product}
-        reduced = Factors(small, self._data, self._loss.scale, across, ordinary=factors.ordinary)
-        coupling = reduction.coupling(reduced, zero=self._mode == "gauss_newton")
-        inner = self._reduced_basis(reduced, layers[1:], across, lift=lift)
-        return WidthBasis(reduction, small, coupling, inner, self.parts)
+    def _problem(self, *, lift: bool) -> ReducedProblem:
+        return ReducedProblem(self._point, self.parts, self._mode, self._errors, lift=lift)
 
-    def _dense_basis(self, factors: Factors, *, lift: bool) -> Eigenbasis:
-        self._errors.decomposed = factors
-        deep = deep_ranks_of(factors, self.parts, self._mode, self._errors.residual_error)
-        if self._mode == "gauss_newton":
-            if deep is None:
-                return gauss_newton_basis(factors, self.parts, lift=lift)
-            self._errors.dropped = Dropped(deep.dropped_jacobian, 0.0)
-            pairs, outputs = deep.jacobian, len(factors.weights[-1])
-            squares = squares_of_jacobian(
-                pairs, [None] * len(pairs), outputs, factors.scale, two_layers=factors.depth == 2, lift=lift
-            )
-            return deep_basis(deep, squares, factors, self.parts, self._mode)
-        if deep is None:
-            _, sides, blocks = grid(factors, self.parts, self.parts, self._mode, "row", np.dtype(np.float64))
-            size = sum(side.outer * (side.inner + side.bias) for side in sides)
-        else:
-            size = deep.size
-            sides, blocks, self._errors.dropped = deep.problem()
-        memory.require(
-            8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
-            f"the eigenproblem of size {size} that is left after all reductions",
-            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
-        )
-        dense = np.empty((size, size))
-        if size:
-            interruptibly(self._backend.assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
-        inner = DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
-        return inner if deep is None else deep_basis(deep, inner, factors, self.parts, self._mode)
+    @cached_property
+    def reduction(self) -> str:
+        """What the exact reductions leave of the eigenproblem, in one line.
+
+        For instance "21000 parameters to 2950; 18050 exact zeros"; see `hesskern.reductions`.
+        """
+        return self._problem(lift=False).words
+
+    @cached_property
+    def predicted_rank(self) -> int:
+        """A bound on the rank, which it reaches for weights, data and residual in general position."""
+        return self.shape[0] - self._problem(lift=False).zeros
 
     @property
     def _of_squares(self) -> bool:
@@ -313,10 +280,6 @@ class Hessian(CurvatureOperator):
         return f"<{self.shape[0]}x{self.shape[1]} {description} {setting(self._loss, self._net)}>"
 
 
-def _layers(factors: Factors) -> PlainLayers:
-    return PlainLayers(tuple(factors.weights), tuple(factors.biases))
-
-
 class KroneckerHessian(Hessian):
     """Hessian with respect to parameters of one layer, as a Kronecker product.
 
@@ -368,6 +331,17 @@ class KroneckerHessian(Hessian):
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
             self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
         return self._bases[lift]
+
+    @property
+    def reduction(self) -> str:
+        """What the eigenproblem consists of, in one line."""
+        outputs, inputs = len(self.output_factor), len(self.input_factor)
+        return f"{self.shape[0]} parameters to two factors of size {outputs} and {inputs}"
+
+    @property
+    def predicted_rank(self) -> int:
+        """A bound on the rank, which it reaches for weights and data in general position."""
+        return self.shape[0] - structural_zeros(self._factors, self.parts, self._mode)
 
     @property
     def _of_squares(self) -> bool:

@@ -76,8 +76,12 @@ class Magnitudes:
         scale = log2(self._factors.scale)
         blocks = [scale / 2 + self._jacobian(part) for part in parts]
         pairs = [scale + self._functional(lower, upper) for lower, upper in _pairs(parts)]
-        residual = _sum([_log(term) for term in self._residual_errors(input_error)])
+        residual = self.residual_error(input_error)
         return Errors(_power(_root_of_squares(blocks)), _power(0.5 + _root_of_squares(pairs)), residual)
+
+    def residual_error(self, input_error: float) -> float:
+        """Return the logarithm to base 2 of a bound on the error of the residual's norm."""
+        return _sum([_log(term) for term in self._residual_errors(input_error)])
 
     def functional_part(self, parts: Sequence[Part]) -> float:
         """Return the norm of the functional part, at most."""
@@ -115,7 +119,7 @@ class Magnitudes:
 
     def gradient(self, parts: Sequence[Part], input_error: float) -> list[float]:
         """Return bounds on the errors of the gradient with respect to each of these layers, as norms."""
-        residual, error = _log(self._residual), _sum([_log(term) for term in self._residual_errors(input_error)])
+        residual, error = _log(self._residual), self.residual_error(input_error)
         unit = math.log2(unit_of_sum(len(self._factors.column)))  # the sum over samples
         scale = log2(self._factors.scale)
         return [

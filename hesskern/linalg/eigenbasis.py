@@ -67,6 +67,23 @@ class DenseBasis:
         return self._vectors @ columns
 
 
+class ZeroBasis:
+    """Of a matrix of zeros."""
+
+    dense_size = 0
+
+    def __init__(self, size: int) -> None:
+        self.structural_zeros = size
+        self.values: Values = np.zeros(size)
+        self.groups = Spectrum._of(np.zeros(1), np.array([size]))
+
+    def coordinates(self, columns: Matrix) -> Matrix:
+        return columns
+
+    def vectors(self, columns: Matrix) -> Matrix:
+        return columns
+
+
 class ValuesOnly:
     """Eigenvalues without their vectors, and the number of further zeros."""
 

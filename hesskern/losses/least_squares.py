@@ -18,10 +18,11 @@ from hesskern import backends
 from hesskern._base import checks, devices
 from hesskern._base.array_types import Array
 from hesskern._base.powers import reach
-from hesskern.backends.data import Data, reduce_samples
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import Backend
 from hesskern.curvature.objective import Objective
 from hesskern.network.linear_network import LinearNetwork, check_inputs
+from hesskern.reductions.samples import reduce_samples
 
 if TYPE_CHECKING:  # SciPy's sparse package is not needed before the first Hessian
     from hesskern.curvature.hessian import Hessian

@@ -4,15 +4,20 @@
 ranks of the data, of the layers or of the outputs are small next to the widths: a 5-100-100-100-5 network has 21 000
 parameters and 2 950 directions.
 
-*What is left.* Let layer l multiply inputs ``Z_l`` (N, n), and let ``B_l`` (o, m) map its outputs to the predictions.
-The Gauss-Newton part sees rows of ``δW_l`` in range(B_l.T) and columns in range(Z_l.T), both at once. The functional
-part sees rows in range(B_l.T E.T Z), or columns in range(Z_l.T E), where E is the residual and Z the inputs of the lowest
-layer. So, in orthogonal bases of rows and columns whose first directions span these spaces (β of b rows, α of a columns),
-everything vanishes unless ``row < β``, or ``column < α``, or ``row < b and column < a``:
+*What is left.* Let layer l multiply inputs ``Z_l`` (N, n), let ``B_l`` (o, m) map its outputs to the predictions, and
+``M_lk`` the outputs of layer l to the inputs of layer k. E is the residual. Then changes of ``W_l`` have
 
-    m n - (m - β)(n - α) + (b - β)(a - α)   directions of layer l; β = 0 for the lowest layer, α = 0 for the highest.
+- a Gauss-Newton part in range(B_l.T) ⊗ range(Z_l.T),
+- a functional part with each layer k above in range(M_lk.T) ⊗ range(Z_l.T E B_k),
+- a functional part with each layer k below in range(B_l.T E.T Z_k) ⊗ range(M_kl).
 
-*What it costs.* Two thin SVDs and two QR decompositions for each layer, and the eigenproblem of this size.
+On each side these spaces contain one another in a fixed order. So there are orthogonal bases of rows and columns in
+which each product of spaces is a rectangle of first rows and first columns, and the Hessian is zero outside their
+union. Its size is the rank in general position. With β the rank of ``B_l.T E.T Z`` and α that of ``Z_l.T E``, layers
+without a bottleneck have ``m n - (m - β)(n - α) + (b - β)(a - α)`` directions, where b and a are the ranks of ``B_l``
+and ``Z_l``.
+
+*What it costs.* A few SVDs of the size of each layer, and the eigenproblem of the reduced size.
 
 *What is lost.* Directions whose singular values are no more than rounding errors are taken for zero. The norm of what
 is dropped is measured, see `Dropped`; it belongs to the errors of the eigenvalues.
@@ -41,11 +46,21 @@ _EPSILON = float(np.finfo(np.float64).eps)
 _UNITS = 4.0
 
 
-class Layer(NamedTuple):
+class LayerSides(NamedTuple):
     """The selected parameters of one layer: all rows, and those columns that are selected."""
 
     above: Matrix | None  # (o, m), None: the identity, above the last layer
     inputs: Matrix  # (N, n)
+
+
+class Shape(NamedTuple):
+    """Of one layer: the shape of its selected parameters, and bounds on the ranks of `above` and `inputs`."""
+
+    outputs: int
+    inputs: int
+    rows: int
+    columns: int
+    whole: bool  # whether all its inputs, the constant one of a network with biases too, are selected
 
 
 class Dropped(NamedTuple):
@@ -56,31 +71,64 @@ class Dropped(NamedTuple):
 
 
 class Directions:
-    """An orthogonal basis of one side of a layer: directions of both parts, of the Gauss-Newton part, and the others.
+    """An orthogonal basis of one side of a layer, adapted to nested spaces.
+
+    `inner` spaces (what the functional part reads) lie in the `kept` one (what the Gauss-Newton part reads), and that
+    in the `outer` ones (what other layers' functional parts reach). Each is spanned by the first directions.
 
     Parameters
     ----------
     matrix : (r, n) array
-        Its rows span what the Gauss-Newton part sees.
-    functional : callable
-        Takes vectors (n, k), returns a matrix of k columns whose rows span, among them, what the functional part sees;
-        and the singular value up to which it is rounding.
+        Its rows span the kept space.
     """
 
-    def __init__(self, matrix: Matrix, functional: Callable[[Matrix], tuple[Matrix, float]] | None) -> None:
+    def __init__(self, matrix: Matrix) -> None:
         self.size = matrix.shape[1]
         _, values, vectors = decompositions.svd(matrix, full_matrices=False)
-        least = _UNITS * max(matrix.shape) * _EPSILON * float(values[0] if len(values) else 0.0)
-        self.kept = int(np.sum(values > least))
-        kept: Matrix = vectors[: self.kept].T
-        self.both = 0
-        if functional is not None and self.kept:
-            seen, least = functional(kept)
-            _, values, turn = decompositions.svd(seen)
-            self.both = int(np.sum(values > least))
-            kept = kept @ turn.T
-        self._qr = TallQR(np.asfortranarray(kept)) if self.kept else None
-        self.dropped = float(np.linalg.norm(self.rotate(matrix.T, back=False)[self.kept :]))
+        self.kept = _rank(values, max(matrix.shape))
+        self._matrix, self._basis = matrix, vectors[: self.kept].T
+        #: Dimensions of the inner and the outer spaces, by the layer that makes them.
+        self.inner: dict[int, int] = {}
+        self.outer: dict[int, int] = {}
+
+    @property
+    def image(self) -> Matrix:
+        """The matrix along the kept directions, (r, kept)."""
+        return self._matrix @ self._basis
+
+    def nest(self, seen: dict[int, tuple[Matrix, float]], most: int) -> None:
+        """Turn the kept directions so that the first span nested spaces.
+
+        Parameters
+        ----------
+        seen : dict of int to ((r, kept) array, float)
+            The smallest space first: matrices whose rows span it, in coordinates of the kept directions, and the
+            singular value up to which one is rounding.
+        most : int
+            A bound on the dimension of their sum.
+        """
+        basis: Matrix = np.zeros((self.kept, 0))
+        for layer, (rows, least) in seen.items():
+            basis = _extended(basis, rows, least, most)
+            self.inner[layer] = basis.shape[1]
+        self._basis = self._basis @ _completed(basis)
+
+    def extend(self, reached: dict[int, Matrix | None]) -> None:
+        """Add directions beyond the kept ones: the rows of these matrices, the smallest space first; None: all."""
+        for layer, rows in reached.items():
+            if rows is not None and self._basis.shape[1] < self.size:
+                least = _UNITS * max(rows.shape) * _EPSILON * float(np.linalg.norm(rows))
+                self._basis = _extended(self._basis, rows, least, self.size)
+            self.outer[layer] = self.size if rows is None else self._basis.shape[1]
+
+    @cached_property
+    def _qr(self) -> TallQR | None:
+        return TallQR(np.asfortranarray(self._basis)) if self._basis.shape[1] else None
+
+    @cached_property
+    def dropped(self) -> float:
+        """The norm of the matrix outside the kept directions."""
+        return float(np.linalg.norm(self.rotate(self._matrix.T, back=False)[self.kept :]))
 
     def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
         """Return the coordinates of vectors (n, k), or (`back`) the vectors of coordinates."""
@@ -92,16 +140,16 @@ class DeepRanks:
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of LayerSides
         The lowest first.
-    lowest : (N, n) array
-        All inputs of the lowest layer, the constant one included.
+    lowest : int
+        A bound on the rank of all inputs of the lowest layer, selected or not.
     residual : (N, o) array
     residual_error : float
         How far its norm may be off by rounding.
     between : callable
-        Of two positions in `layers`, the lower first: the map (n, m) from the outputs of the lower layer to the selected
-        inputs of the upper one.
+        Of two positions in `layers`, the lower first: the map (n, m) from the outputs of the lower layer to the
+        selected inputs of the upper one; None: the identity.
     scale : float
         Of the loss.
     mode : {"full", "gauss_newton", "functional"}
@@ -110,52 +158,58 @@ class DeepRanks:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
-        lowest: Matrix,
+        layers: Sequence[LayerSides],
+        lowest: int,
         residual: Matrix,
         residual_error: float,
-        between: Callable[[int, int], Matrix],
+        between: Callable[[int, int], Matrix | None],
         scale: float,
         *,
         mode: Mode = "full",
     ) -> None:
-        self._layers, self._between, self._scale = layers, between, scale
+        self._layers, self._lowest, self._scale, self._residual = layers, lowest, scale, residual
         self._functional_only = mode == "functional"
         outputs = residual.shape[1]
-        size_of_residual = float(np.linalg.norm(residual))
-        gradient = lowest.T @ residual  # (n, o)
-        size_of_lowest = float(np.linalg.norm(lowest))
-        self.rows: list[Directions] = []
-        self.columns: list[Directions] = []
-        self._residual = residual
-        for number, (above, inputs) in enumerate(layers):
-            top = np.eye(outputs) if above is None else above
-            noise = residual_error + _UNITS * max(*residual.shape, *inputs.shape) * _EPSILON * size_of_residual
+        self.rows = [Directions(np.eye(outputs) if layer.above is None else layer.above) for layer in layers]
+        self.columns = [Directions(layer.inputs) for layer in layers]
+        self._maps: dict[tuple[int, int], Matrix | None] = {}
+        if mode != "gauss_newton":
+            self._nest(residual_error, between)
 
-            def of_rows(kept: Matrix, top: Matrix = top, noise: float = noise) -> tuple[Matrix, float]:
-                return gradient @ (top @ kept), noise * size_of_lowest * float(np.linalg.norm(top))
-
-            def of_columns(kept: Matrix, inputs: Matrix = inputs, noise: float = noise) -> tuple[Matrix, float]:
-                return residual.T @ (inputs @ kept), noise * float(np.linalg.norm(inputs))
-
-            self.rows.append(Directions(top, of_rows if number and mode != "gauss_newton" else None))
-            self.columns.append(
-                Directions(inputs, of_columns if number + 1 < len(layers) and mode != "gauss_newton" else None)
+    def _nest(self, residual_error: float, between: Callable[[int, int], Matrix | None]) -> None:
+        """Find the directions that the functional part reads and reaches."""
+        count = len(self._layers)
+        size_of_residual = float(np.linalg.norm(self._residual))
+        backs = [self._residual @ rows.image for rows in self.rows]
+        inputs = [columns.image for columns in self.columns]
+        gradients: dict[tuple[int, int], tuple[Matrix, float]] = {}
+        for upper in range(count):
+            for lower in range(upper):
+                rounding = _UNITS * max(*backs[upper].shape, *inputs[lower].shape) * _EPSILON * size_of_residual
+                least = (residual_error + rounding) * float(np.linalg.norm(self.rows[upper].image))
+                least *= float(np.linalg.norm(inputs[lower]))
+                gradients[lower, upper] = backs[upper].T @ inputs[lower], least
+                self._maps[lower, upper] = between(lower, upper)
+        for layer, (rows, columns) in enumerate(zip(self.rows, self.columns, strict=True)):
+            below, above = range(layer - 1, -1, -1), range(layer + 1, count)
+            rows.nest(
+                {other: (gradients[other, layer][0].T, gradients[other, layer][1]) for other in below}, self._lowest
             )
+            columns.nest({other: gradients[layer, other] for other in above}, self._residual.shape[1])
+            rows.extend({other: self._maps[layer, other] for other in reversed(above)})
+            columns.extend({other: _transpose(self._maps[other, layer]) for other in reversed(below)})
 
     @cached_property
     def rectangles(self) -> list[list[tuple[slice, slice]]]:
         """Of each layer, the rows and columns that are left, as rectangles."""
-        rectangles = []
-        for rows, columns in zip(self.rows, self.columns, strict=True):
-            corners = [
-                (slice(0, rows.both), slice(0, columns.size)),
-                (slice(rows.both, rows.size), slice(0, columns.both)),
-            ]
-            if not self._functional_only:
-                corners.append((slice(rows.both, rows.kept), slice(columns.both, columns.kept)))
-            rectangles.append([corner for corner in corners if _area(corner)])
-        return rectangles
+        return [
+            _staircase(
+                [(rows.inner[other], columns.outer[other]) for other in rows.inner]
+                + [(rows.outer[other], columns.inner[other]) for other in rows.outer]
+                + ([] if self._functional_only else [(rows.kept, columns.kept)])
+            )
+            for rows, columns in zip(self.rows, self.columns, strict=True)
+        ]
 
     @property
     def size(self) -> int:
@@ -219,22 +273,24 @@ class DeepRanks:
             V[: inner.shape[0], : inner.shape[1]] = inner
         if upper == lower:
             return Block(U, V), 0.0
-        rows, columns = self.rows[upper], self.columns[lower]
+        reads, reached = self.rows[upper].inner[lower], self.columns[upper].outer[lower]
+        read, reaches = self.columns[lower].inner[upper], self.rows[lower].outer[upper]
         back = self._residual @ self._tops[upper]
         gradient = self._scale * (back.T @ self._inputs[lower])
         W = np.zeros((m, q))
-        W[: rows.both, : columns.both] = gradient[: rows.both, : columns.both]
-        left_out = gradient.copy()
-        left_out[: rows.both, : columns.both] = 0.0
-        between = self._between(lower, upper)
-        B = self.columns[upper].rotate(between, back=False)
-        B = self.rows[lower].rotate(B.T, back=False).T
-        error = float(np.linalg.norm(left_out))
-        error += abs(self._scale) * (
-            float(np.linalg.norm(back)) * columns.dropped
-            + float(np.linalg.norm(self._residual)) * rows.dropped * float(np.linalg.norm(self._inputs[lower]))
-        )
-        return Block(U, V, np.ascontiguousarray(B), W), float(np.linalg.norm(between)) * error
+        W[:reads, :read] = gradient[:reads, :read]
+        between = self._maps[lower, upper]
+        turned = self.columns[upper].rotate(np.eye(n) if between is None else between, back=False)
+        turned = self.rows[lower].rotate(turned.T, back=False).T
+        B = np.zeros((n, p))
+        B[:reached, :reaches] = turned[:reached, :reaches]
+        size, size_of_gradient = float(np.linalg.norm(turned)), float(np.linalg.norm(gradient))
+        lost = float(np.linalg.norm(_without(gradient, reads, read)))
+        lost += abs(self._scale) * float(np.linalg.norm(back)) * self.columns[lower].dropped
+        back_lost = float(np.linalg.norm(self._residual)) * self.rows[upper].dropped
+        lost += abs(self._scale) * back_lost * float(np.linalg.norm(self._inputs[lower]))
+        error = size * lost + float(np.linalg.norm(_without(turned, reached, reaches))) * size_of_gradient
+        return Block(U, V, B, W), error
 
 
 class DeepBasis:
@@ -256,7 +312,7 @@ class DeepBasis:
     ) -> None:
         self._reduction, self._inner, self._order = reduction, inner, order
         self.dense_size = inner.dense_size
-        self.structural_zeros = structural_zeros + inner.structural_zeros
+        self.structural_zeros = structural_zeros
         self._zeros = sum(map(len, order)) - reduction.size
 
     @cached_property
@@ -282,7 +338,7 @@ class DeepBasis:
                 inside.append(cube[corner].reshape(-1, k))
                 kept[corner] = True
             outside.append(cube[~kept])
-        return np.concatenate([self._inner.coordinates(np.concatenate(inside)), *outside])
+        return np.concatenate([self._inner.coordinates(np.concatenate([np.empty((0, k)), *inside])), *outside])
 
     def vectors(self, columns: Matrix) -> Matrix:
         k, size = columns.shape[1], self._reduction.size
@@ -313,22 +369,79 @@ class DeepBasis:
         return np.ascontiguousarray(turned.reshape(n, m, k).transpose(1, 0, 2))
 
 
-def largest_size(layers: Sequence[tuple[int, int, int, int]], outputs: int, inputs: int, mode: Mode) -> int:
+def largest_size(shapes: Sequence[Shape], lowest: int, narrowest: Callable[[int, int], int], mode: Mode) -> int:
     """Return the size of the reduced problem for numbers in general position.
 
     Parameters
     ----------
-    layers : sequence of (m, n, b, a)
-        Rows and columns of each layer, the lowest first, and bounds on the ranks of `above` and `inputs`.
-    outputs, inputs : int
-        Shape of the residual's gradient with respect to the end-to-end map.
+    shapes : sequence of Shape
+        Of each layer, the lowest first.
+    lowest : int
+        A bound on the rank of all inputs of the lowest layer.
+    narrowest : callable
+        Of two positions, the lower first: a bound on the rank of the map between them.
+    mode : {"full", "gauss_newton", "functional"}
     """
     total = 0
-    for number, (m, n, b, a) in enumerate(layers):
-        beta = min(b, outputs, inputs) if number and mode != "gauss_newton" else 0
-        alpha = min(a, outputs) if number + 1 < len(layers) and mode != "gauss_newton" else 0
-        total += m * n - (m - beta) * (n - alpha) + (0 if mode == "functional" else (b - beta) * (a - alpha))
+    for number, (_, n, rows, columns, _) in enumerate(shapes):
+        corners = [] if mode == "functional" else [(rows, columns)]
+        if mode != "gauss_newton":
+            read = 0
+            for other in range(number - 1, -1, -1):
+                # What a layer reads contains what those above it read, unless a part of its inputs is not selected.
+                read = min(rows, lowest, shapes[other].columns + (0 if shapes[other].whole else read))
+                corners.append((read, min(n, narrowest(other, number) + columns)))
+            for other in range(number + 1, len(shapes)):
+                corners.append((narrowest(number, other), min(columns, shapes[other].rows)))
+        total += sum(_area(corner) for corner in _staircase(corners))
     return total
+
+
+def _rank(values: NDArray[np.float64], length: int) -> int:
+    largest = float(values[0]) if len(values) else 0.0
+    return int(np.sum(values > _UNITS * length * _EPSILON * largest))
+
+
+def _extended(basis: Matrix, rows: Matrix, least: float, most: int) -> Matrix:
+    """Return an orthonormal basis (n, k) with the directions of further rows, at most `most` in all."""
+    rest = rows
+    for _ in range(2):  # twice, so that what is left is orthogonal to the basis
+        rest = rest - (rest @ basis) @ basis.T
+    _, values, vectors = decompositions.svd(rest, full_matrices=False)
+    count = max(0, min(int(np.sum(values > least)), most - basis.shape[1]))
+    return np.hstack([basis, vectors[:count].T])
+
+
+def _completed(basis: Matrix) -> Matrix:
+    """Return a square orthogonal matrix whose first columns span those of the basis."""
+    n, k = basis.shape
+    if k == 0:
+        return np.eye(n)
+    left, _, _ = decompositions.svd(basis)
+    return np.hstack([basis, left[:, k:]])
+
+
+def _staircase(corners: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
+    """Return disjoint rectangles that cover all ``[0, rows) x [0, columns)``."""
+    rectangles = []
+    start = 0
+    for row in sorted({rows for rows, _ in corners}):
+        width = max(columns for rows, columns in corners if rows >= row)
+        if row > start and width:
+            rectangles.append((slice(start, row), slice(0, width)))
+            start = row
+    return rectangles
+
+
+def _without(matrix: Matrix, rows: int, columns: int) -> Matrix:
+    """Return the matrix with zeros in its first rows and columns."""
+    rest = matrix.copy()
+    rest[:rows, :columns] = 0.0
+    return rest
+
+
+def _transpose(matrix: Matrix | None) -> Matrix | None:
+    return None if matrix is None else matrix.T
 
 
 def _length(part: slice) -> int:

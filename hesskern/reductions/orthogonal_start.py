@@ -8,10 +8,10 @@ r"""A deep network of equal widths that starts from orthogonal inner layers stay
 
 *What it leaves.* The network ``V_l = K_l.T W_l K_{l-1}`` (K_0 and K_L are identities) of inner width at most i + o, and
 one more for each inner bias that is not zero. In bases ``K_l = W_l K_{l-1} / s_l`` its inner layers start as ``s_l I``,
-and the QR decomposition of one stack of n columns gives all of it. The complement of K_l only decays, as in
-`hesskern.reductions.inputs`. A network of the complement's directions is part of the Hessian too: there every W_l is
-``c s_l`` times an orthogonal matrix. One *spare* unit in every hidden layer, with ``c s_l`` between them and no other
-weights, has the same eigenvalues as each of them.
+and the QR decomposition of one stack of n columns gives all of it. The complement of K_l only decays, by the c of
+`hesskern.reductions.input_rank`. The Hessian sees it all the same, as a network in which every W_l is ``c s_l`` times
+an orthogonal matrix. One *spare* unit in every hidden layer, with ``c s_l`` between them and no other weights, has the
+same eigenvalues as each of its directions.
 
 *How runs are transformed back.* ``W_l(0) + K_l (V_l - V_l(0)) K_{l-1}.T + (c - 1) (W_l(0) - s_l K_l K_{l-1}.T)``.
 

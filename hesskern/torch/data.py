@@ -15,7 +15,8 @@ from torch import Tensor
 
 from hesskern import backends
 from hesskern._base import checks, devices
-from hesskern.backends.data import Data, of_triangle
+from hesskern.backends.data import Data
+from hesskern.reductions.samples import of_triangle
 from hesskern.torch_modules.tracing import Chain
 
 #: A function of the predictions, the targets and the name of a batch.

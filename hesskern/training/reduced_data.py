@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from hesskern._base.array_types import Matrix
-from hesskern.backends.data import Data, reduce_samples
+from hesskern.backends.data import Data
 from hesskern.backends.protocol import HostBackend
 from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
-from hesskern.reductions.inputs import InputSpan, mixes_inputs
+from hesskern.reductions.input_rank import RowSpan, mixes_inputs
+from hesskern.reductions.samples import reduce_samples
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Records
 
@@ -78,14 +79,14 @@ def reduced_inputs(
     return ReducedInputs(reduced, reason)
 
 
-def _span(loss: LeastSquaresLoss, data: RunData, bias: bool) -> InputSpan:
+def _span(loss: LeastSquaresLoss, data: RunData, bias: bool) -> RowSpan:
     """Return the span of the inputs; with minibatches nothing is computed that takes longer than a few epochs."""
     samples, inputs = loss.X.shape
     if samples < inputs:
-        return InputSpan.of(loss.rows().X)
+        return RowSpan.of(loss.rows().X)
     if data.batches is None or len(data.full.X) > 1:
-        return InputSpan.of(loss.reduction(bias=bias).X, samples=samples)
-    return InputSpan(None)
+        return RowSpan.of(loss.reduction(bias=bias).X, samples=samples)
+    return RowSpan(None)
 
 
 def _on_basis(data: Data, basis: Matrix, bias: bool, backend: HostBackend) -> Data:

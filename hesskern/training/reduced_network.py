@@ -24,7 +24,7 @@ from hesskern._base.flat_layout import join, split_as
 from hesskern.backends.protocol import HostBackend, PlainLayers
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.reductions import orthogonal_start
-from hesskern.reductions.inputs import InputStage
+from hesskern.reductions.input_rank import InputStage
 from hesskern.reductions.orthogonal_start import OrthogonalStart
 from hesskern.reductions.widths import WidthStage, plain, reduce_widths
 

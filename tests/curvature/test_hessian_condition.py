@@ -123,11 +123,24 @@ def test_a_rank_deficient_hessian_says_so(backend):
     condition = problem.loss().hessian(problem.network()).condition()
     rank = hk.predicted_rank([4, 2, 3], 2).full
     assert rank < 14
-    words = f"{14 - rank} of 14 eigenvalues cannot be told from zero at this precision (known only to be below "
-    assert words in condition.note
-    assert condition.undecided == 14 - rank
-    assert condition.below == pytest.approx(condition.smallest / condition.gap)
+    assert f"{14 - rank} of 14 eigenvalues are zero and left out" in condition.note
+    assert (condition.rank, condition.undecided, condition.gap) == (rank, 0, math.inf)
     assert f"(rank {rank} of 14," in str(condition)
+
+
+def test_a_rank_deficiency_of_the_numbers_says_so(backend):
+    """Two inputs are the same: the shapes leave their difference open, the numbers do not."""
+    problem = problems.normal([4, 2, 3], 9)
+    problem.X[:, 3] = problem.X[:, 0]
+    condition = problem.loss().hessian(problem.network()).condition()
+    rank = hk.predicted_rank([4, 2, 3], 3).full
+    assert condition.rank == rank
+    assert 0 < condition.undecided <= 14 - rank
+    words = (
+        f"{condition.undecided} of 14 eigenvalues cannot be told from zero at this precision (known only to be below "
+    )
+    assert words in condition.note
+    assert condition.below == pytest.approx(condition.smallest / condition.gap)
 
 
 def test_nothing_to_say_about_a_good_one(backend):
@@ -218,4 +231,4 @@ def test_eigenvalues_below_the_rounding_errors_are_not_called_zero(backend, laye
     assert nonzero[condition.rank] <= condition.below
     assert condition.gap <= nonzero[condition.rank - 1] / nonzero[condition.rank] * (1 + condition.uncertainty)
     assert f"{condition.undecided} of {condition.size} eigenvalues cannot be told from zero" in condition.note
-    assert "eigenvalues are zero" not in condition.note
+    assert condition.size - condition.rank - condition.undecided <= condition.size - len(nonzero)

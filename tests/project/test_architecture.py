@@ -79,10 +79,10 @@ def ours(path, **options):
 
 #: Packages and public modules, lowest first: each imports only what stands before it, at run time and for types.
 ORDER = [
-    "_base", "linalg", "backends", "torch_modules", "numba", "network", "datasets", "curvature", "losses", "training",
-    "torch", "compat", "explanation", "validation", "demo", "plot", "cli", "__init__", "__main__",
+    "_base", "linalg", "backends", "torch_modules", "numba", "network", "reductions", "datasets", "curvature", "losses",
+    "training", "torch", "compat", "explanation", "validation", "demo", "plot", "cli", "__init__", "__main__",
 ]  # fmt: skip
-LONGEST_CHAIN = 8
+LONGEST_CHAIN = 9
 
 
 def name_of(path):

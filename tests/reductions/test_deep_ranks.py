@@ -11,7 +11,7 @@ import hesskern as hk
 
 
 def network(seed):
-    """A network of depth 1 to 6 with few samples, equal or narrow or wide layers, ranks that are not full, and biases."""
+    """A network of depth 1 to 6: few samples, equal, narrow or wide layers, ranks that are not full, biases."""
     rng = np.random.default_rng([20, seed])
     depth = int(rng.integers(1, 7))
     widths = [int(width) for width in rng.integers(1, 12, depth + 1)]

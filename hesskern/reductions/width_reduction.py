@@ -1,13 +1,19 @@
 r"""The exact reduction of a hidden layer that is wider than its neighbours together.
 
-Let the hidden layer have h units and stack, for each of them, all weights that touch it: ``S = [W_l, b_l, W_{l+1}.T]``
-(h rows), with thin QR ``S = Q R``. The network with the rows of R for weights has r <= m_{l-1} + 1 + m_{l+1} units and
-the same curvature along ``Q``. Every unit vector q orthogonal to Q adds the same small block, between ``δW_l = q a.T``
-and ``δW_{l+1} = c q.T``: zero but for ``c.T C a`` with ``C = scale * B_{l+1}.T G A_l.T``. Its eigenvalues are plus and
-minus the singular values of C, and zeros.
+*When it holds.* For any loss, where no scales are mixed: see `WidthReduction.reduced`.
+
+*What is left, and how results are transformed back.* Let the hidden layer have h units and stack, for each of them, all
+weights that touch it: ``S = [W_l, b_l, W_{l+1}.T]`` (h rows), with thin QR ``S = Q R``. The network with the rows of R
+for weights has r <= m_{l-1} + 1 + m_{l+1} units and the same curvature along ``Q``. Every unit vector q orthogonal to Q
+adds the same small block, between ``δW_l = q a.T`` and ``δW_{l+1} = c q.T``: zero but for ``c.T C a`` with
+``C = scale * B_{l+1}.T G A_l.T``. Its eigenvalues are plus and minus the singular values of C, and zeros.
+
+*What it costs.* One thin QR decomposition, O(h r²).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,7 +22,6 @@ from hesskern._base.cached import cached_property
 from hesskern._base.powers import Scaled, moderate
 from hesskern.backends.hidden_units import replaced, stacked
 from hesskern.backends.protocol import HostBackend, PlainLayers
-from hesskern.curvature.layer_factors import Factors
 from hesskern.linalg.tall_qr import TallQR
 from hesskern.network.parameters import Part
 
@@ -74,21 +79,20 @@ class WidthReduction:
         above, below = moderate(self._upper), moderate(np.concatenate(self._below, axis=1))
         return Scaled(above.matrix @ below.matrix, above.exponent + below.exponent)
 
-    def coupling(self, factors: Factors, *, zero: bool) -> Matrix:
+    def coupling(self, gradient: Callable[[], Matrix | None]) -> Matrix:
         """Return C between the selected parameters of each left-over unit, (above, below).
 
         Parameters
         ----------
-        factors : Factors
-            Of the network before or after the reduction: C is the same.
-        zero : bool
-            Whether the functional part is left out, as in the Gauss-Newton matrix.
+        gradient : callable
+            Returns ``scale * (E B_{l+1}).T inputs_l`` of the network before or after the reduction: C is the same. It
+            returns None where the functional part is left out, as in the Gauss-Newton matrix.
         """
         columns = self._inputs * self._lower_weight + self._lower_bias
         rows = self._outputs * self._upper_weight
-        if zero or columns == 0 or rows == 0:
+        full = gradient() if columns and rows else None
+        if full is None:
             return np.zeros((rows, columns))
-        full = factors.residual_gram(self.layer + 1, self.layer).value
         below = [full[:, : self._inputs]] if self._lower_weight else []
         below += [full[:, self._inputs :]] if self._lower_bias else []
         return np.concatenate(below, axis=1)
@@ -96,6 +100,26 @@ class WidthReduction:
     def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
         """Return ``Q.T vectors`` or (`back`) ``Q vectors`` for the full orthogonal Q (h, h), never formed."""
         return self._qr.rotate(vectors, back=back)
+
+
+class AllUnits(WidthReduction):
+    """The functional part of two layers: no unit is mixed with another, and none is kept."""
+
+    def __init__(self, net: PlainLayers, parts: dict[int, Part]) -> None:
+        super().__init__(net, 0, parts)
+        self.kept, self.left_over = 0, self.units
+
+    @property
+    def empty(self) -> PlainLayers:
+        """The network without hidden units."""
+        lower, upper = self.net.weights
+        bias = self.net.biases[0]
+        return PlainLayers((lower[:0], upper[:, :0]), (None if bias is None else bias[:0], self.net.biases[1]))
+
+    def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
+        """Return the vectors."""
+        del back
+        return vectors
 
 
 #: A sum larger than this has lost no digit to underflow.

@@ -12,10 +12,10 @@ from hesskern import backends
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import PlainLayers
 from hesskern.curvature.layer_factors import Factors
-from hesskern.curvature.width_basis import WidthBasis
-from hesskern.curvature.width_reduction import WidthReduction
 from hesskern.linalg.eigenbasis import DenseBasis
 from hesskern.network.parameters import positions, select
+from hesskern.reductions.width_basis import WidthBasis
+from hesskern.reductions.width_reduction import WidthReduction
 
 
 @pytest.mark.parametrize("params", [None, [0], [1], ["0.bias", "1.weight"]], ids=str)
@@ -39,8 +39,8 @@ def test_it_diagonalises_the_whole_hessian(bias, params):
         return H if chosen is None else H[np.ix_(chosen, chosen)]
 
     inner = hessian(small.weights, small.biases, hk.LinearNetwork(list(small.weights), list(small.biases)))
-    coupling = reduction.coupling(Factors(small, data, 1.0, {0: across}), zero=False)
-    basis = WidthBasis(reduction, small, coupling, DenseBasis(*np.linalg.eigh(inner)), parts)
+    coupling = reduction.coupling(lambda: Factors(small, data, 1.0, {0: across}).residual_gram(1, 0).value)
+    basis = WidthBasis(reduction, small, coupling, DenseBasis(*np.linalg.eigh(inner)), parts, min(coupling.shape))
 
     wanted = hessian(problem.weights, problem.biases, net)
     size, scale = len(wanted), np.abs(wanted).max()

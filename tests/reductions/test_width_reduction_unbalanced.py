@@ -11,7 +11,7 @@ from witness import relative
 import hesskern as hk
 from hesskern.backends import get
 from hesskern.backends.protocol import PlainLayers
-from hesskern.curvature.width_reduction import WidthReduction
+from hesskern.reductions.width_reduction import WidthReduction
 
 #: LAPACK calls a normalised residual below this right.
 BOUND = 30

@@ -11,14 +11,28 @@ from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
 from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.protocol import PlainLayers
-from hesskern.curvature.width_reduction import WidthReduction
 from hesskern.linalg.eigenbasis import Eigenbasis, Values
 from hesskern.linalg.spectrum import Spectrum
 from hesskern.network.parameters import Part
+from hesskern.reductions.width_reduction import WidthReduction
 
 
 class WidthBasis:
-    """Of a network with a wide hidden layer: the reduced one's basis, and the small block for each left-over unit."""
+    """Of a network with a wide hidden layer: the reduced one's basis, and the small block for each left-over unit.
+
+    Parameters
+    ----------
+    reduction : WidthReduction
+    small : PlainLayers
+        After the reduction.
+    coupling : (above, below) array
+        See `WidthReduction.coupling`.
+    inner : Eigenbasis
+        Of the network after the reduction.
+    parts : sequence of Part
+    rank : int
+        A bound on the rank of `coupling`.
+    """
 
     def __init__(
         self,
@@ -27,13 +41,15 @@ class WidthBasis:
         coupling: Matrix,
         inner: Eigenbasis,
         parts: Sequence[Part],
+        rank: int,
     ) -> None:
         self._reduction, self._small, self._inner, self._parts = reduction, small, inner, parts
         self.dense_size = inner.dense_size
         # Columns: parameters below the unit; rows: above it. Full orthogonal factors, padded with zero singular values.
         self._above, sigma, below = decompositions.svd(coupling)
         self._below = below.T
-        self._pairs = len(sigma)
+        self._pairs = min(len(sigma), rank)
+        sigma = sigma[: self._pairs]
         root = np.sqrt(0.5)
         self._mix = np.array([[root, root], [root, -root]])
         num_zeros = sum(coupling.shape) - 2 * self._pairs
