@@ -72,7 +72,7 @@ class RowSpan(NamedTuple):
         X : (n, i) array
             The samples, or the factor R of a QR of them.
         samples : int, optional
-            N, if X is such a factor: its entries have the rounding errors of sums of N terms.
+            N, if X is such a factor, triangular: its entries have the rounding errors of sums of N terms.
 
         Examples
         --------
@@ -83,6 +83,8 @@ class RowSpan(NamedTuple):
         >>> RowSpan.of(X.T).basis is None
         True
         """
+        if len(X) >= X.shape[1] and _is_clearly_full(X, triangular=samples is not None):
+            return cls(None)
         used: NDArray[np.bool_] = np.abs(X).max(axis=0) > 0
         count = int(used.sum())
         if count == 0:
@@ -108,6 +110,12 @@ class RowSpan(NamedTuple):
         basis = np.zeros((len(used), count if inner is None else inner.shape[1]))
         basis[used] = np.eye(count) if inner is None else inner
         return cls(basis, inner is not None, reason)
+
+
+def _is_clearly_full(X: Array, *, triangular: bool) -> bool:
+    """Return whether all pivots of X, no wider than tall, are far from zero; this is the short way."""
+    packed = X if triangular else decompositions.reflectors(X.astype(np.float64, order="F"))[0]
+    return float(np.abs(packed.diagonal()).min()) > LOWER_RANK * float(np.abs(X).max())
 
 
 def _decided(X: Matrix, terms: int) -> tuple[Matrix | None, str]:

@@ -71,7 +71,7 @@ class OrthogonalStart:
     def outside(self) -> int:
         """How many directions of each hidden layer are outside K."""
         units, kept = self.bases[0].shape
-        return units - kept
+        return int(units) - int(kept)
 
     @property
     def decaying(self) -> float:
@@ -113,8 +113,8 @@ class OrthogonalStart:
 
 def span_columns(layers: PlainLayers, biased: Sequence[bool]) -> int:
     """Return how many directions the start of a network can span; `biased`: which hidden layers' biases count."""
-    count: int = layers.weights[0].shape[1] + sum(biased) + len(layers.weights[-1])
-    return count
+    inputs, outputs = int(layers.weights[0].shape[1]), len(layers.weights[-1])
+    return inputs + sum(biased) + outputs
 
 
 def may_reduce(layers: PlainLayers, biased: Sequence[bool]) -> bool:
