@@ -25,7 +25,7 @@ from hesskern.training.minibatches import Batches, Indices
 from hesskern.training.network_group import Status, TrainingProblem
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Column, ColumnName, Values
-from hesskern.training.reduced_data import RunData, reduced_inputs
+from hesskern.training.reduced_data import RunData, reduced_inputs, rotate
 from hesskern.training.reduced_network import ReducedNetwork, follow_decay, reduced_networks
 from hesskern.training.reduction import Reduction
 from hesskern.training.run_state import RunState
@@ -126,9 +126,10 @@ class CpuGroup:
             reduce=options.reduce == "auto",
             curvature=records.curvature,
         )
+        data = rotate(options, losses, inputs.data, reduced, backend)
         if losses[0].weight_decay:
             follow_decay(reduced)
-        self._data: list[RunData] = [data.with_zero_inputs(reduced[0].zero_inputs) for data in inputs.data]
+        self._data: list[RunData] = [own.with_zero_inputs(reduced[0].zero_inputs) for own in data]
         self._reason = "; ".join(filter(None, [inputs.reason, reason]))
         return reduced
 

@@ -12,10 +12,12 @@ from hesskern.backends.data import Data
 from hesskern.backends.protocol import HostBackend
 from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
+from hesskern.reductions import rotation
 from hesskern.reductions.input_rank import RowSpan, mixes_inputs
 from hesskern.reductions.samples import reduce_samples
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Records
+from hesskern.training.reduced_network import ReducedNetwork
 
 
 class RunData(NamedTuple):
@@ -77,6 +79,36 @@ def reduced_inputs(
         if span.basis is not None
     ]
     return ReducedInputs(reduced, reason)
+
+
+def rotate(
+    options: TrainingOptions,
+    losses: Sequence[LeastSquaresLoss],
+    data: list[RunData],
+    reduced: Sequence[ReducedNetwork],
+    backend: HostBackend,
+) -> list[RunData]:
+    """Rotate the data of all losses and all networks, or nothing; return the data."""
+    small, rows = reduced[0], len(data[0].full.X)
+    bias = any(bias is not None for bias in small.layers.biases)
+    if options.reduce == "none" or options.batch_size is not None or not rotation.pays(small.sizes, rows, bias=bias):
+        return data
+    rotations = []
+    for loss, own in zip(losses, data, strict=True):
+        turned = rotation.rotated(own.full, mixed=len(own.full.X) < len(loss.X))
+        if turned is None:
+            return data
+        rotations.append(turned)
+    of_networks = rotations if len(rotations) > 1 else rotations * len(reduced)
+    of_data = data if len(data) > 1 else data * len(reduced)
+    for network, own in zip(reduced, of_data, strict=True):
+        if mixes_inputs(own.full.X, network.layers.weights[0], backend, samples=False):
+            return data
+    for network, turned in zip(reduced, of_networks, strict=True):
+        network.rotate(turned.turn)
+    return [
+        own._replace(full=turned.data.astype(own.full.X.dtype)) for own, turned in zip(data, rotations, strict=True)
+    ]
 
 
 def _span(loss: LeastSquaresLoss, data: RunData, bias: bool) -> RowSpan:
