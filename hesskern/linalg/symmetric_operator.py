@@ -292,7 +292,7 @@ class CurvatureOperator(MatrixOperator):
             least = max(zero, checks.non_negative(rcond, "rcond") * float(np.abs(values).max()))
             keep = np.abs(values) > least
         else:
-            keep = _nonzero(exact, shift, tolerance)
+            keep = _nonzero(exact, shift, tolerance, basis.structural_zeros)
         if rcond is None and not keep.all():
             raise np.linalg.LinAlgError(self._singular(exact, keep, tolerance, damping))
         inverse = np.zeros(len(values))
@@ -336,7 +336,7 @@ class CurvatureOperator(MatrixOperator):
         groups = basis.groups
         shift = self._shift + checks.non_negative(damping, "damping")
         tolerance, _ = self._tolerances(basis)
-        keep = _nonzero(groups.values, shift, tolerance)
+        keep = _nonzero(groups.values, shift, tolerance, basis.structural_zeros, groups.multiplicities)
         if not keep.all():
             eigenvalues, nonzero = (
                 np.repeat(groups.values, groups.multiplicities),
@@ -370,13 +370,23 @@ class CurvatureOperator(MatrixOperator):
         return f"{fault}; {fix}, or for solve rcond=0.0 to get the least-norm solution."
 
 
-def _nonzero(exact: NDArray[np.float64], shift: float, tolerance: float) -> NDArray[np.bool_]:
+def _nonzero(
+    exact: NDArray[np.float64],
+    shift: float,
+    tolerance: float,
+    structural: int,
+    multiplicities: NDArray[np.int64] | None = None,
+) -> NDArray[np.bool_]:
     """Return which eigenvalues plus `shift` are certainly not zero.
 
-    Zeros by structure have no error: shifted, they are the shift. Any other eigenvalue is known up to the tolerance,
-    and its sum with the shift up to the rounding of that sum.
+    Zeros by shape have no error: shifted, they are the shift. Any other eigenvalue is known up to the tolerance, and
+    its sum with the shift up to the rounding of that sum. If there are more zeros than shapes explain (`structural`),
+    all of them are taken for eigenvalues that are zero up to the tolerance.
     """
-    error = np.where(exact == 0, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
+    zero = exact == 0
+    count = int(np.count_nonzero(zero)) if multiplicities is None else int(multiplicities[zero].sum())
+    certain = zero if count <= structural else np.zeros_like(zero)
+    error = np.where(certain, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
     nonzero: NDArray[np.bool_] = np.abs(exact + shift) > error
     return nonzero
 
