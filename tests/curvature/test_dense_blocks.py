@@ -201,7 +201,7 @@ def test_an_eigenproblem_that_does_not_fit_is_refused(backend, monkeypatch, part
         "logdet": lambda: operator.logdet(damping=1e3),
     }
     for name, call in calls.items():
-        with pytest.raises(MemoryError, match=r"takes .*only 1\.1 KiB of memory is free; use scipy.*eigsh\(H, k\)"):
+        with pytest.raises(MemoryError, match=r"takes .*only 1\.1 KiB of memory is free; use H\.eigsh\(k\)"):
             call()
         assert name
     free(monkeypatch, 1 << 40)
