@@ -5,7 +5,7 @@ made orthogonal to all others. Rayleigh-Ritz on the space gives the eigenpairs. 
 vectors are kept, and the next block continues from them (Wu and Simon, SIAM J. Matrix Anal. Appl. 22, 2000).
 
 A block of b vectors finds at most b copies of a repeated eigenvalue, in exact arithmetic. Nothing here shows that none
-was missed: see `hesskern.curvature.certificate`.
+was missed: see `hesskern.linalg.certificate`.
 """
 
 from __future__ import annotations
