@@ -7,6 +7,7 @@ smaller network or a smaller matrix with known further eigenvalues; the last one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,11 +25,28 @@ from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacob
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.curvature.point import Point
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, ZeroBasis
+from hesskern.linalg.extreme_magnitudes import extreme_magnitudes
 from hesskern.network.parameters import Part, part_size
 from hesskern.reductions.deep_ranks import DeepRanks, Dropped
 from hesskern.reductions.inputs import InputsBasis, InputSpan
 from hesskern.reductions.width_basis import WidthBasis
 from hesskern.reductions.width_reduction import AllUnits, WidthReduction
+
+#: Matrices from this size on have their extreme eigenvalues sooner than all.
+_EXTREMES_FROM = 300
+
+
+class Extremes(NamedTuple):
+    """What a condition number needs, where every eigenvalue is certainly zero or certainly not."""
+
+    largest: float
+    smallest: float
+    rank: int
+
+    @property
+    def value(self) -> float:
+        """The condition number."""
+        return self.largest / self.smallest
 
 
 class ReducedLayer:
@@ -173,10 +191,7 @@ class ReducedProblem:
             f"the eigenproblem of size {size} that is left after all reductions",
             "use H.eigsh(k) for a few eigenvalues.",
         )
-        dense = np.empty((size, size))
-        if size:
-            assemble = self._point.backend.assemble
-            interruptibly(assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
+        dense = self._assembled(sides, blocks)
         inner = DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
         return inner if deep is None else deep_basis(deep, inner, factors, self._parts, self._mode)
 
@@ -187,6 +202,43 @@ class ReducedProblem:
         else:
             sides, blocks, self._errors.dropped = self.deep.problem()
         return sides, blocks
+
+    def extremes(self, shift: float) -> Extremes | None:
+        """Return the largest and the smallest absolute eigenvalue, and the rank; None where it takes all eigenvalues.
+
+        So it does where the matrix is small, and where an eigenvalue cannot be told from zero.
+
+        Parameters
+        ----------
+        shift : float
+            The multiple of the identity that is added.
+        """
+        if self._mode != "full" or self._closed_form or self.size < _EXTREMES_FROM:
+            return None
+        sides, blocks = self._matrix()
+        dense = self._assembled(sides, blocks)
+        dense.reshape(-1)[:: self.size + 1] += shift
+        found = extreme_magnitudes(dense)
+        if found is None:
+            return None
+        outside = [np.linalg.svd(stage.coupling, compute_uv=False)[: stage.rank] for stage in self.stages]
+        closed = np.concatenate([np.zeros(0), *outside])
+        closed = np.abs(np.concatenate([closed + shift, closed - shift]))
+        parameters = sum(part_size(self._net, part) for part in self._parts)
+        known = self.size + sum(stage.nonzero for stage in self.stages)
+        sizes = [*found, *closed.tolist(), *([abs(shift)] if shift and parameters > known else [])]
+        largest, smallest = max(sizes), min(sizes)
+        basis = ValuesOnly(np.array([found[0] + abs(shift)]), dense_size=self.size)
+        if smallest <= self._errors.with_noise(sum(self._errors.tolerances(basis))):
+            return None
+        return Extremes(largest, smallest, parameters if shift else known)
+
+    def _assembled(self, sides: list[Side], blocks: list[Block]) -> Matrix:
+        dense = np.empty((self.size, self.size))
+        if self.size:
+            assemble = self._point.backend.assemble
+            interruptibly(assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
+        return dense
 
     # In words ---------------------------------------------------------------------------------------------------------
 

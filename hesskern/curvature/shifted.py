@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,13 +123,18 @@ class DenseShifted:
         Of the network after the reductions of width.
     parts : sequence of Part
     mode : {"full", "gauss_newton", "functional"}
-    residual_error : float
-        How far the norm of the residual may be off by rounding.
+    residual_error : callable
+        Returns how far the norm of the residual may be off by rounding.
     backend : HostBackend
     """
 
     def __init__(
-        self, factors: Factors, parts: Sequence[Part], mode: Mode, residual_error: float, backend: HostBackend
+        self,
+        factors: Factors,
+        parts: Sequence[Part],
+        mode: Mode,
+        residual_error: Callable[[], float],
+        backend: HostBackend,
     ) -> None:
         self._deep = deep_ranks_of(factors, parts, mode, residual_error)
         self._factors, self._parts, self._mode, self._backend = factors, parts, mode, backend

@@ -100,8 +100,9 @@ class CurvatureOperator(MatrixOperator):
     def spectrum(self) -> Spectrum:
         """Return all eigenvalues with their multiplicities.
 
-        Hidden layers wider than their neighbours together are first reduced exactly. So the cost is one thin QR of
-        their weights and one eigenproblem of the reduced size: for two layers at most ``(i+o)²``, for any width.
+        Exact reductions come first, so the cost is one eigenproblem of about the size of the rank
+        (`Hessian.reduction`): for two layers at most ``(i+o)²``, for any width. Exact zeros are one eigenvalue 0 with
+        its multiplicity.
 
         Raises
         ------
