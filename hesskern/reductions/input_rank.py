@@ -115,7 +115,8 @@ class RowSpan(NamedTuple):
 def _is_clearly_full(X: Array, *, triangular: bool) -> bool:
     """Return whether all pivots of X, no wider than tall, are far from zero; this is the short way."""
     packed = X if triangular else decompositions.reflectors(X.astype(np.float64, order="F"))[0]
-    return float(np.abs(packed.diagonal()).min()) > LOWER_RANK * float(np.abs(X).max())
+    smallest: float = min(map(abs, packed.diagonal().tolist()))
+    return smallest > LOWER_RANK * float(np.abs(X).max())
 
 
 def _decided(X: Matrix, terms: int) -> tuple[Matrix | None, str]:

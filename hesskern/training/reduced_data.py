@@ -89,9 +89,11 @@ def rotate(
     backend: HostBackend,
 ) -> list[RunData]:
     """Rotate the data of all losses and all networks, or nothing; return the data."""
-    small, rows = reduced[0], len(data[0].full.X)
+    small, (rows, inputs) = reduced[0], data[0].full.X.shape
+    if options.reduce == "none" or options.batch_size is not None or inputs < rotation.FEWEST:
+        return data
     bias = any(bias is not None for bias in small.layers.biases)
-    if options.reduce == "none" or options.batch_size is not None or not rotation.pays(small.sizes, rows, bias=bias):
+    if not rotation.pays(small.sizes, rows, bias=bias):
         return data
     rotations = []
     for loss, own in zip(losses, data, strict=True):
@@ -112,12 +114,9 @@ def rotate(
 
 
 def _span(loss: LeastSquaresLoss, data: RunData, bias: bool) -> RowSpan:
-    """Return the span of the inputs; with minibatches nothing is computed that takes longer than a few epochs."""
-    samples, inputs = loss.X.shape
-    if samples < inputs:
-        return RowSpan.of(loss.rows().X)
-    if data.batches is None or len(data.full.X) > 1:
-        return RowSpan.of(loss.reduction(bias=bias).X, samples=samples)
+    """Return the space of the rows of X; with minibatches only where that takes no pass over many samples."""
+    if len(loss.X) < loss.X.shape[1] or data.batches is None or len(data.full.X) > 1:
+        return loss.row_span(bias=bias)
     return RowSpan(None)
 
 
