@@ -66,7 +66,7 @@ def reduced_inputs(
     for k, net in enumerate(networks):
         own = k if len(losses) > 1 else 0
         X = losses[own].rows().X if few else given[own].full.X
-        if spans[own].mixes and mixes_inputs(X, net.weights[0], backend, samples=few):
+        if spans[own].mixes and mixes_inputs(X, net.weights[0], samples=few):
             mixing = "inputs not reduced: the weights of the inputs differ by orders of magnitude"
             return ReducedInputs(given, mixing)
     reduced = [
@@ -86,7 +86,6 @@ def rotate(
     losses: Sequence[LeastSquaresLoss],
     data: list[RunData],
     reduced: Sequence[ReducedNetwork],
-    backend: HostBackend,
 ) -> list[RunData]:
     """Rotate the data of all losses and all networks, or nothing; return the data."""
     small, (rows, inputs) = reduced[0], data[0].full.X.shape
@@ -104,7 +103,7 @@ def rotate(
     of_networks = rotations if len(rotations) > 1 else rotations * len(reduced)
     of_data = data if len(data) > 1 else data * len(reduced)
     for network, own in zip(reduced, of_data, strict=True):
-        if mixes_inputs(own.full.X, network.layers.weights[0], backend, samples=False):
+        if mixes_inputs(own.full.X, network.layers.weights[0], samples=False):
             return data
     for network, turned in zip(reduced, of_networks, strict=True):
         network.rotate(turned.turn)
