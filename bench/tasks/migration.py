@@ -179,8 +179,8 @@ def _problem(line: Line, size: Size, exact: Callable[[], Array]) -> TimedProblem
         return line.job(module, Script(torch, size))
 
     contestants: list[Contestant] = [
-        replace(with_torch("hesskern", ours, note=f"hesskern.compat.{line.ours}"), role="ours", context=_quiet),
-        replace(with_library(line.theirs.partition(".")[0], "the library", theirs, note=line.theirs), context=_quiet),
+        replace(with_torch("hesskern", ours, note=f"hesskern.compat.{line.ours}"), role="ours", context=quiet),
+        replace(with_library(line.theirs.partition(".")[0], "the library", theirs, note=line.theirs), context=quiet),
     ]
     return TimedProblem(
         label=f"{size.label}: {line.text}", contestants=contestants, error=error, tolerance=line.tolerance
@@ -198,7 +198,7 @@ def _values(blocks: Any) -> list[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of PyHessian's backward(create_graph=True)
         yield

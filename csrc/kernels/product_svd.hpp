@@ -25,21 +25,18 @@ struct ProductSvdMemory {
     index stride;  // of every column-major matrix here
 };
 
-inline index product_svd_largest(const FactorChain &chain) {
-    index most = larger(chain.rows, chain.columns);
-    for (index k = 0; k < chain.count; ++k) most = larger(most, chain.outputs[k]);
-    return most;
-}
+inline index padded(index length) { return (length + 7) / 8 * 8; }
 
 template <class Take>
 inline ProductSvdMemory product_svd_memory(const FactorChain &chain, Take &&take) {
     ProductSvdMemory m{};
-    index widest = chain.columns;
+    index widest = chain.columns, tallest = chain.rows;
     for (index k = 0; k + 1 < chain.count; ++k) widest = larger(widest, chain.outputs[k]);
-    const index largest = (product_svd_largest(chain) + 7) / 8 * 8;
+    for (index k = 0; k < chain.count; ++k) tallest = larger(tallest, chain.outputs[k]);
+    m.stride = padded(tallest);  // not the width: a wide matrix of few rows may have very many columns
+    const index largest = padded(larger(tallest, chain.columns));
     // Weights have their own width; the result of a QR decomposition has no more columns than the first matrix.
-    const index inner = chain.columns, whole = largest * widest;
-    m.stride = largest;
+    const index inner = chain.columns, whole = m.stride * widest;
     const auto take_index = [&](index count) { return reinterpret_cast<index *>(take(count)); };
     const auto take_graded = [&](index numbers) {
         Graded graded;
@@ -49,11 +46,11 @@ inline ProductSvdMemory product_svd_memory(const FactorChain &chain, Take &&take
         graded.column = take_index(largest);
         return graded;
     };
-    m.c = take_graded(largest * inner);
-    m.next = take_graded(largest * inner);
+    m.c = take_graded(m.stride * inner);
+    m.next = take_graded(m.stride * inner);
     m.weight = take_graded(whole);
     m.qr.r = take_graded(whole);
-    m.qr.v = take(whole);
+    m.qr.v = take(larger(whole, padded(inner) * smaller(chain.rows, inner)));  // at last the rows of R as columns
     m.qr.left = take(whole);
     m.qr.upper = take(whole);
     m.qr.inverse = take(whole);
@@ -185,6 +182,7 @@ inline void times_transposed(const ProductSvdMemory &memory, index rows, Decisio
 inline bool singular_values(const ProductSvdMemory &memory, double *values, index *exponents) {
     const GradedQr &qr = memory.qr;
     double *const rows = qr.v;  // the rows of R as columns, over reflections that nobody needs any more
+    const index stride = padded(qr.n);
     for (index k = 0; k < qr.rank; ++k) {
         index unit = no_exponent;
         for (index j = k; j < qr.n; ++j) {
@@ -192,11 +190,10 @@ inline bool singular_values(const ProductSvdMemory &memory, double *values, inde
             if (entry != 0) unit = larger(unit, exponent_of(entry) + qr.r.column[j]);
         }
         for (index j = 0; j < qr.n; ++j)
-            rows[k * memory.stride + j] = j < k ? 0.0
-                                                : qr.r.entry[j * memory.stride + k] * two_to(qr.r.column[j] - unit);
+            rows[k * stride + j] = j < k ? 0.0 : qr.r.entry[j * memory.stride + k] * two_to(qr.r.column[j] - unit);
         exponents[k] = unit + qr.r.row[k];
     }
-    return jacobi(rows, exponents, memory.stride, qr.n, qr.rank, values);
+    return jacobi(rows, exponents, stride, qr.n, qr.rank, values);
 }
 
 inline void take_over(const Graded &target, const Graded &source, index stride, index rows, index columns) {

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join, split_as
+from hesskern._base.lanczos import steps
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
     UNBALANCED,
     Block,
+    HessianProduct,
     Job,
     Layers,
     ProductSvd,
@@ -260,6 +262,20 @@ def _split(net: Layers, flat: Array) -> list[tuple[Array, Array | None]]:
     return list(zip(*split_as(net.weights, net.biases, flat), strict=True))
 
 
+def _softmax_samples(problem: Softmax) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Return each sample's features and ``s (diag(p) - p p.T)``, and the Kronecker position of each parameter."""
+    features, p, scale, bias = problem
+    if bias:
+        features = np.column_stack([features, np.ones_like(scale)])
+    classes = -p[:, :, None] * p[:, None, :]
+    diagonal = np.arange(p.shape[1])
+    classes[:, diagonal, diagonal] = 0
+    # p_c (1 - p_c) as a sum over the other classes: 1 - p_c cancels where p_c is nearly one.
+    classes[:, diagonal, diagonal] = -classes.sum(axis=2)
+    order = _bias_last(Side(p.shape[1], features.shape[1] - bias, bias))
+    return features, scale[:, None, None] * classes, order
+
+
 def _bias_last(side: Side) -> NDArray[np.intp]:
     """Return the order of (outer, inner) indices that puts the constant input's parameters last."""
     order = np.arange(side.outer * (side.inner + side.bias)).reshape(side.outer, -1)
@@ -332,25 +348,35 @@ class ReferenceBackend:
     ) -> ReferenceProduct:
         return ReferenceProduct(net, data, scale, decay, gauss_newton, functional)
 
+    def krylov_steps(
+        self,
+        product: HessianProduct,
+        inside: NDArray[np.float64] | None,
+        vectors: NDArray[np.float64],
+        images: NDArray[np.float64],
+        start: int,
+        stop: int,
+        block: int,
+    ) -> int:
+        return steps(product.apply, inside, vectors, images, start, stop, block)
+
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
-        features, probabilities, scale, bias = problem
-        if bias:
-            features = np.column_stack([features, np.ones_like(scale)])
-        dense = np.zeros((probabilities.shape[1] * features.shape[1],) * 2, out.dtype)
-        for f, p, s in zip(features, probabilities, scale, strict=True):
-            between = np.outer(p, p)
-            np.fill_diagonal(between, 0)
-            # p_c (1 - p_c) as a sum over the other classes: 1 - p_c cancels where p_c is nearly one.
-            classes = s * (np.diag(between.sum(axis=1)) - between)
-            dense += (np.kron(classes, f[:, None])[:, :, None] * f).reshape(dense.shape)
-        order = _bias_last(Side(probabilities.shape[1], features.shape[1] - bias, bias))
+        features, classes, order = _softmax_samples(problem)
+        dense = np.zeros((len(order),) * 2, out.dtype)
+        for f, between in zip(features, classes, strict=True):
+            dense += (np.kron(between, f[:, None])[:, :, None] * f).reshape(dense.shape)
         dense = dense[np.ix_(order, order)]
         out[...] = np.triu(dense) + np.triu(dense, 1).T
 
     def softmax_product(self, problem: Softmax, v: Array, out: Array) -> None:
-        dense = np.empty((len(v), len(v)), v.dtype)
-        self.softmax_dense(problem, dense)
-        out[...] = dense @ v
+        features, classes, order = _softmax_samples(problem)
+        weights = np.empty_like(v)
+        weights[order] = v
+        cube = weights.reshape(classes.shape[1], features.shape[1], -1)
+        product = np.zeros_like(cube)
+        for f, between in zip(features, classes, strict=True):
+            product += f[:, None] * (between @ np.einsum("cfk,f->ck", cube, f))[:, None, :]
+        out[...] = product.reshape(v.shape)[order]
 
     def triangular_factor(self, parts: Sequence[Array]) -> NDArray[np.float64]:
         stacked = np.concatenate(parts, axis=1).astype(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,12 +12,21 @@ from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.network.parameters import Part
 from hesskern.network.predicted_rank import predicted_rank
-from hesskern.reductions.deep_ranks import DeepBasis, DeepRanks, LayerSides, Shape, largest_size
+from hesskern.reductions.deep_basis import DeepBasis
+from hesskern.reductions.deep_ranks import DeepRanks, LayerSides, Shape, largest_size
+
+#: Eigenproblems up to this size take no longer than the search for low ranks.
+_LARGE = 200
 
 
-def deep_ranks_of(factors: Factors, parts: Sequence[Part], mode: Mode, residual_error: float) -> DeepRanks | None:
-    """Return the reduction, or None where it leaves everything, or where squares may overflow."""
-    if not factors.ordinary or not np.isfinite(residual_error):
+def deep_ranks_of(
+    factors: Factors, parts: Sequence[Part], mode: Mode, residual_error: Callable[[], float]
+) -> DeepRanks | None:
+    """Return the reduction, or None where it leaves everything, where it cannot pay, or where squares may overflow."""
+    if not factors.ordinary or not _pays(factors, parts, mode):
+        return None
+    error = residual_error()
+    if not np.isfinite(error):
         return None
     layers = []
     for part in parts:
@@ -36,12 +45,19 @@ def deep_ranks_of(factors: Factors, parts: Sequence[Part], mode: Mode, residual_
         return matrix[inner_indices(second, factors.weights[second.layer].shape[1])]
 
     reduction = DeepRanks(
-        layers, _lowest(factors, parts), factors.residual.matrix, residual_error, between, factors.scale, mode=mode
+        layers, _lowest(factors, parts), factors.residual.matrix, error, between, factors.scale, mode=mode
     )
     whole = sum(
         len(factors.weights[part.layer]) * layer.inputs.shape[1] for part, layer in zip(parts, layers, strict=True)
     )
     return reduction if reduction.size < whole else None
+
+
+def _pays(factors: Factors, parts: Sequence[Part], mode: Mode) -> bool:
+    """Return whether eigenvalues are zero by shape, or the problem is so large that a low rank of the numbers helps."""
+    size = sum(m * n for m, n in _shapes(factors, parts))
+    decomposed = min(size, len(factors.weights[-1]) * len(factors.X)) if mode == "gauss_newton" else size
+    return size - structural_zeros(factors, parts, mode) < decomposed or decomposed > _LARGE
 
 
 def deep_basis(

@@ -24,6 +24,8 @@ from hesskern.reductions.deep_ranks import Dropped
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Bounds on errors that are this many times those of LAPACK are good enough.
 _GOOD_ENOUGH = 8.0
+#: Logarithm of the relative error of the residual below which a rough bound on it is good enough.
+_CLOSE_RESIDUAL = -46.0
 
 
 class EigenvalueErrors:
@@ -69,14 +71,13 @@ class EigenvalueErrors:
             return max(tolerance, self._point.magnitudes.functional_part(self._parts))
         return tolerance
 
-    @property
     def residual_error(self) -> float:
-        """A bound on the error of the residual's norm by the computation alone."""
+        """Return a bound on the error of the residual's norm by the computation alone."""
         if self._mode == "gauss_newton":
             return 0.0
         widths = self._point.net.widths[:-1]
         rough = errors_from_norms(self.decomposed, self._parts, widths, 0.0, functional=True).residual
-        enough = logarithm(self.decomposed.residual) + math.log2(_GOOD_ENOUGH * max(widths) * _EPSILON)
+        enough = logarithm(self.decomposed.residual) + _CLOSE_RESIDUAL
         error = rough if rough <= enough else self._point.magnitudes.residual_error(0.0)
         return float(np.exp2(error))
 

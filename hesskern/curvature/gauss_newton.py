@@ -15,7 +15,7 @@ from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Matrix
 from hesskern.curvature.dense_blocks import inner_indices, interleaved
 from hesskern.curvature.layer_factors import Factors
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, Values, ValuesOnly
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, Values, ValuesOnly, ZeroBasis
 from hesskern.network.parameters import Part
 
 #: Most numbers in the matrices that are decomposed in one call; a single matrix may have more.
@@ -60,6 +60,8 @@ def squares_of_jacobian(
     outer, inner = [top for top, _ in pairs], [below for _, below in pairs]
     rows = len(inner[0])
     size = sum(below.shape[1] * (outputs if top is None else top.shape[1]) for top, below in pairs)
+    if size == 0:
+        return ZeroBasis(0)
     largest = max(size, outputs * rows)
     if not lift and two_layers and len(pairs) == 2 and outer[0] is not None:
         strengths = decompositions.svdvals(outer[0])
@@ -77,7 +79,7 @@ def squares_of_jacobian(
     memory.require(
         8 * numbers,
         f"the Jacobian of {outputs * rows} x {size} that is left after all reductions",
-        "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+        "use H.eigsh(k) for a few eigenvalues.",
     )
     pieces = []
     for top, matrix, order in zip(outer, inner, orders, strict=True):

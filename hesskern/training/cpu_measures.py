@@ -19,6 +19,7 @@ from hesskern.training.reduced_network import ReducedNetwork, split
 
 if TYPE_CHECKING:
     from hesskern.curvature.hessian import Hessian
+    from hesskern.curvature.reduced_problem import Extremes
     from hesskern.linalg.condition import Condition
 
 #: Parameters up to which all eigenvalues cost no more than the largest.
@@ -44,7 +45,7 @@ class CpuMeasures:
         self._parameters: Array = np.empty(0)
         self._present: PlainLayers | None = None
         self._seen: PlainLayers | None = None
-        self._conditions: dict[Parts, Condition] = {}
+        self._conditions: dict[Parts, Condition | Extremes] = {}
         #: What is recorded of a network that has overflowed, or has stopped.
         self.nothing: dict[str, Values] = {
             name: np.full(records.shape(name), np.nan, net.dtype if name == "weights" else np.float64)
@@ -89,7 +90,10 @@ class CpuMeasures:
 
     def sharpness(self) -> float:
         """Return the largest eigenvalue of the full Hessian, of a float32 network too in float64."""
-        return _largest_eigenvalue(self._hessian(None))
+        hessian = self._hessian(None)
+        if hessian.shape[0] <= _DENSE:
+            return float(hessian.spectrum().max)
+        return float(hessian.eigsh(1, certify=False, dense=False).values[0])
 
     def condition(self, parts: Parts) -> float:
         """Return the condition number of a block."""
@@ -116,10 +120,11 @@ class CpuMeasures:
             rank += inner * (start.outside**2 - start.outside)
         return rank
 
-    def _condition(self, parts: Parts) -> Condition:
+    def _condition(self, parts: Parts) -> Condition | Extremes:
         if parts not in self._conditions:
             # A unit of zeros stands for all those outside the span: each adds the same eigenvalues.
-            self._conditions[parts] = self._hessian(parts, tuple(self._left_over)).condition()
+            hessian = self._hessian(parts, tuple(self._left_over))
+            self._conditions[parts] = hessian.extremes() or hessian.condition()
         return self._conditions[parts]
 
     def _hessian(self, parts: Parts | None, padded: Sequence[int] = (), *, spare: bool = True) -> Hessian:
@@ -153,18 +158,3 @@ def _double(layers: PlainLayers) -> PlainLayers:
         return layers
     weights = tuple(weight.astype(np.float64) for weight in layers.weights)
     return PlainLayers(weights, tuple(None if bias is None else bias.astype(np.float64) for bias in layers.biases))
-
-
-def _largest_eigenvalue(hessian: Hessian) -> float:
-    """Return the sharpness of a float32 network; products with float64 vectors are in float64."""
-    size = hessian.shape[0]
-    if size <= _DENSE:
-        return float(hessian.spectrum().max)
-    from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415 - `import hesskern` need not wait for it
-
-    start = np.random.default_rng(0).standard_normal(size)
-    # ARPACK takes what is small beside one for zero: the Hessian is multiplied by a power of two.
-    exponent = int(np.frexp(np.abs(hessian @ start).max())[1])
-    products = LinearOperator(hessian.shape, matvec=lambda v: np.ldexp(hessian @ v, -exponent), dtype=np.float64)
-    value = eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0]
-    return float(np.ldexp(value, exponent))

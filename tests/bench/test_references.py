@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from bench import closed_form, floors, loops, problems, timing
+from bench import closed_form, floors, loops, problems, reduced_by_hand, timing
 from bench.tasks import curvature_along, spectrum
 
 
@@ -172,3 +172,27 @@ def test_floors_of_memory_write_every_byte():
 def test_the_rate_of_gemm_is_scaled_to_the_work():
     one, two = (floors.products(adds)[1] for adds in (1e6, 2e6))
     assert one.units == 2 * two.units == pytest.approx(384**3 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "widths"), [(4, (9, 5, 2)), (3, (9, 30, 2)), (7, (3, 6, 8, 5, 2)), (4, (5, 9, 9, 5))]
+)
+def test_the_reductions_by_hand_have_the_spectrum_of_the_dense_matrix(samples, widths):
+    X, Y, weights = problems.Size(samples, widths).draw()
+    dense = np.linalg.eigvalsh(closed_form.ClosedForm(X, Y, weights).matrix())
+    reduce = reduced_by_hand.two_layers if len(widths) == 3 else reduced_by_hand.deep
+    found = reduce(X, Y, weights)
+    assert found[1].sum() == len(dense)
+    assert len(found[0]) < len(dense)  # it is smaller
+    assert spectrum.distance(found, (dense, np.ones(len(dense), np.int64))) < 1e-13
+    sizes = np.abs(dense)
+    assert reduced_by_hand.condition(found) == pytest.approx(sizes.max() / sizes[sizes > 1e-11].min(), rel=1e-9)
+
+
+def test_the_gram_matrix_of_a_last_layer_has_its_eigenvalues():
+    rng = np.random.default_rng(0)
+    F, logits = rng.standard_normal((3, 7)), rng.standard_normal((3, 4))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    dense = sum(np.kron(np.diag(q) - np.outer(q, q), np.outer(f, f)) for q, f in zip(p, F, strict=True)) / 3
+    found = reduced_by_hand.softmax_gram(F, logits, 1 / 3)
+    np.testing.assert_allclose(found, np.linalg.eigvalsh(dense)[-9:], rtol=1e-11)

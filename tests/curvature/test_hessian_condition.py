@@ -151,10 +151,11 @@ def test_nothing_to_say_about_a_good_one(backend):
     assert str(condition) == f"{condition.value:.10g} (rank 6 of 6, relative uncertainty {condition.uncertainty:.1e})"
 
 
+@pytest.mark.parametrize("entry", [0.0, 1.0])
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_zero_matrix_is_undefined(backend, depth):
+def test_the_zero_matrix_is_undefined(backend, depth, entry):
     net = hk.LinearNetwork([np.zeros((3, 3))] * depth)
-    H = hk.SquaredLoss(np.ones((5, 3)), np.zeros((5, 3))).hessian(net)
+    H = hk.SquaredLoss(np.full((5, 3), entry), np.zeros((5, 3))).hessian(net)
     for operator in (H.functional(), *([H, H.gauss_newton()] if depth > 1 else [])):
         assert not operator.toarray().any()
         condition = operator.condition()

@@ -431,3 +431,15 @@ def test_a_bias_beside_features_of_1e_minus_107(backend):
         assert condition.rank == expected.rank == 9
         assert condition.value == pytest.approx(expected.value, rel=10 * expected.uncertainty)
         assert condition.uncertainty < 1e-11
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_few_samples_of_very_many_inputs(backend, bias):
+    """A square matrix of this many inputs would take 20 GiB."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3, 50_000)) * 10.0 ** np.array([[-9.0], [0.0], [9.0]])
+    net = hk.LinearNetwork([np.ones((2, 50_000))], [np.ones(2)] if bias else None)
+    found = hk.SquaredLoss(X, np.zeros((3, 2)), backend=backend.name).hessian(net).condition()
+    values = oracle.singular_values(np.column_stack([X, np.ones(3)]) if bias else X)
+    assert (found.rank, found.undecided, found.size) == (6, 0, 100_000 + 2 * bias)
+    assert oracle.relative_error(found.value, (values[0] / values[-1]) ** 2) <= found.uncertainty < 1e-12

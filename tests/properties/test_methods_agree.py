@@ -124,7 +124,8 @@ def test_nothing_is_left_out():
     names = {name for kind in (Hessian, KroneckerHessian) for name in dir(kind) if not name.startswith("_")}
     tested = {
         "toarray", "diagonal", "trace", "spectrum", "eigvalsh", "eigh", "rank", "cond", "condition", "solve", "logdet",
-        "gauss_newton", "functional", "block", "parts", "layer", "output_factor", "input_factor",
+        "gauss_newton", "functional", "block", "parts", "layer", "output_factor", "input_factor", "reduction",
+        "predicted_rank", "extremes", "eigsh",
     }  # fmt: skip
     assert names - set(dir(LinearOperator)) - {"shape", "dtype"} <= tested
 

@@ -277,3 +277,34 @@ def test_samples_of_two_sizes_are_right_or_doubted(scale):
     for found in heads(2, X):
         error = oracle.relative_error(found.value, (values[0] / values[-1]) ** 2)
         assert error <= 10 * found.uncertainty or (found.rank < 10 and found.gap < 1e3)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_few_samples_of_many_features(bias):
+    """Their number is what the factors are as large as; the rank is what autograd's matrix has."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 40), nn.Tanh(), nn.Linear(40, C, bias=bias)).double()
+    X, labels, Y = torch.randn(6, 3).double(), torch.randint(C, (6,)), torch.randn(6, C).double()
+    features, size = model[:2](X).detach(), 6
+    for targets_, loss, left in ((labels, nn.CrossEntropyLoss(), C - 1), (Y, nn.MSELoss(), C)):
+        expected = autograd(model[2], features, lambda out, y=targets_, f=loss: f(out, y))
+        H = last_layer_hessian(model, (X, targets_), loss)
+        values = np.linalg.eigvalsh(expected)
+        np.testing.assert_allclose(H.eigvalsh(), values, atol=1e-14)
+        found = H.condition()
+        assert (found.rank, found.undecided) == (left * size, 0)
+        assert found.value == pytest.approx(values[-1] / values[-left * size], rel=1e-9)
+        agree(H.toarray(), expected)
+    softmax = last_layer_hessian(model, (X, labels), nn.CrossEntropyLoss())
+    assert softmax.reduction.startswith(f"{C * (40 + bias)} parameters to {(C - 1) * size};")
+
+
+def test_two_hundred_thousand_parameters_of_few_samples():
+    """The matrix would take 300 GiB, the factor of all features 240 GiB."""
+    torch.manual_seed(0)
+    model, X = nn.Linear(20_000, 10).double(), torch.randn(5, 20_000).double() / 100
+    H = last_layer_hessian(model, (X, torch.randint(10, (5,))), nn.CrossEntropyLoss())
+    K = last_layer_hessian(model, (X, torch.randn(5, 10).double()), nn.MSELoss())
+    assert (H.rank(), K.rank()) == (45, 50)
+    values, vectors = H.eigh(2)
+    np.testing.assert_allclose(H @ vectors, vectors * values, atol=1e-13 * values[-1])
