@@ -24,7 +24,7 @@ from hesskern.network.network_stack import NetworkStack
 from hesskern.network.predicted_rank import PredictedRank, predicted_rank
 from hesskern.training.fit import Run, fit
 from hesskern.training.fit_ensemble import Ensemble, fit_ensemble
-from hesskern.training.reduced_network import Reduction
+from hesskern.training.reduction import Reduction
 
 if TYPE_CHECKING:
     from hesskern.curvature.cross_block import CrossBlock

@@ -111,6 +111,18 @@ class HessianProduct:
         """
         H v into out; v is (P,) or (P, k), in named_parameters() order.
         """
+    def extend(
+        self,
+        vectors: numpy.ndarray,
+        images: numpy.ndarray,
+        start: typing.SupportsInt | typing.SupportsIndex,
+        stop: typing.SupportsInt | typing.SupportsIndex,
+        block: typing.SupportsInt | typing.SupportsIndex,
+        inside: typing.Any,
+    ) -> int:
+        """
+        Lanczos steps; -1, or how many vectors have images when nothing was left of a new vector.
+        """
 
 def advance(
     descents: collections.abc.Sequence[Descent],

@@ -98,9 +98,9 @@ class DescentMemory {
     index packed_size() const { return packed_size_; }
     bool alike(const DescentMemory &other) const {
         return packed_size_ == other.packed_size_ && layout_.alike(other.layout_) &&
-               data_.data.samples == other.data_.data.samples && state_.steps == other.state_.steps &&
-               options_.every == other.options_.every && options_.scale == other.options_.scale &&
-               options_.rule.momentum == other.options_.rule.momentum &&
+               data_.data.samples == other.data_.data.samples && bool(data_.diagonal) == bool(other.data_.diagonal) &&
+               state_.steps == other.state_.steps && options_.every == other.options_.every &&
+               options_.scale == other.options_.scale && options_.rule.momentum == other.options_.rule.momentum &&
                options_.rule.decay == other.options_.rule.decay &&
                options_.rule.nesterov == other.options_.rule.nesterov;
     }

@@ -47,6 +47,22 @@ class Products {
         delete spare_.exchange(mine.release());
     }
 
+    // Lanczos steps: vectors and images (rows, size) as in `hesskern._base.lanczos.steps`, which defines what it does.
+    index extend(T *vectors, T *images, index start, index stop, index block, const T *inside) {
+        const index size = layout_.size();
+        std::vector<T> factors(std::size_t(stop + block));
+        for (index j = start; j < stop; ++j) {
+            T *image = images + j * size, *next = vectors + (j + block) * size;
+            apply(vectors + j * size, image, 1);
+            if (inside)
+                for (index k = 0; k < size; ++k) image[k] *= inside[k];
+            std::copy_n(image, size, next);
+            if (!kernels().of<T>().orthonormalise(vectors, j + block, 2 * block + 1, size, next, factors.data()))
+                return j + 1;
+        }
+        return -1;
+    }
+
     index size() const { return layout_.size(); }
 
   private:
@@ -95,7 +111,28 @@ class HessianProduct {
             apply_to(*f64_, v, out);
     }
 
+    index extend(py::array vectors, py::array images, index start, index stop, index block, const py::object &inside) {
+        return f32_ ? extend_with(*f32_, vectors, images, start, stop, block, inside)
+                    : extend_with(*f64_, vectors, images, start, stop, block, inside);
+    }
+
   private:
+    template <class T>
+    static index extend_with(Products<T> &products, const py::array &given_vectors, const py::array &given_images,
+                             index start, index stop, index block, const py::object &given_inside) {
+        const index size = products.size();
+        py::array vectors = checked<T>(given_vectors, "vectors", {-1, size});
+        py::array images = checked<T>(given_images, "images", {-1, size});
+        if (start < 0 || start > stop || block < 1 || stop > images.shape(0) || stop + block > vectors.shape(0))
+            fail("start, stop and block do not fit the arrays");
+        py::array inside;
+        if (!given_inside.is_none()) inside = checked<T>(given_inside, "inside", {size});
+        const T *mask = given_inside.is_none() ? nullptr : read<T>(inside);
+        T *to_vectors = written<T>(vectors, "vectors"), *to_images = written<T>(images, "images");
+        const WithoutGil released;
+        return products.extend(to_vectors, to_images, start, stop, block, mask);
+    }
+
     template <class T>
     static void apply_to(Products<T> &products, const py::array &v, const py::array &out) {
         const bool vector = v.ndim() == 1;
@@ -122,7 +159,10 @@ void bind_hessian(py::module_ &module) {
              py::arg("weights"), py::arg("biases"), py::arg("X"), py::arg("ones"), py::arg("Y"), py::arg("scale"),
              py::arg("decay"), py::arg("gauss_newton"), py::arg("functional"))
         .def("apply", &HessianProduct::apply, py::arg("v"), py::arg("out"),
-             "H v into out; v is (P,) or (P, k), in named_parameters() order.");
+             "H v into out; v is (P,) or (P, k), in named_parameters() order.")
+        .def("extend", &HessianProduct::extend, py::arg("vectors"), py::arg("images"), py::arg("start"),
+             py::arg("stop"), py::arg("block"), py::arg("inside"),
+             "Lanczos steps; -1, or how many vectors have images when nothing was left of a new vector.");
 }
 
 }  // namespace hesskern::bindings

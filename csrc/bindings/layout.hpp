@@ -67,23 +67,36 @@ class Layout {
 
     // The padded copy of the data.
     struct Samples {
-        Buffer<T> x, y, ones;
+        Buffer<T> x, y, ones, diagonal;
         Data<T> data;
     };
     Samples copy(const Data<T> &given) const {
         const index n = given.samples, in = width_.front(), out = width_.back(), pad_in = pad_.front(),
                     pad_out = pad_.back();
-        Samples copy{make_buffer<T>(n * pad_in), make_buffer<T>(n * pad_out), make_buffer<T>(n), {}};
+        Samples copy{make_buffer<T>(n * pad_in), make_buffer<T>(n * pad_out), make_buffer<T>(n), {}, {}};
         for (index k = 0; k < n; ++k) {
             std::copy_n(given.x + k * in, in, copy.x.get() + k * pad_in);
             std::copy_n(given.y + k * out, out, copy.y.get() + k * pad_out);
             copy.ones[std::size_t(k)] = given.ones[k * given.ones_step];
         }
         copy.data = {n, copy.x.get(), pad_in, copy.ones.get(), 1, copy.y.get(), pad_out};
+        if (product_ && is_diagonal(given)) {
+            copy.diagonal = make_buffer<T>(n);
+            for (index k = 0; k < std::min(n, in); ++k) copy.diagonal[std::size_t(k)] = given.x[k * in + k];
+            copy.data.diagonal = copy.diagonal.get();
+        }
         return copy;
     }
 
   private:
+    bool is_diagonal(const Data<T> &given) const {
+        const index in = width_.front();
+        for (index k = 0; k < given.samples; ++k)
+            for (index a = 0; a < in; ++a)
+                if (a != k && given.x[k * in + a] != T(0)) return false;
+        return true;
+    }
+
     struct Slot {
         index weight, bias, stride;  // offsets; bias < 0: none
         bool transposed;

@@ -3,6 +3,7 @@
 #include "kernels/chain_backward.hpp"
 #include "kernels/descent.hpp"
 #include "kernels/hessian_product.hpp"
+#include "kernels/krylov.hpp"
 #include "kernels/packed_descent.hpp"
 #include "kernels/product_svd.hpp"
 #include "kernels/softmax.hpp"
@@ -54,7 +55,8 @@ constexpr KernelsFor<T> kernels_for() {
             softmax_dense<T>,
             softmax_dense_scratch<T>,
             softmax_product<T>,
-            softmax_product_scratch<T>};
+            softmax_product_scratch<T>,
+            orthonormalise<T>};
 }
 
 }  // namespace

@@ -36,6 +36,8 @@ struct Data {
     std::int64_t ones_step;
     const T *y;
     std::int64_t y_stride;
+    // Where X is diagonal: its diagonal (samples), zero beyond the inputs; else null. `x` holds all of it in any case.
+    const T *diagonal = nullptr;
 };
 
 // The rows that go through the layers, and the column of them that biases multiply: in the product form the constant is

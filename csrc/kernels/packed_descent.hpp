@@ -20,7 +20,7 @@ struct PackedMemory {
     Network<Pack> network[2];
     Pack *parameters[2], *gradient, *velocity;
     index count;
-    Pack *x, *y, *ones;
+    Pack *x, *y, *ones, *diagonal;
     Data<Pack> data;
     Scratch<Pack> rest;
 };
@@ -51,7 +51,8 @@ inline index packed_layout(const DescentProblem<double> &problem, Pack *memory, 
     packed.x = scratch.take(samples * in);
     packed.y = scratch.take(samples * out);
     packed.ones = scratch.take(samples);
-    packed.data = {samples, packed.x, in, packed.ones, 1, packed.y, out};
+    packed.diagonal = problem.data.diagonal ? scratch.take(samples) : nullptr;
+    packed.data = {samples, packed.x, in, packed.ones, 1, packed.y, out, packed.diagonal};
     for (int side = 0; side < 2; ++side) {
         packed_layers(net, packed.parameters[side], packed.layer[side]);
         packed.network[side] = {net.depth, net.width, net.width, packed.layer[side], net.bias};
@@ -113,6 +114,7 @@ class PackedDescent {
                 for (index c = 0; c < out; ++c)
                     packed_.y[k * out + c].lane[j] = problem.data.y[k * problem.data.y_stride + c];
                 packed_.ones[k].lane[j] = problem.data.ones[k * problem.data.ones_step];
+                if (packed_.diagonal) packed_.diagonal[k].lane[j] = problem.data.diagonal[k];
             }
             running_[j] = j < count_;
         }

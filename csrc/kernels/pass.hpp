@@ -4,6 +4,7 @@
 //   sample form   pushes the N samples through the layers: Z_l = Z_{l-1} W_l^T + u b_l^T, D_{l-1} = D_l W_l;
 //   product form  pushes the identity through them, so that nothing but the residual E = X P^T - Y and G = E^T X grows
 //                 with N. The first layer then costs nothing: Z_1 = [W_1 b_1]^T and its gradient is D_1^T.
+//                 With a diagonal X, as a rotation of the data makes it, E and G are products with a diagonal matrix.
 // In both, the gradient of layer l is D_l^T Z_{l-1} and the loss is half the squared norm of the residual itself, never
 // the expanded square, which cancels.
 #pragma once
@@ -282,6 +283,39 @@ inline void add_to_seed(const Blas<T> &blas, const Network<T> &net, const Data<T
                       pad, beta, seed + in * pad, pad);
 }
 
+// Of a diagonal X, from P^T in `map`: the seed scale [X u]^T E, if there is room for it, and ||E||^2. Rows of E never
+// leave the registers.
+template <class T>
+inline Total<T> diagonal_seed(const Network<T> &net, const Data<T> &data, T scale, const T *map, T *seed) {
+    constexpr int L = lanes<T>;
+    const index in = net.width[0], pad = net.pad[net.depth];
+    const T *const shift = map + in * pad;
+    T *const shift_seed = seed ? seed + in * pad : nullptr;
+    if (seed && (net.bias || data.samples < in)) {
+        const index first = smaller(data.samples, in);
+        std::memset(seed + first * pad, 0, std::size_t((product_rows(net) - first) * pad) * sizeof(T));
+    }
+    Total<T> total = Total<T>(0);
+    Vector<T, L> squares = {};
+    for (index r = 0; r < data.samples; ++r) {
+        const T d = data.diagonal[r], u = data.ones[r * data.ones_step], back = d * scale;
+        const T *const row = map + smaller(r, in - 1) * pad, *const target = data.y + r * data.y_stride;
+        for (index c = 0; c < pad; c += L) {
+            Vector<T, L> v = load<T, L>(row + c) * d - load<T, L>(target + c);
+            if (net.bias) v += load<T, L>(shift + c) * u;
+            squares += v * v;
+            if (!seed) continue;
+            if (r < in) store<T, L>(seed + r * pad + c, v * back);
+            if (net.bias) store<T, L>(shift_seed + c, load<T, L>(shift_seed + c) + v * (u * scale));
+        }
+        if constexpr (sizeof(T) < sizeof(double)) {  // long sums need the longer type
+            total += Total<T>(sum<T, L>(squares));
+            squares = Vector<T, L>{};
+        }
+    }
+    return total + Total<T>(sum<T, L>(squares));
+}
+
 template <class T>
 inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const Data<T> &data, T scale,
                              const Layer<T> *gradient, const PassMemory<T> &memory) {
@@ -289,6 +323,11 @@ inline Total<T> product_pass(const Blas<T> &blas, const Network<T> &net, const D
     const T *first;
     const T *map = product_forward(blas, net, memory, first);
     T *seed = product_seed(net, memory, gradient);
+    if (data.diagonal) {
+        const Total<T> squared = diagonal_seed(net, data, scale, map, gradient ? seed : nullptr);
+        if (gradient) product_sweep(blas, net, memory, first, seed, gradient);
+        return squared;
+    }
     Total<T> total = Total<T>(0);
     for (index start = 0; start < data.samples; start += chunk) {
         const index count = smaller(chunk, data.samples - start);

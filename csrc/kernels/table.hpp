@@ -78,6 +78,8 @@ struct KernelsFor {
     void (*softmax_product)(const Blas<T> &, const SoftmaxProblem<T> &, std::int64_t vectors, const T *v,
                             const T *v_bias, T *out, T *out_bias, T *scratch);
     std::int64_t (*softmax_product_scratch)(const SoftmaxProblem<T> &, std::int64_t vectors);
+    // v orthogonal to the rows (count, size), and of norm 1; see kernels/krylov.hpp.
+    bool (*orthonormalise)(const T *rows, std::int64_t count, std::int64_t near, std::int64_t size, T *v, T *factors);
 };
 
 struct Kernels {

@@ -165,6 +165,19 @@ def solve(matrix: FloatArray, right: FloatArray) -> Matrix:
     return solution
 
 
+def lu(matrix: FloatArray) -> Callable[[FloatArray], Matrix] | None:
+    """Return a function that solves ``matrix x = right`` with one LU decomposition; None if the matrix is singular."""
+    packed, pivots, info = _called(_lapack().dgetrf, 2.0 / 3.0 * len(matrix) ** 3, matrix.T)
+    if info:
+        return None
+
+    def solve_with(right: FloatArray) -> Matrix:
+        solution: Matrix = _lapack().dgetrs(packed, pivots, right, trans=1)[0]
+        return solution
+
+    return solve_with
+
+
 def least_squares(matrix: FloatArray, right: FloatArray) -> Matrix:
     """Return the x of least norm for which ``matrix x`` is closest to `right`."""
     large, small = max(matrix.shape), min(matrix.shape)
@@ -256,6 +269,21 @@ def _jacobi(matrix: Matrix) -> Matrix:
         raise np.linalg.LinAlgError("the singular values did not converge in LAPACK's Jacobi iteration")
     scaled: Matrix = values * (work[0] / work[1])
     return scaled
+
+
+def is_positive_definite(matrix: Matrix) -> bool:
+    """Return whether a symmetric float64 matrix has a Cholesky factorisation; it is destroyed.
+
+    Without the GIL, and in place, as LAPACK is called by its address.
+    """
+    finite(matrix)
+    return bool(interruptibly(_has_cholesky, matrix, seconds=len(matrix) ** 3 / 3.0 / RATE))
+
+
+def _has_cholesky(matrix: Matrix) -> bool:
+    size, info = np.array([len(matrix)], np.intc), np.array([0], np.intc)
+    _routine("dpotrf")(b"L", *(number.ctypes.data for number in (size, matrix, size, info)))
+    return not info[0]
 
 
 @functools.cache

@@ -161,6 +161,19 @@ class CppBackend:
         )
         return product
 
+    def krylov_steps(
+        self,
+        product: HessianProduct,
+        inside: NDArray[np.float64] | None,
+        vectors: NDArray[np.float64],
+        images: NDArray[np.float64],
+        start: int,
+        stop: int,
+        block: int,
+    ) -> int:
+        assert isinstance(product, _core.HessianProduct)
+        return product.extend(vectors, images, start, stop, block, inside)
+
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
         _core.softmax_dense(*problem, out)
 

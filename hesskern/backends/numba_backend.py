@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from hesskern._base import decompositions
 from hesskern._base.array_types import Array
 from hesskern._base.flat_layout import join
+from hesskern._base.lanczos import steps
 from hesskern.backends.data import Data
 from hesskern.backends.product_svd import product_svd
 from hesskern.backends.protocol import (
     UNBALANCED,
     Block,
+    HessianProduct,
     Job,
     Layers,
     ProductSvd,
@@ -319,6 +321,18 @@ class JittedBackend:
         self, net: Layers, data: Data, *, scale: float, decay: float, gauss_newton: bool, functional: bool
     ) -> JittedProduct:
         return JittedProduct(net, data, float(scale), float(decay), gauss_newton, functional)
+
+    def krylov_steps(
+        self,
+        product: HessianProduct,
+        inside: NDArray[np.float64] | None,
+        vectors: NDArray[np.float64],
+        images: NDArray[np.float64],
+        start: int,
+        stop: int,
+        block: int,
+    ) -> int:
+        return steps(product.apply, inside, vectors, images, start, stop, block)
 
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
         features, p, scale, bias = problem

@@ -245,6 +245,18 @@ class HostBackend(Backend, Protocol):
         Also stops after a step whose loss was small enough ("converged"). The results do not depend on `threads`.
         """
 
+    def krylov_steps(
+        self,
+        product: HessianProduct,
+        inside: NDArray[np.float64] | None,
+        vectors: NDArray[np.float64],
+        images: NDArray[np.float64],
+        start: int,
+        stop: int,
+        block: int,
+    ) -> int:
+        """Take steps of the Lanczos method with a product of this backend; see `hesskern._base.lanczos.steps`."""
+
     def softmax_dense(self, problem: Softmax, out: Array) -> None:
         """Write the dense matrix (P, P) into `out`, symmetric to the bit."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hesskern._base import checks
 from hesskern.backends.data import Data
 from hesskern.torch.data import Check, reduced
-from hesskern.torch.losses import LossScale, comparing, recognised
+from hesskern.torch.losses import LossScale, comparison, recognised
 from hesskern.torch.model_problem import ModelProblem
 from hesskern.torch_modules import tracing
 
@@ -39,9 +39,14 @@ def traced(model: Any, loss: Any, original: str) -> tuple[tracing.Chain, LossSca
         return chain, recognised(loss, [chain.outputs], chain.reference.device)
 
 
-def compared(loss: Any, scale: LossScale, original: str) -> Check:
-    """Return a function that compares the loss with the recognised one, on the predictions and targets of a batch."""
-    check = comparing(loss, scale)
+def compared(loss: Any, scale: LossScale, original: str) -> Check | None:
+    """Return a function that compares the loss with the recognised one, on the predictions and targets of a batch.
+
+    None for PyTorch's own loss.
+    """
+    check = comparison(loss, scale)
+    if check is None:
+        return None
 
     def of(predictions: Tensor, targets: Tensor, name: str) -> None:
         with keep(original):

@@ -12,7 +12,8 @@ from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.network.parameters import Part
 from hesskern.network.predicted_rank import predicted_rank
-from hesskern.reductions.deep_ranks import DeepBasis, DeepRanks, LayerSides, Shape, largest_size
+from hesskern.reductions.deep_basis import DeepBasis
+from hesskern.reductions.deep_ranks import DeepRanks, LayerSides, Shape, largest_size
 
 #: Eigenproblems up to this size take no longer than the search for low ranks.
 _LARGE = 200

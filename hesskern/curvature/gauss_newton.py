@@ -79,7 +79,7 @@ def squares_of_jacobian(
     memory.require(
         8 * numbers,
         f"the Jacobian of {outputs * rows} x {size} that is left after all reductions",
-        "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+        "use H.eigsh(k) for a few eigenvalues.",
     )
     pieces = []
     for top, matrix, order in zip(outer, inner, orders, strict=True):

@@ -30,15 +30,17 @@ from hesskern.curvature.deep_problem import structural_zeros
 from hesskern.curvature.dense_blocks import grid, inner_indices, interleaved
 from hesskern.curvature.diagonal import gauss_newton_diagonal, gauss_newton_trace
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
+from hesskern.curvature.extreme_pairs import FewWanted, of_problem
 from hesskern.curvature.float32_rounding import MovedSpectra, moved_by_rounding
 from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
-from hesskern.curvature.reduced_problem import ReducedProblem
+from hesskern.curvature.reduced_problem import Extremes, ReducedProblem
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
-from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
+from hesskern.linalg.extreme_pairs import SMALL, FewPairs
+from hesskern.linalg.symmetric_operator import CurvatureOperator, Which, dense_target
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import Part, part_size, parts_in_words, positions
 
@@ -194,6 +196,12 @@ class Hessian(CurvatureOperator):
             self._bases[lift] = self._problem(lift=lift).basis()
         return self._bases[lift]
 
+    def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        if which == "SM" or True in self._bases or not self._factors.ordinary or self.shape[0] <= SMALL:
+            return None
+        question = FewWanted(self.parts, self._mode, self._backend, k, which, self._shift, sure)
+        return of_problem(self._problem(lift=True), question, self._errors)
+
     def _problem(self, *, lift: bool) -> ReducedProblem:
         return ReducedProblem(self._point, self.parts, self._mode, self._errors, lift=lift)
 
@@ -258,6 +266,12 @@ class Hessian(CurvatureOperator):
         if self._mode != "full" or not self._errors.residual_is_noise:
             return self._condition(self._shift)
         return replace(self._noiseless._condition(self._shift), remark=_NOISE)
+
+    def extremes(self) -> Extremes | None:
+        """Return what `condition` says of a float64 network, without its doubts; None where there may be any."""
+        if self.dtype != np.float64 or len(self.parts) == 1:  # a Kronecker product has all eigenvalues at once
+            return None
+        return self._problem(lift=False).extremes(self._shift)
 
     def _condition(self, shift: float) -> Condition:
         basis = self._eigenbasis(lift=False)
@@ -331,6 +345,10 @@ class KroneckerHessian(Hessian):
             order = interleaved(inputs.shape[1], outputs, self.parts[0]) if self.parts[0].bias else None
             self._bases[lift] = KroneckerBasis(outer, FactorBasis(inputs, 1.0, lift=lift), order)
         return self._bases[lift]
+
+    def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        del k, which, sure
+        return None  # all are cheap
 
     @property
     def reduction(self) -> str:

@@ -7,6 +7,7 @@ smaller network or a smaller matrix with known further eigenvalues; the last one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,11 +25,28 @@ from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacob
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.curvature.point import Point
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, ZeroBasis
+from hesskern.linalg.extreme_magnitudes import extreme_magnitudes
 from hesskern.network.parameters import Part, part_size
 from hesskern.reductions.deep_ranks import DeepRanks, Dropped
 from hesskern.reductions.inputs import InputsBasis, InputSpan
 from hesskern.reductions.width_basis import WidthBasis
 from hesskern.reductions.width_reduction import AllUnits, WidthReduction
+
+#: Matrices from this size on have their extreme eigenvalues sooner than all.
+_EXTREMES_FROM = 300
+
+
+class Extremes(NamedTuple):
+    """What a condition number needs, where every eigenvalue is certainly zero or certainly not."""
+
+    largest: float
+    smallest: float
+    rank: int
+
+    @property
+    def value(self) -> float:
+        """The condition number."""
+        return self.largest / self.smallest
 
 
 class ReducedLayer:
@@ -147,7 +165,10 @@ class ReducedProblem:
 
     def basis(self) -> Eigenbasis:
         """Return the eigenbasis of all selected parameters."""
-        basis: Eigenbasis = ZeroBasis(self._last_biases) if self._closed_form else self._decomposed()
+        return self.lifted(ZeroBasis(self._last_biases) if self._closed_form else self._decomposed())
+
+    def lifted(self, basis: Eigenbasis) -> Eigenbasis:
+        """Return the eigenbasis of all selected parameters from that of the network after the reductions of width."""
         for stage in reversed(self.stages):
             basis = WidthBasis(stage.reduction, stage.small, stage.coupling, basis, self._parts, stage.rank)
         return basis if self.span is None else InputsBasis(self.span, self._layers, basis, self._parts)
@@ -168,12 +189,9 @@ class ReducedProblem:
         memory.require(
             8 * size * ((5 if lift else 2) * size + 256),  # the matrix and LAPACK's copies and work space
             f"the eigenproblem of size {size} that is left after all reductions",
-            "use scipy.sparse.linalg.eigsh(H, k) for a few eigenvalues.",
+            "use H.eigsh(k) for a few eigenvalues.",
         )
-        dense = np.empty((size, size))
-        if size:
-            assemble = self._point.backend.assemble
-            interruptibly(assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
+        dense = self._assembled(sides, blocks)
         inner = DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
         return inner if deep is None else deep_basis(deep, inner, factors, self._parts, self._mode)
 
@@ -184,6 +202,43 @@ class ReducedProblem:
         else:
             sides, blocks, self._errors.dropped = self.deep.problem()
         return sides, blocks
+
+    def extremes(self, shift: float) -> Extremes | None:
+        """Return the largest and the smallest absolute eigenvalue, and the rank; None where it takes all eigenvalues.
+
+        So it does where the matrix is small, and where an eigenvalue cannot be told from zero.
+
+        Parameters
+        ----------
+        shift : float
+            The multiple of the identity that is added.
+        """
+        if self._mode != "full" or self._closed_form or self.size < _EXTREMES_FROM:
+            return None
+        sides, blocks = self._matrix()
+        dense = self._assembled(sides, blocks)
+        dense.reshape(-1)[:: self.size + 1] += shift
+        found = extreme_magnitudes(dense)
+        if found is None:
+            return None
+        outside = [np.linalg.svd(stage.coupling, compute_uv=False)[: stage.rank] for stage in self.stages]
+        closed = np.concatenate([np.zeros(0), *outside])
+        closed = np.abs(np.concatenate([closed + shift, closed - shift]))
+        parameters = sum(part_size(self._net, part) for part in self._parts)
+        known = self.size + sum(stage.nonzero for stage in self.stages)
+        sizes = [*found, *closed.tolist(), *([abs(shift)] if shift and parameters > known else [])]
+        largest, smallest = max(sizes), min(sizes)
+        basis = ValuesOnly(np.array([found[0] + abs(shift)]), dense_size=self.size)
+        if smallest <= self._errors.with_noise(sum(self._errors.tolerances(basis))):
+            return None
+        return Extremes(largest, smallest, parameters if shift else known)
+
+    def _assembled(self, sides: list[Side], blocks: list[Block]) -> Matrix:
+        dense = np.empty((self.size, self.size))
+        if self.size:
+            assemble = self._point.backend.assemble
+            interruptibly(assemble, sides, sides, blocks, dense, seconds=dense.nbytes / BYTES)
+        return dense
 
     # In words ---------------------------------------------------------------------------------------------------------
 
@@ -199,6 +254,16 @@ class ReducedProblem:
             len(weights[part.layer]) * int(weights[part.layer].shape[1] * part.weight + part.bias)
             for part in self._parts
         )
+
+    @property
+    def likely_size(self) -> int:
+        """About the size of the matrix that is decomposed, without computing ranks."""
+        if self._closed_form:
+            return 0
+        rows = [len(self.factors.weights[part.layer]) for part in self._parts]
+        inputs = [self.factors.weights[part.layer].shape[1] * part.weight + part.bias for part in self._parts]
+        whole = sum(m * n for m, n in zip(rows, inputs, strict=True))
+        return int(whole - structural_zeros(self.factors, self._parts, self._mode))
 
     @property
     def zeros(self) -> int:

@@ -67,6 +67,26 @@ class DenseBasis:
         return self._vectors @ columns
 
 
+class ChosenBasis:
+    """A few eigenpairs: `values` (k,), `vectors` (P, k). The others are missing, so this has no `groups`."""
+
+    structural_zeros = 0
+
+    def __init__(self, values: Values, vectors: Matrix) -> None:
+        self.values, self._vectors = values, vectors
+        self.dense_size = vectors.shape[1]
+
+    @property
+    def groups(self) -> Spectrum:
+        raise AssertionError("only a few eigenvalues were computed")
+
+    def coordinates(self, columns: Matrix) -> Matrix:
+        return self._vectors.T @ columns
+
+    def vectors(self, columns: Matrix) -> Matrix:
+        return self._vectors @ columns
+
+
 class ZeroBasis:
     """Of a matrix of zeros."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,8 +13,12 @@ from numpy.typing import NDArray
 from hesskern._base import checks, memory
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.interrupt import RATE, interruptibly
+from hesskern._base.lanczos import steps
+from hesskern.linalg.certificate import DenseOperator
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
+from hesskern.linalg.eigenpairs import Eigenpairs
+from hesskern.linalg.extreme_pairs import FewPairs, ToFactorise, searched, worthwhile
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.spectrum import Spectrum
 
@@ -20,6 +26,8 @@ Which = Literal["LA", "SA", "LM", "SM"]
 WHICH = ("LA", "SA", "LM", "SM")
 #: Numbers of vectors whose coordinates are changed at once: their copies stay small next to the result.
 _NUMBERS_AT_ONCE = 1 << 20
+#: Up to this size of a result nobody looks whether it fits into the memory.
+_FEW_BYTES = 1 << 20
 
 
 class CurvatureOperator(MatrixOperator):
@@ -105,7 +113,7 @@ class CurvatureOperator(MatrixOperator):
         """Return all P eigenvalues, ascending."""
         return self.spectrum().expand()
 
-    def eigh(self, k: int | None = None, which: Which = "LA", *, dense: bool = True) -> tuple[NDArray[np.float64], Any]:
+    def eigh(self, k: int | None = None, which: Which = "LA", *, dense: bool = True) -> Eigenpairs:
         """Return eigenvalues (ascending) and orthonormal eigenvectors in full coordinates.
 
         Parameters
@@ -121,26 +129,114 @@ class CurvatureOperator(MatrixOperator):
         -------
         values : (k,) array
         vectors : (P, k) array or LinearOperator
-            Column j belongs to ``values[j]``.
+            Column j belongs to ``values[j]``. Both come as `Eigenpairs`, which says what is certified.
 
         Notes
         -----
-        All eigenvectors of the reduced problem are computed, and the requested ones are transformed back. They are
-        exact, with every copy of a repeated eigenvalue. If no reduction makes the problem small and you need only a few
-        extreme eigenvectors, ``scipy.sparse.linalg.eigsh(H, k)`` takes milliseconds (and may miss copies).
+        Every copy of a repeated eigenvalue is there. A few eigenvalues of a large reduced problem come from `eigsh`;
+        where that cannot certify them, and otherwise, all eigenvectors of the reduced problem are computed, and the
+        requested ones are transformed back. If the reduced problem is too large for both, there is a warning, and
+        `certified` of the result is False.
         """
+        count = self._count(k, which, dense=dense)
+        few = None if k is None else self._few_pairs(count, which, sure=True)
+        if few is None or (few.small and not few.certified):
+            return self._exact(count, which, dense=dense)
+        if not few.certified:
+            warnings.warn(f"eigh({count}) may have missed copies of an eigenvalue; {few.note}", stacklevel=2)
+        return self._chosen(few, count, which, dense=dense)
+
+    def eigsh(self, k: int = 1, which: Which = "LA", *, certify: bool = True, dense: bool = True) -> Eigenpairs:
+        """Return a few extreme eigenvalues and eigenvectors, without computing all of them where that is cheaper.
+
+        A Krylov method on the reduced network, then a proof that no eigenvalue and no copy was missed: one Cholesky
+        factorisation of the reduced Hessian, shifted. What is certified is in the result.
+
+        Parameters
+        ----------
+        k : int
+            How many.
+        which : {"LA", "SA", "LM", "SM"}
+            Largest or smallest, algebraically or in magnitude; for "SM" all eigenvalues are computed.
+        certify : bool
+            Whether to prove it. Without, residuals show that these are eigenvalues, but others may have been missed.
+        dense : bool
+            As in `eigh`.
+
+        Returns
+        -------
+        Eigenpairs
+            ``values, vectors = H.eigsh(k)``; with `residuals`, `certified`, `error` and `note`. If the factorisation is
+            too large, `certified` is False and `note` says why.
+
+        Examples
+        --------
+        >>> import hesskern as hk
+        >>> net = hk.LinearNetwork.random((20, 50, 10), seed=0)
+        >>> X, Y = hk.LinearNetwork.random((20, 500), seed=1).weights[0], np.ones((500, 10))
+        >>> pairs = hk.SquaredLoss(X, Y).hessian(net).eigsh(2)
+        >>> pairs.note
+        'certified by a Cholesky factorisation of 300 rows: no other eigenvalue is larger'
+        """
+        count = self._count(k, which, dense=dense)
+        few = self._few_pairs(count, which, sure=checks.boolean(certify, "certify"))
+        if few is None or (few.small and not few.certified and certify):
+            return self._exact(count, which, dense=dense)
+        return self._chosen(few, count, which, dense=dense)
+
+    def _count(self, k: int | None, which: Which, *, dense: bool) -> int:
+        """Return how many eigenvalues are asked for; the arguments are checked."""
         size = self.shape[0]
         count = size if k is None else checks.integer(k, "k", 1)
         if count > size:
             raise ValueError(f"k is {count}; expected at most {size}, the size of the Hessian.")
         checks.one_of(which, "which", WHICH)
         checks.boolean(dense, "dense")
-        basis = self._eigenbasis(lift=True)
-        values = basis.values + self._shift
+        return count
+
+    def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        """Return a few eigenpairs by a Krylov method; None where all eigenvalues are cheaper.
+
+        `sure`: with a certificate, if that is affordable.
+        """
+        del k, which, sure
+        return None
+
+    def _few_by_products(self, k: int, which: Which, *, refusal: str) -> FewPairs | None:
+        """Return the result of `_few_pairs` from products alone; the certificate takes the dense matrix.
+
+        `refusal`: why no certificate is to be made; empty: make one.
+        """
+        size = self.shape[0]
+        if which == "SM" or not worthwhile(size, size, k):
+            return None
+
+        def apply(v: Array, out: Array) -> None:
+            out[...] = self._apply(v)
+
+        test = ToFactorise(size, lambda: DenseOperator(self.toarray, size))
+        return searched(functools.partial(steps, apply, None), size, k, which, [test], refusal=refusal)
+
+    def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
+        basis, size = self._eigenbasis(lift=True), self.shape[0]
+        values, vectors = self._selected(basis, basis.values + self._shift, count, which, dense=dense)
+        return Eigenpairs(values, vectors, note=f"all {size} eigenvalues were computed")
+
+    def _chosen(self, few: FewPairs, count: int, which: Which, *, dense: bool) -> Eigenpairs:
+        values, vectors = self._selected(few.basis, few.values, count, which, dense=dense)
+        residuals = np.empty(count)
+        for j in range(count):
+            v = vectors[:, j].copy() if dense else vectors @ np.eye(count)[j]
+            residuals[j] = np.linalg.norm(self._apply(v) - values[j] * v)
+        return Eigenpairs(values, vectors, residuals, few.certified, few.error, few.note)
+
+    def _selected(
+        self, basis: Eigenbasis, values: NDArray[np.float64], count: int, which: Which, *, dense: bool
+    ) -> tuple[NDArray[np.float64], Any]:
         order = np.argsort(np.abs(values) if which in ("LM", "SM") else values, kind="stable")
-        chosen = order[:count] if which in ("SA", "SM") else order[size - count :]
+        chosen = order[:count] if which in ("SA", "SM") else order[len(order) - count :]
         chosen = chosen[np.argsort(values[chosen], kind="stable")]
-        vectors = Eigenvectors(basis, chosen, size)
+        vectors = Eigenvectors(basis, chosen, self.shape[0])
         return values[chosen], vectors.toarray() if dense else vectors
 
     def condition(self) -> Condition:
@@ -306,7 +402,7 @@ class Eigenvectors(MatrixOperator):
         super().__init__(np.dtype(np.float64), (size, len(chosen)))
 
     def _matmat(self, C: Array) -> Array:
-        coordinates = np.zeros((self.shape[0], C.shape[1]))
+        coordinates = np.zeros((len(self._basis.values), C.shape[1]))
         coordinates[self._chosen] = C
         return _changed(self._basis.vectors, coordinates, self._basis)
 
@@ -322,11 +418,13 @@ class Eigenvectors(MatrixOperator):
     def toarray(self) -> Array:
         """Return the eigenvectors as a dense (P, k) array."""
         size, count = self.shape
-        memory.require(
-            8 * size * count + _moved_bytes(size, count),
-            f"a dense array of {count} eigenvectors of length {size}",
-            "ask for fewer (k=), or for dense=False.",
-        )
+        needed = 8 * size * count + _moved_bytes(size, count)
+        if needed > _FEW_BYTES:
+            memory.require(
+                needed,
+                f"a dense array of {count} eigenvectors of length {size}",
+                "ask for fewer (k=), or for dense=False.",
+            )
         out = np.empty(self.shape)
         for some in _pieces(size, count):
             out[:, some] = self._matmat(np.eye(count, some.stop - some.start, -some.start))

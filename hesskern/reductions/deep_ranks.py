@@ -30,20 +30,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
 from hesskern.backends.protocol import Block, Side
-from hesskern.linalg.eigenbasis import Eigenbasis, Values
-from hesskern.linalg.spectrum import Spectrum
-from hesskern.linalg.tall_qr import TallQR
+from hesskern.reductions.nested_directions import EPSILON, UNITS, Directions
 
 Mode = Literal["full", "gauss_newton", "functional"]
-_EPSILON = float(np.finfo(np.float64).eps)
-#: Singular values up to this many units of rounding of a matrix of their size are taken for zero.
-_UNITS = 4.0
 
 
 class LayerSides(NamedTuple):
@@ -68,71 +61,6 @@ class Dropped(NamedTuple):
 
     jacobian: float  # in the Jacobian times the root of the scale
     functional: float  # in the functional part
-
-
-class Directions:
-    """An orthogonal basis of one side of a layer, adapted to nested spaces.
-
-    `inner` spaces (what the functional part reads) lie in the `kept` one (what the Gauss-Newton part reads), and that
-    in the `outer` ones (what other layers' functional parts reach). Each is spanned by the first directions.
-
-    Parameters
-    ----------
-    matrix : (r, n) array
-        Its rows span the kept space.
-    """
-
-    def __init__(self, matrix: Matrix) -> None:
-        self.size = matrix.shape[1]
-        _, values, vectors = decompositions.svd(matrix, full_matrices=False)
-        self.kept = _rank(values, max(matrix.shape))
-        self._matrix, self._basis = matrix, vectors[: self.kept].T
-        #: Dimensions of the inner and the outer spaces, by the layer that makes them.
-        self.inner: dict[int, int] = {}
-        self.outer: dict[int, int] = {}
-
-    @property
-    def image(self) -> Matrix:
-        """The matrix along the kept directions, (r, kept)."""
-        return self._matrix @ self._basis
-
-    def nest(self, seen: dict[int, tuple[Matrix, float]], most: int) -> None:
-        """Turn the kept directions so that the first span nested spaces.
-
-        Parameters
-        ----------
-        seen : dict of int to ((r, kept) array, float)
-            The smallest space first: matrices whose rows span it, in coordinates of the kept directions, and the
-            singular value up to which one is rounding.
-        most : int
-            A bound on the dimension of their sum.
-        """
-        basis: Matrix = np.zeros((self.kept, 0))
-        for layer, (rows, least) in seen.items():
-            basis = _extended(basis, rows, least, most)
-            self.inner[layer] = basis.shape[1]
-        self._basis = self._basis @ _completed(basis)
-
-    def extend(self, reached: dict[int, Matrix | None]) -> None:
-        """Add directions beyond the kept ones: the rows of these matrices, the smallest space first; None: all."""
-        for layer, rows in reached.items():
-            if rows is not None and self._basis.shape[1] < self.size:
-                least = _UNITS * max(rows.shape) * _EPSILON * float(np.linalg.norm(rows))
-                self._basis = _extended(self._basis, rows, least, self.size)
-            self.outer[layer] = self.size if rows is None else self._basis.shape[1]
-
-    @cached_property
-    def _qr(self) -> TallQR | None:
-        return TallQR(np.asfortranarray(self._basis)) if self._basis.shape[1] else None
-
-    @cached_property
-    def dropped(self) -> float:
-        """The norm of the matrix outside the kept directions."""
-        return float(np.linalg.norm(self.rotate(self._matrix.T, back=False)[self.kept :]))
-
-    def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
-        """Return the coordinates of vectors (n, k), or (`back`) the vectors of coordinates."""
-        return vectors if self._qr is None else self._qr.rotate(vectors, back=back)
 
 
 class DeepRanks:
@@ -185,7 +113,7 @@ class DeepRanks:
         gradients: dict[tuple[int, int], tuple[Matrix, float]] = {}
         for upper in range(count):
             for lower in range(upper):
-                rounding = _UNITS * max(*backs[upper].shape, *inputs[lower].shape) * _EPSILON * size_of_residual
+                rounding = UNITS * max(*backs[upper].shape, *inputs[lower].shape) * EPSILON * size_of_residual
                 least = (residual_error + rounding) * float(np.linalg.norm(self.rows[upper].image))
                 least *= float(np.linalg.norm(inputs[lower]))
                 gradients[lower, upper] = backs[upper].T @ inputs[lower], least
@@ -214,7 +142,7 @@ class DeepRanks:
     @property
     def size(self) -> int:
         """Size of the reduced problem."""
-        return sum(_area(corner) for corners in self.rectangles for corner in corners)
+        return sum(area(corner) for corners in self.rectangles for corner in corners)
 
     @cached_property
     def _tops(self) -> list[Matrix]:
@@ -239,7 +167,7 @@ class DeepRanks:
     def problem(self) -> tuple[list[Side], list[Block], Dropped]:
         """Return the reduced Hessian as `Backend.assemble` takes it, and what it leaves out."""
         corners = [(layer, corner) for layer, all_of_it in enumerate(self.rectangles) for corner in all_of_it]
-        sides = [Side(_length(rows), _length(columns), False) for _, (rows, columns) in corners]
+        sides = [Side(length(rows), length(columns), False) for _, (rows, columns) in corners]
         lower: dict[tuple[int, int], Block] = {}
         functional = 0.0
         for upper_layer in range(len(self._layers)):
@@ -293,82 +221,6 @@ class DeepRanks:
         return Block(U, V, B, W), error
 
 
-class DeepBasis:
-    """The eigenbasis of a network from that of the reduced problem: its eigenvalues, and zeros.
-
-    Parameters
-    ----------
-    reduction : DeepRanks
-    inner : Eigenbasis
-        Of the reduced problem.
-    order : sequence of arrays
-        For each layer, the positions of its parameters in a matrix (m, n), row by row, as they are in a vector.
-    structural_zeros : int
-        How many eigenvalues are zero for any numbers of these shapes.
-    """
-
-    def __init__(
-        self, reduction: DeepRanks, inner: Eigenbasis, order: Sequence[NDArray[np.intp]], structural_zeros: int
-    ) -> None:
-        self._reduction, self._inner, self._order = reduction, inner, order
-        self.dense_size = inner.dense_size
-        self.structural_zeros = structural_zeros
-        self._zeros = sum(map(len, order)) - reduction.size
-
-    @cached_property
-    def groups(self) -> Spectrum:
-        inner = self._inner.groups
-        return Spectrum._of(np.append(inner.values, 0.0), np.append(inner.multiplicities, self._zeros))
-
-    @cached_property
-    def values(self) -> Values:
-        return np.concatenate([self._inner.values, np.zeros(self._zeros)])
-
-    def coordinates(self, columns: Matrix) -> Matrix:
-        k = columns.shape[1]
-        inside, outside = [], []
-        at = 0
-        for number, order in enumerate(self._order):
-            matrix = np.empty((len(order), k))
-            matrix[order] = columns[at : at + len(order)]
-            at += len(order)
-            cube = self._rotated(number, matrix, back=False)
-            kept = np.zeros(cube.shape[:2], dtype=bool)
-            for corner in self._reduction.rectangles[number]:
-                inside.append(cube[corner].reshape(-1, k))
-                kept[corner] = True
-            outside.append(cube[~kept])
-        return np.concatenate([self._inner.coordinates(np.concatenate([np.empty((0, k)), *inside])), *outside])
-
-    def vectors(self, columns: Matrix) -> Matrix:
-        k, size = columns.shape[1], self._reduction.size
-        inside, outside = self._inner.vectors(columns[:size]), columns[size:]
-        vectors = []
-        at = first = 0
-        for number, order in enumerate(self._order):
-            rows, inputs = self._reduction.rows[number].size, self._reduction.columns[number].size
-            cube = np.empty((rows, inputs, k))
-            kept = np.zeros((rows, inputs), dtype=bool)
-            for corner in self._reduction.rectangles[number]:
-                area = _area(corner)
-                cube[corner] = inside[at : at + area].reshape(_length(corner[0]), _length(corner[1]), k)
-                kept[corner] = True
-                at += area
-            left = int(np.sum(~kept))
-            cube[~kept] = outside[first : first + left]
-            first += left
-            vectors.append(self._rotated(number, cube.reshape(-1, k), back=True).reshape(-1, k)[order])
-        return np.concatenate(vectors)
-
-    def _rotated(self, number: int, matrix: Matrix, *, back: bool) -> Matrix:
-        """Return the coordinates (m, n, k) of a layer's parameters, or the parameters of coordinates."""
-        rows, columns = self._reduction.rows[number], self._reduction.columns[number]
-        m, n, k = rows.size, columns.size, matrix.shape[1]
-        cube = rows.rotate(matrix.reshape(m, n * k), back=back).reshape(m, n, k)
-        turned = columns.rotate(cube.transpose(1, 0, 2).reshape(n, m * k), back=back)
-        return np.ascontiguousarray(turned.reshape(n, m, k).transpose(1, 0, 2))
-
-
 def largest_size(shapes: Sequence[Shape], lowest: int, narrowest: Callable[[int, int], int], mode: Mode) -> int:
     """Return the size of the reduced problem for numbers in general position.
 
@@ -393,34 +245,8 @@ def largest_size(shapes: Sequence[Shape], lowest: int, narrowest: Callable[[int,
                 corners.append((read, min(n, narrowest(other, number) + columns)))
             for other in range(number + 1, len(shapes)):
                 corners.append((narrowest(number, other), min(columns, shapes[other].rows)))
-        total += sum(_area(corner) for corner in _staircase(corners))
+        total += sum(area(corner) for corner in _staircase(corners))
     return total
-
-
-def _rank(values: NDArray[np.float64], length: int) -> int:
-    largest = float(values[0]) if len(values) else 0.0
-    return int(np.sum(values > _UNITS * length * _EPSILON * largest))
-
-
-def _extended(basis: Matrix, rows: Matrix, least: float, most: int) -> Matrix:
-    """Return an orthonormal basis (n, k) with the directions of further rows, at most `most` in all."""
-    if basis.shape[1] >= most:
-        return basis
-    rest = rows
-    for _ in range(2 if basis.shape[1] else 0):  # twice, so that what is left is orthogonal to the basis
-        rest = rest - (rest @ basis) @ basis.T
-    _, values, vectors = decompositions.svd(rest, full_matrices=False)
-    count = min(int(np.sum(values > least)), most - basis.shape[1])
-    return np.hstack([basis, vectors[:count].T])
-
-
-def _completed(basis: Matrix) -> Matrix:
-    """Return a square orthogonal matrix whose first columns span those of the basis."""
-    n, k = basis.shape
-    if k == 0:
-        return np.eye(n)
-    left, _, _ = decompositions.svd(basis)
-    return np.hstack([basis, left[:, k:]])
 
 
 def _staircase(corners: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
@@ -446,12 +272,14 @@ def _transpose(matrix: Matrix | None) -> Matrix | None:
     return None if matrix is None else matrix.T
 
 
-def _length(part: slice) -> int:
+def length(part: slice) -> int:
+    """Return the number of rows or columns."""
     return int(part.stop - part.start)
 
 
-def _area(corner: tuple[slice, slice]) -> int:
-    return _length(corner[0]) * _length(corner[1])
+def area(corner: tuple[slice, slice]) -> int:
+    """Return the number of entries of a rectangle."""
+    return length(corner[0]) * length(corner[1])
 
 
 def _transposed(block: Block) -> Block:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hesskern.torch_modules.plain_modules import mean_squared_error
+
 #: Sizes of the errors that are tried: losses like Huber's may change their form at any of them.
 _SIZES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
 #: Numbers of samples that are tried, to see the divisor of the loss; powers of two divide without rounding.
@@ -55,6 +57,9 @@ def recognised(
     """
     if not callable(loss_fn):
         raise TypeError(f"loss_fn is a {type(loss_fn).__name__}; expected nn.MSELoss() or a function of two tensors.")
+    reduction = mean_squared_error(loss_fn)
+    if reduction and (targets is None or tuple(targets) == tuple(outputs)):
+        return LossScale(2.0 / math.prod(outputs), True) if reduction == "mean" else LossScale(2.0, False)
     called = name_of(loss_fn)
     shape, target_shape = tuple(outputs), tuple(outputs if targets is None else targets)
     factors = [_factor(loss_fn, called, (samples, *shape), (samples, *target_shape), device) for samples in _SAMPLES]
@@ -72,6 +77,11 @@ def recognised(
 def name_of(loss_fn: Any) -> str:
     """Return the name of a loss in messages."""
     return str(getattr(loss_fn, "__name__", type(loss_fn).__name__))
+
+
+def comparison(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None] | None:
+    """Return `comparing`; None for PyTorch's own loss, of which no batch needs to be compared."""
+    return None if mean_squared_error(loss_fn) else comparing(loss_fn, scale)
 
 
 def comparing(loss_fn: Any, scale: LossScale) -> Callable[[Tensor, Tensor, str], None]:

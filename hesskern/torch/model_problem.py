@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor, nn
 
 from hesskern._base import checks, devices
@@ -21,13 +18,10 @@ from hesskern.linalg.spectrum import Spectrum
 from hesskern.linalg.symmetric_operator import CurvatureOperator, Which
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.torch.data import reduced
-from hesskern.torch.losses import comparing, recognised
+from hesskern.torch.losses import comparison, recognised
 from hesskern.torch.reduced_loss import ReducedLoss
 from hesskern.torch.reparametrised import Reparametrisation, ReparametrisedHessian
 from hesskern.torch_modules import tracing
-
-#: Up to this number of parameters, after reductions, all eigenvalues are computed to verify a few: it takes seconds.
-_MOST_EXACT = 2000
 
 
 class RequestedParameter(NamedTuple):
@@ -107,7 +101,7 @@ class ModelProblem:
         chain = tracing.trace(model)
         scale = recognised(loss_fn, [chain.outputs], chain.reference.device)
         requested = _selected(model, chain, params)
-        reduced_data, samples = reduced(data, chain, comparing(loss_fn, scale))
+        reduced_data, samples = reduced(data, chain, comparison(loss_fn, scale))
         return cls(chain, ReducedLoss(reduced_data, samples, scale.of(samples)), requested)
 
     def _reparametrisation(self) -> Reparametrisation:
@@ -262,7 +256,9 @@ class ModelProblem:
         """Return k eigenvalues (k,), ascending, and their orthonormal eigenvectors in the columns of (P, k)."""
         operator = self._on_host()
         few = min(k, operator.shape[0])
-        values, lifted = _extreme(operator, few, which, certain=not self._is_large) or operator.eigh(few, which)
+        values, lifted = operator.eigh(few, which)
+        if self._order is None and few == k:
+            return self.tensor(values), self.tensor(lifted)
         every = torch.arange(self.size, device="cpu")
         rows, source = (index.cpu() for index in self._order or (every, every))
         # Each entry of a parameter that forward does not use gives an eigenvector with the eigenvalue 0.
@@ -276,23 +272,11 @@ class ModelProblem:
         chosen = chosen[np.argsort(values[chosen], kind="stable")]
         return self.tensor(values[chosen]), self.tensor(vectors[:, chosen])
 
-    @property
-    def _is_large(self) -> bool:
-        """Whether all eigenvalues take much longer than a few of them."""
-        if self._weights is not None:
-            return self.size > _MOST_EXACT
-        layers = [layer.weight.matrix.shape for layer in self._chain.layers]
-        return _reduced_size([layers[0][1], *(out for out, _ in layers)]) > _MOST_EXACT
-
     def largest(self) -> Tensor:
         """Return the largest eigenvalue."""
         operator = self._on_host()
-        if self._is_large:
-            pairs = _lanczos(operator, 1, "LA")
-            if pairs is not None:
-                values, _ = pairs
-                return self.tensor(max(values[0], 0.0) if self.size > operator.shape[0] else values[0])
-        return self.tensor(self.spectrum().max)
+        values, _ = operator.eigh(1, dense=False)
+        return self.tensor(max(values[0], 0.0) if self.size > operator.shape[0] else values[0])
 
     def trace(self) -> float:
         """Return the trace."""
@@ -306,51 +290,6 @@ class ModelProblem:
         single = dtype == torch.float32
         operator = self._operator(self._loss.cpu().astype(np.dtype(np.float32)), dtype) if single else self._on_host()
         return replace(operator.condition(), size=self.size)
-
-
-def _extreme(
-    operator: CurvatureOperator, k: int, which: Which, *, certain: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return a few extreme eigenpairs by Lanczos' method; None if they do not come from the exact spectrum.
-
-    With `certain`, all eigenvalues are computed too, in less than half the time of all eigenvectors. They show whether
-    the method found the right k, with all copies of repeated ones. Without `certain`, the method's result is returned.
-    """
-    size = operator.shape[0]
-    if which == "SM" or 20 * k > size:
-        return None
-    if not certain:
-        return _lanczos(operator, k, which)
-    exact = operator.eigvalsh()
-    order = np.argsort(np.abs(exact) if which == "LM" else exact, kind="stable")
-    extreme = np.sort(exact[order[:k] if which == "SA" else order[size - k :]])
-    pairs = _lanczos(operator, k, which)
-    scale = np.abs(exact[[0, -1]]).max()
-    if pairs is None or not np.allclose(pairs[0], extreme, rtol=0, atol=64 * np.finfo(np.float64).eps * scale):
-        return None
-    return extreme, pairs[1]
-
-
-def _lanczos(
-    operator: CurvatureOperator, k: int, which: Which
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return k eigenpairs to rounding error, ascending; None if the method does not converge."""
-    start = np.random.default_rng(0).standard_normal(operator.shape[0])
-    try:
-        values, vectors = eigsh(operator, k, which=which, tol=0, v0=start, maxiter=100, ncv=max(2 * k + 1, 40))
-    except ArpackError:  # or it is the zero matrix
-        return None
-    rank = np.argsort(values, kind="stable")
-    return values[rank], vectors[:, rank]
-
-
-def _reduced_size(widths: Sequence[int]) -> int:
-    """Return about how many parameters remain after the exact reduction of wide layers."""
-    reduced_widths = list(widths)
-    for layer in range(1, len(reduced_widths) - 1):
-        bound = reduced_widths[layer - 1] + reduced_widths[layer + 1] + 1
-        reduced_widths[layer] = min(reduced_widths[layer], bound)
-    return sum(inputs * outputs for inputs, outputs in itertools.pairwise(reduced_widths))
 
 
 def _selected(model: nn.Module, chain: tracing.Chain, params: Any) -> list[RequestedParameter]:

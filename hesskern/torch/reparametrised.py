@@ -24,10 +24,13 @@ from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Array
 from hesskern.curvature.hessian import Hessian
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
-from hesskern.linalg.symmetric_operator import CurvatureOperator, dense_target
+from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs
+from hesskern.linalg.symmetric_operator import CurvatureOperator, Which, dense_target
 
 #: Number of random vectors in an estimate of a norm.
 _VECTORS = 3
+#: Up to this size a few eigenvalues are verified by the dense matrix, each column of which takes backward passes.
+_MOST_COLUMNS = 2000
 
 
 @contextmanager
@@ -218,6 +221,11 @@ class ReparametrisedHessian(CurvatureOperator):
     def trace(self) -> float:
         """Return the trace."""
         return float(np.trace(self._dense))
+
+    def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
+        size = self.shape[0]
+        refusal = f"it takes all {size} columns of the Hessian" if size > _MOST_COLUMNS else ""
+        return self._few_by_products(k, which, refusal=refusal if sure else NOT_ASKED)
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         dense = self.toarray().astype(np.float64, copy=False)

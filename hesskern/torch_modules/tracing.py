@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from hesskern.torch_modules.origin import (
     known_hooks,
     state_kept,
 )
+from hesskern.torch_modules.plain_modules import plain_modules
 
 _EXPECTED = (
     "expected a chain of nn.Linear, nn.Sequential, nn.Identity, nn.Flatten, dropout in eval mode, and functions that "
@@ -127,6 +128,11 @@ def trace(module: Any) -> Chain:
         raise TypeError("module was compiled by torch.compile, so it cannot be traced; pass module._orig_mod.")
     # Inside an nn.Sequential the module itself is an operation like others, with its hooks; names begin with "0.".
     root = nn.Sequential(module)
+    applied = plain_modules(module)
+    if applied is not None:
+        chain = _chain(module, _Reader(root).applied(applied))
+        check(chain)
+        return chain
     try:
         graph = _Tracer().trace(root)
     except UnsupportedError as error:
@@ -138,13 +144,16 @@ def trace(module: Any) -> Chain:
         ) from error
     reader = _Reader(root)
     with state_kept(module):
-        samples = reader.read(graph)
-        if not samples.layers:
-            raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
-        chain = Chain(samples.layers, samples.flat, Origin(module, reader.computed))
+        chain = _chain(module, reader.read(graph), reader.computed)
         check(chain)
         _verify(chain, module)
     return chain
+
+
+def _chain(module: nn.Module, samples: TracedSamples, computed: Mapping[str, AttributePath] | None = None) -> Chain:
+    if not samples.layers:
+        raise ValueError(f"module applies no linear layer; {_EXPECTED}.")
+    return Chain(samples.layers, samples.flat, Origin(module, computed or {}))
 
 
 class NetworkArrays(NamedTuple):
@@ -284,6 +293,17 @@ class _Reader:
         self._parameters = dict(root.named_parameters())
         #: Weights and biases that are computed, not parameters, and where they are.
         self.computed: dict[str, AttributePath] = {}
+
+    def applied(self, targets: Sequence[str]) -> TracedSamples:
+        """Return the samples after these modules, one after the other."""
+        samples = TracedSamples()
+        for target in targets:
+            try:
+                samples = self._module(target, samples)
+            except UnsupportedError as error:
+                kind = type(self._modules[target]).__name__
+                raise ValueError(_refusal(f"the module {_plain(target)!r} ({kind})", str(error))) from error
+        return samples
 
     def read(self, graph: fx.Graph) -> TracedSamples:
         # Operations whose result is not used are read like others: they may change their argument in place.

@@ -14,7 +14,7 @@ from hesskern import backends
 from hesskern._base.array_types import Array
 from hesskern._base.blas_threads import one_thread
 from hesskern._base.interrupt import Interruption
-from hesskern.backends.protocol import Descent, Job, Watch
+from hesskern.backends.protocol import Descent, HostBackend, Job, Watch
 from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
@@ -25,7 +25,9 @@ from hesskern.training.minibatches import Batches, Indices
 from hesskern.training.network_group import Status, TrainingProblem
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Column, ColumnName, Values
-from hesskern.training.reduced_network import ReducedNetwork, Reduction, reduced_networks
+from hesskern.training.reduced_data import RunData, reduced_inputs, rotate
+from hesskern.training.reduced_network import ReducedNetwork, follow_decay, reduced_networks
+from hesskern.training.reduction import Reduction
 from hesskern.training.run_state import RunState
 
 #: ``exp`` of more than this is infinite.
@@ -73,10 +75,10 @@ class CpuGroup:
         options, records, backend = problem.options, problem.records, problem.backend
         assert backends.on_host(backend)
         self._backend = backend
-        net, loss = problem.networks[0], problem.losses[0]
+        loss = problem.losses[0]
         self._scale, self._scale_per_sample = loss.scale, loss.scale_per_sample
         self._histories = Histories(records, len(problem.networks), options.record_every)
-        reduced = reduced_networks(problem.networks, backend, reduce=options.reduce == "auto")
+        reduced = self._reduce(problem, backend)
         watch = Watch(
             every=options.record_every,
             loss="losses" in records.columns,
@@ -91,8 +93,8 @@ class CpuGroup:
         batches: dict[int, Batches] = {}
         self._members: list[_Member] = []
         for index, (small, seed) in enumerate(zip(reduced, problem.seeds, strict=True)):
-            own_loss = problem.losses[index if len(problem.losses) > 1 else 0]
-            data, samples = options.data(own_loss, records, net.has_bias)
+            own = index if len(problem.losses) > 1 else 0
+            own_loss, (data, samples, _) = problem.losses[own], self._data[own]
             if samples is not None and seed not in batches:
                 batches[seed] = options.batches(own_loss, seed)
             descent = backend.descent(
@@ -111,6 +113,25 @@ class CpuGroup:
         work = sum(weight.size for weight in reduced[0].layers.weights) * (options.largest(loss) or len(data.X))
         step = len(problem.networks) * (backend.step_seconds + work / _MULTIPLY_ADDS) / problem.threads
         self.first_piece = max(1, min(4096, int(_FIRST_PIECE / step)))
+
+    def _reduce(self, problem: TrainingProblem, backend: HostBackend) -> list[ReducedNetwork]:
+        """Reduce the data of all losses and all networks; return the networks."""
+        options, records, losses = problem.options, problem.records, problem.losses
+        inputs = reduced_inputs(options, losses, problem.networks, records, backend)
+        bases = [data.basis for data in inputs.data]
+        reduced, self._unbalanced, reason = reduced_networks(
+            problem.networks,
+            bases if len(bases) > 1 else bases * len(problem.networks),
+            backend,
+            reduce=options.reduce == "auto",
+            curvature=records.curvature,
+        )
+        data = rotate(options, losses, inputs.data, reduced, backend)
+        if losses[0].weight_decay:
+            follow_decay(reduced)
+        self._data: list[RunData] = [own.with_zero_inputs(reduced[0].zero_inputs) for own in data]
+        self._reason = "; ".join(filter(None, [inputs.reason, reason]))
+        return reduced
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
@@ -248,11 +269,19 @@ class CpuGroup:
 
     def reduction(self) -> Reduction:
         """Return the sizes of the networks and their data after the reductions."""
-        net, reduced = self._problem.networks[0], self._members[0].reduced
-        leak = self._leak() if reduced.widths != net.widths else 0.0
-        unbalanced = sum(member.reduced.unbalanced for member in self._members)
-        loss = self._problem.losses[0]
-        return self._problem.options.reduction(loss, net.has_bias, net.widths, reduced.widths, leak, unbalanced)
+        problem, reduced, net = self._problem, self._members[0].reduced, self._problem.networks[0]
+        sizes = net.widths[0], *reduced.sizes[1:]
+        leak = math.nan if reduced.start is not None else self._leak() if reduced.widths else 0.0
+        return Reduction(
+            samples=problem.options.samples_to_rows(problem.losses[0], len(self._data[0].full.X)),
+            widths=None if sizes == net.widths else (net.widths, reduced.sizes),
+            leak=leak,
+            unbalanced=self._unbalanced,
+            inputs=None if reduced.inputs is None else (net.widths[0], reduced.sizes[0]),
+            start=reduced.start is not None,
+            rotated=reduced.turn is not None,
+            reason=self._reason,
+        )
 
     def _leak(self) -> float:
         """Return the largest leak of these networks; see `Reduction`."""

@@ -12,11 +12,14 @@ from hesskern.backends.protocol import PlainLayers
 from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.parameters import select
+from hesskern.reductions.orthogonal_start import OrthogonalStart
+from hesskern.reductions.widths import reduce_widths
 from hesskern.training.recorder import Parts, Records, Values
 from hesskern.training.reduced_network import ReducedNetwork, split
 
 if TYPE_CHECKING:
     from hesskern.curvature.hessian import Hessian
+    from hesskern.curvature.reduced_problem import Extremes
     from hesskern.linalg.condition import Condition
 
 #: Parameters up to which all eigenvalues cost no more than the largest.
@@ -38,10 +41,11 @@ class CpuMeasures:
 
     def __init__(self, records: Records, loss: LeastSquaresLoss, net: LinearNetwork, reduced: ReducedNetwork) -> None:
         self._records, self._loss, self._reduced = records, loss, reduced
-        self._left_over = reduced.left_over()
+        self._left_over, self._start = reduced.left_over(), reduced.start
         self._parameters: Array = np.empty(0)
         self._present: PlainLayers | None = None
-        self._conditions: dict[Parts, Condition] = {}
+        self._seen: PlainLayers | None = None
+        self._conditions: dict[Parts, Condition | Extremes] = {}
         #: What is recorded of a network that has overflowed, or has stopped.
         self.nothing: dict[str, Values] = {
             name: np.full(records.shape(name), np.nan, net.dtype if name == "weights" else np.float64)
@@ -50,7 +54,7 @@ class CpuMeasures:
 
     def record(self, parameters: Array) -> dict[str, Values]:
         """Return everything that is recorded between steps, at the reduced network's parameters."""
-        self._parameters, self._present, self._conditions = parameters, None, {}
+        self._parameters, self._present, self._seen, self._conditions = parameters, None, None, {}
         with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence
             if not np.isfinite(parameters).all():
                 return self.nothing
@@ -68,10 +72,10 @@ class CpuMeasures:
     def layers(self) -> PlainLayers:
         """Return weights and biases in float64."""
         layers = self._layers
-        if layers.weights[0].dtype == np.float64:
-            return layers
-        weights = tuple(weight.astype(np.float64) for weight in layers.weights)
-        return PlainLayers(weights, tuple(None if bias is None else bias.astype(np.float64) for bias in layers.biases))
+        if self._reduced.inputs is not None or self._start is not None:  # what is outside counts too
+            lifted = self._reduced.lift(self._parameters)
+            _, layers = reduce_widths(_double(PlainLayers(lifted.weights, lifted.biases)))
+        return _double(layers)
 
     def lifted(self) -> Array:
         """Return the parameters of the network given, flat."""
@@ -86,7 +90,10 @@ class CpuMeasures:
 
     def sharpness(self) -> float:
         """Return the largest eigenvalue of the full Hessian, of a float32 network too in float64."""
-        return _largest_eigenvalue(self._hessian(None))
+        hessian = self._hessian(None)
+        if hessian.shape[0] <= _DENSE:
+            return float(hessian.spectrum().max)
+        return float(hessian.eigsh(1, certify=False, dense=False).values[0])
 
     def condition(self, parts: Parts) -> float:
         """Return the condition number of a block."""
@@ -99,40 +106,55 @@ class CpuMeasures:
 
     def rank(self, parts: Parts) -> int:
         """Return the rank of the given network's Hessian; each unit outside the span adds as much as the first."""
+        if self._start is not None:
+            return self._rank_from_orthogonal(self._start, parts)
         inside = self._hessian(parts).rank()
         padded = {layer: self._hessian(parts, (layer,)).rank() for layer in self._left_over}
         return inside + sum(units * (padded[layer] - inside) for layer, units in self._left_over.items())
 
-    def _condition(self, parts: Parts) -> Condition:
+    def _rank_from_orthogonal(self, start: OrthogonalStart, parts: Parts) -> int:
+        with_spare, inside = self._hessian(parts).rank(), self._hessian(parts, spare=False).rank()
+        rank = inside + start.outside * (with_spare - inside)
+        if self._loss.weight_decay:  # between two units outside there is nothing but the decay
+            inner = sum(part.weight for part in parts if 0 < part.layer < len(self._layers.weights) - 1)
+            rank += inner * (start.outside**2 - start.outside)
+        return rank
+
+    def _condition(self, parts: Parts) -> Condition | Extremes:
         if parts not in self._conditions:
             # A unit of zeros stands for all those outside the span: each adds the same eigenvalues.
-            self._conditions[parts] = self._hessian(parts, tuple(self._left_over)).condition()
+            hessian = self._hessian(parts, tuple(self._left_over))
+            self._conditions[parts] = hessian.extremes() or hessian.condition()
         return self._conditions[parts]
 
-    def _hessian(self, parts: Parts | None, padded: Sequence[int] = ()) -> Hessian:
-        """Return the Hessian of the reduced network, with one unit of zeros more in each of these hidden layers."""
-        weights, biases = list(self._layers.weights), list(self._layers.biases)
+    def _hessian(self, parts: Parts | None, padded: Sequence[int] = (), *, spare: bool = True) -> Hessian:
+        """Return the Hessian of the reduced network on all inputs.
+
+        With one unit of zeros more in each of the hidden layers `padded`; without the spare units of an orthogonal
+        start if not `spare`.
+        """
+        if self._seen is None:
+            self._seen = self._reduced.seen(self._parameters)
+        weights, biases = list(self._seen.weights), list(self._seen.biases)
         for layer in padded:
             weights[layer - 1] = np.pad(weights[layer - 1], ((0, 1), (0, 0)))
             weights[layer] = np.pad(weights[layer], ((0, 0), (0, 1)))
             bias = biases[layer - 1]
             biases[layer - 1] = None if bias is None else np.append(bias, bias.dtype.type(0))
+        if not spare:
+            for layer in range(1, len(weights)):
+                bias = biases[layer - 1]
+                biases[layer - 1] = None if bias is None else bias[:-1]
+                weights[layer - 1] = np.ascontiguousarray(weights[layer - 1][:-1])
+                weights[layer] = np.ascontiguousarray(weights[layer][:, :-1])
         net = LinearNetwork(weights, biases)
         from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         return hessian_of(self._loss, net, select(net, None) if parts is None else parts, "full")
 
 
-def _largest_eigenvalue(hessian: Hessian) -> float:
-    """Return the sharpness of a float32 network; products with float64 vectors are in float64."""
-    size = hessian.shape[0]
-    if size <= _DENSE:
-        return float(hessian.spectrum().max)
-    from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: PLC0415 - `import hesskern` need not wait for it
-
-    start = np.random.default_rng(0).standard_normal(size)
-    # ARPACK takes what is small beside one for zero: the Hessian is multiplied by a power of two.
-    exponent = int(np.frexp(np.abs(hessian @ start).max())[1])
-    products = LinearOperator(hessian.shape, matvec=lambda v: np.ldexp(hessian @ v, -exponent), dtype=np.float64)
-    value = eigsh(products, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0]
-    return float(np.ldexp(value, exponent))
+def _double(layers: PlainLayers) -> PlainLayers:
+    if layers.weights[0].dtype == np.float64:
+        return layers
+    weights = tuple(weight.astype(np.float64) for weight in layers.weights)
+    return PlainLayers(weights, tuple(None if bias is None else bias.astype(np.float64) for bias in layers.biases))

@@ -16,7 +16,7 @@ from hesskern.training.driver import train
 from hesskern.training.learning_rate import LearningRate
 from hesskern.training.network_group import NetworkGroup, Status
 from hesskern.training.options import StrPath, TrainingOptions
-from hesskern.training.reduced_network import Reduction
+from hesskern.training.reduction import Reduction
 
 
 @dataclass(frozen=True, slots=True, eq=False)

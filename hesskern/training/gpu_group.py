@@ -25,10 +25,11 @@ from hesskern.backends.cuda.state import (
     Samples,
 )
 from hesskern.backends.data import Data
-from hesskern.backends.protocol import State
+from hesskern.backends.protocol import PlainLayers, State
 from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.network.network_stack import NetworkStack
+from hesskern.reductions.widths import reduce_widths
 from hesskern.training import run_state
 from hesskern.training.gpu_measures import GpuMeasures
 from hesskern.training.history import Histories, History
@@ -36,7 +37,7 @@ from hesskern.training.minibatches import Batches
 from hesskern.training.network_group import Status, TrainingProblem
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Column, ColumnName
-from hesskern.training.reduced_network import ReducedNetwork, Reduction
+from hesskern.training.reduction import Reduction
 from hesskern.training.run_state import ENDED, RunState
 
 if TYPE_CHECKING:
@@ -211,9 +212,12 @@ class GpuGroup:
 
     def reduction(self) -> Reduction:
         """Return the sizes of the networks and their data after the reductions; the leak is not computed here."""
-        net, small = self._problem.networks[0], self._small
-        loss = self._problem.losses[0]
-        return self._problem.options.reduction(loss, net.has_bias, net.widths, small.widths, np.nan, small.unbalanced)
+        net, loss, small = self._problem.networks[0], self._problem.losses[0], self._small
+        rows = len(loss.data(bias=net.has_bias, reduced=True).X)
+        samples = self._problem.options.samples_to_rows(loss, rows)
+        if small.widths == net.widths:
+            return Reduction(samples, unbalanced=small.unbalanced)
+        return Reduction(samples, (net.widths, small.widths), np.nan, small.unbalanced)
 
     def execution(self) -> str:
         """Return how the steps were taken."""
@@ -246,7 +250,8 @@ def _reduced(backend: CudaBackend, stack: NetworkStack, *, reduce: bool) -> Redu
     """
     small = backend.reduced(stack.weights, stack.biases, reduce=reduce)
     for index in np.flatnonzero(devices.to_host(small.suspicious)):
-        stages = ReducedNetwork(stack[int(index)].cpu(), reduce=True).stages
+        net = stack[int(index)].cpu()
+        stages, _ = reduce_widths(PlainLayers(net.weights, net.biases))
         small.replace(int(index), [stage.basis for stage in stages], [stage.after for stage in stages])
     return small
 

@@ -20,7 +20,7 @@ from hesskern.training.history import History
 from hesskern.training.learning_rate import Schedule
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Records
-from hesskern.training.reduced_network import Reduction
+from hesskern.training.reduction import Reduction
 from hesskern.training.run_state import RunState
 
 Status = Literal["converged", "max_steps", "diverged", "interrupted"]

@@ -16,7 +16,6 @@ from hesskern.training import checkpoint
 from hesskern.training.learning_rate import LearningRate
 from hesskern.training.minibatches import Batches
 from hesskern.training.recorder import Records
-from hesskern.training.reduced_network import Reduction
 
 StrPath = str | os.PathLike[str]
 
@@ -102,20 +101,7 @@ class TrainingOptions:
             return Data(samples.X[:1], None, samples.Y[:1], 0.0), samples  # nobody looks at the full loss
         return loss.data(bias=bias, reduced=reduced), samples
 
-    def reduction(
-        self,
-        loss: LeastSquaresLoss,
-        bias: bool,
-        before: tuple[int, ...],
-        after: tuple[int, ...],
-        leak: float,
-        unbalanced: int,
-    ) -> Reduction:
-        """Return the reduction: the samples of this loss, and the widths of all networks except the `unbalanced`."""
-        samples = None
-        if self.batch_size is None and self.reduce == "auto":
-            rows = len(loss.data(bias=bias, reduced=True).X)
-            samples = (len(loss.X), rows) if rows < len(loss.X) else None
-        if before == after:
-            return Reduction(samples, unbalanced=unbalanced)
-        return Reduction(samples, (before, after), leak, unbalanced)
+    def samples_to_rows(self, loss: LeastSquaresLoss, rows: int) -> tuple[int, int] | None:
+        """Return the samples and the rows that full-batch steps use instead; None where they use the samples."""
+        fewer = self.batch_size is None and self.reduce == "auto" and rows < len(loss.X)
+        return (len(loss.X), rows) if fewer else None

@@ -279,6 +279,11 @@ class Records:
         assert quantity.between is not None
         return quantity.between
 
+    @property
+    def curvature(self) -> bool:
+        """Whether a quantity of the Hessian is recorded."""
+        return bool(self.blocks) or "sharpness" in self.between or "sharpness" in self.in_loop
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one network's record."""
         return self.shapes.get(name, ())

@@ -1,87 +1,39 @@
-r"""The exact reductions of a training run: the smaller network that is trained, and the transformation back.
+"""The exact reductions of a training run: the smaller network that is trained, and the transformation back.
 
-A hidden layer with more units than its neighbours together is replaced by a layer with as many units as the weights
-that touch it can span (see `hesskern.backends.hidden_units`). Gradient steps with momentum and weight decay keep every
-iterate in that span. So the run of the small network, transformed back, is the run of the given network.
+The reductions of `hesskern.reductions` are applied in this order: inputs (the samples are reduced before, see
+`hesskern.training.reduced_data`), widths, orthogonal start, rotation. Each is a `Stage`. Gradient steps with momentum
+and weight decay keep every iterate in what the stages leave. So the run of the small network, transformed back, is the
+run of the given network.
 
-This needs units of similar size. Suppose that one hidden unit has large weights on its input side and small weights on
-its output side, and the next unit has the opposite. Then the product of the two sides is much smaller than the weights.
-An orthogonal change of units rounds relative to the weights, so its errors are too large for this product. Such a
-network is trained at its given widths.
+With weight decay, what is outside decays. All of it is multiplied by one number c. So the small network gets one more
+input, which is zero for every sample, and the norm of all that is outside as a weight of it. This weight has no
+gradient but its decay: it is the norm of what is outside, at every step, and the loss, the norm of the gradient and the
+distance from the start are those of the network given.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern._base.flat_layout import join, split_as
-from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import HostBackend, PlainLayers
 from hesskern.network.linear_network import LinearNetwork
+from hesskern.reductions import orthogonal_start
+from hesskern.reductions.input_rank import InputStage
+from hesskern.reductions.orthogonal_start import OrthogonalStart
+from hesskern.reductions.widths import WidthStage, plain, reduce_widths
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """Sizes before and after the reductions of a training run; false if nothing was reduced.
+class Stage(Protocol):
+    """One exact reduction of a network."""
 
-    Attributes
-    ----------
-    samples : (int, int) or None
-        Rows of data before and after; None: the data as given.
-    widths : (tuple, tuple) or None
-        ``net.widths`` before and after; None: the network as given.
-    leak : float
-        ``ε ∏ (1 + η‖G_t‖₂)``; with momentum, the growth of its recurrence replaces each factor. It estimates how far,
-        relatively, rounding may move the run *without* width reduction away from the exact trajectory. The reduced run
-        stays on it. 0 if no width was reduced.
-    unbalanced : int
-        Number of networks whose hidden units have too different sizes for the reduction. If there are any, all networks
-        are trained at their given widths.
-
-    Examples
-    --------
-    >>> print(Reduction((500, 5), ((5, 100, 5), (5, 10, 5)), 1e-15))
-    500 samples to 5 rows; widths 5-100-5 to 5-10-5
-    """
-
-    samples: tuple[int, int] | None = None
-    widths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    leak: float = 0.0
-    unbalanced: int = 0
-
-    def __bool__(self) -> bool:
-        return self.samples is not None or self.widths is not None
-
-    def __str__(self) -> str:
-        sentences = []
-        if self.samples is not None:
-            sentences.append(f"{self.samples[0]} samples to {self.samples[1]} rows")
-        if self.widths is not None:
-            before, after = ("-".join(map(str, widths)) for widths in self.widths)
-            sentences.append(f"widths {before} to {after}")
-        if self.unbalanced:
-            sentences.append(
-                "widths not reduced, because the weights of the hidden units differ by orders of magnitude from unit "
-                "to unit, and a reduction would lose digits"
-            )
-        return "; ".join(sentences)
-
-
-class Stage(NamedTuple):
-    """One hidden layer reduced; see `hesskern.backends.hidden_units`."""
-
-    layer: int
-    basis: Matrix  # Q, (units, kept)
-    before: Matrix  # the stack, (units, weights of a unit), and what it is in that basis, (kept, weights of a unit)
-    after: Matrix
+    def lift(self, layers: PlainLayers, decayed: float) -> PlainLayers:
+        """Return the larger network at these parameters; what is outside is `decayed` times what it was."""
 
 
 class ReducedNetwork:
@@ -90,42 +42,78 @@ class ReducedNetwork:
     Parameters
     ----------
     net : LinearNetwork
-    reduce : bool
-        Whether widths are reduced at all.
+    basis : (i, a) array, optional
+        V of the inputs.
+    widths : bool
+        Whether hidden layers wider than their neighbours are reduced.
     """
 
-    def __init__(self, net: LinearNetwork, *, reduce: bool) -> None:
+    def __init__(self, net: LinearNetwork, *, basis: Matrix | None, widths: bool) -> None:
         self._net = net
-        self.stages: list[Stage] = []
         layers = PlainLayers(net.weights, net.biases)
-        for layer in reducible(layers) if reduce else ():
-            self.stages.append(_reduce(layers, layer))
-            layers = _plain(*replaced(layers, layer, self.stages[-1].after))
+        self.inputs: InputStage | None = None
+        if basis is not None:
+            self.inputs = InputStage.of(layers, basis)
+            layers = self.inputs.reduced(layers)
+        self._inner = layers  # on fewer inputs
+        self.widths: list[WidthStage] = []
+        if widths:
+            self.widths, layers = reduce_widths(layers)
+        self.start: OrthogonalStart | None = None
+        self.turn: InputStage | None = None
+        #: Inputs that are zero for every sample, the last ones.
+        self.zero_inputs = 0
         self.layers = layers
-        #: Whether hidden units are too different in size for this; see `reduced_networks`.
-        self.unbalanced = False
 
-    def as_given(self) -> None:
-        """Train the network as it is after all."""
-        self.stages, self.layers = [], PlainLayers(self._net.weights, self._net.biases)
+    def keep_widths(self) -> None:
+        """Train the hidden layers as they are after all."""
+        self.widths, self.start, self.layers = [], None, self._inner
+
+    def start_from(self, start: OrthogonalStart) -> None:
+        """Train the network that starts from orthogonal inner layers."""
+        self.start, self.layers = start, start.reduced
+
+    def rotate(self, turn: Matrix) -> None:
+        """Rotate the inputs."""
+        self.turn = InputStage.of(self.layers, turn)
+        self.layers = self.turn.reduced(self.layers)
+
+    def follow_decay(self) -> None:
+        """Add the input whose weight is the norm of what is outside."""
+        outside = (0.0 if self.inputs is None else self.inputs.decaying) + (
+            0.0 if self.start is None else self.start.decaying
+        )
+        column = np.zeros((len(self.layers.weights[0]), 1), self._net.dtype)
+        column[0] = math.sqrt(outside)
+        weights = np.hstack([self.layers.weights[0], column]), *self.layers.weights[1:]
+        self.zero_inputs, self.layers = 1, self.layers._replace(weights=weights)
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Widths of the small network."""
-        return (self.layers.weights[0].shape[1], *(len(weight) for weight in self.layers.weights))
+    def sizes(self) -> tuple[int, ...]:
+        """Widths of the small network, without what stands for all that is outside."""
+        spare = self.start is not None and self.start.spare
+        inputs = self.layers.weights[0].shape[1] - self.zero_inputs
+        hidden = (len(weight) - spare for weight in self.layers.weights[:-1])
+        return (inputs, *hidden, len(self.layers.weights[-1]))
 
     @property
     def reduced_layers(self) -> tuple[int, ...]:
-        """Hidden layers whose width was reduced, counted from 1."""
-        return tuple(sorted({stage.layer + 1 for stage in self.stages}))
+        """Hidden layers that were wider than their neighbours, counted from 1."""
+        return tuple(sorted({stage.layer + 1 for stage in self.widths}))
 
     def left_over(self) -> dict[int, int]:
-        """Return how many units of each hidden layer (counted from 1) are outside the span."""
+        """Return how many units of each of these layers (counted from 1) are outside the span."""
         counts: dict[int, int] = {}
-        for stage in self.stages:
+        for stage in self.widths:
             units, kept = stage.basis.shape
             counts[stage.layer + 1] = counts.get(stage.layer + 1, 0) + units - kept
         return counts
+
+    def mixes_units(self, backend: HostBackend) -> bool:
+        """Return whether hidden units are too different in size; see `HostBackend.mixes_units`."""
+        if self.start is not None and self.start.mixes_units(backend):
+            return True
+        return any(stage.mixes_units(self._inner, backend) for stage in self.widths)
 
     def lift(self, flat: Array) -> LinearNetwork:
         """Return the network given at the small network's parameters.
@@ -133,72 +121,100 @@ class ReducedNetwork:
         The change of the parameters is transformed back and added to the parameters at the start. So the result is
         exact at the start, and rounding grows only with the distance.
         """
-        if not self.stages:
+        stages: list[Stage | None] = [self.turn, self.start, *reversed(self.widths), self.inputs]
+        if not self.zero_inputs and not any(stage is not None for stage in stages):
             return self._net._with(flat)
-        layers = split(self.layers, flat)
-        for stage in reversed(self.stages):
-            moved = stacked(layers, stage.layer) - stage.after
-            lifted = (moved.T @ stage.basis.T).T  # in Fortran order, as the stack is
-            layers = _plain(*replaced(layers, stage.layer, stage.before + lifted))
+        layers, decayed = self._split(flat)
+        for stage in stages:
+            if stage is not None:
+                layers = stage.lift(layers, decayed)
         return self._net._with(join(layers.weights, layers.biases))
 
+    def seen(self, flat: Array) -> PlainLayers:
+        """Return the small network on all inputs, without what the loss does not see."""
+        layers, _ = self._split(flat)
+        for stage in (self.turn, self.inputs):
+            if stage is not None:
+                layers = stage.seen(layers)
+        return layers
 
-def reduced_networks(nets: Sequence[LinearNetwork], backend: HostBackend, *, reduce: bool) -> list[ReducedNetwork]:
-    """Return the networks to train instead of these, all of one width; if one is unbalanced, the given ones."""
-    reduced = [ReducedNetwork(net, reduce=reduce) for net in nets]
-    for small in reduced:
-        small.unbalanced = any(
-            backend.mixes_units(stage.before.T, len(nets[0].weights[stage.layer + 1])) for stage in small.stages
-        )
-    if any(small.unbalanced for small in reduced):
+    def _split(self, flat: Array) -> tuple[PlainLayers, float]:
+        """Return the small network without zero inputs, and c."""
+        layers = split(self.layers, flat)
+        if not self.zero_inputs:
+            return layers, 1.0
+        first, norm = layers.weights[0], float(self.layers.weights[0][0, -1])
+        decayed = float(first[0, -1]) / norm if norm > 0 else 1.0
+        return layers._replace(weights=(np.ascontiguousarray(first[:, :-1]), *layers.weights[1:])), decayed
+
+
+def reduced_networks(
+    nets: Sequence[LinearNetwork],
+    bases: Sequence[Matrix | None],
+    backend: HostBackend,
+    *,
+    reduce: bool,
+    curvature: bool,
+) -> tuple[list[ReducedNetwork], int, str]:
+    """Return the networks to train instead of these, all of one shape.
+
+    Parameters
+    ----------
+    nets : sequence of LinearNetwork
+    bases : sequence of (i, a) arrays or None
+        Of the inputs of each network.
+    backend : HostBackend
+    reduce : bool
+        Whether widths are reduced at all.
+    curvature : bool
+        Whether the curvature is recorded: then an orthogonal start leaves a spare unit in every hidden layer.
+
+    Returns
+    -------
+    list of ReducedNetwork
+    unbalanced : int
+        How many networks have hidden units of too different sizes. If any has, all keep their widths.
+    reason : str
+        Why widths that look reducible are not.
+    """
+    reduced = [ReducedNetwork(net, basis=basis, widths=reduce) for net, basis in zip(nets, bases, strict=True)]
+    reason = _use_orthogonal_starts(reduced, curvature=curvature) if reduce and not reduced[0].widths else ""
+    unbalanced = sum(small.mixes_units(backend) for small in reduced)
+    if unbalanced:
         for small in reduced:
-            small.as_given()
-    return reduced
+            small.keep_widths()
+    return reduced, unbalanced, reason
+
+
+def follow_decay(reduced: Sequence[ReducedNetwork]) -> None:
+    """Follow what is outside the small networks, if anything is."""
+    if any(small.start is not None or (small.inputs is not None and small.inputs.decaying) for small in reduced):
+        for small in reduced:
+            small.follow_decay()
+
+
+def _use_orthogonal_starts(reduced: Sequence[ReducedNetwork], *, curvature: bool) -> str:
+    """Reduce all networks if every one has orthogonal inner layers; else return why not, if that would have helped."""
+    layers = [small.layers for small in reduced]
+    hidden = zip(*(some.biases[:-1] for some in layers), strict=True)
+    biased = [any(map(_is_nonzero, biases)) for biases in hidden]
+    if not orthogonal_start.may_reduce(layers[0], biased):
+        return ""
+    factors = []
+    for some in layers:
+        found = orthogonal_start.orthogonal_factors(some)
+        if isinstance(found, str):
+            return f"widths not reduced: {found}"
+        factors.append(found)
+    for small, some, own in zip(reduced, layers, factors, strict=True):
+        small.start_from(orthogonal_start.orthogonal_start(some, own, biased, spare=curvature))
+    return ""
+
+
+def _is_nonzero(bias: Array | None) -> bool:
+    return bias is not None and bool(bias.any())
 
 
 def split(layers: PlainLayers, flat: Array) -> PlainLayers:
     """Return weights and biases of these shapes over a flat vector."""
-    return _plain(*split_as(layers.weights, layers.biases, flat))
-
-
-def _plain(weights: list[Array], biases: list[Array | None]) -> PlainLayers:
-    return PlainLayers(tuple(weights), tuple(biases))
-
-
-def _reduce(layers: PlainLayers, layer: int) -> Stage:
-    stack = stacked(layers, layer)
-    size = stack.shape[1]
-    # The stack is Fortran-ordered: LAPACK takes it, and gives Q back, without a copy in another order.
-    reflectors, tau = decompositions.reflectors(stack.copy(order="F"))  # the stack itself is kept
-    basis = decompositions.orthogonal_columns(reflectors, tau)
-    triangle = reflectors[:size].copy(order="F")
-    triangle[_below_diagonal(size)] = 0.0
-    pivots = np.abs(triangle.diagonal())
-    if pivots.min() < LOWER_RANK * pivots.max():
-        basis, triangle = _without_rounding(basis, triangle)
-    return Stage(layer, basis, stack, triangle)
-
-
-def _without_rounding(basis: Matrix, triangle: Matrix) -> tuple[Matrix, Matrix]:
-    """Rotate the basis so that directions in which the stack has only rounding errors hold zeros.
-
-    A unit without weights keeps zero weights for the whole run. A unit with rounding errors as weights would not: see
-    `Reduction.leak`. Each weight is judged by its own size over all units, so that small ones next to large ones count.
-    """
-    from scipy.linalg import qr  # noqa: PLC0415 - `import hesskern` need not wait for it
-
-    exponents = np.frexp(np.abs(triangle).max(axis=0))[1]  # squares may be out of range without them
-    scaled = np.ldexp(triangle, -exponents)
-    sizes = np.linalg.norm(scaled, axis=0)
-    turn, pivoted, order = qr(np.divide(scaled, sizes, where=sizes > 0, out=np.zeros_like(scaled)), pivoting=True)
-    pivots = np.abs(pivoted.diagonal())
-    pivoted[pivots <= len(basis) * np.finfo(np.float64).eps * pivots[0]] = 0.0
-    turned = np.empty_like(triangle)
-    turned[:, order] = pivoted
-    return basis @ turn, np.ldexp(turned * sizes, exponents)
-
-
-@functools.lru_cache(maxsize=4)
-def _below_diagonal(size: int) -> NDArray[np.bool_]:
-    """Return where a square matrix's entries below the diagonal are; without a cache it takes as long as a small QR."""
-    return np.tril(np.ones((size, size), dtype=np.bool_), -1)
+    return plain(*split_as(layers.weights, layers.biases, flat))

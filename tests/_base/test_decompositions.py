@@ -103,3 +103,15 @@ def test_singular_values_of_a_stack(decades):
     left, right = (np.linalg.qr(rng.standard_normal((size, 3)))[0] for size in (5, 4))
     stack = np.array([left @ np.diag(row) @ right.T for row in values])
     np.testing.assert_allclose(decompositions.svdvals_of_each(stack)[:, :3], values, rtol=1e-13)
+
+
+def test_definite_matrices():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 40, 300):
+        Q = np.linalg.qr(rng.standard_normal((size, size)))[0]
+        values = np.linspace(0.5, 3.0, size)
+        assert decompositions.is_positive_definite(np.ascontiguousarray(Q * values @ Q.T))
+        values[-1] = -1e-6
+        assert not decompositions.is_positive_definite(np.ascontiguousarray(Q * values @ Q.T))
+    with pytest.raises(np.linalg.LinAlgError, match="NaN or infinite"):
+        decompositions.is_positive_definite(np.array([[np.nan]]))

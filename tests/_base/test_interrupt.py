@@ -29,6 +29,10 @@ rng = np.random.default_rng(0)
 if what == "eigh":
     A = rng.standard_normal((4000, 4000))
     call = lambda: decompositions.eigh(A)
+elif what == "eigsh":
+    net = hk.LinearNetwork.random([300, 300, 300], seed=0)
+    H = hk.SquaredLoss(rng.standard_normal((300, 300)), rng.standard_normal((300, 300))).hessian(net)
+    call = lambda: [H.eigsh(k, certify=False) for k in range(10, 40)]
 else:
     f = np.float32
     net = hk.LinearNetwork.random([600, 600, 600], seed=0)
@@ -46,7 +50,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")
-@pytest.mark.parametrize("what", ["eigh", "products"])
+@pytest.mark.parametrize("what", ["eigh", "products", "eigsh"])
 def test_ctrl_c_leaves_compiled_code(what):
     """The calls take minutes; whoever waits for their end does not answer within the time given, whatever the load."""
     with child(LONG, what) as process:

@@ -111,3 +111,31 @@ def test_the_order_of_the_reductions():
     assert reduced.span is not None
     assert [len(weight) for weight in reduced.factors.weights] == [30, 10]
     assert reduced.factors.weights[0].shape[1] == 20
+
+
+@each("seed", range(30), quick=10)
+def test_extremes_are_those_of_the_condition(seed):
+    rng = np.random.default_rng([31, seed])
+    depth = int(rng.integers(3, 5))
+    widths = [int(rng.integers(4, 7)), *[int(width) for width in rng.integers(12, 18, depth - 1)], 5]
+    problem = problems.normal(widths, 20, seed, bias=seed % 3 == 1, weight_decay=(0.0, 0.01)[seed % 2])
+    H = problem.loss().hessian(problem.network())
+    found, condition = H.extremes(), H.condition()
+    if condition.undecided or condition.gap < 10:
+        assert found is None
+        return
+    if found is None:
+        assert H._problem(lift=False).size < 300 or condition.value > 1e10
+        return
+    assert found.largest == pytest.approx(condition.largest, rel=1e-11)
+    assert found.smallest == pytest.approx(condition.smallest, rel=1e-11 + condition.uncertainty)
+    assert found.rank == condition.rank
+    assert found.value == pytest.approx(condition.value, rel=1e-11 + condition.uncertainty)
+
+
+def test_extremes_are_found_and_singular_matrices_refused():
+    problem = problems.normal([5, 20, 20, 20, 5], 30)
+    assert problem.loss().hessian(problem.network()).extremes() is not None
+    problem.X[:, 1] = problem.X[:, 0] * (1 + 1e-13 * problem.X[:, 2])  # too close to a rank of 4 to tell
+    assert problem.loss().hessian(problem.network()).extremes() is None
+    assert problem.loss().hessian(problem.network(), [1]).extremes() is None

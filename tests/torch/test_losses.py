@@ -19,7 +19,7 @@ from hesskern.compat.hessian_eigenthings import (  # noqa: E402
     supervised_loss,
 )
 from hesskern.compat.pyhessian import hessian as pyhessian  # noqa: E402
-from hesskern.torch.losses import recognised  # noqa: E402
+from hesskern.torch.losses import comparison, recognised  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -136,3 +136,21 @@ def test_losses_are_compared_with_themselves_on_real_batches(name):
         with pytest.raises(ValueError, match=r"is another loss for |by the model's predictions alone"):
             call()
             pytest.fail(door)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("outputs", [[3], [2, 5], []])
+def test_pytorchs_own_loss_is_known_without_a_call(monkeypatch, reduction, outputs):
+    known = recognised(nn.MSELoss(reduction=reduction), outputs, torch.device("cpu"))
+    monkeypatch.setattr("hesskern.torch.losses.mean_squared_error", lambda loss_fn: None)
+    measured = recognised(nn.MSELoss(reduction=reduction), outputs, torch.device("cpu"))
+    assert known.per_sample == measured.per_sample
+    assert known.factor == pytest.approx(measured.factor, rel=1e-12)
+
+
+def test_only_other_losses_are_compared_on_batches():
+    scale = recognised(nn.MSELoss(), [2], torch.device("cpu"))
+    assert comparison(nn.MSELoss(), scale) is None
+    other = comparison(F.l1_loss, scale)
+    with pytest.raises(ValueError, match="another loss for a batch"):
+        other(torch.ones(3, 2), torch.zeros(3, 2), "a batch")

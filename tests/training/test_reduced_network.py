@@ -80,7 +80,7 @@ def test_the_case_both_ways(backend, reduce):
 
 
 def after(widths, biased=(), **options):
-    problem = with_biases(problems.normal(widths, 4, bias=True), biased)
+    problem = with_biases(problems.normal(widths, 9, bias=True), biased)
     return fit(problem, lr=1e-4, max_steps=2, **options).reduction
 
 

@@ -1,6 +1,6 @@
 """The exact reduction of hidden layers that are wider than their neighbours together, for many networks at once.
 
-`hesskern.training.reduced_network` does the same for one network in main memory; here the QR decompositions are of a
+`hesskern.reductions.widths` does the same for one network in main memory; here the QR decompositions are of a
 batch of matrices.
 """
 

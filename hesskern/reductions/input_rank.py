@@ -1,0 +1,202 @@
+r"""Inputs become as many as the rank of the data: only ``W_1 V`` is seen by the loss.
+
+*When it holds.* Always, for any loss of the predictions, full batches and minibatches, with biases (X alone is reduced,
+not ``[X 1]``). It helps where X (N, i) has rank a < i: fewer samples than inputs, constant or repeated columns, columns
+of zeros.
+
+*What it leaves.* With ``X = (X V) V.T`` and V (i, a) with orthonormal columns, the data ``X V`` and the weight
+``W_1 V``. The rest, ``W_1 (I - V V.T)``, has no gradient but that of the weight decay λ. It is multiplied by a number
+c, for which training has the recursion ``v ← μ v + λ c``, ``c ← c - η v`` (Nesterov ``c ← c - η (λ c + μ v)``) from
+c = 1, v = 0.
+
+*How runs are transformed back.* ``W_1(0) + (W_1 V - W_1(0) V) V.T + (c - 1) W_1(0) (I - V V.T)``.
+
+*What it costs.* Fewer samples than inputs: one QR of ``X.T``, O(N² i). Else a look at the pivots of the QR of X, and
+only where one of them is small a singular value decomposition, O(i³).
+
+*Where it is not used.* Where the rank is a decision and there is no clear gap: the singular values that are dropped
+have to be rounding errors, and the smallest kept one has to be far above them, for X and for X with columns of equal
+size. And where V would mix columns whose sizes differ by so many orders of magnitude that predictions lose digits.
+Columns of zeros are left out without any mixing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesskern._base import decompositions
+from hesskern._base.array_types import Array, Matrix
+from hesskern.backends.hidden_units import LOWER_RANK
+from hesskern.backends.protocol import UNBALANCED, HostBackend, PlainLayers
+
+_EPSILON = float(np.finfo(np.float64).eps)
+#: Singular values up to this many units of rounding, times the larger side, are rounding errors.
+_UNITS = 4.0
+#: How many times larger than that the smallest kept one has to be.
+_GAP = 1e4
+#: How many times larger than another, not zero, a column may be.
+_COLUMNS = 1e6
+
+
+class RowSpan(NamedTuple):
+    """An orthonormal basis of the rows of X.
+
+    Attributes
+    ----------
+    basis : (i, a) array or None
+        V; None: nothing is reduced.
+    mixes : bool
+        Whether V does more than leave columns of zeros out.
+    reason : str
+        Why nothing is reduced, if X seems to have a lower rank; else empty.
+    """
+
+    basis: Matrix | None
+    mixes: bool = False
+    reason: str = ""
+
+    @property
+    def rank(self) -> int | None:
+        """The columns of the basis."""
+        return None if self.basis is None else self.basis.shape[1]
+
+    @classmethod
+    def of(cls, X: Array, *, samples: int | None = None) -> RowSpan:
+        """Return the span of the rows of X (n, i).
+
+        Parameters
+        ----------
+        X : (n, i) array
+            The samples, or the factor R of a QR of them.
+        samples : int, optional
+            N, if X is such a factor, triangular: its entries have the rounding errors of sums of N terms.
+
+        Examples
+        --------
+        >>> X = np.random.default_rng(0).standard_normal((20, 300))
+        >>> span = RowSpan.of(X)
+        >>> span.basis.shape, bool(np.allclose(X @ span.basis @ span.basis.T, X))
+        ((300, 20), True)
+        >>> RowSpan.of(X.T).basis is None
+        True
+        """
+        if len(X) >= X.shape[1] and _is_clearly_full(X, triangular=samples is not None):
+            return cls(None)
+        used: NDArray[np.bool_] = np.abs(X).max(axis=0) > 0
+        count = int(used.sum())
+        if count == 0:
+            return cls(None)
+        columns: Matrix = X[:, used].astype(np.float64)
+        largest = np.abs(columns).max(axis=0)
+        graded = float(largest.max()) > _COLUMNS * float(largest.min())
+        inner: Matrix | None = None
+        reason = ""
+        # Powers of two change no rank, and squares stay in range.
+        columns = np.ldexp(columns, -int(np.frexp(largest.max())[1]))
+        if len(columns) < count:
+            packed, tau = decompositions.reflectors(columns.T.copy(order="F"))
+            inner = decompositions.orthogonal_columns(packed, tau)
+        elif graded:
+            pass  # no rank is clear, and no rotation is safe
+        else:
+            inner, reason = _decided(columns, max(samples or 0, *X.shape))
+        if graded and inner is not None:
+            inner, reason = None, "the columns of the data differ by orders of magnitude"
+        if inner is None and count == len(used):
+            return cls(None, reason=reason)
+        basis = np.zeros((len(used), count if inner is None else inner.shape[1]))
+        basis[used] = np.eye(count) if inner is None else inner
+        return cls(basis, inner is not None, reason)
+
+
+def _is_clearly_full(X: Array, *, triangular: bool) -> bool:
+    """Return whether all pivots of X, no wider than tall, are far from zero; this is the short way."""
+    packed = X if triangular else decompositions.reflectors(X.astype(np.float64, order="F"))[0]
+    return float(np.abs(packed.diagonal()).min()) > LOWER_RANK * float(np.abs(X).max())
+
+
+def _decided(X: Matrix, terms: int) -> tuple[Matrix | None, str]:
+    """Return a basis of the rows of X, no wider than tall, if its rank is clear and lower than its columns."""
+    triangle = decompositions.triangular(X)
+    lengths = np.linalg.norm(triangle, axis=0)
+    # A column that depends on those before it leaves a pivot of rounding errors.
+    if (np.abs(triangle.diagonal()) > LOWER_RANK * lengths).all():
+        return None, ""
+    _, values, right = decompositions.svd(triangle)
+    rank = _clear_rank(values, terms)
+    equal = np.ldexp(triangle, -np.frexp(lengths)[1])
+    if rank is None or rank != _clear_rank(decompositions.svdvals(equal), terms):
+        return None, "the rank of the data is not clear"
+    return (None, "") if rank == len(values) else (right[:rank].T, "")
+
+
+def _clear_rank(values: Matrix, terms: int) -> int | None:
+    """Return how many singular values, descending, are no rounding errors; None if that is not clear."""
+    least = _UNITS * terms * _EPSILON * float(values[0])
+    rank = int(np.sum(values > least))
+    return rank if rank == len(values) or values[rank - 1] > _GAP * least else None
+
+
+def mixes_inputs(X: Array, weight: Array, backend: HostBackend, *, samples: bool) -> bool:
+    """Return whether a rotation of the inputs loses digits of ``X W_1.T``, what the units get.
+
+    Parameters
+    ----------
+    X : (n, i) array
+        The samples, or (not `samples`) the factor R of a QR of them: its rows are sparse, and say less than the sizes
+        of its columns.
+    weight : (h, i) array
+        W_1.
+    backend : HostBackend
+    samples : bool
+    """
+    used = X.any(axis=0)
+    rows, weights = X[:, used].astype(np.float64), weight[:, used].astype(np.float64)
+    sizes = np.abs(rows).max(axis=0)
+    if sizes.max() <= UNBALANCED * sizes.min():  # a unit gets about as much from each input, whatever the rotation
+        return False
+    return backend.mixes_units(np.concatenate([rows if samples else sizes[None], weights]), len(weights))
+
+
+class InputStage(NamedTuple):
+    """The lowest layer on coordinates in a basis of the inputs."""
+
+    basis: Matrix  # V, (i, a)
+    before: Array  # W_1 at the start, and W_1 V
+    after: Array
+    outside: Matrix | None  # W_1 (I - V V.T); None: the basis spans all inputs
+
+    @classmethod
+    def of(cls, layers: PlainLayers, basis: Matrix) -> InputStage:
+        """Return the stage for this network."""
+        weight = layers.weights[0]
+        exact = weight.astype(np.float64)
+        coordinates = exact @ basis
+        outside = exact - coordinates @ basis.T if basis.shape[1] < basis.shape[0] else None
+        return cls(basis, weight, coordinates.astype(weight.dtype), outside)
+
+    @property
+    def decaying(self) -> float:
+        """Squared norm of what only decays."""
+        return 0.0 if self.outside is None else float(np.vdot(self.outside, self.outside))
+
+    def reduced(self, layers: PlainLayers) -> PlainLayers:
+        """Return the small network at the start."""
+        return layers._replace(weights=(self.after, *layers.weights[1:]))
+
+    def lift(self, layers: PlainLayers, decayed: float) -> PlainLayers:
+        """Return the network on all inputs; what is outside the basis is `decayed` times what it was."""
+        weight = self.before + (layers.weights[0] - self.after) @ self.basis.T
+        if self.outside is not None and decayed != 1.0:
+            weight += (decayed - 1.0) * self.outside
+        return self._with(layers, weight)
+
+    def seen(self, layers: PlainLayers) -> PlainLayers:
+        """Return the network on all inputs without what the loss does not see."""
+        return self._with(layers, layers.weights[0] @ self.basis.T)
+
+    def _with(self, layers: PlainLayers, weight: Array) -> PlainLayers:
+        return layers._replace(weights=(weight.astype(self.before.dtype, copy=False), *layers.weights[1:]))
