@@ -277,13 +277,16 @@ class ReducedProblem:
         """What was done, in one line."""
         parameters = sum(part_size(self._net, part) for part in self._parts)
         closed = sum(stage.nonzero for stage in self.stages)
-        zeros = parameters - self.size - closed
+        left = self.size
+        if self._mode == "gauss_newton":  # from a Jacobian with a row for each output of each sample
+            left = min(left, len(self.factors.weights[-1]) * len(self.factors.X))
+        zeros = parameters - left - closed
         if not zeros and not closed:
             return (
                 f"{parameters} parameters, none left out: data, layers and residual have full rank, and no hidden "
                 "layer is wider than its neighbours together"
             )
-        pieces = [f"{parameters} parameters to {self.size}" if self.size else f"{parameters} parameters"]
+        pieces = [f"{parameters} parameters to {left}" if left else f"{parameters} parameters"]
         if closed:
             pieces.append(f"{closed} eigenvalues in closed form")
         if zeros:

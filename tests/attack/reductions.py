@@ -129,6 +129,8 @@ def _spectrum(case: ReducedCase, rng: np.random.Generator, judge: Judge) -> None
     zeros = int(spectrum.multiplicities[spectrum.values == case.decay].sum())
     words = case.operator.reduction
     said = re.search(r"(\d+) exact zeros", words)
+    fewest = case.dimension - case.operator.predicted_rank
+    judge.true("none left out" not in words or fewest == 0, f"at least {fewest} zeros, but it says {words!r}")
     if said:
         judge.true(zeros >= int(said[1]), f"{zeros} zeros to the bit, but it says {words!r}")
     if case.exact_rank is not None:
