@@ -281,15 +281,17 @@ class ReducedProblem:
         """What was done, in one line."""
         parameters = sum(part_size(self._net, part) for part in self._parts)
         closed = sum(stage.nonzero for stage in self.stages)
+        left = self.size
+        if self._mode == "gauss_newton":  # from a Jacobian with a row for each output of each sample
+            left = min(left, len(self.factors.weights[-1]) * len(self.factors.X))
         zeros, shift = self.zeros, self._point.decay(self._mode)
-        rounded = max(parameters - self.size - closed - zeros, 0)
+        rounded = max(parameters - left - closed - zeros, 0)
         if not zeros and not closed and not rounded:
+            reason = "in general position a Hessian of this shape has full rank"
             if not moderate_sizes(self.factors):
-                return (
-                    f"{parameters} parameters, none left out: the numbers are too large or too small to look for ranks"
-                )
-            return f"{parameters} parameters, none left out: in general position a Hessian of this shape has full rank"
-        pieces = [f"{parameters} parameters to {self.size}" if self.size else f"{parameters} parameters"]
+                reason = "the numbers are too large or too small to look for ranks"
+            return f"{parameters} parameters, none left out: {reason}"
+        pieces = [f"{parameters} parameters to {left}" if left else f"{parameters} parameters"]
         if closed:
             pieces.append(f"{closed} eigenvalues in closed form")
         if zeros:

@@ -48,6 +48,15 @@ def test_the_functional_part_of_two_layers_is_in_closed_form():
     assert (F.rank(), F.predicted_rank) == (1120, 1120)
 
 
+def test_the_sentence_about_a_gauss_newton_part_counts_the_rows_of_its_jacobian():
+    """Five samples with five outputs leave 25 directions, whatever the widths."""
+    G = hessian((5, 20, 20, 5), 40).gauss_newton()
+    assert G.reduction == "600 parameters to 25; 575 exact zeros"
+    spectrum = G.spectrum()
+    assert spectrum.multiplicities[spectrum.values == 0].sum() == 575
+    assert G.predicted_rank == 25
+
+
 @each("seed", range(60), quick=30)
 def test_functional_parts_of_two_layers(seed):
     rng = np.random.default_rng([3, seed])
