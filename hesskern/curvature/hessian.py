@@ -36,7 +36,7 @@ from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
-from hesskern.curvature.reduced_problem import Extremes, ReducedProblem
+from hesskern.curvature.reduced_problem import ExtremeEigenvalues, ReducedProblem
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
 from hesskern.linalg.extreme_pairs import SMALL, FewPairs
@@ -280,7 +280,7 @@ class Hessian(CurvatureOperator):
             return self._condition(self._shift)
         return replace(self._noiseless._condition(self._shift), remark=_NOISE)
 
-    def extremes(self) -> Extremes | None:
+    def extremes(self) -> ExtremeEigenvalues | None:
         """Return what `condition` says of a float64 network, without its doubts; None where there may be any."""
         if self.dtype != np.float64 or len(self.parts) == 1:  # a Kronecker product has all eigenvalues at once
             return None

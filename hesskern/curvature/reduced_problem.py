@@ -36,7 +36,7 @@ from hesskern.reductions.width_reduction import AllUnits, WidthReduction
 _EXTREMES_FROM = 300
 
 
-class Extremes(NamedTuple):
+class ExtremeEigenvalues(NamedTuple):
     """What a condition number needs, where every eigenvalue is certainly zero or certainly not."""
 
     largest: float
@@ -207,7 +207,7 @@ class ReducedProblem:
             sides, blocks, self._errors.dropped = self.deep.problem()
         return sides, blocks
 
-    def extremes(self, shift: float) -> Extremes | None:
+    def extremes(self, shift: float) -> ExtremeEigenvalues | None:
         """Return the largest and the smallest absolute eigenvalue, and the rank; None where it takes all eigenvalues.
 
         So it does where the matrix is small, and where an eigenvalue cannot be told from zero.
@@ -225,7 +225,7 @@ class ReducedProblem:
         found = extreme_magnitudes(dense)
         if found is None:
             return None
-        outside = [np.linalg.svd(stage.coupling, compute_uv=False)[: stage.rank] for stage in self.stages]
+        outside = [decompositions.svdvals(stage.coupling)[: stage.rank] for stage in self.stages]
         closed = np.concatenate([np.zeros(0), *outside])
         closed = np.abs(np.concatenate([closed + shift, closed - shift]))
         parameters = sum(part_size(self._net, part) for part in self._parts)
@@ -235,7 +235,7 @@ class ReducedProblem:
         basis = ValuesOnly(np.array([found[0] + abs(shift)]), dense_size=self.size)
         if smallest <= self._errors.with_noise(sum(self._errors.tolerances(basis))):
             return None
-        return Extremes(largest, smallest, parameters if shift else known)
+        return ExtremeEigenvalues(largest, smallest, parameters if shift else known)
 
     def _assembled(self, sides: list[Side], blocks: list[Block]) -> Matrix:
         dense = np.empty((self.size, self.size))
