@@ -81,6 +81,10 @@ def _ones(data: Data) -> Array:
     return np.empty(0, data.X.dtype) if data.ones is None else np.ascontiguousarray(data.ones)
 
 
+def _is_diagonal(X: Array) -> bool:
+    return int(np.count_nonzero(X)) == int(np.count_nonzero(X.diagonal()))
+
+
 def _gathered(blocks: Sequence[Block], dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.int64]]:
     """Return the factors of all blocks in one array, and the start of each; see `numba_kernels.assembly`."""
     pieces, where, at = [], [], 0
@@ -111,13 +115,15 @@ class JittedDescent:
         net_layout = self._layout = _layout_of(net)
         self._size = int(layout.number_of_parameters(net_layout))
         count = len(watch.leak_layers)
+        product = bool(passes.product_is_cheaper(net_layout, largest_batch or len(data.X), True))
         self._shape = shape = descent.DescentShape(
             samples=len(data.X),
-            product=bool(passes.product_is_cheaper(net_layout, largest_batch or len(data.X), True)),
+            product=product,
             hessian=watch.sharpness or count > 0,
             momentum=rule.momentum != 0,
             batch=largest_batch,
             vectors=min(sharpness.LARGEST_SPACE, self._size) if watch.sharpness else 0,
+            diagonal=product and _is_diagonal(data.X),
         )
         self._memory = memory.make_memory(
             net_layout, data.X, shape.samples, shape.product, shape.hessian, True, shape.momentum, shape.batch,

@@ -22,6 +22,7 @@ from hesskern.backends.data import Data
 from hesskern.backends.protocol import Backend
 from hesskern.curvature.objective import Objective
 from hesskern.network.linear_network import LinearNetwork, check_inputs
+from hesskern.reductions.input_rank import RowSpan
 from hesskern.reductions.samples import reduce_samples
 
 if TYPE_CHECKING:  # SciPy's sparse package is not needed before the first Hessian
@@ -63,6 +64,7 @@ class LeastSquaresLoss(Objective):
             backends.get_for(self.backend, self.device, "X and Y are")
         self._reduced: dict[tuple[bool, str], Data] = {}
         self._reaches: dict[bool, float] = {}
+        self._spans: dict[bool, RowSpan] = {}
 
     # What each loss says of itself ------------------------------------------------------------------------------------
 
@@ -150,6 +152,14 @@ class LeastSquaresLoss(Objective):
             data = self.reduction(bias=bias)
             self._reaches[bias] = reach([data.X, data.Y])
         return self._reaches[bias]
+
+    def row_span(self, *, bias: bool) -> RowSpan:
+        """Return the space of the rows of X, computed once; from the reduction of the samples if there is one."""
+        if bias not in self._spans:
+            samples, inputs = self.X.shape
+            X = self.rows().X if samples < inputs else self.reduction(bias=bias).X
+            self._spans[bias] = RowSpan.of(X, samples=samples if len(X) < samples else None)
+        return self._spans[bias]
 
     def remember(self, data: Data, *, bias: bool, backend: str) -> None:
         """Store a reduction of these samples that this backend has computed in another process."""
@@ -244,10 +254,11 @@ class LeastSquaresLoss(Objective):
 
     def __getstate__(self) -> dict[str, object]:
         # Without cached results: a loss has the same pickle before and after it was used.
-        return {name: value for name, value in vars(self).items() if name not in ("_reduced", "_reaches")}
+        return {name: value for name, value in vars(self).items() if name not in ("_reduced", "_reaches", "_spans")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update({name: devices.unwrapped(value) for name, value in state.items()}, _reduced={}, _reaches={})
+        values = {name: devices.unwrapped(value) for name, value in state.items()}
+        vars(self).update(values, _reduced={}, _reaches={}, _spans={})
 
     @property
     def description(self) -> str:

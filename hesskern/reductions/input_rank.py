@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from hesskern._base import decompositions
 from hesskern._base.array_types import Array, Matrix
 from hesskern.backends.hidden_units import LOWER_RANK
-from hesskern.backends.protocol import UNBALANCED, HostBackend, PlainLayers
+from hesskern.backends.protocol import UNBALANCED, PlainLayers
 
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Singular values up to this many units of rounding, times the larger side, are rounding errors.
@@ -39,6 +39,8 @@ _UNITS = 4.0
 _GAP = 1e4
 #: How many times larger than another, not zero, a column may be.
 _COLUMNS = 1e6
+#: How many times larger the errors of a rotation may be for a single unit; for all, on average, `UNBALANCED` times.
+_ONE_UNIT = 1e4
 
 
 class RowSpan(NamedTuple):
@@ -115,7 +117,8 @@ class RowSpan(NamedTuple):
 def _is_clearly_full(X: Array, *, triangular: bool) -> bool:
     """Return whether all pivots of X, no wider than tall, are far from zero; this is the short way."""
     packed = X if triangular else decompositions.reflectors(X.astype(np.float64, order="F"))[0]
-    return float(np.abs(packed.diagonal()).min()) > LOWER_RANK * float(np.abs(X).max())
+    smallest: float = min(map(abs, packed.diagonal().tolist()))
+    return smallest > LOWER_RANK * float(np.abs(X).max())
 
 
 def _decided(X: Matrix, terms: int) -> tuple[Matrix | None, str]:
@@ -140,8 +143,11 @@ def _clear_rank(values: Matrix, terms: int) -> int | None:
     return rank if rank == len(values) or values[rank - 1] > _GAP * least else None
 
 
-def mixes_inputs(X: Array, weight: Array, backend: HostBackend, *, samples: bool) -> bool:
+def mixes_inputs(X: Array, weight: Array, *, samples: bool) -> bool:
     """Return whether a rotation of the inputs loses digits of ``X W_1.T``, what the units get.
+
+    A rotation has errors relative to ``‖x_n‖ ‖w_k‖`` for a sample and a unit, the product as it is relative to
+    ``Σ_a |x_na| |w_ka|``.
 
     Parameters
     ----------
@@ -150,15 +156,33 @@ def mixes_inputs(X: Array, weight: Array, backend: HostBackend, *, samples: bool
         of its columns.
     weight : (h, i) array
         W_1.
-    backend : HostBackend
     samples : bool
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, W, sizes = rng.standard_normal((4, 9)), rng.standard_normal((5, 9)), 10.0 ** np.arange(9)
+    >>> mixes_inputs(X, W, samples=True), mixes_inputs(X * sizes, W / sizes, samples=True)
+    (False, True)
     """
     used = X.any(axis=0)
-    rows, weights = X[:, used].astype(np.float64), weight[:, used].astype(np.float64)
-    sizes = np.abs(rows).max(axis=0)
+    rows, weights = np.abs(X[:, used].astype(np.float64)), np.abs(weight[:, used].astype(np.float64))
+    sizes = rows.max(axis=0)
     if sizes.max() <= UNBALANCED * sizes.min():  # a unit gets about as much from each input, whatever the rotation
         return False
-    return backend.mixes_units(np.concatenate([rows if samples else sizes[None], weights]), len(weights))
+    terms = _unit_rows(rows if samples else sizes[None]) @ _unit_rows(weights).T
+    terms = terms[terms.any(axis=1)][:, terms.any(axis=0)]
+    if terms.size == 0:
+        return False
+    typical = np.sqrt(np.mean(terms**2, axis=1)).min()
+    return bool(typical * UNBALANCED < 1 or float(terms.min()) * _ONE_UNIT < 1)
+
+
+def _unit_rows(matrix: Matrix) -> Matrix:
+    """Return the rows, divided by their norms."""
+    scaled = matrix / np.maximum(matrix.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    rows: Matrix = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1.0)
+    return rows
 
 
 class InputStage(NamedTuple):

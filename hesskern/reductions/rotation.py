@@ -27,8 +27,8 @@ from hesskern.backends.data import Data
 
 #: How many times larger than another a column of X, or a row of ``[X Y]`` that no QR has mixed yet, may be.
 _ALIKE = 1e3
-#: The smallest part of a step's multiply-adds that has to be saved, and the fewest inputs.
-_SAVED, _FEWEST = 0.15, 16
+#: The fewest inputs, and the smallest part of a step's multiply-adds that has to be saved.
+FEWEST, _SAVED = 16, 0.15
 
 
 class Rotation(NamedTuple):
@@ -51,7 +51,7 @@ def pays(widths: Sequence[int], rows: int, *, bias: bool) -> bool:
     seeds = inputs + bias
     product, saved = 3 * seeds * later + 2 * rows * seeds * outputs, 2 * rows * inputs * outputs
     samples = rows * (2 * first + 3 * later)
-    return inputs >= _FEWEST and product < samples and saved > _SAVED * product
+    return inputs >= FEWEST and product < samples and saved > _SAVED * product
 
 
 def rotated(data: Data, *, mixed: bool) -> Rotation | None:

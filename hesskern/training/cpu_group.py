@@ -126,7 +126,7 @@ class CpuGroup:
             reduce=options.reduce == "auto",
             curvature=records.curvature,
         )
-        data = rotate(options, losses, inputs.data, reduced, backend)
+        data = rotate(options, losses, inputs.data, reduced)
         if losses[0].weight_decay:
             follow_decay(reduced)
         self._data: list[RunData] = [own.with_zero_inputs(reduced[0].zero_inputs) for own in data]

@@ -33,8 +33,8 @@ class Run:
     history : dict of arrays
         "step": the number of updates before each record; and one array for each name in `record`.
     reduction : Reduction
-        Size of the data and the network after the reductions; ``str(run.reduction)`` describes it, and is empty if
-        nothing was reduced.
+        Size of the data and the network after the reductions; ``str(run.reduction)`` describes it. It is empty if
+        nothing was reduced, and nothing looked reducible.
     execution : str
         On a GPU, the method: many steps in one launch, or several launches for each step and the reason; else empty.
     """
@@ -117,10 +117,16 @@ def fit(
     record_every : int, >= 1
         Record the steps 0, k, 2k, ... only.
     reduce : {"auto", "none"}
-        "auto" reduces the problem and transforms the result back; in exact arithmetic the run is the same. If there are
-        more samples than inputs, it trains on the QR factor of the data (full batch only). If a hidden layer is wider
-        than its neighbours together, it trains a network with their joint width. "none" trains the given network on the
-        given samples.
+        "auto" reduces the problem and transforms the result back; in exact arithmetic the run is the same.
+        ``str(run.reduction)`` says what was done. "none" trains the given network on the given samples. The reductions,
+        in their order:
+
+        - samples: if there are more than inputs, the QR factor of the data replaces them (full batch only)
+        - inputs: if X has rank a < i (fewer samples than inputs, constant or repeated columns), a combinations of them
+        - widths: a hidden layer wider than its neighbours together gets their joint width
+        - orthogonal start: if all inner layers are square and start as multiples of orthogonal matrices, up to
+          rounding, i + o units of each layer are trained, and one for each hidden bias that is not zero
+        - rotation: data with a diagonal X, where that makes a step faster (full batch only)
     backend : str, optional
         "cpp", "numba" or "numpy"; default: the backend of the loss, see `use_backend`. On a GPU "cuda", the default
         there.
@@ -155,7 +161,8 @@ def fit(
     reductions. The loss is the squared norm of the residual itself, because the expansion with ``X.T X`` cancels near a
     minimum. Results depend on the arguments, the backend and the instruction set, but not on the number of threads.
     BLAS results would depend on it, so `fit` limits BLAS to one thread. The reductions hold for these updates (but not
-    for Adam, sign updates, clipping by entries or L1).
+    for Adam, sign updates, clipping by entries or L1). What the reduced network leaves out only decays; its norm is one
+    more weight, so that every recorded number is that of the network given.
 
     Examples
     --------

@@ -100,8 +100,8 @@ def fit_ensemble(
 
     Small networks (full batch, float64) are trained several at a time, one in each lane of the processor's vectors. The
     lanes add in another order than `fit`, so results agree with `fit` to rounding. The result of a network does not
-    depend on the other networks, not even in the last bit. The only exception is the reduction of widths, which is
-    decided for all networks together (see `Reduction`).
+    depend on the other networks, not even in the last bit. The only exception are the reductions, which are decided for
+    all networks together: all are trained at one size (see `Reduction`).
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def reduced_inputs(
     for k, net in enumerate(networks):
         own = k if len(losses) > 1 else 0
         X = losses[own].rows().X if few else given[own].full.X
-        if spans[own].mixes and mixes_inputs(X, net.weights[0], backend, samples=few):
+        if spans[own].mixes and mixes_inputs(X, net.weights[0], samples=few):
             mixing = "inputs not reduced: the weights of the inputs differ by orders of magnitude"
             return ReducedInputs(given, mixing)
     reduced = [
@@ -86,12 +86,13 @@ def rotate(
     losses: Sequence[LeastSquaresLoss],
     data: list[RunData],
     reduced: Sequence[ReducedNetwork],
-    backend: HostBackend,
 ) -> list[RunData]:
     """Rotate the data of all losses and all networks, or nothing; return the data."""
-    small, rows = reduced[0], len(data[0].full.X)
+    small, (rows, inputs) = reduced[0], data[0].full.X.shape
+    if options.reduce == "none" or options.batch_size is not None or inputs < rotation.FEWEST:
+        return data
     bias = any(bias is not None for bias in small.layers.biases)
-    if options.reduce == "none" or options.batch_size is not None or not rotation.pays(small.sizes, rows, bias=bias):
+    if not rotation.pays(small.sizes, rows, bias=bias):
         return data
     rotations = []
     for loss, own in zip(losses, data, strict=True):
@@ -102,7 +103,7 @@ def rotate(
     of_networks = rotations if len(rotations) > 1 else rotations * len(reduced)
     of_data = data if len(data) > 1 else data * len(reduced)
     for network, own in zip(reduced, of_data, strict=True):
-        if mixes_inputs(own.full.X, network.layers.weights[0], backend, samples=False):
+        if mixes_inputs(own.full.X, network.layers.weights[0], samples=False):
             return data
     for network, turned in zip(reduced, of_networks, strict=True):
         network.rotate(turned.turn)
@@ -112,12 +113,9 @@ def rotate(
 
 
 def _span(loss: LeastSquaresLoss, data: RunData, bias: bool) -> RowSpan:
-    """Return the span of the inputs; with minibatches nothing is computed that takes longer than a few epochs."""
-    samples, inputs = loss.X.shape
-    if samples < inputs:
-        return RowSpan.of(loss.rows().X)
-    if data.batches is None or len(data.full.X) > 1:
-        return RowSpan.of(loss.reduction(bias=bias).X, samples=samples)
+    """Return the space of the rows of X; with minibatches only where that takes no pass over many samples."""
+    if len(loss.X) < loss.X.shape[1] or data.batches is None or len(data.full.X) > 1:
+        return loss.row_span(bias=bias)
     return RowSpan(None)
 
 

@@ -31,8 +31,7 @@ SENTENCES = [
         [3, 3, 3],
         9,
         None,
-        "18 parameters, none left out: data, layers and residual have full rank, and no hidden layer is wider than its "
-        "neighbours together",
+        "18 parameters, none left out: in general position a Hessian of this shape has full rank",
     ),
     ([3, 4, 2], 9, [1], "8 parameters to two factors of size 2 and 4"),
 ]

@@ -7,6 +7,6 @@ def test_the_examples_print_what_the_page_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an example writes a checkpoint
     names = {}
     pairs = examples("docs/training.md")
-    assert len(pairs) == 3
+    assert len(pairs) == 4
     for script, said in pairs:
         check_printed(printed_by(script, names), said, 1e-5)

@@ -48,6 +48,7 @@ class DescentShape(NamedTuple):
     momentum: bool
     batch: int
     vectors: int
+    diagonal: bool  # whether the product form has a diagonal X
 
 
 class Leak(NamedTuple):
@@ -151,7 +152,17 @@ def descend(memory: Array, layout: Layout, X: Array, Y: Array, shape: DescentSha
                 + 0.5
                 * rule.scale
                 * squared_residual(
-                    memory, layout, at, theta, at.x, at.y, samples, product, rule.scale, full_batch or norm_wanted
+                    memory,
+                    layout,
+                    at,
+                    theta,
+                    at.x,
+                    at.y,
+                    samples,
+                    product,
+                    rule.scale,
+                    full_batch or norm_wanted,
+                    shape.diagonal,
                 )
             )
         if len(steps.gradient_norms) > 0:

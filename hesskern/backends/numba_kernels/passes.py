@@ -110,9 +110,36 @@ def subtract(memory: Array, prediction: int, y: int, count: int, scale: float, t
 
 
 @jit
+def diagonal_seed(memory: Array, layout: Layout, x: int, y: int, samples: int, end: int, scale: float, seed: int,
+                  with_gradient: bool) -> float:  # fmt: skip
+    """Return ``‖E‖²`` of a diagonal X and the map at `end`; `with_gradient`, write ``scale Z_0.T E`` at `seed`."""
+    inputs, bias, pad, outputs = layout[0, WIDTH], layout[0, BIAS], layout[0, PAD], layout[-1, PAD]
+    number, lanes, norm = memory.dtype.type, VECTOR_BYTES // memory.itemsize, 0.0
+    factor, one, shift = number(scale), number(1), inputs * outputs
+    if with_gradient:
+        for k in range(rows_of_product(layout) * outputs):
+            memory[seed + k] = 0
+    for n in range(samples):
+        d = memory[x + n * pad + n] if n < inputs else number(0)
+        u = memory[x + n * pad + inputs] if bias else number(0)
+        row, to = end + min(n, inputs - 1) * outputs, y + n * outputs
+        for c in range(0, outputs, lanes):
+            error = add(scaled(load(memory, row + c), d), load(memory, to + c), -one)
+            if bias:
+                error = add(error, load(memory, end + shift + c), u)
+            norm += np.float64(total(times(error, error)))
+            if with_gradient:
+                if n < inputs:
+                    store(memory, seed + n * outputs + c, scaled(error, d * factor))
+                if bias:
+                    store(memory, seed + shift + c, add(load(memory, seed + shift + c), error, u * factor))
+    return norm
+
+
+@jit
 def squared_residual(memory: Array, layout: Layout, at: Places, theta: int, x: int, y: int, samples: int, product: bool,
-                     scale: float, with_gradient: bool) -> float:  # fmt: skip
-    """Return ``‖E‖²`` and, `with_gradient`, write the gradient of ``scale/2 ‖E‖²``."""
+                     scale: float, with_gradient: bool, diagonal: bool = False) -> float:  # fmt: skip
+    """Return ``‖E‖²`` and, `with_gradient`, write the gradient of ``scale/2 ‖E‖²``; `diagonal`: X is."""
     depth, chunk, norm = len(layout) - 1, chunk_of(layout, samples), 0.0
     pad, outputs = layout[0, PAD], layout[depth, PAD]
     if product:
@@ -120,7 +147,9 @@ def squared_residual(memory: Array, layout: Layout, at: Places, theta: int, x: i
         forward(memory, layout, theta, x, rows, True, at.z)
         end = activation(layout, theta, x, rows, True, at.z, depth)
         seed = delta(layout, at.gradient, rows, True, at.d, depth)
-        for start in range(0, samples, chunk):
+        if diagonal:
+            norm = diagonal_seed(memory, layout, x, y, samples, end, scale, seed, with_gradient)
+        for start in range(0, 0 if diagonal else samples, chunk):
             count = min(chunk, samples - start)
             multiply(memory, count, outputs, rows, 1.0, x + start * pad, pad, 1, end, outputs, False, at.residual,
                      outputs)  # fmt: skip
