@@ -282,3 +282,44 @@ def test_a_bad_instruction_set_is_an_import_error(python, isa):
     assert done.returncode == 1
     assert f"ImportError: HESSKERN_ISA is '{isa}', but" in done.stderr
     assert "'baseline'" in done.stderr
+
+
+@pytest.mark.parametrize("samples", [5, 6, 7])
+@pytest.mark.parametrize("widths", [[6, 20, 3], [6, 3], [6, 9, 9, 2]])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_descents_on_a_diagonal_x(dtype, widths, samples, bias, batch, compiled):
+    """The definition multiplies with all of X; three networks, in lanes where the backend has them."""
+    found = {}
+    for name in (compiled, "numpy"):
+        backend = backends.get(name)
+        descents, jobs = [], []
+        for number in range(3):
+            problem = problems.normal(widths, samples, number, bias=bias)
+            X = np.zeros((samples, 6), dtype)
+            np.fill_diagonal(X, np.arange(1.0, 7))
+            column = None if batch else problem.X[:, 0].astype(dtype)
+            data = Data(X, column, problem.Y.astype(dtype), 0.5)
+            watch = Watch(1, True, dtype == "float64", ())
+            options = {"scale": 0.5, "rtol": -1.0, "update": Update(0.5, False, 0.1), "watch": watch}
+            descents.append(
+                backend.descent(
+                    problem.network(dtype), data, data if batch else None, batch, ensemble=not batch, **options
+                )
+            )
+            order, ends = (np.arange(6 * batch) % samples, batch * np.arange(1, 7)) if batch else (None, None)
+            losses, norms, sharpness = np.empty(6), np.empty(6), np.empty(6)
+            batch_losses = np.empty(6) if batch else None
+            known = sharpness if watch.sharpness else None
+            jobs.append(Job(np.full(6, 0.002), np.full(6, 0.25), order, ends, losses, batch_losses, norms, known))
+        backend.advance(descents, jobs, 1)
+        found[name] = [
+            (job.losses, job.gradient_norms, job.sharpness, descent.parameters())
+            for job, descent in zip(jobs, descents, strict=True)
+        ]
+    tolerance = backends.get(compiled).tolerance[dtype]
+    for ours, theirs in zip(found[compiled], found["numpy"], strict=True):
+        for some, expected in zip(ours, theirs, strict=True):
+            if expected is not None:
+                np.testing.assert_allclose(some, expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max()))

@@ -38,7 +38,7 @@ def orthogonal_start(widths: list[int], samples: int, *, identity: bool = False,
     return dataclasses.replace(problem, weights=[problem.weights[0], *inner, problem.weights[-1]])
 
 
-#: Name, problem and the sentence of `Reduction`.
+#: Name, problem and the sentence of `Reduction`. Those that are rotated are large enough for it.
 PROBLEMS = {
     "few samples": (lambda **o: with_biases(few_samples([9, 4, 2], 3, **o), []), "inputs 9 to 3"),
     "few samples, wide": (
@@ -52,6 +52,14 @@ PROBLEMS = {
     "dependent columns, wide": (
         lambda **o: with_biases(dependent_columns([7, 30, 2], 12, **o), []),
         "12 samples to 4 rows; inputs 7 to 4; widths 7-30-2 to 4-6-2",
+    ),
+    "rotated": (
+        lambda **o: with_biases(problems.normal([18, 40, 6], 40, 6, bias=True, **o), [1]),
+        "40 samples to 19 rows; widths 18-40-6 to 18-24-6; X diagonal",
+    ),
+    "few samples, wide, rotated": (
+        lambda **o: with_biases(few_samples([24, 40, 6], 17, **o), []),
+        "inputs 24 to 17; widths 24-40-6 to 17-23-6; X diagonal",
     ),
     "orthogonal": (
         lambda **o: with_biases(orthogonal_start([3, 12, 12, 12, 2], 8, **o), []),

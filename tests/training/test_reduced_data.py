@@ -33,7 +33,9 @@ SCALARS = ("loss", "gradient_norm", "distance", "balance", "sharpness")
 
 def sentence(text, method):
     """Return what is said with minibatches, which use the samples as they are."""
-    return text.partition("; ")[2] if "batch_size" in method and "rows" in text else text
+    if "batch_size" not in method:
+        return text
+    return "; ".join(part for part in text.split("; ") if "rows" not in part and part != "X diagonal")
 
 
 @pytest.mark.parametrize(("name", "method", "decay"), few_quick(CASES, 12))
@@ -76,7 +78,7 @@ def test_ten_thousand_steps(name, method, decay, schedule):
 BLOCKS = ("condition", "rank", "smallest", "condition[1.weight]", "rank[1]", "smallest[0]", "rank[0,1]", "sharpness")
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if "rotated" not in name])
 @pytest.mark.parametrize("decay", [0.0, 0.02])
 def test_the_curvature_of_the_network_as_given(name, decay):
     make, _ = PROBLEMS[name]
@@ -103,7 +105,7 @@ def test_the_sharpness_may_be_that_of_the_directions_outside(backend):
     np.testing.assert_allclose(run.history["sharpness"], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["few samples, wide", "dependent columns", "orthogonal, biases"])
+@pytest.mark.parametrize("name", ["few samples, wide", "dependent columns", "orthogonal, biases", "rotated"])
 @pytest.mark.parametrize("method", METHODS)
 def test_ensembles(backend, name, method):
     make, text = PROBLEMS[name]
@@ -138,7 +140,7 @@ def test_losses_of_different_rank_keep_their_inputs():
     relative(runs.network(0).flatten(), oracle.train(problem, 1e-3, 5).thetas[-1], 1e-12)
 
 
-@pytest.mark.parametrize("name", ["few samples, wide", "dependent columns, wide", "orthogonal"])
+@pytest.mark.parametrize("name", ["few samples, wide", "dependent columns, wide", "orthogonal", "rotated"])
 @pytest.mark.parametrize("method", ["plain", "minibatches"])
 def test_checkpoints_hold_what_decays(backend, tmp_path, name, method):
     make, _ = PROBLEMS[name]
