@@ -18,7 +18,7 @@ from hesskern.reductions.deep_basis import DeepBasis
 from hesskern.reductions.deep_ranks import DeepRanks, LayerSides, Shape, largest_size
 
 #: Eigenproblems up to this size take no longer than the search for low ranks.
-_LARGE = 200
+_LARGE = 250
 
 
 def deep_ranks_of(
@@ -63,10 +63,9 @@ def moderate_sizes(factors: Factors) -> bool:
 
 
 def _pays(factors: Factors, parts: Sequence[Part], mode: Mode) -> bool:
-    """Return whether eigenvalues are zero by shape, or the problem is so large that a low rank of the numbers helps."""
+    """Return whether the problem is so large that the search for low ranks costs less than it saves."""
     size = sum(m * n for m, n in _shapes(factors, parts))
-    decomposed = min(size, len(factors.weights[-1]) * len(factors.X)) if mode == "gauss_newton" else size
-    return size - structural_zeros(factors, parts, mode) < decomposed or decomposed > _LARGE
+    return (min(size, len(factors.weights[-1]) * len(factors.X)) if mode == "gauss_newton" else size) > _LARGE
 
 
 def deep_basis(

@@ -24,7 +24,7 @@ def hessian(widths, samples, *, bias=False, params=None):
 
 SENTENCES = [
     ([5, 100, 100, 100, 5], 9, None, "21000 parameters to 2950; 18050 exact zeros"),
-    ([300, 10, 2], 20, None, "3020 parameters to 76; 2944 exact zeros"),
+    ([300, 10, 2], 20, None, "3020 parameters to 220; 2944 exact zeros"),
     ([784, 100, 10], 50, None, "79400 parameters to 1600; 800 eigenvalues in closed form; 77000 exact zeros"),
     ([5, 100, 5], 5, None, "1000 parameters to 100; 900 eigenvalues in closed form"),
     (
