@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any, Literal
 
@@ -11,13 +10,11 @@ from numpy.typing import NDArray
 
 from hesskern._base import checks, memory
 from hesskern._base.array_types import Array
-from hesskern._base.lanczos import steps
-from hesskern.linalg.certificate import DenseOperator
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.eigenpairs import Eigenpairs
 from hesskern.linalg.eigenvectors import Eigenvectors, changed, moved_bytes, pieces
-from hesskern.linalg.extreme_pairs import FewPairs, ToFactorise, searched, worthwhile
+from hesskern.linalg.extreme_pairs import FewPairs
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.spectrum import Spectrum
 
@@ -204,21 +201,6 @@ class CurvatureOperator(MatrixOperator):
         """
         del k, which, sure
         return None
-
-    def _few_by_products(self, k: int, which: Which, *, refusal: str) -> FewPairs | None:
-        """Return the result of `_few_pairs` from products alone; the certificate takes the dense matrix.
-
-        `refusal`: why no certificate is to be made; empty: make one.
-        """
-        size = self.shape[0]
-        if which == "SM" or not worthwhile(size, size, k):
-            return None
-
-        def apply(v: Array, out: Array) -> None:
-            out[...] = self._apply(v)
-
-        test = ToFactorise(size, lambda: DenseOperator(self.toarray, size))
-        return searched(functools.partial(steps, apply, None), size, k, which, [test], refusal=refusal)
 
     def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
         basis, size = self._eigenbasis(lift=True), self.shape[0]
