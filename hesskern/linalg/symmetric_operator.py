@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base import checks, memory
-from hesskern._base.array_types import Array, Matrix
-from hesskern._base.interrupt import RATE, interruptibly
-from hesskern._base.lanczos import steps
-from hesskern.linalg.certificate import DenseOperator
+from hesskern._base.array_types import Array
 from hesskern.linalg.condition import Condition, from_spectrum
 from hesskern.linalg.eigenbasis import Eigenbasis
 from hesskern.linalg.eigenpairs import Eigenpairs
-from hesskern.linalg.extreme_pairs import FewPairs, ToFactorise, searched, worthwhile
+from hesskern.linalg.eigenvectors import Eigenvectors, changed, moved_bytes, pieces
+from hesskern.linalg.extreme_pairs import FewPairs
 from hesskern.linalg.matrix_operator import MatrixOperator, product_with
 from hesskern.linalg.spectrum import Spectrum
 
 Which = Literal["LA", "SA", "LM", "SM"]
 WHICH = ("LA", "SA", "LM", "SM")
-#: Numbers of vectors whose coordinates are changed at once: their copies stay small next to the result.
-_NUMBERS_AT_ONCE = 1 << 20
 #: A certified eigenpair has a residual up to this share of the norm.
 _MOST_RESIDUAL = 1e-11
-#: Up to this size of a result nobody looks whether it fits into the memory.
-_FEW_BYTES = 1 << 20
 
 
 class CurvatureOperator(MatrixOperator):
@@ -210,21 +202,6 @@ class CurvatureOperator(MatrixOperator):
         del k, which, sure
         return None
 
-    def _few_by_products(self, k: int, which: Which, *, refusal: str) -> FewPairs | None:
-        """Return the result of `_few_pairs` from products alone; the certificate takes the dense matrix.
-
-        `refusal`: why no certificate is to be made; empty: make one.
-        """
-        size = self.shape[0]
-        if which == "SM" or not worthwhile(size, size, k):
-            return None
-
-        def apply(v: Array, out: Array) -> None:
-            out[...] = self._apply(v)
-
-        test = ToFactorise(size, lambda: DenseOperator(self.toarray, size))
-        return searched(functools.partial(steps, apply, None), size, k, which, [test], refusal=refusal)
-
     def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
         basis, size = self._eigenbasis(lift=True), self.shape[0]
         values, vectors = self._selected(basis, basis.values + self._shift, count, which, dense=dense)
@@ -310,16 +287,16 @@ class CurvatureOperator(MatrixOperator):
         inverse[keep] = 1.0 / values[keep]
         columns = rhs.reshape(len(rhs), -1)
         memory.require(
-            columns.nbytes + _moved_bytes(*columns.shape),
+            columns.nbytes + moved_bytes(*columns.shape),
             f"the solution for {columns.shape[1]} right-hand sides of length {len(rhs)}",
             "solve for fewer at a time.",
         )
         solution = np.empty_like(columns)
-        for some in _pieces(*columns.shape):
+        for some in pieces(*columns.shape):
             block = columns[:, some].astype(np.float64)
-            coordinates = _changed(basis.coordinates, block, basis)
+            coordinates = changed(basis.coordinates, block, basis)
             with np.errstate(over="ignore"):
-                solution[:, some] = _changed(basis.vectors, inverse[:, None] * coordinates, basis)
+                solution[:, some] = changed(basis.vectors, inverse[:, None] * coordinates, basis)
         if not np.isfinite(solution).all():
             raise OverflowError(
                 f"the solution has entries larger than {rhs.dtype} can hold; scale b down"
@@ -413,55 +390,3 @@ def dense_target(out: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]
         "out=numpy.memmap(...) to build it on disk.",
     )
     return np.empty(shape, dtype)
-
-
-class Eigenvectors(MatrixOperator):
-    """Chosen eigenvectors as an operator (P, k): coordinates in, vectors out."""
-
-    def __init__(self, basis: Eigenbasis, chosen: NDArray[np.intp], size: int) -> None:
-        self._basis, self._chosen = basis, chosen
-        super().__init__(np.dtype(np.float64), (size, len(chosen)))
-
-    def _matmat(self, C: Array) -> Array:
-        coordinates = np.zeros((len(self._basis.values), C.shape[1]))
-        coordinates[self._chosen] = C
-        return _changed(self._basis.vectors, coordinates, self._basis)
-
-    def _rmatmat(self, V: Array) -> Array:
-        return _changed(self._basis.coordinates, np.asarray(V, dtype=np.float64), self._basis)[self._chosen]
-
-    def _matvec(self, c: Array) -> Array:
-        return self._matmat(np.reshape(c, (-1, 1)))[:, 0]
-
-    def _rmatvec(self, v: Array) -> Array:
-        return self._rmatmat(np.reshape(v, (-1, 1)))[:, 0]
-
-    def toarray(self) -> Array:
-        """Return the eigenvectors as a dense (P, k) array."""
-        size, count = self.shape
-        needed = 8 * size * count + _moved_bytes(size, count)
-        if needed > _FEW_BYTES:
-            memory.require(
-                needed,
-                f"a dense array of {count} eigenvectors of length {size}",
-                "ask for fewer (k=), or for dense=False.",
-            )
-        out = np.empty(self.shape)
-        for some in _pieces(size, count):
-            out[:, some] = self._matmat(np.eye(count, some.stop - some.start, -some.start))
-        return out
-
-
-def _pieces(size: int, count: int) -> list[slice]:
-    """Return which of `count` columns of length `size` change coordinates at once."""
-    step = max(_NUMBERS_AT_ONCE // size, 8)
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-def _moved_bytes(size: int, count: int) -> int:
-    """Return about how much memory the largest piece takes while it is lifted: up to eight arrays of its size."""
-    return 8 * 8 * size * int(max((piece.stop - piece.start for piece in _pieces(size, count)), default=0))
-
-
-def _changed(change: Callable[[Matrix], Matrix], columns: Matrix, basis: Eigenbasis) -> Matrix:
-    return interruptibly(change, columns, seconds=2.0 * columns.size * basis.dense_size / RATE)

@@ -9,6 +9,7 @@ without the second term for the Gauss-Newton matrix. ``H_w`` is exact, from hess
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +23,11 @@ from torch import Tensor
 
 from hesskern._base import decompositions, memory
 from hesskern._base.array_types import Array
+from hesskern._base.lanczos import steps
 from hesskern.curvature.hessian import Hessian
+from hesskern.linalg.certificate import DenseOperator
 from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly
-from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs
+from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs, ToFactorise, searched, worthwhile
 from hesskern.linalg.symmetric_operator import CurvatureOperator, Which, dense_target
 
 #: Number of random vectors in an estimate of a norm.
@@ -224,8 +227,16 @@ class ReparametrisedHessian(CurvatureOperator):
 
     def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
         size = self.shape[0]
+        if which == "SM" or not worthwhile(size, size, k):
+            return None
         refusal = f"it takes all {size} columns of the Hessian" if size > _MOST_COLUMNS else ""
-        return self._few_by_products(k, which, refusal=refusal if sure else NOT_ASKED)
+
+        def apply(v: Array, out: Array) -> None:
+            out[...] = self._apply(v)
+
+        test = ToFactorise(size, lambda: DenseOperator(self.toarray, size))
+        take = functools.partial(steps, apply, None)
+        return searched(take, size, k, which, [test], refusal=refusal if sure else NOT_ASKED)
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         dense = self.toarray().astype(np.float64, copy=False)

@@ -6,6 +6,7 @@ weight norm is wrong on the CPU (torch 2.13): it takes the norms for constants, 
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -24,6 +25,8 @@ from hesskern.compat.hessian_eigenthings import (  # noqa: E402
 )
 from hesskern.compat.hessian_eigenthings import trace as trace_of  # noqa: E402
 from hesskern.compat.pyhessian import hessian as pyhessian  # noqa: E402
+from hesskern.torch.model_problem import ModelProblem  # noqa: E402
+from hesskern.torch.reparametrised import ReparametrisedHessian  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
 MSE = nn.MSELoss()
@@ -478,3 +481,22 @@ def test_a_parametrisation_that_two_layers_share():
     expected = torch.autograd.functional.hessian(loss, torch.cat([each.reshape(-1) for each in numbers]))
     agree(found, expected, 1e-12)
     agree(operator @ torch.eye(len(expected)).double(), expected, 1e-12)
+
+
+def test_a_few_eigenvalues_come_from_products(monkeypatch):
+    """With a certificate by the dense matrix, which is left out where its columns are too many."""
+    torch.manual_seed(0)
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(12, 20)), nn.Linear(20, 8)).double()
+    X, Y = torch.randn(40, 12, dtype=torch.float64), torch.randn(40, 8, dtype=torch.float64)
+    operator = ModelProblem.of(model, nn.MSELoss(), (X, Y), None).operator
+    assert isinstance(operator, ReparametrisedHessian)
+    exact = np.linalg.eigvalsh(operator.toarray())
+    for which, wanted in (("LA", exact[-3:]), ("SA", exact[:3])):
+        pairs = operator.eigsh(3, which)
+        assert pairs.certified and "factorisation of 448 rows" in pairs.note
+        np.testing.assert_allclose(pairs.values, wanted, rtol=0, atol=1e-13 * exact[-1])
+    assert operator.eigsh(3, "SM").note == "all 448 eigenvalues were computed"
+    monkeypatch.setattr("hesskern.torch.reparametrised._MOST_COLUMNS", 400)
+    pairs = operator.eigsh(3)
+    np.testing.assert_allclose(pairs.values, exact[-3:], rtol=0, atol=1e-13 * exact[-1])
+    assert not pairs.certified and pairs.note == "not certified: it takes all 448 columns of the Hessian"
