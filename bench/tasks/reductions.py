@@ -46,7 +46,7 @@ class Estimate(NamedTuple):
     value: float
 
 
-class Case(NamedTuple):
+class ReducedCase(NamedTuple):
     """A problem of the task: what is asked of a network, and what has to come out."""
 
     job: str  # "spectrum" or "condition"
@@ -67,14 +67,14 @@ class Head(NamedTuple):
 
 
 CASES = (
-    Case("spectrum", Size(50, (5, 100, 100, 100, 5)), 4.0, 400.0, by_hand.deep, timed=True),
-    Case("condition", Size(50, (784, 100, 10)), 10.0, 1000.0, by_hand.two_layers, timed=False),
-    Case("spectrum", Size(20, (300, 10, 2)), 0.02, None, by_hand.two_layers, timed=True),
-    Case("spectrum", Size(20, (500, 10, 2)), 0.02, None, by_hand.two_layers, timed=True),
+    ReducedCase("spectrum", Size(50, (5, 100, 100, 100, 5)), 4.0, 400.0, by_hand.deep, timed=True),
+    ReducedCase("condition", Size(50, (784, 100, 10)), 10.0, 1000.0, by_hand.two_layers, timed=False),
+    ReducedCase("spectrum", Size(20, (300, 10, 2)), 0.02, None, by_hand.two_layers, timed=True),
+    ReducedCase("spectrum", Size(20, (500, 10, 2)), 0.02, None, by_hand.two_layers, timed=True),
 )
 QUICK_CASES = (
-    Case("spectrum", Size(4, (3, 6, 6, 6, 3)), 1.0, 1000.0, by_hand.deep, timed=True),
-    Case("condition", Size(3, (9, 12, 2)), 1.0, None, by_hand.two_layers, timed=False),
+    ReducedCase("spectrum", Size(4, (3, 6, 6, 6, 3)), 1.0, 1000.0, by_hand.deep, timed=True),
+    ReducedCase("condition", Size(3, (9, 12, 2)), 1.0, None, by_hand.two_layers, timed=False),
 )
 HEADS = (Head(20, 400, 10, 0.01), Head(30, 20_000, 10, 0.1))
 QUICK_HEADS = (Head(3, 8, 3, 1.0),)
@@ -90,7 +90,7 @@ def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
     ]
 
 
-def _case(case: Case) -> TimedProblem:
+def _case(case: ReducedCase) -> TimedProblem:
     X, Y, weights = case.size.draw()
     net, loss = hk.LinearNetwork(weights), hk.SquaredLoss(X, Y)
     exact = cache(lambda: case.reference(X, Y, weights))
@@ -145,7 +145,7 @@ def _spectrum_error(result: Any, exact: by_hand.Values) -> float:
     return distance((values, counts), exact)
 
 
-def _memory(case: Case, bound: float) -> Figure:
+def _memory(case: ReducedCase, bound: float) -> Figure:
     script = SCRIPT.format(widths=case.size.widths, samples=case.size.samples, job=case.job)
 
     def measure() -> float | None:

@@ -79,7 +79,7 @@ class EigenvalueErrors:
         rough = errors_from_norms(self.decomposed, self._parts, widths, 0.0, functional=True).residual
         enough = logarithm(self.decomposed.residual) + _CLOSE_RESIDUAL
         error = rough if rough <= enough else self._point.magnitudes.residual_error(0.0)
-        return float(np.exp2(error))
+        return math.inf if error > 1023 else 2.0**error
 
     @cached_property
     def residual_is_noise(self) -> bool:

@@ -36,7 +36,7 @@ from hesskern.curvature.layer_condition import layer_condition
 from hesskern.curvature.layer_factors import KINDS, Factors, Mode
 from hesskern.curvature.objective import Objective, setting
 from hesskern.curvature.point import Point
-from hesskern.curvature.reduced_problem import Extremes, ReducedProblem
+from hesskern.curvature.reduced_problem import ExtremeEigenvalues, ReducedProblem
 from hesskern.linalg.condition import Condition, from_spectrum, of_squares
 from hesskern.linalg.eigenbasis import Eigenbasis, FactorBasis, IdentityBasis, KroneckerBasis
 from hesskern.linalg.extreme_pairs import SMALL, FewPairs
@@ -193,7 +193,7 @@ class Hessian(CurvatureOperator):
 
     def _eigenbasis(self, *, lift: bool) -> Eigenbasis:
         if lift not in self._bases:
-            self._bases[lift] = self._problem(lift=lift).basis()
+            self._bases[lift] = self._problem(lift=lift).basis(lift=lift)
         return self._bases[lift]
 
     def _few_pairs(self, k: int, which: Which, *, sure: bool) -> FewPairs | None:
@@ -202,8 +202,17 @@ class Hessian(CurvatureOperator):
         question = FewWanted(self.parts, self._mode, self._backend, k, which, self._shift, sure)
         return of_problem(self._problem(lift=True), question, self._errors)
 
+    @cached_property
+    def _problems(self) -> dict[bool, ReducedProblem]:
+        return {}
+
     def _problem(self, *, lift: bool) -> ReducedProblem:
-        return ReducedProblem(self._point, self.parts, self._mode, self._errors, lift=lift)
+        """Return the reduced problem; `lift`: whether eigenvectors can be transformed back."""
+        for known, problem in self._problems.items():
+            if known or not lift or not problem.stages:  # vectors are transformed back through hidden widths only
+                return problem
+        self._problems[lift] = ReducedProblem(self._point, self.parts, self._mode, self._errors, lift=lift)
+        return self._problems[lift]
 
     @cached_property
     def reduction(self) -> str:
@@ -215,7 +224,11 @@ class Hessian(CurvatureOperator):
 
     @cached_property
     def predicted_rank(self) -> int:
-        """A bound on the rank, which it reaches for weights, data and residual in general position."""
+        """A bound on the exact rank, from the shapes alone.
+
+        For all layers of a network without biases it is that of `hesskern.predicted_rank`, which weights, data and
+        residual in general position reach. Otherwise it may be larger than what they reach.
+        """
         return self.shape[0] - self._problem(lift=False).zeros
 
     @property
@@ -267,7 +280,7 @@ class Hessian(CurvatureOperator):
             return self._condition(self._shift)
         return replace(self._noiseless._condition(self._shift), remark=_NOISE)
 
-    def extremes(self) -> Extremes | None:
+    def extremes(self) -> ExtremeEigenvalues | None:
         """Return what `condition` says of a float64 network, without its doubts; None where there may be any."""
         if self.dtype != np.float64 or len(self.parts) == 1:  # a Kronecker product has all eigenvalues at once
             return None
@@ -353,12 +366,12 @@ class KroneckerHessian(Hessian):
     @property
     def reduction(self) -> str:
         """What the eigenproblem consists of, in one line."""
-        outputs, inputs = len(self.output_factor), len(self.input_factor)
-        return f"{self.shape[0]} parameters to two factors of size {outputs} and {inputs}"
+        outputs = len(self._net.weights[self.layer])
+        return f"{self.shape[0]} parameters to two factors of size {outputs} and {self.shape[0] // outputs}"
 
     @property
     def predicted_rank(self) -> int:
-        """A bound on the rank, which it reaches for weights and data in general position."""
+        """A bound on the exact rank, from the shapes alone."""
         return self.shape[0] - structural_zeros(self._factors, self.parts, self._mode)
 
     @property

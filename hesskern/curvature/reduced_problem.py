@@ -18,13 +18,13 @@ from hesskern._base.interrupt import BYTES, interruptibly
 from hesskern._base.powers import Scaled
 from hesskern.backends.hidden_units import reducible
 from hesskern.backends.protocol import Block, PlainLayers, Side
-from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of, structural_zeros
+from hesskern.curvature.deep_problem import deep_basis, deep_ranks_of, moderate_sizes, structural_zeros
 from hesskern.curvature.dense_blocks import grid
 from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.gauss_newton import gauss_newton_basis, squares_of_jacobian
 from hesskern.curvature.layer_factors import Factors, Mode
 from hesskern.curvature.point import Point
-from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, ZeroBasis
+from hesskern.linalg.eigenbasis import DenseBasis, Eigenbasis, ValuesOnly, ZeroBasis, ZeroedBasis
 from hesskern.linalg.extreme_magnitudes import extreme_magnitudes
 from hesskern.network.parameters import Part, part_size
 from hesskern.reductions.deep_ranks import DeepRanks, Dropped
@@ -36,7 +36,7 @@ from hesskern.reductions.width_reduction import AllUnits, WidthReduction
 _EXTREMES_FROM = 300
 
 
-class Extremes(NamedTuple):
+class ExtremeEigenvalues(NamedTuple):
     """What a condition number needs, where every eigenvalue is certainly zero or certainly not."""
 
     largest: float
@@ -65,19 +65,17 @@ class ReducedLayer:
 
     def __init__(self, reduction: WidthReduction, small: PlainLayers, coupling: Matrix, rank: int) -> None:
         self.reduction, self.small, self.coupling = reduction, small, coupling
-        self.rank = min(rank, *coupling.shape) if coupling.any() else 0
+        self.rank = min(rank, *coupling.shape)
 
     @property
     def zeros(self) -> int:
         """How many eigenvalues of all units that are left out are zero."""
-        left_over: int = self.reduction.left_over
-        return left_over * (int(sum(self.coupling.shape)) - 2 * self.rank)
+        return int(self.reduction.left_over * (sum(self.coupling.shape) - 2 * self.rank))
 
     @property
     def nonzero(self) -> int:
         """How many are not."""
-        left_over: int = self.reduction.left_over
-        return left_over * 2 * self.rank
+        return int(self.reduction.left_over * 2 * self.rank)
 
 
 class ReducedProblem:
@@ -132,11 +130,11 @@ class ReducedProblem:
     def _reduced(self) -> Factors:
         factors, layers, data = self._point.factors, self._layers, self._point.data
         first = self._selected.get(0)
-        if first is not None and first.weight and factors.ordinary and len(data.X) < data.X.shape[1]:
+        if first is not None and first.weight and moderate_sizes(factors) and len(data.X) < data.X.shape[1]:
             span = InputSpan(data.astype(np.dtype(np.float64)))
             if not span.mixes_features(factors.weights[0]):
                 self.span, layers, data = span, span.reduced(layers), span.data
-                factors = Factors(layers, data, factors.scale, ordinary=True)
+                factors = Factors(layers, data, factors.scale, ordinary=factors.ordinary or None)
         across: dict[int, Scaled] = {}
         for layer in reducible(layers, set(self._selected)):
             reduction = WidthReduction(layers, layer, self._selected)
@@ -149,9 +147,10 @@ class ReducedProblem:
     def _gradient(self, factors: Factors, layer: int) -> Callable[[], Matrix | None]:
         return lambda: None if self._mode == "gauss_newton" else factors.residual_gram(layer + 1, layer).value
 
-    @staticmethod
-    def _rank(factors: Factors, layer: int) -> int:
+    def _rank(self, factors: Factors, layer: int) -> int:
         """Return a bound on the rank of the gradient with respect to the product of two layers."""
+        if self._mode == "gauss_newton":
+            return 0
         below = [factors.weights[0].shape[1], *(len(weight) for weight in factors.weights[:layer])]
         above = [len(weight) for weight in factors.weights[layer + 1 :]]
         return int(min(len(factors.X), *above, min(below) + factors.has_bias))
@@ -163,9 +162,9 @@ class ReducedProblem:
 
     # The way back -----------------------------------------------------------------------------------------------------
 
-    def basis(self) -> Eigenbasis:
-        """Return the eigenbasis of all selected parameters."""
-        return self.lifted(ZeroBasis(self._last_biases) if self._closed_form else self._decomposed())
+    def basis(self, *, lift: bool) -> Eigenbasis:
+        """Return the eigenbasis of all selected parameters; `lift`: with eigenvectors."""
+        return self.lifted(ZeroBasis(self._last_biases) if self._closed_form else self._decomposed(lift=lift))
 
     def lifted(self, basis: Eigenbasis) -> Eigenbasis:
         """Return the eigenbasis of all selected parameters from that of the network after the reductions of width."""
@@ -173,11 +172,11 @@ class ReducedProblem:
             basis = WidthBasis(stage.reduction, stage.small, stage.coupling, basis, self._parts, stage.rank)
         return basis if self.span is None else InputsBasis(self.span, self._layers, basis, self._parts)
 
-    def _decomposed(self) -> Eigenbasis:
-        factors, deep, lift = self.factors, self.deep, self._lift
+    def _decomposed(self, *, lift: bool) -> Eigenbasis:
+        factors, deep = self.factors, self.deep
         if self._mode == "gauss_newton":
             if deep is None:
-                return gauss_newton_basis(factors, self._parts, lift=lift)
+                return self._zeroed(gauss_newton_basis(factors, self._parts, lift=lift))
             self._errors.dropped = Dropped(deep.dropped_jacobian, 0.0)
             pairs, outputs = deep.jacobian, len(factors.weights[-1])
             squares = squares_of_jacobian(
@@ -193,7 +192,12 @@ class ReducedProblem:
         )
         dense = self._assembled(sides, blocks)
         inner = DenseBasis(*decompositions.eigh(dense)) if lift else ValuesOnly(decompositions.eigvalsh(dense))
-        return inner if deep is None else deep_basis(deep, inner, factors, self._parts, self._mode)
+        return self._zeroed(inner) if deep is None else deep_basis(deep, inner, factors, self._parts, self._mode)
+
+    def _zeroed(self, basis: Eigenbasis) -> Eigenbasis:
+        """Return the basis with all eigenvalues zero that are so by shape."""
+        zeros = structural_zeros(self.factors, self._parts, self._mode)
+        return ZeroedBasis(basis, self.size - zeros) if zeros > basis.structural_zeros else basis
 
     def _matrix(self) -> tuple[list[Side], list[Block]]:
         """Return the matrix that is decomposed, as `Backend.assemble` takes it."""
@@ -203,7 +207,7 @@ class ReducedProblem:
             sides, blocks, self._errors.dropped = self.deep.problem()
         return sides, blocks
 
-    def extremes(self, shift: float) -> Extremes | None:
+    def extremes(self, shift: float) -> ExtremeEigenvalues | None:
         """Return the largest and the smallest absolute eigenvalue, and the rank; None where it takes all eigenvalues.
 
         So it does where the matrix is small, and where an eigenvalue cannot be told from zero.
@@ -221,7 +225,7 @@ class ReducedProblem:
         found = extreme_magnitudes(dense)
         if found is None:
             return None
-        outside = [np.linalg.svd(stage.coupling, compute_uv=False)[: stage.rank] for stage in self.stages]
+        outside = [decompositions.svdvals(stage.coupling)[: stage.rank] for stage in self.stages]
         closed = np.concatenate([np.zeros(0), *outside])
         closed = np.abs(np.concatenate([closed + shift, closed - shift]))
         parameters = sum(part_size(self._net, part) for part in self._parts)
@@ -231,7 +235,7 @@ class ReducedProblem:
         basis = ValuesOnly(np.array([found[0] + abs(shift)]), dense_size=self.size)
         if smallest <= self._errors.with_noise(sum(self._errors.tolerances(basis))):
             return None
-        return Extremes(largest, smallest, parameters if shift else known)
+        return ExtremeEigenvalues(largest, smallest, parameters if shift else known)
 
     def _assembled(self, sides: list[Side], blocks: list[Block]) -> Matrix:
         dense = np.empty((self.size, self.size))
@@ -277,15 +281,21 @@ class ReducedProblem:
         """What was done, in one line."""
         parameters = sum(part_size(self._net, part) for part in self._parts)
         closed = sum(stage.nonzero for stage in self.stages)
-        zeros = parameters - self.size - closed
-        if not zeros and not closed:
-            return (
-                f"{parameters} parameters, none left out: data, layers and residual have full rank, and no hidden "
-                "layer is wider than its neighbours together"
-            )
-        pieces = [f"{parameters} parameters to {self.size}" if self.size else f"{parameters} parameters"]
+        left = self.size
+        if self._mode == "gauss_newton":  # from a Jacobian with a row for each output of each sample
+            left = min(left, len(self.factors.weights[-1]) * len(self.factors.X))
+        zeros, shift = self.zeros, self._point.decay(self._mode)
+        rounded = max(parameters - left - closed - zeros, 0)
+        if not zeros and not closed and not rounded:
+            reason = "in general position a Hessian of this shape has full rank"
+            if not moderate_sizes(self.factors):
+                reason = "the numbers are too large or too small to look for ranks"
+            return f"{parameters} parameters, none left out: {reason}"
+        pieces = [f"{parameters} parameters to {left}" if left else f"{parameters} parameters"]
         if closed:
             pieces.append(f"{closed} eigenvalues in closed form")
         if zeros:
-            pieces.append(f"{zeros} exact zeros")
+            pieces.append(f"{zeros} exact zero{'s' if zeros > 1 else ''}{' before weight decay' if shift else ''}")
+        if rounded:
+            pieces.append(f"{rounded} more zero up to rounding")
         return "; ".join(pieces)

@@ -51,7 +51,7 @@ class TwoLayers:
         if mode == "full" and self._upper.weight:
             gradient = factors.residual_gram(1, 0).matrix[:, inner]
             self._gradient = self._left.T @ gradient @ self._turn
-        self.size = self._outputs * self._columns
+        self.size, self.left_out = self._outputs * self._columns, 0.0
         self.lower_bound = 0.0 if self._gradient is None else decompositions.norm(self._gradient)
 
     def _turned_hidden(self, columns: Matrix) -> Matrix:
@@ -143,6 +143,15 @@ class DenseShifted:
             for part in parts
         )
         self.size = self._whole if self._deep is None else self._deep.size
+
+    @cached_property
+    def left_out(self) -> float:
+        """The norm of what was taken for zero on the way to this matrix."""
+        if self._deep is None:
+            return 0.0
+        jacobian = sum((np.linalg.norm(top) * np.linalg.norm(inputs)) ** 2 for top, inputs in self._deep.jacobian)
+        functional = 0.0 if self._mode == "gauss_newton" else self._deep.problem()[2].functional
+        return functional + 2.0 * self._deep.dropped_jacobian * float(np.sqrt(abs(self._factors.scale) * jacobian))
 
     @cached_property
     def _problem(self) -> tuple[list[Side], list[Block]]:

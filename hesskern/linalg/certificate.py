@@ -42,6 +42,10 @@ class Shifted(Protocol):
     def lower_bound(self) -> float:
         """No eigenvalue of H is below minus this."""
 
+    @property
+    def left_out(self) -> float:
+        """The norm of what was taken for zero on the way to this matrix."""
+
     def is_definite(self, sign: int, shift: float, vectors: Matrix, push: float) -> bool | None:
         """Return whether ``shift I - sign H + push V.T V`` is positive definite, V (k, P); None: it cannot say."""
 
@@ -71,7 +75,7 @@ def certify(matrix: Shifted, ritz: Ritz, vectors: Matrix, which: End, offset: fl
         value += offset
         return {"LA": value, "SA": -value, "LM": abs(value)}[which]
 
-    rounding = max(matrix.size, 16) * _EPSILON * (ritz.scale + abs(offset))
+    rounding = max(matrix.size, 16) * _EPSILON * (ritz.scale + abs(offset)) + matrix.left_out
     edge, following = seen(float(ritz.values[-1])), seen(ritz.next_value)
     above = edge + 4.0 * rounding + ritz.residual_norm
     shifts = [(above, ritz.residual_norm + above - edge + rounding)]
@@ -98,7 +102,7 @@ def certify(matrix: Shifted, ritz: Ritz, vectors: Matrix, which: End, offset: fl
 class DenseOperator:
     """Any operator of which the dense matrix can be made."""
 
-    lower_bound = np.inf
+    lower_bound, left_out = np.inf, 0.0
 
     def __init__(self, matrix: Callable[[], Array], size: int) -> None:
         self._make, self.size = matrix, size

@@ -87,6 +87,36 @@ class ChosenBasis:
         return self._vectors @ columns
 
 
+class ZeroedBasis:
+    """A basis of which some eigenvalues are zero by shape: those closest to zero.
+
+    Parameters
+    ----------
+    inner : Eigenbasis
+        As it was computed: with rounding errors for these zeros.
+    rank : int
+        How many eigenvalues may be nonzero.
+    """
+
+    def __init__(self, inner: Eigenbasis, rank: int) -> None:
+        self._inner = inner
+        self.values: Values = inner.values.copy()
+        zeros = max(len(self.values) - max(rank, 0), 0)
+        self.values[np.argsort(np.abs(self.values), kind="stable")[:zeros]] = 0.0
+        self.structural_zeros = max(zeros, inner.structural_zeros)
+        self.dense_size = inner.dense_size
+
+    @cached_property
+    def groups(self) -> Spectrum:
+        return Spectrum._of(self.values, np.ones(len(self.values), dtype=np.int64))
+
+    def coordinates(self, columns: Matrix) -> Matrix:
+        return self._inner.coordinates(columns)
+
+    def vectors(self, columns: Matrix) -> Matrix:
+        return self._inner.vectors(columns)
+
+
 class ZeroBasis:
     """Of a matrix of zeros."""
 

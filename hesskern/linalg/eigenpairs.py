@@ -34,7 +34,7 @@ class Eigenpairs(tuple[NDArray[np.float64], Any]):
     >>> H = hk.SquaredLoss(np.array([[1.0, 1.0]]), np.array([[8.0]])).hessian(net)
     >>> values, vectors = pairs = H.eigsh(1)
     >>> values.round(6), pairs.certified, pairs.note
-    (array([28.151388]), True, 'all 3 eigenvalues were computed')
+    (array([28.340822]), True, 'all 3 eigenvalues were computed')
     """
 
     residuals: NDArray[np.float64] | None

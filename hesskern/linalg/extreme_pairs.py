@@ -34,6 +34,7 @@ class FewPairs(NamedTuple):
     error: float
     note: str
     small: bool  # whether all eigenvalues are affordable instead
+    scale: float  # the largest absolute value seen, about the norm of the operator
 
 
 def worthwhile(size: int, length: int, k: int) -> bool:
@@ -104,7 +105,7 @@ def searched(
         basis = ChosenBasis(ritz.values, vectors.T)
         if not ritz.converged:
             note = "not certified: the iteration did not converge"
-            return FewPairs(basis, ritz.values, False, np.nan, note, not refused)
+            return FewPairs(basis, ritz.values, False, np.nan, note, not refused, ritz.scale)
         verdict = None
         for number, test in enumerate(tests):
             refused = refusal or too_large(test.size)
@@ -117,16 +118,16 @@ def searched(
                 break
         if verdict is None:
             note = f"not certified: {refused or 'no test can say'}"
-            return FewPairs(basis, ritz.values, False, np.nan, note, not refused)
+            return FewPairs(basis, ritz.values, False, np.nan, note, not refused, ritz.scale)
         if verdict.certified:
             end = {"LA": "larger", "SA": "smaller", "LM": "larger in magnitude"}[which]
             note = f"certified by a Cholesky factorisation of {made[number].size} rows: no other eigenvalue is {end}"
-            return FewPairs(basis, ritz.values, True, verdict.error, note, True)
+            return FewPairs(basis, ritz.values, True, verdict.error, note, True, ritz.scale)
         if 2 * most_vectors(k, search.block + k + 2) > (length if chosen is None else len(chosen)):
             break
         search.more_starts(k + 2)
     note = "not certified: the factorisation shows that an eigenvalue is missing"
-    return FewPairs(basis, ritz.values, False, np.nan, note, True)
+    return FewPairs(basis, ritz.values, False, np.nan, note, True, ritz.scale)
 
 
 def too_large(size: int) -> str:

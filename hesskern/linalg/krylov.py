@@ -5,7 +5,7 @@ made orthogonal to all others. Rayleigh-Ritz on the space gives the eigenpairs. 
 vectors are kept, and the next block continues from them (Wu and Simon, SIAM J. Matrix Anal. Appl. 22, 2000).
 
 A block of b vectors finds at most b copies of a repeated eigenvalue, in exact arithmetic. Nothing here shows that none
-was missed: see `hesskern.curvature.certificate`.
+was missed: see `hesskern.linalg.certificate`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hesskern._base.lanczos import orthonormalise
 End = Literal["LA", "SA", "LM"]
 _EPSILON = float(np.finfo(np.float64).eps)
 #: A residual of this many units of rounding of the largest eigenvalue is as small as it gets.
-_UNITS = 8.0
+_UNITS = 24.0
 #: Residuals that stay at this size, relative to the largest eigenvalue, are rounding errors of the products.
-_ROUNDED = 1e-12
+_ROUNDED = 1e-13
 #: How many vectors there are when the residuals are looked at for the first time.
 _FIRST_LOOK = 40
 _MOST_RESTARTS = 100
@@ -145,12 +145,12 @@ class KrylovSearch:
                 target = min(self._next_look(looks), self._most)
             stuck = stuck + 1 if largest > 0.5 * best else 0
             best = min(best, largest)
-            if stuck >= (8 if best <= _ROUNDED * self._scale else 20) or restarts + 1 == _MOST_RESTARTS:
+            if stuck >= (2 if best <= _ROUNDED * self._scale else 20) or restarts + 1 == _MOST_RESTARTS:
                 break
             self._restart(self._which_first()[: self._kept])
             looks = []
             target = min(self._known + max(8, self.block), self._most)
-        return self._ritz(converged=largest <= _ROUNDED * self._scale)
+        return self._ritz(converged=largest <= 10.0 * _ROUNDED * self._scale)
 
     def _next_look(self, looks: list[tuple[int, float]]) -> int:
         """Return at how many vectors the residuals may be small enough, judging by the last two looks.
@@ -233,4 +233,4 @@ class KrylovSearch:
 
 def most_vectors(k: int, block: int) -> int:
     """Return up to how many vectors a space has before it is restarted."""
-    return max(64, 3 * (k + block))
+    return max(64, 32 + 8 * k, 3 * (k + block))

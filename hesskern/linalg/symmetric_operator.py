@@ -26,6 +26,8 @@ Which = Literal["LA", "SA", "LM", "SM"]
 WHICH = ("LA", "SA", "LM", "SM")
 #: Numbers of vectors whose coordinates are changed at once: their copies stay small next to the result.
 _NUMBERS_AT_ONCE = 1 << 20
+#: A certified eigenpair has a residual up to this share of the norm.
+_MOST_RESIDUAL = 1e-11
 #: Up to this size of a result nobody looks whether it fits into the memory.
 _FEW_BYTES = 1 << 20
 
@@ -142,9 +144,12 @@ class CurvatureOperator(MatrixOperator):
         few = None if k is None else self._few_pairs(count, which, sure=True)
         if few is None or (few.small and not few.certified):
             return self._exact(count, which, dense=dense)
-        if not few.certified:
-            warnings.warn(f"eigh({count}) may have missed copies of an eigenvalue; {few.note}", stacklevel=2)
-        return self._chosen(few, count, which, dense=dense)
+        pairs = self._chosen(few, count, which, dense=dense)
+        if few.small and not pairs.certified:
+            return self._exact(count, which, dense=dense)
+        if not pairs.certified:
+            warnings.warn(f"eigh({count}) may have missed copies of an eigenvalue; {pairs.note}", stacklevel=2)
+        return pairs
 
     def eigsh(self, k: int = 1, which: Which = "LA", *, certify: bool = True, dense: bool = True) -> Eigenpairs:
         """Return a few extreme eigenvalues and eigenvectors, without computing all of them where that is cheaper.
@@ -171,9 +176,9 @@ class CurvatureOperator(MatrixOperator):
 
         Examples
         --------
-        >>> import hesskern as hk
+        >>> import numpy as np, hesskern as hk
         >>> net = hk.LinearNetwork.random((20, 50, 10), seed=0)
-        >>> X, Y = hk.LinearNetwork.random((20, 500), seed=1).weights[0], np.ones((500, 10))
+        >>> X, Y = np.random.default_rng(0).standard_normal((500, 20)), np.ones((500, 10))
         >>> pairs = hk.SquaredLoss(X, Y).hessian(net).eigsh(2)
         >>> pairs.note
         'certified by a Cholesky factorisation of 300 rows: no other eigenvalue is larger'
@@ -182,7 +187,10 @@ class CurvatureOperator(MatrixOperator):
         few = self._few_pairs(count, which, sure=checks.boolean(certify, "certify"))
         if few is None or (few.small and not few.certified and certify):
             return self._exact(count, which, dense=dense)
-        return self._chosen(few, count, which, dense=dense)
+        pairs = self._chosen(few, count, which, dense=dense)
+        if certify and few.small and not pairs.certified:
+            return self._exact(count, which, dense=dense)
+        return pairs
 
     def _count(self, k: int | None, which: Which, *, dense: bool) -> int:
         """Return how many eigenvalues are asked for; the arguments are checked."""
@@ -228,6 +236,9 @@ class CurvatureOperator(MatrixOperator):
         for j in range(count):
             v = vectors[:, j].copy() if dense else vectors @ np.eye(count)[j]
             residuals[j] = np.linalg.norm(self._apply(v) - values[j] * v)
+        if few.certified and not residuals.max() <= _MOST_RESIDUAL * (few.scale + abs(self._shift)):
+            note = "not certified: residuals are larger than rounding errors, because a reduction lost digits"
+            return Eigenpairs(values, vectors, residuals, False, np.nan, note)
         return Eigenpairs(values, vectors, residuals, few.certified, few.error, few.note)
 
     def _selected(
@@ -292,7 +303,7 @@ class CurvatureOperator(MatrixOperator):
             least = max(zero, checks.non_negative(rcond, "rcond") * float(np.abs(values).max()))
             keep = np.abs(values) > least
         else:
-            keep = _nonzero(exact, shift, tolerance)
+            keep = _nonzero(exact, shift, tolerance, basis.structural_zeros)
         if rcond is None and not keep.all():
             raise np.linalg.LinAlgError(self._singular(exact, keep, tolerance, damping))
         inverse = np.zeros(len(values))
@@ -336,7 +347,7 @@ class CurvatureOperator(MatrixOperator):
         groups = basis.groups
         shift = self._shift + checks.non_negative(damping, "damping")
         tolerance, _ = self._tolerances(basis)
-        keep = _nonzero(groups.values, shift, tolerance)
+        keep = _nonzero(groups.values, shift, tolerance, basis.structural_zeros, groups.multiplicities)
         if not keep.all():
             eigenvalues, nonzero = (
                 np.repeat(groups.values, groups.multiplicities),
@@ -370,13 +381,23 @@ class CurvatureOperator(MatrixOperator):
         return f"{fault}; {fix}, or for solve rcond=0.0 to get the least-norm solution."
 
 
-def _nonzero(exact: NDArray[np.float64], shift: float, tolerance: float) -> NDArray[np.bool_]:
+def _nonzero(
+    exact: NDArray[np.float64],
+    shift: float,
+    tolerance: float,
+    structural: int,
+    multiplicities: NDArray[np.int64] | None = None,
+) -> NDArray[np.bool_]:
     """Return which eigenvalues plus `shift` are certainly not zero.
 
-    Zeros by structure have no error: shifted, they are the shift. Any other eigenvalue is known up to the tolerance,
-    and its sum with the shift up to the rounding of that sum.
+    Zeros by shape have no error: shifted, they are the shift. Any other eigenvalue is known up to the tolerance, and
+    its sum with the shift up to the rounding of that sum. If there are more zeros than shapes explain (`structural`),
+    all of them are taken for eigenvalues that are zero up to the tolerance.
     """
-    error = np.where(exact == 0, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
+    zero = exact == 0
+    count = int(np.count_nonzero(zero)) if multiplicities is None else int(multiplicities[zero].sum())
+    certain = zero if count <= structural else np.zeros_like(zero)
+    error = np.where(certain, 0.0, tolerance + np.finfo(np.float64).eps * abs(shift))
     nonzero: NDArray[np.bool_] = np.abs(exact + shift) > error
     return nonzero
 

@@ -13,14 +13,14 @@ parameters and 2 950 directions.
 
 On each side these spaces contain one another in a fixed order. So there are orthogonal bases of rows and columns in
 which each product of spaces is a rectangle of first rows and first columns, and the Hessian is zero outside their
-union. Its size is the rank in general position. With β the rank of ``B_l.T E.T Z`` and α that of ``Z_l.T E``, layers
-without a bottleneck have ``m n - (m - β)(n - α) + (b - β)(a - α)`` directions, where b and a are the ranks of ``B_l``
-and ``Z_l``.
+union. Where no layer is narrow, its size is the rank in general position: with β the rank of ``B_l.T E.T Z``, α that of
+``Z_l.T E``, b that of ``B_l`` and a that of ``Z_l``, layer l has ``m n - (m - β)(n - α) + (b - β)(a - α)`` directions.
 
 *What it costs.* A few SVDs of the size of each layer, and the eigenproblem of the reduced size.
 
-*What is lost.* Directions whose singular values are no more than rounding errors are taken for zero. The norm of what
-is dropped is measured, see `Dropped`; it belongs to the errors of the eigenvalues.
+*What is lost.* A direction is taken for zero if its entries of the Hessian are, each next to the norm of the Hessian,
+or if they are no more than rounding errors. The norm of what is dropped is measured, see `Dropped`; it belongs to the
+errors of the eigenvalues.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
 from hesskern._base.cached import cached_property
 from hesskern.backends.protocol import Block, Side
@@ -54,6 +55,7 @@ class Shape(NamedTuple):
     rows: int
     columns: int
     whole: bool  # whether all its inputs, the constant one of a network with biases too, are selected
+    weight: bool  # whether its weight is: biases alone have no functional part with layers below
 
 
 class Dropped(NamedTuple):
@@ -95,37 +97,65 @@ class DeepRanks:
         *,
         mode: Mode = "full",
     ) -> None:
-        self._layers, self._lowest, self._scale, self._residual = layers, lowest, scale, residual
+        self._lowest, self._scale, self._residual = lowest, scale, residual
         self._functional_only = mode == "functional"
         outputs = residual.shape[1]
-        self.rows = [Directions(np.eye(outputs) if layer.above is None else layer.above) for layer in layers]
-        self.columns = [Directions(layer.inputs) for layer in layers]
+        self._above = [np.eye(outputs) if layer.above is None else layer.above for layer in layers]
+        self._below = [layer.inputs for layer in layers]
         self._maps: dict[tuple[int, int], Matrix | None] = {}
         if mode != "gauss_newton":
-            self._nest(residual_error, between)
+            for upper in range(len(layers)):
+                for lower in range(upper):
+                    product = between(lower, upper)
+                    if product is None or product.any():
+                        self._maps[lower, upper] = product
+        self.rows: list[Directions] = []
+        self.columns: list[Directions] = []
+        self._find(residual_error)
 
-    def _nest(self, residual_error: float, between: Callable[[int, int], Matrix | None]) -> None:
-        """Find the directions that the functional part reads and reaches."""
-        count = len(self._layers)
-        size_of_residual = float(np.linalg.norm(self._residual))
-        backs = [self._residual @ rows.image for rows in self.rows]
-        inputs = [columns.image for columns in self.columns]
-        gradients: dict[tuple[int, int], tuple[Matrix, float]] = {}
-        for upper in range(count):
-            for lower in range(upper):
-                rounding = UNITS * max(*backs[upper].shape, *inputs[lower].shape) * EPSILON * size_of_residual
-                least = (residual_error + rounding) * float(np.linalg.norm(self.rows[upper].image))
-                least *= float(np.linalg.norm(inputs[lower]))
-                gradients[lower, upper] = backs[upper].T @ inputs[lower], least
-                self._maps[lower, upper] = between(lower, upper)
-        for layer, (rows, columns) in enumerate(zip(self.rows, self.columns, strict=True)):
-            below, above = range(layer - 1, -1, -1), range(layer + 1, count)
-            rows.nest(
-                {other: (gradients[other, layer][0].T, gradients[other, layer][1]) for other in below}, self._lowest
+    def _find(self, residual_error: float) -> None:
+        """Find the directions that each part of the Hessian reads and reaches."""
+        # The gradient between the outputs of a layer and the inputs of another is top.T seen, with these factors.
+        seen = [self._residual.T @ inputs for inputs in self._below]
+        low = [_triangle(inputs.T) for inputs in seen]
+        high = [_triangle(top.T) for top in self._above]
+        rounding = residual_error + UNITS * max(self._residual.shape) * EPSILON * _norm(self._residual)
+        scale, sizes = abs(self._scale), {key: 1.0 if M is None else _norm(M) for key, M in self._maps.items()}
+        largest = 0.0  # a bound on the norm of the Hessian, from below
+        if not self._functional_only:
+            largest = max(
+                scale * (_least_norm(t) * _least_norm(z)) ** 2 for t, z in zip(self._above, self._below, strict=True)
             )
-            columns.nest({other: gradients[layer, other] for other in above}, self._residual.shape[1])
+        for (lower, upper), between in self._maps.items():
+            size = 1.0 if between is None else _least_norm(between)
+            largest = max(largest, scale * size * _least_norm(high[upper] @ seen[lower]))
+        cut = UNITS * max(map(max, (m.shape for m in (*self._above, *self._below)))) * EPSILON * largest
+
+        def limit(lower: int, upper: int) -> float:
+            """Return up to which size the gradient of two layers is rounding, or nothing next to the Hessian."""
+            noise = rounding * _norm(self._above[upper]) * _norm(self._below[lower])
+            return float(min(noise, cut / (scale * sizes[lower, upper])))
+
+        root = math.sqrt(scale * largest)
+        for layer, (top, inputs) in enumerate(zip(self._above, self._below, strict=True)):
+            below = [other for other in range(layer - 1, -1, -1) if (other, layer) in sizes]
+            above = [other for other in range(layer + 1, len(self._above)) if (layer, other) in sizes]
+            of_rows = {other: low[other] @ top for other in below}
+            of_columns = {other: high[other] @ seen[layer] for other in above}
+            jacobian = [] if self._functional_only else [root * _norm(inputs) * top]
+            weighted = [scale * sizes[other, layer] * matrix for other, matrix in of_rows.items()]
+            rows = Directions(_stacked([*jacobian, *weighted], top.shape[1]), cut)
+            jacobian = [] if self._functional_only else [root * _norm(top) * inputs]
+            weighted = [scale * sizes[layer, other] * matrix for other, matrix in of_columns.items()]
+            columns = Directions(_stacked([*jacobian, *weighted], inputs.shape[1]), cut)
+            rows.nest({other: (M @ rows.basis, limit(other, layer)) for other, M in of_rows.items()}, self._lowest)
+            columns.nest(
+                {other: (M @ columns.basis, limit(layer, other)) for other, M in of_columns.items()}, top.shape[0]
+            )
             rows.extend({other: self._maps[layer, other] for other in reversed(above)})
             columns.extend({other: _transpose(self._maps[other, layer]) for other in reversed(below)})
+            self.rows.append(rows)
+            self.columns.append(columns)
 
     @cached_property
     def rectangles(self) -> list[list[tuple[slice, slice]]]:
@@ -146,23 +176,28 @@ class DeepRanks:
 
     @cached_property
     def _tops(self) -> list[Matrix]:
-        outputs = self._residual.shape[1]
-        return [
-            rows.rotate(np.eye(outputs) if above is None else above.T, back=False).T[:, : rows.kept]
-            for (above, _), rows in zip(self._layers, self.rows, strict=True)
-        ]
+        """Maps from the outputs of each layer, in its new coordinates, to the predictions."""
+        return [rows.rotate(top.T, back=False).T for top, rows in zip(self._above, self.rows, strict=True)]
 
     @cached_property
     def _inputs(self) -> list[Matrix]:
+        """The inputs of each layer in its new coordinates."""
         return [
-            columns.rotate(inputs.T, back=False).T[:, : columns.kept]
-            for (_, inputs), columns in zip(self._layers, self.columns, strict=True)
+            columns.rotate(inputs.T, back=False).T for inputs, columns in zip(self._below, self.columns, strict=True)
+        ]
+
+    @cached_property
+    def _kept(self) -> list[tuple[Matrix, Matrix]]:
+        """Both, along the kept directions alone."""
+        return [
+            (top[:, : rows.kept], inputs[:, : columns.kept])
+            for top, inputs, rows, columns in zip(self._tops, self._inputs, self.rows, self.columns, strict=True)
         ]
 
     @property
     def jacobian(self) -> list[tuple[Matrix, Matrix]]:
         """Of each layer, the two matrices whose Kronecker product is the Jacobian of the directions that are left."""
-        return list(zip(self._tops, self._inputs, strict=True))
+        return self._kept
 
     def problem(self) -> tuple[list[Side], list[Block], Dropped]:
         """Return the reduced Hessian as `Backend.assemble` takes it, and what it leaves out."""
@@ -170,7 +205,7 @@ class DeepRanks:
         sides = [Side(length(rows), length(columns), False) for _, (rows, columns) in corners]
         lower: dict[tuple[int, int], Block] = {}
         functional = 0.0
-        for upper_layer in range(len(self._layers)):
+        for upper_layer in range(len(self.rows)):
             for lower_layer in range(upper_layer + 1):
                 lower[upper_layer, lower_layer], dropped = self._block(upper_layer, lower_layer)
                 functional = math.hypot(functional, dropped)
@@ -186,7 +221,7 @@ class DeepRanks:
         """The norm of what is taken for zero in the Jacobian, times the root of the scale."""
         total = 0.0
         for top, inputs, rows, columns in zip(self._tops, self._inputs, self.rows, self.columns, strict=True):
-            lost = float(np.linalg.norm(top)) * columns.dropped + rows.dropped * float(np.linalg.norm(inputs))
+            lost = _norm(top) * _norm(inputs[:, columns.kept :]) + _norm(top[:, rows.kept :]) * _norm(inputs)
             total = math.hypot(total, lost)
         return 0.0 if self._functional_only else math.sqrt(abs(self._scale)) * total
 
@@ -195,30 +230,20 @@ class DeepRanks:
         (m, n), (p, q) = ((self.rows[layer].size, self.columns[layer].size) for layer in (upper, lower))
         U, V = np.zeros((m, p)), np.zeros((n, q))
         if not self._functional_only:
-            outer = self._scale * (self._tops[upper].T @ self._tops[lower])
-            inner = self._inputs[upper].T @ self._inputs[lower]
-            U[: outer.shape[0], : outer.shape[1]] = outer
-            V[: inner.shape[0], : inner.shape[1]] = inner
-        if upper == lower:
+            (top, left), (other, right) = self._kept[upper], self._kept[lower]
+            U[: top.shape[1], : other.shape[1]] = self._scale * (top.T @ other)
+            V[: left.shape[1], : right.shape[1]] = left.T @ right
+        if (lower, upper) not in self._maps:
             return Block(U, V), 0.0
         reads, reached = self.rows[upper].inner[lower], self.columns[upper].outer[lower]
         read, reaches = self.columns[lower].inner[upper], self.rows[lower].outer[upper]
-        back = self._residual @ self._tops[upper]
-        gradient = self._scale * (back.T @ self._inputs[lower])
-        W = np.zeros((m, q))
-        W[:reads, :read] = gradient[:reads, :read]
+        gradient = self._scale * ((self._residual @ self._tops[upper]).T @ self._inputs[lower])
         between = self._maps[lower, upper]
         turned = self.columns[upper].rotate(np.eye(n) if between is None else between, back=False)
         turned = self.rows[lower].rotate(turned.T, back=False).T
-        B = np.zeros((n, p))
-        B[:reached, :reaches] = turned[:reached, :reaches]
-        size, size_of_gradient = float(np.linalg.norm(turned)), float(np.linalg.norm(gradient))
-        lost = float(np.linalg.norm(_without(gradient, reads, read)))
-        lost += abs(self._scale) * float(np.linalg.norm(back)) * self.columns[lower].dropped
-        back_lost = float(np.linalg.norm(self._residual)) * self.rows[upper].dropped
-        lost += abs(self._scale) * back_lost * float(np.linalg.norm(self._inputs[lower]))
-        error = size * lost + float(np.linalg.norm(_without(turned, reached, reaches))) * size_of_gradient
-        return Block(U, V, B, W), error
+        W, lost = _split(gradient, reads, read)
+        B, out_of_reach = _split(turned, reached, reaches)
+        return Block(U, V, B, W), _norm(turned) * lost + out_of_reach * _norm(gradient)
 
 
 def largest_size(shapes: Sequence[Shape], lowest: int, narrowest: Callable[[int, int], int], mode: Mode) -> int:
@@ -235,16 +260,17 @@ def largest_size(shapes: Sequence[Shape], lowest: int, narrowest: Callable[[int,
     mode : {"full", "gauss_newton", "functional"}
     """
     total = 0
-    for number, (_, n, rows, columns, _) in enumerate(shapes):
+    for number, (_, n, rows, columns, _, weight) in enumerate(shapes):
         corners = [] if mode == "functional" else [(rows, columns)]
         if mode != "gauss_newton":
             read = 0
-            for other in range(number - 1, -1, -1):
+            for other in range(number - 1, -1, -1) if weight else ():
                 # What a layer reads contains what those above it read, unless a part of its inputs is not selected.
                 read = min(rows, lowest, shapes[other].columns + (0 if shapes[other].whole else read))
                 corners.append((read, min(n, narrowest(other, number) + columns)))
             for other in range(number + 1, len(shapes)):
-                corners.append((narrowest(number, other), min(columns, shapes[other].rows)))
+                if shapes[other].weight:
+                    corners.append((narrowest(number, other), min(columns, shapes[other].rows)))
         total += sum(area(corner) for corner in _staircase(corners))
     return total
 
@@ -261,11 +287,29 @@ def _staircase(corners: Sequence[tuple[int, int]]) -> list[tuple[slice, slice]]:
     return rectangles
 
 
-def _without(matrix: Matrix, rows: int, columns: int) -> Matrix:
-    """Return the matrix with zeros in its first rows and columns."""
-    rest = matrix.copy()
-    rest[:rows, :columns] = 0.0
-    return rest
+def _split(matrix: Matrix, rows: int, columns: int) -> tuple[Matrix, float]:
+    """Return the matrix with its first rows and columns alone, and the norm of the rest."""
+    first = np.zeros_like(matrix)
+    first[:rows, :columns] = matrix[:rows, :columns]
+    return first, _norm(matrix - first)
+
+
+def _triangle(tall: Matrix) -> Matrix:
+    """Return a matrix of no more rows than columns with the same scalar products of its columns."""
+    return tall if tall.shape[0] <= tall.shape[1] else decompositions.triangular(tall)
+
+
+def _stacked(matrices: Sequence[Matrix], columns: int) -> Matrix:
+    return np.concatenate([np.zeros((0, columns)), *matrices])
+
+
+def _norm(matrix: Matrix) -> float:
+    return math.sqrt(float(np.vdot(matrix, matrix)))
+
+
+def _least_norm(matrix: Matrix) -> float:
+    """Return a bound on the largest singular value from below."""
+    return _norm(matrix) / math.sqrt(max(min(matrix.shape), 1))
 
 
 def _transpose(matrix: Matrix | None) -> Matrix | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hesskern._base import decompositions
 from hesskern._base.array_types import Matrix
@@ -25,21 +24,19 @@ class Directions:
     ----------
     matrix : (r, n) array
         Its rows span the kept space.
+    least : float
+        Singular values up to this one are taken for zero.
     """
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, least: float) -> None:
         self.size = matrix.shape[1]
         _, values, vectors = decompositions.svd(matrix, full_matrices=False)
-        self.kept = _rank(values, max(matrix.shape))
-        self._matrix, self._basis = matrix, vectors[: self.kept].T
+        self.kept = int(np.sum(values > least))
+        #: An orthonormal basis of the kept space, and of the outer ones.
+        self.basis: Matrix = vectors[: self.kept].T
         #: Dimensions of the inner and the outer spaces, by the layer that makes them.
         self.inner: dict[int, int] = {}
         self.outer: dict[int, int] = {}
-
-    @property
-    def image(self) -> Matrix:
-        """The matrix along the kept directions, (r, kept)."""
-        return self._matrix @ self._basis
 
     def nest(self, seen: dict[int, tuple[Matrix, float]], most: int) -> None:
         """Turn the kept directions so that the first span nested spaces.
@@ -56,33 +53,23 @@ class Directions:
         for layer, (rows, least) in seen.items():
             basis = _extended(basis, rows, least, most)
             self.inner[layer] = basis.shape[1]
-        self._basis = self._basis @ _completed(basis)
+        self.basis = self.basis @ _completed(basis)
 
     def extend(self, reached: dict[int, Matrix | None]) -> None:
         """Add directions beyond the kept ones: the rows of these matrices, the smallest space first; None: all."""
         for layer, rows in reached.items():
-            if rows is not None and self._basis.shape[1] < self.size:
+            if rows is not None and self.basis.shape[1] < self.size:
                 least = UNITS * max(rows.shape) * EPSILON * float(np.linalg.norm(rows))
-                self._basis = _extended(self._basis, rows, least, self.size)
-            self.outer[layer] = self.size if rows is None else self._basis.shape[1]
+                self.basis = _extended(self.basis, rows, least, self.size)
+            self.outer[layer] = self.size if rows is None else self.basis.shape[1]
 
     @cached_property
     def _qr(self) -> TallQR | None:
-        return TallQR(self._basis.copy(order="F")) if self._basis.shape[1] else None
-
-    @cached_property
-    def dropped(self) -> float:
-        """The norm of the matrix outside the kept directions."""
-        return float(np.linalg.norm(self.rotate(self._matrix.T, back=False)[self.kept :]))
+        return TallQR(self.basis.copy(order="F")) if self.basis.shape[1] else None
 
     def rotate(self, vectors: Matrix, *, back: bool) -> Matrix:
         """Return the coordinates of vectors (n, k), or (`back`) the vectors of coordinates."""
         return vectors if self._qr is None else self._qr.rotate(vectors, back=back)
-
-
-def _rank(values: NDArray[np.float64], length: int) -> int:
-    largest = float(values[0]) if len(values) else 0.0
-    return int(np.sum(values > UNITS * length * EPSILON * largest))
 
 
 def _extended(basis: Matrix, rows: Matrix, least: float, most: int) -> Matrix:

@@ -54,8 +54,7 @@ class WidthBasis:
         self._mix = np.array([[root, root], [root, -root]])
         num_zeros = sum(coupling.shape) - 2 * self._pairs
         self.small_values = np.concatenate([sigma, -sigma, np.zeros(num_zeros)])
-        zeros = num_zeros if coupling.any() else len(self.small_values)
-        self.structural_zeros = inner.structural_zeros + reduction.left_over * zeros
+        self.structural_zeros = inner.structural_zeros + reduction.left_over * num_zeros
 
     @cached_property
     def groups(self) -> Spectrum:

@@ -83,6 +83,11 @@ def _unchanged() -> bool:
     """Return whether PyTorch does what it did when this was imported: no global hook, no mode, nothing replaced."""
     if any(getattr(torch_module, f"_global{name}", None) for name in _HOOKS):
         return False
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or _get_current_function_mode_stack():
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or _function_modes():
         return False
     return all(getattr(owner, name) is value for (owner, name), value in _ORIGINAL.items())
+
+
+def _function_modes() -> bool:
+    """Return whether a mode of PyTorch sees every call."""
+    return bool(_get_current_function_mode_stack())  # type: ignore[no-untyped-call] # PyTorch's

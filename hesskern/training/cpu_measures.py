@@ -19,7 +19,7 @@ from hesskern.training.reduced_network import ReducedNetwork, split
 
 if TYPE_CHECKING:
     from hesskern.curvature.hessian import Hessian
-    from hesskern.curvature.reduced_problem import Extremes
+    from hesskern.curvature.reduced_problem import ExtremeEigenvalues
     from hesskern.linalg.condition import Condition
 
 #: Parameters up to which all eigenvalues cost no more than the largest.
@@ -45,7 +45,7 @@ class CpuMeasures:
         self._parameters: Array = np.empty(0)
         self._present: PlainLayers | None = None
         self._seen: PlainLayers | None = None
-        self._conditions: dict[Parts, Condition | Extremes] = {}
+        self._conditions: dict[Parts, Condition | ExtremeEigenvalues] = {}
         #: What is recorded of a network that has overflowed, or has stopped.
         self.nothing: dict[str, Values] = {
             name: np.full(records.shape(name), np.nan, net.dtype if name == "weights" else np.float64)
@@ -120,7 +120,7 @@ class CpuMeasures:
             rank += inner * (start.outside**2 - start.outside)
         return rank
 
-    def _condition(self, parts: Parts) -> Condition | Extremes:
+    def _condition(self, parts: Parts) -> Condition | ExtremeEigenvalues:
         if parts not in self._conditions:
             # A unit of zeros stands for all those outside the span: each adds the same eigenvalues.
             hessian = self._hessian(parts, tuple(self._left_over))

@@ -53,6 +53,7 @@ GROUPS = {
     "broken": Group("broken", 0, "cases that break"),
     "dependent": Group("dependent_integers", 400, "layers on dependent integers"),
     "far": Group("far_scales", 200, "networks on samples whose squares leave float64"),
+    "reductions": Group("reductions", 200, "networks and last layers that reductions make small"),
     "own": Group("own_losses", 400, "losses of the user's own"),
     "unbalanced": Group("unbalanced_units", 150, "networks with unbalanced hidden units", "attack.unbalanced"),
 }

@@ -201,7 +201,7 @@ def test_an_eigenproblem_that_does_not_fit_is_refused(backend, monkeypatch, part
         "logdet": lambda: operator.logdet(damping=1e3),
     }
     for name, call in calls.items():
-        with pytest.raises(MemoryError, match=r"takes .*only 1\.1 KiB of memory is free; use scipy.*eigsh\(H, k\)"):
+        with pytest.raises(MemoryError, match=r"takes .*only 1\.1 KiB of memory is free; use H\.eigsh\(k\)"):
             call()
         assert name
     free(monkeypatch, 1 << 40)
@@ -217,9 +217,9 @@ def test_eigenvectors_and_lists_that_do_not_fit_are_refused(monkeypatch):
     with pytest.raises(MemoryError, match=r"the list of all 1000 eigenvalues takes 7\.8 KiB.*multiplicities"):
         H.eigvalsh()
     assert H.spectrum().size == 1000
-    with pytest.raises(MemoryError, match=r"2 eigenvectors of length 1000 takes.*dense=False"):
-        H.eigh(2)
-    assert H.eigh(2, dense=False)[1].shape == (1000, 2)
+    with pytest.raises(MemoryError, match=r"200 eigenvectors of length 1000 takes.*dense=False"):
+        H.eigh(200)
+    assert H.eigh(200, dense=False)[1].shape == (1000, 200)
 
 
 def test_the_named_parameters_order_is_pytorchs():

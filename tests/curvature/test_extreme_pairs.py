@@ -146,6 +146,19 @@ def test_what_cannot_be_certified_is_computed_in_full_or_said(monkeypatch):
         np.testing.assert_allclose(H.eigh(2).values, exact, rtol=1e-13)
 
 
+def test_a_residual_that_is_no_rounding_error_is_noticed(monkeypatch):
+    """Of the given network, not of the reduced one: whatever the reductions may lose."""
+    problem = problems.normal([4, 22, 3], 11)
+    H = problem.loss().hessian(problem.network())
+    product = type(H)._apply
+    monkeypatch.setattr(type(H), "_apply", lambda self, v: product(self, v) * (1.0 + 1e-9))
+    few_pairs = H._few_pairs(2, "LA", sure=True)
+    assert few_pairs.certified
+    pairs = H._chosen(few_pairs, 2, "LA", dense=True)
+    assert not pairs.certified and "a reduction lost digits" in pairs.note
+    assert H.eigsh(2).note == H.eigh(2).note == "all 154 eigenvalues were computed"
+
+
 def test_where_all_eigenvalues_are_cheaper():
     problem = problems.normal([6, 9, 5], 11)
     H = problem.loss().hessian(problem.network())

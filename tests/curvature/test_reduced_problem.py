@@ -31,8 +31,7 @@ SENTENCES = [
         [3, 3, 3],
         9,
         None,
-        "18 parameters, none left out: data, layers and residual have full rank, and no hidden layer is wider than its "
-        "neighbours together",
+        "18 parameters, none left out: in general position a Hessian of this shape has full rank",
     ),
     ([3, 4, 2], 9, [1], "8 parameters to two factors of size 2 and 4"),
 ]
@@ -47,6 +46,15 @@ def test_the_functional_part_of_two_layers_is_in_closed_form():
     F = hessian([64, 56, 10], 100).functional()
     assert F.reduction == "4144 parameters; 1120 eigenvalues in closed form; 3024 exact zeros"
     assert (F.rank(), F.predicted_rank) == (1120, 1120)
+
+
+def test_the_sentence_about_a_gauss_newton_part_counts_the_rows_of_its_jacobian():
+    """Five samples with five outputs leave 25 directions, whatever the widths."""
+    G = hessian((5, 20, 20, 5), 40).gauss_newton()
+    assert G.reduction == "600 parameters to 25; 575 exact zeros"
+    spectrum = G.spectrum()
+    assert spectrum.multiplicities[spectrum.values == 0].sum() == 575
+    assert G.predicted_rank == 25
 
 
 @each("seed", range(60), quick=30)

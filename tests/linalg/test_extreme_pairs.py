@@ -89,5 +89,5 @@ def test_what_is_too_large_is_said(monkeypatch):
 
 
 def test_when_it_is_worthwhile():
-    assert worthwhile(700, 900, 1) and worthwhile(700, 900, 10)
-    assert not worthwhile(200, 900, 1) and not worthwhile(700, 900, 50) and not worthwhile(700, 100, 1)
+    assert worthwhile(700, 900, 1) and worthwhile(700, 900, 30)
+    assert not worthwhile(200, 900, 1) and not worthwhile(700, 900, 40) and not worthwhile(700, 100, 1)

@@ -94,4 +94,4 @@ def test_the_largest_residual_decides_and_nan_is_refused():
 
     with pytest.raises(OverflowError, match="overflow"):
         Stopped(functools.partial(steps, apply, None), 200, 1, "LA", 1).run()
-    assert most_vectors(1, 1) == 64 and most_vectors(20, 22) == 126
+    assert most_vectors(1, 1) == 64 and most_vectors(20, 22) == 192 and most_vectors(1, 40) == 123

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import oracle
 import problems
 import pytest
 from attack import __main__ as command
-from attack import driver, fixed_cases, generator, groups, loops
+from attack import driver, exact_hessian, fixed_cases, generator, groups, loops, reduced_problems
 from attack.judge import Judge
 from attack.loops import RunPlan
 from attack.methods import CHECKS
@@ -166,10 +167,52 @@ def test_one_case_again(capsys):
     assert "normalised residual 31" in capsys.readouterr().out
 
 
+def test_exact_hessians_are_the_truth_of_all_families():
+    seen = set()
+    for seed in range(200):
+        problem = reduced_problems.draw(np.random.default_rng([1, seed]))
+        truth = Truth(problem)
+        if truth.count > 20 or len(problem.X) > 12:
+            continue
+        seen.add(problem.family)
+        problem.weight_decay = 0.0
+        truth = Truth(problem)
+        for mode in ("full", "gauss_newton", "functional"):
+            found = exact_hessian.hessian(problem, mode).astype(float)
+            off = abs(found - truth.hessian(mode).astype(float))
+            assert (off <= 1e-14 * truth.hessian_size(mode).astype(float)).all(), (seed, mode)
+    assert len(seen) >= 6
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("spectrum", "an eigenvalue is off"),
+        ("condition", "value"),
+        ("eigh", "H V - V values"),
+        ("logdet", "instead of"),
+    ],
+)
+def test_a_digit_lost_in_a_reduction_is_found(name, sentence, monkeypatch):
+    method = getattr(hk.Hessian, name)
+
+    def spoiled(self, *arguments, **options):
+        found = method(self, *arguments, **options)
+        if name == "spectrum":
+            return hk.Spectrum(found.values * (1 + 1e-11), found.multiplicities)
+        if name == "condition":
+            return dataclasses.replace(found, value=found.value * (1 + 3 * found.uncertainty + 1e-14))
+        return (found[0] * (1 + 1e-10), found[1]) if name == "eigh" else found * (1 + 1e-8)
+
+    monkeypatch.setattr(hk.Hessian, name, spoiled)
+    wrong = [line for seed in range(12) for line in driver.run_case("reductions", seed, backend="cpp").wrong]
+    assert any(sentence in line for line in wrong)
+
+
 # The package
 
 
-QUICK = {"problem": 60, "fit": 12, "kill": 1, "softmax": 0, "exact": 6, "torch": 3}
+QUICK = {"problem": 60, "fit": 12, "kill": 1, "softmax": 0, "exact": 6, "torch": 3, "reductions": 12}
 
 
 @pytest.mark.parametrize("group", QUICK)

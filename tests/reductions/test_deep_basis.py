@@ -17,7 +17,7 @@ def test_vectors_and_coordinates(bias, params):
         params = ["1.weight", "3.weight"]
     problem = problems.normal([3, 8, 9, 7, 2], 5, bias=bias)
     H = problem.loss().hessian(problem.network(), params)
-    basis = ReducedProblem(H._point, H.parts, "full", H._errors, lift=True).basis()
+    basis = ReducedProblem(H._point, H.parts, "full", H._errors, lift=True).basis(lift=True)
     assert isinstance(basis, DeepBasis)
     size = H.shape[0]
     V, dense = basis.vectors(np.eye(size)), H.toarray()

@@ -1,0 +1,67 @@
+"""Training with reductions against training without, of the group "reductions"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import hesskern as hk
+from attack import reduced_problems
+from attack.judge import LIMIT, Judge
+from attack.oracle import Truth
+
+#: What a stable run of at most a hundred steps may differ by, relative to the largest weight.
+_STRICT = 1e-12
+
+
+def run(rng: np.random.Generator, backend: str, judge: Judge) -> None:
+    """Judge one run, or an ensemble of two."""
+    problem = reduced_problems.draw(rng)
+    while problem.family in ("graded", "integers"):  # rates that are stable there take no steps at all
+        problem = reduced_problems.draw(rng)
+    problem.params = None
+    truth = Truth(problem)
+    sharpness = float(abs(np.linalg.eigvalsh(truth.hessian().astype(float))).max()) or 1.0
+    options: dict[str, Any] = {
+        "lr": float(rng.choice([0.05, 0.2, 0.5])) / sharpness,
+        "max_steps": int(rng.choice([1, 20, 100])),
+        "record": ("loss", "gradient_norm"),
+        "record_every": int(rng.integers(1, 5)),
+        "backend": backend,
+    }
+    if rng.random() < 0.4:
+        options |= {"momentum": float(rng.choice([0.3, 0.9])), "nesterov": bool(rng.random() < 0.5)}
+        options["lr"] *= 1 - options["momentum"]
+    if rng.random() < 0.3:
+        options |= {"batch_size": int(rng.integers(1, len(problem.X) + 1)), "seed": int(rng.integers(1000))}
+    net, loss = problem.network(), problem.loss()
+    before = len(judge.wrong)
+    with judge.check(f"reduced fit/{backend}"):
+        reduced, plain = (hk.fit(net, loss, reduce=reduce, **options) for reduce in ("auto", "none"))
+        judge.true(reduced.status == plain.status, f"{reduced.status} instead of {plain.status}")
+        judge.true(reduced.steps == plain.steps, f"{reduced.steps} steps instead of {plain.steps}")
+        _same(reduced.network.flatten(), plain.network.flatten(), "weights", judge)
+        # Residuals are known to the rounding of predictions and targets.
+        unit = truth.roundings * float(np.finfo(float).eps)
+        noise = {"loss": truth.loss_size(unit), "gradient_norm": np.linalg.norm(truth.gradient[1].astype(float))}
+        for name in options["record"]:
+            _same(reduced.history[name], plain.history[name], name, judge, LIMIT * unit * float(noise[name]))
+    if "batch_size" not in options and rng.random() < 0.3:
+        with judge.check(f"reduced fit_ensemble/{backend}"):
+            ends = [
+                hk.fit_ensemble(
+                    [net, net], loss, reduce=reduce, lr=options["lr"], max_steps=options["max_steps"], backend=backend
+                )
+                for reduce in ("auto", "none")
+            ]
+            for first, second in zip(ends[0].weights, ends[1].weights, strict=True):
+                _same(first, second, "weights of the ensemble", judge)
+    what = f" [{problem}; {options}]"
+    judge.wrong[before:] = [sentence + what for sentence in judge.wrong[before:]]
+
+
+def _same(reduced: np.ndarray, plain: np.ndarray, name: str, judge: Judge, noise: float = 0.0) -> None:
+    size = float(abs(plain).max(initial=0.0))
+    off = float(abs(np.asarray(reduced) - np.asarray(plain)).max(initial=0.0))
+    judge.true(off <= _STRICT * size + noise, f"{name} differ by {off:.3g}, the largest is {size:.3g}")
