@@ -9,7 +9,7 @@ of zeros.
 c, for which training has the recursion ``v ← μ v + λ c``, ``c ← c - η v`` (Nesterov ``c ← c - η (λ c + μ v)``) from
 c = 1, v = 0.
 
-*How runs are transformed back.* ``W_1(0) + (W_1 V - W_1(0) V) V.T + (c - 1) W_1(0) (I - V V.T)``.
+*How runs are transformed back.* ``(W_1 V) V.T + c W_1(0) (I - V V.T)``; while c = 1 as a change of ``W_1(0)``.
 
 *What it costs.* Fewer samples than inputs: one QR of ``X.T``, O(N² i). Else a look at the pivots of the QR of X, and
 only where one of them is small a singular value decomposition, O(i³).
@@ -213,10 +213,10 @@ class InputStage(NamedTuple):
 
     def lift(self, layers: PlainLayers, decayed: float) -> PlainLayers:
         """Return the network on all inputs; what is outside the basis is `decayed` times what it was."""
-        weight = self.before + (layers.weights[0] - self.after) @ self.basis.T
-        if self.outside is not None and decayed != 1.0:
-            weight += (decayed - 1.0) * self.outside
-        return self._with(layers, weight)
+        if decayed == 1.0:  # exact at the start
+            return self._with(layers, self.before + (layers.weights[0] - self.after) @ self.basis.T)
+        weight = layers.weights[0] @ self.basis.T  # weights may have become much smaller than at the start
+        return self._with(layers, weight if self.outside is None else weight + decayed * self.outside)
 
     def seen(self, layers: PlainLayers) -> PlainLayers:
         """Return the network on all inputs without what the loss does not see."""

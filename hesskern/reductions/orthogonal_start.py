@@ -13,7 +13,8 @@ and the QR decomposition of one stack of n columns gives all of it. The compleme
 an orthogonal matrix. One *spare* unit in every hidden layer, with ``c s_l`` between them and no other weights, has the
 same eigenvalues as each of its directions.
 
-*How runs are transformed back.* ``W_l(0) + K_l (V_l - V_l(0)) K_{l-1}.T + (c - 1) (W_l(0) - s_l K_l K_{l-1}.T)``.
+*How runs are transformed back.* ``K_l V_l K_{l-1}.T + c (W_l(0) - s_l K_l K_{l-1}.T)``; while c = 1 as a change of
+``W_l(0)``.
 
 *What it costs.* O(h³) for each inner layer, to see whether it is orthogonal; O(h² n) for the bases.
 
@@ -94,21 +95,26 @@ class OrthogonalStart:
             above = self.bases[layer] if layer < last else None
             below = self.bases[layer - 1] if layer else None
             rows, columns = kept if above is not None else None, kept if below is not None else None
-            change = (layers.weights[layer] - self.reduced.weights[layer])[:rows, :columns].astype(np.float64)
-            change = change if above is None else above @ change
-            change = change if below is None else change @ below.T
-            weight = self.before.weights[layer] + change
-            if above is not None and below is not None and decayed != 1.0:
-                weight += (decayed - 1.0) * (self.before.weights[layer] - self.factors[layer - 1] * above @ below.T)
-            weights.append(weight.astype(self.before.weights[layer].dtype, copy=False))
-            bias, start, first = layers.biases[layer], self.before.biases[layer], self.reduced.biases[layer]
-            if bias is None or start is None or first is None:
-                biases.append(None)
-            elif above is None:
-                biases.append(bias)
-            else:
-                biases.append((start + above @ (bias - first)[:kept]).astype(start.dtype, copy=False))
+            small, start = layers.weights[layer], self.before.weights[layer]
+            if decayed == 1.0:  # as a change of the start, which is exact there
+                small = small - self.reduced.weights[layer]
+            weight = small[:rows, :columns].astype(np.float64)
+            weight = weight if above is None else above @ weight
+            weight = weight if below is None else weight @ below.T
+            if decayed == 1.0:
+                weight = start + weight
+            elif above is not None and below is not None:
+                weight += decayed * (start - self.factors[layer - 1] * above @ below.T)
+            weights.append(weight.astype(start.dtype, copy=False))
+            biases.append(self._lifted_bias(layers, layer, above))
         return plain(weights, biases)
+
+    def _lifted_bias(self, layers: PlainLayers, layer: int, basis: Matrix | None) -> Array | None:
+        bias, start, first = layers.biases[layer], self.before.biases[layer], self.reduced.biases[layer]
+        if basis is None or bias is None or start is None or first is None:
+            return bias
+        moved: Array = start + basis @ (bias - first)[: basis.shape[1]]
+        return moved.astype(start.dtype, copy=False)
 
 
 def span_columns(layers: PlainLayers, biased: Sequence[bool]) -> int:

@@ -154,7 +154,7 @@ def test_checkpoints_hold_what_decays(backend, tmp_path, name, method):
     assert all((resumed.history[quantity] == whole.history[quantity]).all() for quantity in whole.history)
 
 
-@pytest.mark.parametrize("name", ["few samples, wide", "orthogonal"])
+@pytest.mark.parametrize("name", ["few samples, wide", "orthogonal", "rotated"])
 def test_single_precision(backend, close, name):
     make, _ = PROBLEMS[name]
     problem = make(kind="mean", weight_decay=0.02)
@@ -185,6 +185,27 @@ def test_graded_inputs_are_not_mixed(backend, exponent):
 def test_inputs_of_one_unit_are(backend):
     problem = graded(with_biases(few_samples([8, 6, 2], 3), []), 2.0 ** np.linspace(2, -2, 8))
     assert hk.fit(problem.network(), problem.loss(), lr=1e-3, max_steps=3).reduction.inputs == (8, 3)
+
+
+@pytest.mark.parametrize("name", ["few samples", "orthogonal"])
+def test_weights_that_decay_to_almost_nothing(backend, name):
+    make, _ = PROBLEMS[name]
+    problem = make(kind="mean", weight_decay=1.5)
+    problem = dataclasses.replace(problem, Y=0 * problem.Y)
+    run = hk.fit(problem.network(), problem.loss(), lr=0.1, max_steps=200)
+    expected = oracle.train(problem, 0.1, 200).thetas[-1]
+    assert np.abs(expected).max() < 1e-13
+    relative(run.network.flatten(), expected, 1e-12)
+
+
+def test_layers_that_are_not_quite_orthogonal_keep_their_width(backend):
+    problem = with_biases(orthogonal_start([3, 12, 12, 2], 8, identity=True), [])
+    problem.weights[1][2] *= 1 + 0.65e-12
+    run = hk.fit(problem.network(), problem.loss(), lr=1e-3, max_steps=50)
+    assert not run.reduction.start
+    assert run.reduction.widths is None
+    assert str(run.reduction).endswith("widths not reduced: inner layers are orthogonal only to 1.2e-12")
+    relative(run.network.flatten(), oracle.train(problem, 1e-3, 50).thetas[-1], 1e-13)
 
 
 def test_a_run_that_diverges_goes_back(backend):
