@@ -32,6 +32,9 @@ inline constexpr double sharpness_doubt = 30;  // what is missed where dH has on
 // in 100, and of 8 residuals in two steps after one another 1 in 1600.
 inline constexpr double sharpness_residuals = 8;
 inline constexpr int sharpness_confirmed = 2;
+// A space that is full before all Ritz values have small residuals starts again from the best; after so many times only
+// the second largest has to have one. By then each of the largest has been confirmed by that many spaces.
+inline constexpr int sharpness_spaces = 6;
 inline constexpr double sharpness_close = 1e-8;  // relative distance at which others on top are found one by one
 
 template <class T>
@@ -164,9 +167,9 @@ class EigenSpace {
     // A bound on all eigenvalues but the largest, after Lanczos steps from a random direction: a Ritz
     // value's residual is the last vector's share in it times the norm of the next step's remainder,
     // which is about that of this step.
-    double bound_of_others() const {
+    double bound_of_others(index many) const {
         double bound = -__builtin_inf();
-        for (index k = 1; k < size_; ++k)
+        for (index k = 1; k < smaller(size_, many); ++k)
             bound = larger(
                 bound, values_[k] + sharpness_residuals * outside_ * magnitude(mix_[k * search_capacity + size_ - 1]));
         return bound;
@@ -302,7 +305,7 @@ inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &h
     if (space.size() == 0) return 0;
     if (warm > 0) space.extend_by_images(sharpness_steps);
 
-    int confirmed = 0;
+    int confirmed = 0, spaces = 0;
     bool looked = false, all_known = warm > 0, restarted = false;
     double value = __builtin_nan("");
     for (int products = 0; products < sharpness_most_products; ++products) {
@@ -310,7 +313,7 @@ inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &h
         const double scale = space.scale();
         const bool top_known = space.error() <= sharpness_tolerance * scale;
         if (looked) {
-            const double others = space.bound_of_others();
+            const double others = space.bound_of_others(spaces < sharpness_spaces ? search_capacity : 2);
             search.rest = others / space.unit();
             confirmed = others <= space.value() + sharpness_close * scale ? confirmed + 1 : 0;
             all_known = confirmed >= sharpness_confirmed;
@@ -324,6 +327,7 @@ inline double largest_eigenvalue(const Blas<T> &blas, const HessianProblem<T> &h
         if (space.full()) {
             space.keep(sharpness_restart, true);
             restarted = true;
+            spaces += looked && top_known;
         }
         bool more;
         if (!top_known) {

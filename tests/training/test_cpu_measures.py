@@ -346,3 +346,17 @@ def test_float32_networks_of_any_scale(backend):
         found.append(np.ldexp(run.history["sharpness"], -2 * scale))
         wanted = float(loss.hessian(hk.LinearNetwork(weights)).spectrum().max)
         np.testing.assert_allclose(run.history["sharpness"], wanted, rtol=1e-9)
+
+
+@each("seed", range(40), quick=6)
+def test_a_dense_top_of_the_spectrum_is_searched_to_the_end(seed):
+    """More eigenvalues near the largest than vectors fit into one search: it continues in others."""
+    rng = np.random.default_rng(seed)
+    net = hk.LinearNetwork.random([24, 100, 8], seed=seed, bias=True)
+    loss = hk.SquaredLoss(rng.standard_normal((100, 24)), rng.standard_normal((100, 8)), weight_decay=0.01)
+    rate = 0.2 / loss.hessian(net).spectrum().max
+    options = {"lr": rate, "momentum": 0.5, "record_every": 300}
+    run = hk.fit(net, loss, max_steps=1801, record=("sharpness",), **options)
+    assert np.isfinite(run.history["sharpness"]).all()
+    last = hk.fit(net, loss, max_steps=1800, **options).network
+    assert run.history["sharpness"][-1] == pytest.approx(loss.hessian(last).spectrum().max, rel=1e-9)
