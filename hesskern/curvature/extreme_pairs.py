@@ -21,6 +21,7 @@ from hesskern.curvature.eigenvalue_errors import EigenvalueErrors
 from hesskern.curvature.layer_factors import Mode
 from hesskern.curvature.reduced_problem import ReducedProblem
 from hesskern.curvature.shifted import DenseShifted, TwoLayers
+from hesskern.linalg.eigenbasis import ValuesOnly
 from hesskern.linalg.extreme_pairs import NOT_ASKED, FewPairs, ToFactorise, searched, worthwhile
 from hesskern.linalg.symmetric_operator import Which
 from hesskern.network.parameters import Part
@@ -80,4 +81,7 @@ def of_problem(problem: ReducedProblem, question: FewWanted, errors: EigenvalueE
     refusal = "" if sure else NOT_ASKED
     few = searched(take, length, k, which, tests, inside, chosen, offset=offset, seconds=seconds, refusal=refusal)
     basis = problem.lifted(few.basis)
-    return few._replace(basis=basis, values=basis.values + offset)
+    error = few.error
+    if few.certified:  # the matrix itself has the rounding errors of its factors
+        error += errors.tolerances(ValuesOnly(np.array([few.scale]), dense_size=max(size, 1)))[1]
+    return few._replace(basis=basis, values=basis.values + offset, error=error)

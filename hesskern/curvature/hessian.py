@@ -269,14 +269,24 @@ class Hessian(CurvatureOperator):
     def _noiseless(self) -> Hessian:
         return self.gauss_newton()
 
+    @property
+    def residual_is_noise(self) -> bool:
+        """Whether rounding alone could have made the whole residual: then `condition` is that of the other part."""
+        self._eigenbasis(lift=False)
+        return self._mode == "full" and self._errors.residual_is_noise
+
+    @property
+    def decay(self) -> float:
+        """The multiple of the identity that weight decay adds."""
+        return self._shift
+
     def condition(self) -> Condition:
         """Return the condition number with rank, tolerance, gap and uncertainty; see `CurvatureOperator.condition`.
 
         If the residual is rounding noise (at an interpolating minimum), the result belongs to the Gauss-Newton part,
         and its `note` says so.
         """
-        self._eigenbasis(lift=False)
-        if self._mode != "full" or not self._errors.residual_is_noise:
+        if not self.residual_is_noise:
             return self._condition(self._shift)
         return replace(self._noiseless._condition(self._shift), remark=_NOISE)
 
@@ -328,6 +338,11 @@ class KroneckerHessian(Hessian):
     """
 
     _form = "Kronecker "
+
+    @property
+    def residual_is_noise(self) -> bool:
+        """False: there is no functional part."""
+        return False
 
     @property
     def layer(self) -> int:

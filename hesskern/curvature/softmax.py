@@ -318,13 +318,15 @@ class SoftmaxHessian(CurvatureOperator):
         C·N and the number of features. The d (+1) eigenvalues of the common shift of all classes are exactly zero,
         and so are those of directions that no sample has.
         """
-        values, unit = self._singular_values**2, min(self._unit + self._sticks.error, 1.0)
+        # Squares may leave the range of float64 where ratios do not.
+        exponent = int(np.frexp(self._singular_values.max(initial=0.0))[1])
+        values, unit = np.ldexp(self._singular_values, -exponent) ** 2, min(self._unit + self._sticks.error, 1.0)
         zeros, largest = self.shape[0] - len(values), float(values.max(initial=0.0))
         spectrum = ValuesOnly(values, zeros).groups
         condition = of_squares(
             from_spectrum(spectrum, 0.0, unit**2 * largest, (unit**2 * largest, unit * largest), zeros), unit
         )
-        power = 2 * self._sticks.exponent  # the values themselves may be out of float64's range, and their ratio is not
+        power = 2 * (self._sticks.exponent + exponent)  # the values may be out of float64's range, their ratio is not
         with np.errstate(over="ignore"):
             largest, smallest, below = np.ldexp(
                 [condition.largest, condition.smallest, condition.below], power

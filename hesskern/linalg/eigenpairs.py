@@ -22,8 +22,8 @@ class Eigenpairs(tuple[NDArray[np.float64], Any]):
     certified : bool
         Whether these are the eigenvalues asked for, with every copy of a repeated one.
     error : float
-        If certified, how far a value may be off by the method and the rounding of its last steps; NaN if all
-        eigenvalues were computed: then `condition` knows their error.
+        If certified, how far a value may be off, by the method and by rounding, in the factors of the matrix too.
+        Otherwise NaN.
     note : str
         What was done, and what is certified, in words.
 

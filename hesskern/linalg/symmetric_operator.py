@@ -205,7 +205,8 @@ class CurvatureOperator(MatrixOperator):
     def _exact(self, count: int, which: Which, *, dense: bool) -> Eigenpairs:
         basis, size = self._eigenbasis(lift=True), self.shape[0]
         values, vectors = self._selected(basis, basis.values + self._shift, count, which, dense=dense)
-        return Eigenpairs(values, vectors, note=f"all {size} eigenvalues were computed")
+        error = self._tolerances(basis)[1]
+        return Eigenpairs(values, vectors, error=error, note=f"all {size} eigenvalues were computed")
 
     def _chosen(self, few: FewPairs, count: int, which: Which, *, dense: bool) -> Eigenpairs:
         values, vectors = self._selected(few.basis, few.values, count, which, dense=dense)

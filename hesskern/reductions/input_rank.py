@@ -35,6 +35,10 @@ from hesskern.backends.protocol import UNBALANCED, PlainLayers
 _EPSILON = float(np.finfo(np.float64).eps)
 #: Singular values up to this many units of rounding, times the larger side, are rounding errors.
 _UNITS = 4.0
+#: Fewer inputs than this have the errors of so many.
+_FEW = 16
+#: Rounding errors of a product, in units of rounding times the product of the absolute values.
+_ROUNDING = 16.0
 #: How many times larger than that the smallest kept one has to be.
 _GAP = 1e4
 #: How many times larger than another, not zero, a column may be.
@@ -104,7 +108,7 @@ class RowSpan(NamedTuple):
         elif graded:
             pass  # no rank is clear, and no rotation is safe
         else:
-            inner, reason = _decided(columns, max(samples or 0, *X.shape))
+            inner, reason = _decided(columns)
         if graded and inner is not None:
             inner, reason = None, "the columns of the data differ by orders of magnitude"
         if inner is None and count == len(used):
@@ -121,7 +125,7 @@ def _is_clearly_full(X: Array, *, triangular: bool) -> bool:
     return smallest > LOWER_RANK * float(np.abs(X).max())
 
 
-def _decided(X: Matrix, terms: int) -> tuple[Matrix | None, str]:
+def _decided(X: Matrix) -> tuple[Matrix | None, str]:
     """Return a basis of the rows of X, no wider than tall, if its rank is clear and lower than its columns."""
     triangle = decompositions.triangular(X)
     lengths = np.linalg.norm(triangle, axis=0)
@@ -129,18 +133,32 @@ def _decided(X: Matrix, terms: int) -> tuple[Matrix | None, str]:
     if (np.abs(triangle.diagonal()) > LOWER_RANK * lengths).all():
         return None, ""
     _, values, right = decompositions.svd(triangle)
-    rank = _clear_rank(values, terms)
+    rank = _clear_rank(values)
     equal = np.ldexp(triangle, -np.frexp(lengths)[1])
-    if rank is None or rank != _clear_rank(decompositions.svdvals(equal), terms):
+    if rank is None or rank != _clear_rank(decompositions.svdvals(equal)):
         return None, "the rank of the data is not clear"
     return (None, "") if rank == len(values) else (right[:rank].T, "")
 
 
-def _clear_rank(values: Matrix, terms: int) -> int | None:
-    """Return how many singular values, descending, are no rounding errors; None if that is not clear."""
-    least = _UNITS * terms * _EPSILON * float(values[0])
+def _clear_rank(values: Matrix) -> int | None:
+    """Return how many singular values, descending, are no rounding errors; None if that is not clear.
+
+    Errors of long sums over samples are smaller than this limit: the QR decomposition adds up blocks.
+    """
+    least = _UNITS * max(len(values), _FEW) * _EPSILON * float(values[0])
     rank = int(np.sum(values > least))
     return rank if rank == len(values) or values[rank - 1] > _GAP * least else None
+
+
+def sees_what_is_left_out(X: Array, weight: Array, basis: Matrix) -> bool:
+    """Return whether ``X (I - V V.T) W_1.T`` is more than the rounding errors of ``X W_1.T``.
+
+    So it is where weights are so large in a direction that the rank of X leaves out that they make up for that.
+    """
+    rows, weights = X.astype(np.float64), weight.astype(np.float64)
+    left_out = np.linalg.norm((rows - rows @ basis @ basis.T) @ weights.T)
+    rounding = _ROUNDING * _EPSILON * np.linalg.norm(np.abs(rows) @ np.abs(weights).T)
+    return bool(left_out > rounding)
 
 
 def mixes_inputs(X: Array, weight: Array, *, samples: bool) -> bool:
@@ -167,6 +185,8 @@ def mixes_inputs(X: Array, weight: Array, *, samples: bool) -> bool:
     """
     used = X.any(axis=0)
     rows, weights = np.abs(X[:, used].astype(np.float64)), np.abs(weight[:, used].astype(np.float64))
+    if rows.shape[1] == 0:
+        return False
     sizes = rows.max(axis=0)
     if sizes.max() <= UNBALANCED * sizes.min():  # a unit gets about as much from each input, whatever the rotation
         return False

@@ -35,7 +35,7 @@ from hesskern.backends.protocol import UNBALANCED, HostBackend, PlainLayers
 from hesskern.reductions.widths import orthogonal_basis, plain
 
 #: Largest ``‖W.T W / s² - I‖`` (Frobenius) of an orthogonal layer, in units of rounding times the width, and its limit.
-_UNITS, _MOST = 4.0, 2000.0
+_UNITS, _MOST = 8.0, 4000.0
 #: Layers with a larger one are in general position.
 _GENERAL = 1e-3
 GENERAL_POSITION = "square inner layers in general position"

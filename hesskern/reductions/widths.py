@@ -29,6 +29,9 @@ from hesskern._base.array_types import Array, Matrix
 from hesskern.backends.hidden_units import LOWER_RANK, reducible, replaced, stacked
 from hesskern.backends.protocol import HostBackend, PlainLayers
 
+#: Weights below this share of those at the start are transformed back themselves, not as a change of the start.
+_SHRUNK = 0.01
+
 
 class WidthStage(NamedTuple):
     """One hidden layer reduced; see `hesskern.backends.hidden_units`."""
@@ -40,8 +43,10 @@ class WidthStage(NamedTuple):
 
     def lift(self, layers: PlainLayers, decayed: float) -> PlainLayers:
         """Return the wide layer at these parameters of the narrow one; nothing is outside its span, nothing decays."""
-        moved = stacked(layers, self.layer) - self.after
-        lifted = (moved.T @ self.basis.T).T  # in Fortran order, as the stack is
+        stack = stacked(layers, self.layer)
+        if np.linalg.norm(stack) < _SHRUNK * np.linalg.norm(self.after):  # errors are relative to what there is now
+            return plain(*replaced(layers, self.layer, (stack.T @ self.basis.T).T))
+        lifted = ((stack - self.after).T @ self.basis.T).T  # in Fortran order, as the stack is
         return plain(*replaced(layers, self.layer, self.before + lifted))
 
     def mixes_units(self, layers: PlainLayers, backend: HostBackend) -> bool:

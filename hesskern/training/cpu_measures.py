@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesskern._base.array_types import Array
 from hesskern.backends.protocol import PlainLayers
@@ -108,13 +109,19 @@ class CpuMeasures:
         """Return the rank of the given network's Hessian; each unit outside the span adds as much as the first."""
         if self._start is not None:
             return self._rank_from_orthogonal(self._start, parts)
-        inside = self._hessian(parts).rank()
-        padded = {layer: self._hessian(parts, (layer,)).rank() for layer in self._left_over}
-        return inside + sum(units * (padded[layer] - inside) for layer, units in self._left_over.items())
+        inside = self._hessian(parts)
+        if not self._left_over:
+            return inside.rank()
+        counting = _Counting.of(self._hessian(parts, tuple(self._left_over)))
+        rank = counting.rank(inside)
+        for layer, units in self._left_over.items():
+            rank += units * counting.added(inside, self._hessian(parts, (layer,)))
+        return rank
 
     def _rank_from_orthogonal(self, start: OrthogonalStart, parts: Parts) -> int:
-        with_spare, inside = self._hessian(parts).rank(), self._hessian(parts, spare=False).rank()
-        rank = inside + start.outside * (with_spare - inside)
+        with_spare, inside = self._hessian(parts), self._hessian(parts, spare=False)
+        counting = _Counting.of(with_spare)
+        rank = counting.rank(inside) + start.outside * counting.added(inside, with_spare)
         if self._loss.weight_decay:  # between two units outside there is nothing but the decay
             inner = sum(part.weight for part in parts if 0 < part.layer < len(self._layers.weights) - 1)
             rank += inner * (start.outside**2 - start.outside)
@@ -151,6 +158,49 @@ class CpuMeasures:
         from hesskern.curvature.hessian import hessian_of  # noqa: PLC0415 - loads scipy.sparse.linalg
 
         return hessian_of(self._loss, net, select(net, None) if parts is None else parts, "full")
+
+
+#: Rounding errors of an eigenvalue, in units of rounding times the size of the matrix.
+_UNITS = 8.0
+
+
+class _Counting(NamedTuple):
+    """Which eigenvalues count, the same way for a Hessian and for that with one unit more."""
+
+    zero: float  # absolute values up to this one are zero
+    error: float  # how far two computations of one eigenvalue may be apart
+    noise: bool  # whether the functional part is rounding noise
+    shift: float
+
+    @classmethod
+    def of(cls, hessian: Hessian) -> _Counting:
+        """Return how `condition` counts those of this one."""
+        condition, noise = hessian.condition(), hessian.residual_is_noise
+        zero = condition.tolerance * condition.largest if condition.rank else condition.tolerance
+        error = max(zero, _UNITS * condition.size * float(np.finfo(np.float64).eps) * condition.largest)
+        return cls(zero, error, noise, hessian.decay if noise else 0.0)
+
+    def values(self, hessian: Hessian) -> NDArray[np.float64]:
+        """Return all eigenvalues, ascending."""
+        return (hessian.gauss_newton() if self.noise else hessian).spectrum().shifted(self.shift).expand()
+
+    def rank(self, hessian: Hessian) -> int:
+        """Return how many of them count."""
+        return int(np.sum(np.abs(self.values(hessian)) > self.zero))
+
+    def added(self, inside: Hessian, padded: Hessian) -> int:
+        """Return how many of the eigenvalues that a unit adds count.
+
+        The others are those of `inside`, up to rounding: each of them is taken out, so that one of them near the limit
+        is not counted once for each unit.
+        """
+        known, count, at = self.values(inside), 0, 0
+        for value in self.values(padded):
+            if at < len(known) and known[at] <= value + self.error:
+                at += 1
+            else:
+                count += abs(value) > self.zero
+        return int(count)
 
 
 def _double(layers: PlainLayers) -> PlainLayers:

@@ -13,7 +13,7 @@ from hesskern.backends.protocol import HostBackend
 from hesskern.losses.least_squares import LeastSquaresLoss
 from hesskern.network.linear_network import LinearNetwork
 from hesskern.reductions import rotation
-from hesskern.reductions.input_rank import RowSpan, mixes_inputs
+from hesskern.reductions.input_rank import RowSpan, mixes_inputs, sees_what_is_left_out
 from hesskern.reductions.samples import reduce_samples
 from hesskern.training.options import TrainingOptions
 from hesskern.training.recorder import Records
@@ -60,7 +60,9 @@ def reduced_inputs(
     spans = [_span(loss, data, bias) for loss, data in zip(losses, given, strict=True)]
     reasons = [span.reason for span in spans if span.reason]
     reason = f"inputs not reduced: {reasons[0]}" if reasons else ""
-    if spans[0].rank is None or len({span.rank for span in spans}) > 1:
+    if len({span.rank for span in spans}) > 1:
+        return ReducedInputs(given, reason or "inputs not reduced: the data of the networks have different ranks")
+    if spans[0].rank is None:
         return ReducedInputs(given, reason)
     few = losses[0].X.shape[0] < losses[0].X.shape[1]
     for k, net in enumerate(networks):
@@ -69,6 +71,10 @@ def reduced_inputs(
         if spans[own].mixes and mixes_inputs(X, net.weights[0], samples=few):
             mixing = "inputs not reduced: the weights of the inputs differ by orders of magnitude"
             return ReducedInputs(given, mixing)
+        basis = spans[own].basis
+        if not few and basis is not None and sees_what_is_left_out(X, net.weights[0], basis):
+            seen = "inputs not reduced: the weights are large where the data are almost dependent"
+            return ReducedInputs(given, seen)
     reduced = [
         RunData(
             _on_basis(data.full, span.basis, bias, backend),

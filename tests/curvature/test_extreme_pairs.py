@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 
+import mpmath
 import numpy as np
 import problems
 import pytest
@@ -185,3 +186,46 @@ def test_backends_agree():
         with hk.use_backend(name):
             values.append(problem.loss().hessian(problem.network()).eigsh(4).values)
     np.testing.assert_allclose(*values, rtol=1e-12)
+
+
+def test_the_error_of_a_certified_value_has_the_rounding_of_the_factors():
+    """A map through the middle layer that cancels: the eigenvalues are known to few digits, and it says so."""
+    rng = np.random.default_rng(0)
+    u, v = (vector / np.linalg.norm(vector) for vector in rng.standard_normal((2, 12)))
+    first, last = rng.standard_normal((12, 10)), rng.standard_normal((8, 12))
+    first, last = first - np.outer(v, v @ first), last - np.outer(last @ u, u)
+    for size in (1e3, 1e5):
+        weights = [first, size * np.outer(u, v) + rng.standard_normal((12, 12)), last]
+        X = rng.standard_normal((40, 10))
+        net = hk.LinearNetwork(weights)
+        Y = X @ weights[0].T @ weights[1].T @ weights[2].T
+        H = hk.SquaredLoss(X, Y).hessian(net)
+        pairs = H.eigsh(2, "SA")
+        with mpmath.workdps(40):
+            exact = exact_smallest(weights, X, Y)
+        assert pairs.error >= np.abs(pairs.values - exact).max()
+
+
+def exact_smallest(weights, X, Y):
+    """The two smallest eigenvalues of the exact Hessian, from products in 40 digits."""
+    mp = [mpmath.matrix(weight.tolist()) for weight in weights]
+    data, targets = mpmath.matrix(X.tolist()), mpmath.matrix(Y.tolist())
+    first, second, third = mp
+    A = [data, data * first.T, data * first.T * second.T]
+    B = [third * second, third, mpmath.eye(third.rows)]
+    E = A[2] * third.T - targets
+    between = {(0, 1): mpmath.eye(first.rows), (1, 2): mpmath.eye(second.rows), (0, 2): second}
+    grams = np.empty((3, 3), object)
+    for low in range(3):
+        for high in range(low, 3):
+            outer = np.array((B[high].T * B[low]).tolist(), object)
+            inner = np.array((A[high].T * A[low]).tolist(), object)
+            block = np.einsum("rp,sq->rspq", outer, inner)
+            if low < high:
+                gradient = np.array(((E * B[high]).T * A[low]).tolist(), object)
+                block = block + np.einsum("sp,rq->rspq", np.array(between[low, high].tolist(), object), gradient)
+            size = outer.shape[0] * inner.shape[0], outer.shape[1] * inner.shape[1]
+            grams[high, low] = block.reshape(size)
+            grams[low, high] = grams[high, low].T
+    dense = np.block(grams.tolist()).astype(float)
+    return np.linalg.eigvalsh(dense)[:2]

@@ -149,3 +149,13 @@ def test_the_reduction_in_words():
         "36 parameters to 24; 12 exact zeros (as many samples as features or more: only the common shift of all "
         "classes is left out)"
     )
+
+
+@pytest.mark.parametrize("power", [-660, -550, 500, 530])
+@pytest.mark.parametrize("samples", [4, 30])
+def test_features_whose_squares_leave_the_range(power, samples):
+    rng = np.random.default_rng(0)
+    features, logits = rng.standard_normal((samples, 6)), rng.standard_normal((samples, 3))
+    expected = hk.SoftmaxHessian(features, logits).condition()
+    found = hk.SoftmaxHessian(np.ldexp(features, power), logits).condition()
+    assert (found.value, found.rank, found.undecided) == (expected.value, expected.rank, expected.undecided)

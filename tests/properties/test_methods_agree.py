@@ -125,7 +125,7 @@ def test_nothing_is_left_out():
     tested = {
         "toarray", "diagonal", "trace", "spectrum", "eigvalsh", "eigh", "rank", "cond", "condition", "solve", "logdet",
         "gauss_newton", "functional", "block", "parts", "layer", "output_factor", "input_factor", "reduction",
-        "predicted_rank", "extremes", "eigsh",
+        "predicted_rank", "extremes", "eigsh", "residual_is_noise", "decay",
     }  # fmt: skip
     assert names - set(dir(LinearOperator)) - {"shape", "dtype"} <= tested
 

@@ -105,3 +105,46 @@ def test_a_network_of_21000_parameters():
     assert (condition.rank, condition.size, condition.undecided) == (2950, 21000, 0)
     values, vectors = H.eigh(3, "LM")
     assert np.linalg.norm(H @ vectors - vectors * values) <= 1e-12 * np.abs(values).max()
+
+
+@pytest.mark.parametrize("d", [1e4, 1e8, 1e15])
+@pytest.mark.parametrize("widths", [(4, 3, 2), (4, 3, 3, 2)])
+def test_graded_samples_and_outputs_keep_their_part_of_the_residual(d, widths):
+    """A sample with small features and a large target, an output with small weights and a large one."""
+    for seed in range(6):
+        problem = problems.normal(list(widths), 3, seed)
+        if seed % 2:
+            problem.X[0] /= d
+            problem.Y[0] *= d
+        else:
+            problem.weights[-1][0] /= d
+            problem.Y[:, 0] *= d
+        for name, H in parts_of(problem.loss().hessian(problem.network())).items():
+            dense = H.toarray()
+            expected = np.linalg.eigvalsh(dense)
+            size = np.abs(expected).max()
+            np.testing.assert_allclose(H.eigvalsh(), expected, rtol=0, atol=1e-13 * size, err_msg=name)
+            values, vectors = H.eigh()
+            assert np.linalg.norm(dense @ vectors - vectors * values, 2) <= 1e-12 * size, name
+
+
+def test_what_rounding_leaves_out_is_no_zero_to_be_sure_of():
+    """A damping below the errors of the eigenvalues is refused, though those left out come back as zeros."""
+    problem = problems.normal([4, 6, 6, 3], 9)
+    problem.X[:, 3] = problem.X[:, 0] * (1 + 1e-15 * problem.X[:, 1])
+    H = problem.loss().hessian(problem.network())
+    condition = H.condition()
+    assert condition.undecided
+    damping = 0.1 * condition.tolerance * condition.largest
+    with pytest.raises(np.linalg.LinAlgError, match="below the rounding error"):
+        H.solve(np.ones(H.shape[0]), damping)
+    with pytest.raises(np.linalg.LinAlgError, match="below the rounding error"):
+        H.logdet(damping)
+
+
+def test_a_residual_that_is_zero_only_as_computed():
+    """The exact residual is 0.1 + 0.2 - 0.3 for floats, which is not zero: nothing is called a zero by shape."""
+    net = hk.LinearNetwork([np.full((4, 1), 0.25), np.full((1, 4), 1.0)])
+    H = hk.SquaredLoss(np.array([[0.1]]), np.array([[0.1]])).hessian(net)
+    assert H.functional().predicted_rank == 8
+    assert H.functional().condition().undecided == 8

@@ -217,3 +217,48 @@ def test_a_run_that_diverges_goes_back(backend):
     assert (auto.status, auto.steps) == (none.status, none.steps)
     assert auto.status == "diverged"
     assert np.isfinite(auto.network.flatten()).all()
+
+
+def test_almost_dependent_inputs_are_kept(backend):
+    """Inputs that differ by 1e-11 for many samples, with weights that make up for it."""
+    rng = np.random.default_rng(0)
+    x, z, n = rng.standard_normal((3, 30_000))
+    X = np.stack([x, x + 1e-11 * z, n], axis=1)
+    net = hk.LinearNetwork([np.array([[-1e11, 1e11, 0.5]])])
+    loss = hk.SquaredLoss(X, n[:, None], kind="mean")
+    run = hk.fit(net, loss, lr=1e-30, max_steps=1)
+    assert run.history["loss"][0] == pytest.approx(loss(net), rel=1e-4)
+    assert "inputs 3 to 2" not in str(run.reduction)
+
+
+def test_data_of_zeros(backend):
+    net = hk.LinearNetwork.random([20, 5, 2], seed=0)
+    run = hk.fit(net, hk.SquaredLoss(np.zeros((30, 20)), np.ones((30, 2))), lr=0.1, max_steps=3)
+    np.testing.assert_array_equal(run.network.flatten(), net.flatten())
+
+
+@pytest.mark.parametrize("widths", [(5, 40, 5), (30, 20, 5)])
+def test_weights_that_decay_to_nothing(backend, widths):
+    """What is transformed back has errors relative to the weights there are, not to those at the start."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((10, widths[0])), np.zeros((10, widths[-1]))
+    net, loss = hk.LinearNetwork.random(list(widths), seed=0), hk.SquaredLoss(X, Y, weight_decay=2.0)
+    auto, none = (hk.fit(net, loss, lr=0.01, max_steps=2500, reduce=reduce).network for reduce in ("auto", "none"))
+    for reduced, plain in zip(auto.weights, none.weights, strict=True):
+        assert np.abs(plain).max() < 1e-20
+        np.testing.assert_allclose(reduced, plain, rtol=0, atol=1e-9 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_recorded_rank_is_one_that_the_hessian_may_have(dtype):
+    """One eigenvalue near the limit is not counted once for each unit that is left out."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        inner = np.linalg.qr(rng.standard_normal((14, 14)))[0]
+        weights = [rng.standard_normal((14, 3)) / 2, inner, rng.standard_normal((2, 14)) / 4]
+        net = hk.LinearNetwork([weight.astype(dtype) for weight in weights])
+        X, Y = rng.standard_normal((9, 3)).astype(dtype), rng.standard_normal((9, 2)).astype(dtype)
+        run = hk.fit(net, hk.SquaredLoss(X, Y), lr=0.01, max_steps=900, record=("rank",), record_every=100)
+        assert all(0 < rank <= net.num_parameters for rank in run.history["rank"])
+        condition = hk.SquaredLoss(X, Y).hessian(net).condition()
+        assert condition.rank - 2 <= run.history["rank"][0] <= condition.rank + condition.undecided
