@@ -34,7 +34,7 @@ def problems(quick: bool) -> Sequence[Callable[[], TimedProblem]]:
             partial(_rotated, QUICK_ROTATED, 5),
             partial(_recorded, QUICK_RECORDED, 2),
         ]
-    return [partial(_orthogonal, ORTHOGONAL, 5000), partial(_rotated, ROTATED, 2000), partial(_recorded, RECORDED, 5)]
+    return [partial(_orthogonal, ORTHOGONAL, 5000), partial(_rotated, ROTATED, 10_000), partial(_recorded, RECORDED, 5)]
 
 
 def orthogonal_start(size: Size) -> tuple[Array, Array, list[Array]]:
