@@ -13,9 +13,9 @@ SOURCES := $(shell find csrc hesskern -type f ! -name '*.so' ! -path '*/__pycach
 	CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE
 # The tests that reach the C++ kernels: repeated for every instruction set, and under the sanitizers.
 KERNEL_TESTS ?= $(patsubst %,tests/backends/test_%.py,backends cpp_backend_bindings cpp_backend_blas cpp_backend_chain cpp_backend_descent) \
-	$(patsubst %,tests/curvature/test_%.py,dense_blocks hessian_block hessian_products layer_condition softmax width_reduction) \
-	$(patsubst %,tests/training/test_%.py,driver fit fit_ensemble minibatches cpu_measures reduced_network) \
-	tests/properties/test_odd_arrays.py
+	$(patsubst %,tests/curvature/test_%.py,dense_blocks hessian_block hessian_products layer_condition softmax extreme_pairs) \
+	$(patsubst %,tests/training/test_%.py,driver fit fit_ensemble minibatches cpu_measures reduced_network reduced_data) \
+	tests/reductions/test_width_reduction.py tests/linalg/test_krylov.py tests/properties/test_odd_arrays.py
 # Of them those that run C++: the code of the other backends is neither compiled for an instruction set nor sanitized.
 IN_CPP := not numba and not numpy
 
