@@ -224,8 +224,11 @@ class InputStage(NamedTuple):
 
     @property
     def decaying(self) -> float:
-        """Squared norm of what only decays."""
-        return 0.0 if self.outside is None else float(np.vdot(self.outside, self.outside))
+        """The norm of what only decays, also where squares leave the range of float64."""
+        largest = 0.0 if self.outside is None else float(np.abs(self.outside).max(initial=0.0))
+        if self.outside is None or largest == 0:
+            return 0.0
+        return largest * float(np.linalg.norm(self.outside / largest))
 
     def reduced(self, layers: PlainLayers) -> PlainLayers:
         """Return the small network at the start."""

@@ -25,6 +25,7 @@ differ by orders of magnitude, see `hesskern.reductions.widths`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,8 +77,8 @@ class OrthogonalStart:
 
     @property
     def decaying(self) -> float:
-        """Squared norm of what only decays, except the spare units' weights."""
-        return (self.outside - self.spare) * sum(factor**2 for factor in self.factors)
+        """The norm of what only decays, except the spare units' weights."""
+        return math.sqrt(self.outside - self.spare) * math.hypot(*self.factors)
 
     def mixes_units(self, backend: HostBackend) -> bool:
         """Return whether hidden units are too different in size."""

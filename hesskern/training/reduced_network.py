@@ -80,11 +80,9 @@ class ReducedNetwork:
 
     def follow_decay(self) -> None:
         """Add the input whose weight is the norm of what is outside."""
-        outside = (0.0 if self.inputs is None else self.inputs.decaying) + (
-            0.0 if self.start is None else self.start.decaying
-        )
+        stages = [stage for stage in (self.inputs, self.start) if stage is not None]
         column = np.zeros((len(self.layers.weights[0]), 1), self._net.dtype)
-        column[0] = math.sqrt(outside)
+        column[0] = math.hypot(*(stage.decaying for stage in stages))
         weights = np.hstack([self.layers.weights[0], column]), *self.layers.weights[1:]
         self.zero_inputs, self.layers = 1, self.layers._replace(weights=weights)
 

@@ -15,6 +15,8 @@ from attack.oracle import Truth
 _STRICT = 1e-12
 #: Runs in which a small change grows by more than this say nothing about digits.
 _CHAOTIC = 1e3
+#: Where values around the cut differ by less, another size of the matrix may decide otherwise.
+_CLEAR = 1e3
 
 
 def run(rng: np.random.Generator, backend: str, judge: Judge) -> None:
@@ -62,6 +64,13 @@ def run(rng: np.random.Generator, backend: str, judge: Judge) -> None:
             ]
             for first, second in zip(ends[0].weights, ends[1].weights, strict=True):
                 _same(first, second, "weights of the ensemble", judge, growth)
+    with judge.check(f"recorded rank/{backend}"):
+        rank = hk.fit(net, loss, lr=options["lr"], max_steps=1, record=("rank",), backend=backend).history["rank"][0]
+        condition = loss.hessian(net).condition()
+        if "noise" not in condition.note and condition.gap > _CLEAR:
+            most = condition.rank + condition.undecided
+            judge.true(condition.rank <= rank <= most, f"recorded rank {rank}, but {condition!r}")
+        judge.true(0 <= rank <= net.num_parameters, f"recorded rank {rank} of {net.num_parameters}")
     what = f" [{problem}; {options}]"
     judge.wrong[before:] = [sentence + what for sentence in judge.wrong[before:]]
 

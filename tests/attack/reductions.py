@@ -103,7 +103,8 @@ def _network(rng: np.random.Generator, backend: str, judge: Judge) -> None:
     case = ReducedCase(problem, mode, backend)
     before = len(judge.wrong)
     for name, check in (
-        ("spectrum", _spectrum), ("condition", _condition), ("eigh", _eigh), ("solve", _solve), ("logdet", _logdet)
+        ("spectrum", _spectrum), ("condition", _condition), ("eigh", _eigh), ("eigsh", _eigsh), ("solve", _solve),
+        ("logdet", _logdet),
     ):  # fmt: skip
         with judge.check(f"reduced {name}/{backend}"):
             check(case, rng, judge)
@@ -169,6 +170,21 @@ def _condition(case: ReducedCase, rng: np.random.Generator, judge: Judge) -> Non
             off <= found.uncertainty + error + 8 * DOUBLE,
             f"value {found.value:.17g} instead of {sizes[0] / smallest:.17g}, off by {off:.3g}: {found!r}",
         )
+
+
+def _eigsh(case: ReducedCase, rng: np.random.Generator, judge: Judge) -> None:
+    """What is certified are the eigenvalues asked for, every copy of them, to the stated error."""
+    which = str(rng.choice(["LA", "SA", "LM"]))
+    count = int(rng.integers(1, min(case.dimension, 12) + 1))
+    pairs = case.operator.eigsh(count, which)
+    if not pairs.certified:
+        return
+    size = {"LA": case.values, "SA": -case.values, "LM": abs(case.values)}[which]
+    expected = np.sort(np.sort(size)[::-1][:count])
+    found = np.sort({"LA": pairs.values, "SA": -pairs.values, "LM": abs(pairs.values)}[which])
+    off = float(abs(found - expected).max())
+    allowed = pairs.error + case.doubt
+    judge.true(off <= allowed, f"{which} values are off by {off:.3g}, stated {pairs.error:.3g}: {pairs.note}")
 
 
 def _eigh(case: ReducedCase, rng: np.random.Generator, judge: Judge) -> None:

@@ -262,3 +262,13 @@ def test_the_recorded_rank_is_one_that_the_hessian_may_have(dtype):
         assert all(0 < rank <= net.num_parameters for rank in run.history["rank"])
         condition = hk.SquaredLoss(X, Y).hessian(net).condition()
         assert condition.rank - 2 <= run.history["rank"][0] <= condition.rank + condition.undecided
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e160])
+def test_unseen_weights_whose_squares_leave_the_range(backend, size):
+    """They decay as they do without reductions; a run that diverges at once returns the start."""
+    net = hk.LinearNetwork([np.array([[1.0, size, size]]), np.ones((1, 1))])
+    loss = hk.SquaredLoss(np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]]), np.zeros((2, 1)), weight_decay=1.0)
+    auto, none = (hk.fit(net, loss, lr=1e-3, max_steps=200, reduce=reduce) for reduce in ("auto", "none"))
+    assert (auto.status, auto.steps) == (none.status, none.steps)
+    np.testing.assert_allclose(auto.network.weights[0], none.network.weights[0], rtol=1e-12)
