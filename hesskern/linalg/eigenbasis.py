@@ -87,6 +87,22 @@ class ChosenBasis:
         return self._vectors @ columns
 
 
+class InnerAndZeros:
+    """What bases share that add zeros to the eigenvalues of an inner basis; they change the coordinates."""
+
+    _inner: Eigenbasis
+    _zeros: int
+
+    @cached_property
+    def groups(self) -> Spectrum:
+        inner = self._inner.groups
+        return Spectrum._of(np.append(inner.values, 0.0), np.append(inner.multiplicities, self._zeros))
+
+    @cached_property
+    def values(self) -> Values:
+        return np.concatenate([self._inner.values, np.zeros(self._zeros)])
+
+
 class ZeroedBasis:
     """A basis of which some eigenvalues are zero by shape: those closest to zero.
 

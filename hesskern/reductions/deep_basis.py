@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesskern._base.array_types import Matrix
-from hesskern._base.cached import cached_property
-from hesskern.linalg.eigenbasis import Eigenbasis, Values
-from hesskern.linalg.spectrum import Spectrum
+from hesskern.linalg.eigenbasis import Eigenbasis, InnerAndZeros
 from hesskern.reductions.deep_ranks import DeepRanks, area, length
 
 
-class DeepBasis:
+class DeepBasis(InnerAndZeros):
     """The eigenbasis of a network from that of the reduced problem: its eigenvalues, and zeros.
 
     Parameters
@@ -35,15 +33,6 @@ class DeepBasis:
         self.dense_size = inner.dense_size
         self.structural_zeros = structural_zeros
         self._zeros = sum(map(len, order)) - reduction.size
-
-    @cached_property
-    def groups(self) -> Spectrum:
-        inner = self._inner.groups
-        return Spectrum._of(np.append(inner.values, 0.0), np.append(inner.multiplicities, self._zeros))
-
-    @cached_property
-    def values(self) -> Values:
-        return np.concatenate([self._inner.values, np.zeros(self._zeros)])
 
     def coordinates(self, columns: Matrix) -> Matrix:
         k = columns.shape[1]

@@ -18,12 +18,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hesskern._base.array_types import Matrix
-from hesskern._base.cached import cached_property
 from hesskern._base.flat_layout import FlatLayout, join
 from hesskern.backends.data import Data
 from hesskern.backends.protocol import PlainLayers
-from hesskern.linalg.eigenbasis import Eigenbasis, Values
-from hesskern.linalg.spectrum import Spectrum
+from hesskern.linalg.eigenbasis import Eigenbasis, InnerAndZeros
 from hesskern.linalg.tall_qr import TallQR
 from hesskern.network.parameters import Part
 
@@ -78,7 +76,7 @@ class InputSpan:
         return self._qr.rotate(vectors, back=back)
 
 
-class InputsBasis:
+class InputsBasis(InnerAndZeros):
     """The eigenbasis of a network from that of the network with fewer inputs: its eigenvalues, and zeros.
 
     Parameters
@@ -97,15 +95,6 @@ class InputsBasis:
         self._zeros = span.left_out(net)
         self.dense_size = inner.dense_size
         self.structural_zeros = inner.structural_zeros + self._zeros
-
-    @cached_property
-    def groups(self) -> Spectrum:
-        inner = self._inner.groups
-        return Spectrum._of(np.append(inner.values, 0.0), np.append(inner.multiplicities, self._zeros))
-
-    @cached_property
-    def values(self) -> Values:
-        return np.concatenate([self._inner.values, np.zeros(self._zeros)])
 
     def coordinates(self, columns: Matrix) -> Matrix:
         layout = FlatLayout.of(self._net.weights, self._net.biases).select(self._parts)

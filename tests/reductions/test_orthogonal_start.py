@@ -101,7 +101,7 @@ def test_the_small_network_is_that_of_the_definition(spare, biased):
         if bias is not None:
             np.testing.assert_allclose(above @ start.reduced.biases[layer][: above.shape[1]], bias, atol=1e-13)
     assert start.outside == 12 - kept
-    assert start.decaying == pytest.approx((12 - kept - spare) * (1.5**2 + 0.7**2), rel=1e-13)
+    assert start.decaying**2 == pytest.approx((12 - kept - spare) * (1.5**2 + 0.7**2), rel=1e-13)
     if spare:
         for small, factor in zip(start.reduced.weights[1:-1], (1.5, 0.7), strict=True):
             assert small[-1, -1] == pytest.approx(factor, rel=1e-14)
